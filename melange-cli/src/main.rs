@@ -1,0 +1,2 @@
+//! The melange command.
+fn main() {}

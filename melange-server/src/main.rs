@@ -1,0 +1,2 @@
+//! Starts the build service.
+fn main() {}

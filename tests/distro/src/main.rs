@@ -1,0 +1,2 @@
+//! Makes the test distribution.
+fn main() {}
