@@ -1,1 +1,12 @@
-//! SDK
+#![doc = include_str!("../README.md")]
+
+pub mod arch;
+pub mod builder;
+pub mod error;
+pub mod guest;
+pub mod limits;
+
+#[cfg(feature = "buildkit")]
+pub mod buildkit;
+#[cfg(feature = "llb")]
+pub mod llb;

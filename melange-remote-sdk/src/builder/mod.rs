@@ -1,0 +1,227 @@
+//! Station 6: the contract of a builder. One input, one event sink, one cancellation token, one outcome.
+//!
+//! A builder touches neither the job store nor the artifact storage; the scheduler's attempt is the only
+//! place where the four contracts meet. Implementations: `engine` (the real one, over any
+//! [`crate::guest::GuestRunner`]) and `scripted` (plays a given script, for tests and examples).
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio_util::sync::CancellationToken;
+
+use crate::arch::Arch;
+use crate::error::Result;
+
+/// Everything that a builder may read of a job.
+#[derive(Debug, Clone)]
+pub struct BuildInput {
+    /// The name that identifies this attempt in logs and in the builder's own scratch folders.
+    pub attempt: String,
+    /// The definition, as it was handed in.
+    pub config_yaml: String,
+    /// What the definition is called in diagnostics, such as `hello.yaml`.
+    pub config_name: String,
+    /// Inline pipelines by their path, such as `test/docs.yaml`.
+    pub pipelines: BTreeMap<String, String>,
+    /// The architecture to build for.
+    pub arch: Arch,
+    /// Whether steps trace each command (`set -x`).
+    pub debug: bool,
+    /// The address of the backend that the selector chose; builders without backends ignore it.
+    pub backend_addr: String,
+    /// Files beside the definition, copied into the workspace; `None` means there are none.
+    pub source_dir: Option<PathBuf>,
+}
+
+/// Where a line of output came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogStream {
+    /// A step's standard output.
+    Stdout,
+    /// A step's standard error.
+    Stderr,
+    /// The engine itself.
+    Engine,
+}
+
+/// What happens during a build, in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum BuildEvent {
+    /// A phase of the engine began.
+    PhaseStarted {
+        /// Which one.
+        phase: Phase,
+    },
+    /// A phase of the engine ended.
+    PhaseFinished {
+        /// Which one.
+        phase: Phase,
+        /// How long it took.
+        took: Duration,
+    },
+    /// A step of the guest began.
+    StepStarted {
+        /// Its position, from 0.
+        index: usize,
+        /// How many there are.
+        total: usize,
+        /// Its name, such as `hello: autoconf/make`.
+        name: String,
+    },
+    /// A step of the guest ended well.
+    StepFinished {
+        /// Its position, from 0.
+        index: usize,
+        /// How long it took.
+        took: Duration,
+        /// Whether the daemon had its result already and did not run it.
+        cached: bool,
+    },
+    /// One line of output, without its newline.
+    Log {
+        /// Where it came from.
+        stream: LogStream,
+        /// The step that wrote it, when one did.
+        step: Option<usize>,
+        /// The text; invalid UTF-8 is replaced.
+        line: String,
+    },
+}
+
+/// The phases of a build; their times add up to the whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Phase {
+    /// Parsing and compiling the definition.
+    Compile,
+    /// Choosing the packages of the environment.
+    Resolve,
+    /// Assembling the root filesystem.
+    Environment,
+    /// Running the steps.
+    Steps,
+    /// Analysing and packing the outputs.
+    Package,
+    /// Storing the artifacts.
+    Store,
+}
+
+impl Phase {
+    /// The name shown to people, in lower case.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Compile => "compile",
+            Self::Resolve => "resolve",
+            Self::Environment => "environment",
+            Self::Steps => "steps",
+            Self::Package => "package",
+            Self::Store => "store",
+        }
+    }
+}
+
+/// Takes the events of one build. Calls are cheap and never block: a slow reader loses log lines, which the
+/// implementation says in the log, and never a phase, a step or the outcome.
+pub trait BuildSink: Send + Sync {
+    /// Takes one event; order is the order of calls.
+    fn emit(&self, event: BuildEvent);
+}
+
+/// A sink that forgets everything.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NullSink;
+
+impl BuildSink for NullSink {
+    fn emit(&self, _event: BuildEvent) {}
+}
+
+/// A step that ended badly: what a person needs first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StepFailure {
+    /// The step's name.
+    pub step: String,
+    /// Its exit code; a step killed by a signal has 128 plus the signal's number.
+    pub exit_code: i32,
+    /// The last lines that it wrote, at most [`crate::limits::LOG_TAIL_LINES`].
+    pub tail: Vec<String>,
+}
+
+/// How a build ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum BuildStatus {
+    /// Packages were made.
+    Succeeded,
+    /// The definition or a step is at fault; the same input fails again.
+    Failed {
+        /// One line.
+        reason: String,
+        /// The step at fault, when a step is.
+        failure: Option<StepFailure>,
+    },
+    /// The cancellation token was used; nothing runs any more.
+    Cancelled,
+    /// There is nothing to do, such as a definition for other architectures.
+    Skipped {
+        /// One line.
+        reason: String,
+    },
+}
+
+/// A file that a build made, on the builder's disk until the outcome is dropped.
+#[derive(Debug, Clone)]
+pub struct BuiltFile {
+    /// Its name relative to the job, such as `x86_64/hello-2.10-r0.apk`.
+    pub name: String,
+    /// Where it lies.
+    pub path: PathBuf,
+    /// Its size.
+    pub size_bytes: u64,
+    /// Its SHA-256 in lower-case hex.
+    pub sha256: String,
+}
+
+/// What a build gave.
+#[derive(Debug, Clone)]
+pub struct BuildOutcome {
+    /// How it ended.
+    pub status: BuildStatus,
+    /// The files it made; empty unless it succeeded.
+    pub files: Vec<BuiltFile>,
+    /// Time spent in each phase that was reached.
+    pub timings: BTreeMap<Phase, Duration>,
+    /// Keeps the scratch folder of [`Self::files`] alive; the last clone dropped removes it.
+    pub scratch: Option<Arc<tempfile::TempDir>>,
+}
+
+impl BuildOutcome {
+    /// An outcome without files.
+    pub fn without_files(status: BuildStatus) -> Self {
+        Self { status, files: Vec::new(), timings: BTreeMap::new(), scratch: None }
+    }
+}
+
+/// Builds one definition.
+///
+/// # Contract
+/// * At least once: the same input may be built again after a lost lease, also at the same time elsewhere, so
+///   nothing outside the outcome may be changed by a build.
+/// * `Err` means that the build could not be tried to its end (daemon unreachable, disk full): the caller may
+///   retry by [`crate::error::ErrorKind::is_retryable`]. A definition or script at fault is
+///   [`BuildStatus::Failed`].
+/// * After the token is cancelled the call returns [`BuildStatus::Cancelled`] within seconds and no process of
+///   the build runs any more. Dropping the future has the same effect, without an outcome.
+/// * Every event is emitted before the call returns; none after.
+#[async_trait]
+pub trait Builder: Send + Sync + std::fmt::Debug {
+    /// Builds `input`, telling `sink` what happens, until done or cancelled.
+    async fn build(
+        &self,
+        input: &BuildInput,
+        sink: Arc<dyn BuildSink>,
+        cancel: CancellationToken,
+    ) -> Result<BuildOutcome>;
+}

@@ -1,0 +1,198 @@
+//! The one error type of the SDK: a kind to act on, words to read, the source kept.
+//!
+//! A build whose script fails is an *outcome* ([`crate::builder::BuildStatus`]), never an error.
+
+use std::borrow::Cow;
+use std::error::Error as StdError;
+use std::fmt;
+
+/// The result of every fallible function of the SDK.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What a caller can do about an error; never match on its text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The caller's input is wrong; the same input fails again.
+    InvalidRequest,
+    /// The named thing does not exist.
+    NotFound,
+    /// The named thing exists already.
+    AlreadyExists,
+    /// Somebody else changed the thing first: read it again, do not retry blindly.
+    Conflict,
+    /// A service did not answer; the same call may succeed later.
+    Unavailable,
+    /// A bound of [`crate::limits`] was reached.
+    LimitExceeded,
+    /// The caller asked for the operation to stop.
+    Cancelled,
+    /// The implementation or the peer lacks the capability.
+    Unsupported,
+    /// A signature, checksum or permission did not hold.
+    Untrusted,
+    /// Anything else: a defect or a broken environment.
+    Unexpected,
+}
+
+impl ErrorKind {
+    /// The stable name used in JSON, `snake_case`.
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::InvalidRequest => "invalid_request",
+            Self::NotFound => "not_found",
+            Self::AlreadyExists => "already_exists",
+            Self::Conflict => "conflict",
+            Self::Unavailable => "unavailable",
+            Self::LimitExceeded => "limit_exceeded",
+            Self::Cancelled => "cancelled",
+            Self::Unsupported => "unsupported",
+            Self::Untrusted => "untrusted",
+            Self::Unexpected => "unexpected",
+        }
+    }
+
+    /// Whether the same call may succeed later without any change by the caller.
+    pub fn is_retryable(self) -> bool {
+        matches!(self, Self::Unavailable)
+    }
+}
+
+/// An error with its kind, message, hint, context and source.
+///
+/// ```
+/// use melange_remote_sdk::error::{Error, ErrorKind};
+/// let error = Error::new(ErrorKind::NotFound, "no such job").with("job", "0197").hint("list jobs first");
+/// assert_eq!(error.kind(), ErrorKind::NotFound);
+/// assert_eq!(error.to_string(), "no such job (job: 0197)");
+/// ```
+pub struct Error(Box<Inner>);
+
+struct Inner {
+    kind: ErrorKind,
+    message: Cow<'static, str>,
+    hint: Option<Cow<'static, str>>,
+    context: Vec<(&'static str, String)>,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+impl Error {
+    /// A new error of `kind`; `message` is one sentence without a full stop.
+    pub fn new(kind: ErrorKind, message: impl Into<Cow<'static, str>>) -> Self {
+        Self(Box::new(Inner { kind, message: message.into(), hint: None, context: Vec::new(), source: None }))
+    }
+
+    /// Shorthand for [`ErrorKind::InvalidRequest`].
+    pub fn invalid(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(ErrorKind::InvalidRequest, message)
+    }
+
+    /// Shorthand for [`ErrorKind::Unexpected`].
+    pub fn unexpected(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(ErrorKind::Unexpected, message)
+    }
+
+    /// An input or output failure on `path`.
+    pub fn io(operation: &'static str, path: &std::path::Path, source: std::io::Error) -> Self {
+        let kind = match source.kind() {
+            std::io::ErrorKind::NotFound => ErrorKind::NotFound,
+            std::io::ErrorKind::AlreadyExists => ErrorKind::AlreadyExists,
+            _ => ErrorKind::Unexpected,
+        };
+        Self::new(kind, format!("cannot {operation} {}", path.display())).source(source)
+    }
+
+    /// Adds what to do about it.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<Cow<'static, str>>) -> Self {
+        self.0.hint = Some(hint.into());
+        self
+    }
+
+    /// Adds a key and a value that say where it happened.
+    #[must_use]
+    pub fn with(mut self, key: &'static str, value: impl fmt::Display) -> Self {
+        self.0.context.push((key, value.to_string()));
+        self
+    }
+
+    /// Keeps the error that caused this one.
+    #[must_use]
+    pub fn source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        self.0.source = Some(source.into());
+        self
+    }
+
+    /// What a caller can do about it.
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
+    /// The message without context.
+    pub fn message(&self) -> &str {
+        &self.0.message
+    }
+
+    /// What to do about it, when known.
+    pub fn hint_text(&self) -> Option<&str> {
+        self.0.hint.as_deref()
+    }
+
+    /// Where it happened: keys and values.
+    pub fn context(&self) -> &[(&'static str, String)] {
+        &self.0.context
+    }
+
+    /// The message, its context and every source, joined by `: `, for logs and terminals.
+    pub fn chain(&self) -> String {
+        let mut text = self.to_string();
+        let mut next = self.0.source.as_deref().map(|source| source as &dyn StdError);
+        while let Some(source) = next {
+            text.push_str(": ");
+            text.push_str(&source.to_string());
+            next = source.source();
+        }
+        text
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.message)?;
+        if !self.0.context.is_empty() {
+            let pairs: Vec<String> = self.0.context.iter().map(|(k, v)| format!("{k}: {v}")).collect();
+            write!(f, " ({})", pairs.join(", "))?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.0.kind.code(), self.chain())?;
+        if let Some(hint) = &self.0.hint {
+            write!(f, " [{hint}]")?;
+        }
+        Ok(())
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.0.source.as_deref().map(|source| source as &(dyn StdError + 'static))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chain_tells_every_cause_and_display_only_the_first() {
+        let inner = Error::unexpected("inner").source(std::io::Error::other("disk"));
+        let outer = Error::new(ErrorKind::Unavailable, "outer").with("addr", "tcp://x").source(inner);
+        assert_eq!(outer.to_string(), "outer (addr: tcp://x)");
+        assert_eq!(outer.chain(), "outer (addr: tcp://x): inner: disk");
+        assert!(outer.kind().is_retryable());
+    }
+}

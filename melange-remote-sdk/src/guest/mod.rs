@@ -1,0 +1,123 @@
+//! The guest: what both builders run. One root filesystem, one workspace, one linear chain of steps over the
+//! whole mutable tree, one output folder. The engine makes a [`GuestPlan`]; a [`GuestRunner`] executes it.
+//!
+//! Both runners get the same bytes, which is why their packages are equal byte for byte.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tokio_util::sync::CancellationToken;
+
+use crate::arch::Arch;
+use crate::builder::{BuildSink, StepFailure};
+use crate::error::Result;
+
+/// The workspace inside the guest.
+pub const WORKSPACE: &str = "/home/build";
+/// The folder whose tree is the result.
+pub const OUTPUT: &str = "/home/build/melange-out";
+/// Where steps find the cache.
+pub const CACHE: &str = "/var/cache/melange";
+/// Where the scripts of the steps are mounted, read-only.
+pub const SCRIPTS: &str = "/run/melange";
+
+/// A file on the engine's disk with its content digest; it does not change while a plan refers to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Blob {
+    /// Where it lies.
+    pub path: PathBuf,
+    /// SHA-256 of its content in lower-case hex.
+    pub sha256: String,
+    /// Its size.
+    pub size_bytes: u64,
+}
+
+/// A file offered to steps, read-only, at `/var/cache/melange/<name>`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceFile {
+    /// Its name in the cache, such as `sha256:<hex>`.
+    pub name: String,
+    /// The file.
+    pub blob: Blob,
+}
+
+/// One script of the chain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GuestStep {
+    /// What people call it, such as `hello: autoconf/make`.
+    pub name: String,
+    /// The whole script; it runs as `/bin/sh <file>` in `/home/build`.
+    pub script: String,
+    /// The complete environment; nothing else is set by the runner.
+    pub environment: Vec<(String, String)>,
+    /// Whether the step may use the network.
+    pub network: bool,
+}
+
+/// The account that steps run as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GuestUser {
+    /// User id.
+    pub uid: u32,
+    /// Group id.
+    pub gid: u32,
+}
+
+/// Everything needed to run one build.
+#[derive(Debug, Clone)]
+pub struct GuestPlan {
+    /// A name for logs and scratch folders: characters `[A-Za-z0-9._-]`.
+    pub name: String,
+    /// The architecture of the root filesystem.
+    pub arch: Arch,
+    /// The root filesystem: an uncompressed tar with owners, modes and xattrs.
+    pub root: Blob,
+    /// An uncompressed tar unpacked at [`WORKSPACE`] on top of the root; it holds the output folder.
+    pub workspace: Blob,
+    /// Files of the operator's source cache that the steps name.
+    pub sources: Vec<SourceFile>,
+    /// The steps, run one after another in the same mutable tree.
+    pub steps: Vec<GuestStep>,
+    /// Who runs them.
+    pub user: GuestUser,
+    /// Capabilities that steps hold besides none, such as `CAP_CHOWN`.
+    pub capabilities: Vec<String>,
+}
+
+/// How the chain ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum GuestOutcome {
+    /// Every step ended with 0, and the output tree was written as a tar to the path asked for.
+    Succeeded,
+    /// A step ended with another code; no step after it ran.
+    StepFailed {
+        /// Its position in [`GuestPlan::steps`].
+        index: usize,
+        /// What to show.
+        failure: StepFailure,
+    },
+    /// The token was used; nothing of the guest runs any more.
+    Cancelled,
+}
+
+/// Runs guests.
+///
+/// # Contract
+/// * Steps run strictly in order, each in the tree that the one before left, main first, then subpackages.
+/// * `output` receives the tree below [`OUTPUT`] as one uncompressed tar: names relative to it, without `./`,
+///   every entry with numeric owner, all 12 mode bits, xattrs as `SCHILY.xattr.*` records, hard links as link
+///   entries. On anything but success the file may be missing.
+/// * Events: `StepStarted` and `StepFinished` for every step in order, `Log` for every line in between.
+/// * Dropping the future stops the guest, as cancelling does.
+#[async_trait]
+pub trait GuestRunner: Send + Sync + std::fmt::Debug {
+    /// Runs `plan` to its end, writing the output tree to the file `output`.
+    async fn run(
+        &self,
+        plan: &GuestPlan,
+        output: &Path,
+        sink: Arc<dyn BuildSink>,
+        cancel: CancellationToken,
+    ) -> Result<GuestOutcome>;
+}

@@ -1,0 +1,92 @@
+//! Every bound of the SDK in one place, with its reason. Units stand last in the names.
+
+use std::time::Duration;
+
+/// A submitted request body: the whole corpus of a distribution is 9.5 MB, so three of them fit.
+pub const REQUEST_BODY_BYTES_MAX: usize = 32 << 20;
+/// One definition: the largest of 3,401 real ones is 68 KB.
+pub const DEFINITION_BYTES_MAX: usize = 2 << 20;
+/// Inline pipelines of a job: a distribution's own folder holds fewer than 100.
+pub const INLINE_PIPELINES_MAX: usize = 1_000;
+/// The longest path of an inline pipeline.
+pub const PIPELINE_PATH_BYTES_MAX: usize = 255;
+/// Nesting of `uses` and `pipeline`: real definitions nest two deep.
+pub const PIPELINE_DEPTH_MAX: usize = 32;
+/// Steps of one compiled definition, subpackages included.
+pub const STEPS_MAX: usize = 20_000;
+/// Subpackages of one definition after range expansion: the largest real one has 100.
+pub const SUBPACKAGES_MAX: usize = 5_000;
+/// Requested labels of one job.
+pub const LABELS_MAX: usize = 64;
+/// The longest label key or value.
+pub const LABEL_BYTES_MAX: usize = 253;
+/// Backends of one server.
+pub const BACKENDS_MAX: usize = 10_000;
+/// Jobs that one backend runs at once unless it says otherwise.
+pub const JOBS_PER_BACKEND_DEFAULT: u32 = 4;
+/// The most jobs that one backend may be configured to run at once.
+pub const JOBS_PER_BACKEND_MAX: u32 = 10_000;
+/// Jobs kept by the memory store; the oldest finished ones leave first.
+pub const MEMORY_JOBS_MAX: usize = 100_000;
+/// Jobs that may wait; beyond it a submission is refused.
+pub const PENDING_JOBS_MAX: usize = 50_000;
+/// Jobs on one page of a listing.
+pub const PAGE_ITEMS_MAX: usize = 1_000;
+/// An idempotency key.
+pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 128;
+/// A log of one job; what is beyond it is dropped and said so in the log.
+pub const JOB_LOG_BYTES_MAX: usize = 64 << 20;
+/// One log line; longer ones are cut and say so.
+pub const LOG_LINE_BYTES_MAX: usize = 16 << 10;
+/// Log lines shown with a failed step.
+pub const LOG_TAIL_LINES: usize = 40;
+/// An artifact key.
+pub const ARTIFACT_KEY_BYTES_MAX: usize = 1_024;
+/// Artifacts returned by one listing.
+pub const ARTIFACTS_LISTED_MAX: usize = 10_000;
+/// A compressed repository index: Alpine's main is 0.7 MB, Wolfi's 9 MB.
+pub const INDEX_COMPRESSED_BYTES_MAX: u64 = 256 << 20;
+/// A decompressed repository index.
+pub const INDEX_BYTES_MAX: u64 = 2 << 30;
+/// One line of an index; a few packages provide thousands of names.
+pub const INDEX_LINE_BYTES_MAX: usize = 1 << 20;
+/// A downloaded package; the largest real ones are about 3 GB.
+pub const APK_BYTES_MAX: u64 = 8 << 30;
+/// The control section of a package once decompressed.
+pub const APK_CONTROL_BYTES_MAX: u64 = 64 << 20;
+/// Entries of one package or root filesystem.
+pub const TREE_ENTRIES_MAX: usize = 5_000_000;
+/// A path inside a package or root filesystem.
+pub const TREE_PATH_BYTES_MAX: usize = 4_096;
+/// An assembled root filesystem.
+pub const ROOTFS_BYTES_MAX: u64 = 64 << 30;
+/// What a guest may leave behind in its output folder.
+pub const OUTPUT_BYTES_MAX: u64 = 64 << 30;
+/// A key of the keyring.
+pub const KEY_BYTES_MAX: u64 = 64 << 10;
+/// Tries of one download, the first included.
+pub const DOWNLOAD_TRIES_MAX: u32 = 3;
+/// Downloads under way at once.
+pub const DOWNLOADS_MAX: usize = 8;
+/// Silence on a download before it counts as dead.
+pub const DOWNLOAD_IDLE: Duration = Duration::from_secs(60);
+/// Connecting to a BuildKit daemon.
+pub const BUILDKIT_CONNECT: Duration = Duration::from_secs(10);
+/// gRPC messages of a BuildKit daemon: one Status message carries many log lines.
+pub const BUILDKIT_MESSAGE_BYTES_MAX: usize = 64 << 20;
+/// Headers of a BuildKit daemon: a failed step repeats its command line in them.
+pub const BUILDKIT_HEADER_BYTES_MAX: u32 = 8 << 20;
+/// Chunks sent to a BuildKit daemon; its receiver refuses 4 MiB and more.
+pub const BUILDKIT_CHUNK_BYTES: usize = 1 << 20;
+/// A lease on a claimed job; it is renewed at a third of it.
+pub const LEASE: Duration = Duration::from_secs(15);
+/// How often the scheduler looks when no hint of a change came.
+pub const SCHEDULER_POLL: Duration = Duration::from_secs(1);
+/// Claims of one round of the scheduler.
+pub const CLAIMS_PER_ROUND_MAX: usize = 1_000;
+/// Attempts of one job before it is given up.
+pub const ATTEMPTS_MAX: u32 = 3;
+/// How long a stopping server waits for running jobs before it cancels them for good.
+pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(20);
+/// Events that may wait between a builder and its reader.
+pub const EVENT_QUEUE_MAX: usize = 4_096;

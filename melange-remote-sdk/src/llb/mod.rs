@@ -1,0 +1,1 @@
+//! Build graphs in BuildKit's low-level format.
