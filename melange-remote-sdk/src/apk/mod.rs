@@ -1,0 +1,38 @@
+//! APK packages and repositories.
+//!
+//! ```text
+//! package  = [signature tar.gz] ‖ control tar.gz ‖ data tar.gz       each a gzip member (data may be several)
+//! index    = [signature tar.gz] ‖ (APKINDEX, DESCRIPTION) tar.gz
+//! C:       = "Q1" + base64(SHA-1 of the control member)
+//! datahash = hex(SHA-256 of the data member)
+//! ```
+//!
+//! Versions and dependencies are pure; what reads files is behind the feature `apk`.
+
+pub mod dependency;
+pub mod version;
+
+#[cfg(feature = "apk")]
+pub mod checksum;
+#[cfg(feature = "apk")]
+pub mod gzip;
+#[cfg(feature = "apk")]
+pub mod index;
+#[cfg(feature = "apk")]
+pub mod pkginfo;
+#[cfg(feature = "apk")]
+pub mod reader;
+#[cfg(feature = "apk")]
+pub mod scan;
+#[cfg(feature = "apk")]
+pub mod signature;
+#[cfg(feature = "apk")]
+pub mod solver;
+#[cfg(feature = "apk")]
+pub mod tar_reader;
+#[cfg(feature = "apk")]
+pub mod tar_writer;
+#[cfg(feature = "apk")]
+pub mod tree;
+#[cfg(feature = "apk")]
+pub mod writer;

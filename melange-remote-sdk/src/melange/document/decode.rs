@@ -1,0 +1,177 @@
+//! The hand that reads nodes into types: every mistake is collected, reading goes on with a zero value.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::{Text, TextMap};
+use crate::melange::diagnostics::{Diagnostic, Diagnostics, Position, Source, nearest};
+use crate::melange::yaml::{Key, Node, Value};
+
+/// Reads nodes of one source.
+pub(super) struct Decoder<'a> {
+    pub(super) source: &'a Arc<Source>,
+    errors: Vec<Diagnostic>,
+    lenient: bool,
+}
+
+/// The entries of a map, with the names that were asked for.
+pub(super) struct Fields<'n> {
+    what: &'static str,
+    entries: &'n [(Key, Node)],
+    known: Vec<&'static str>,
+}
+
+impl<'n> Fields<'n> {
+    /// The node of a field; `None` when it is missing or null.
+    pub(super) fn get(&mut self, name: &'static str) -> Option<&'n Node> {
+        self.known.push(name);
+        self.entries
+            .iter()
+            .find(|(key, _)| key.text == name)
+            .map(|(_, node)| node)
+            .filter(|node| !node.is_null())
+    }
+}
+
+impl<'a> Decoder<'a> {
+    pub(super) fn strict(source: &'a Arc<Source>) -> Self {
+        Self { source, errors: Vec::new(), lenient: false }
+    }
+
+    pub(super) fn lenient(source: &'a Arc<Source>) -> Self {
+        Self { source, errors: Vec::new(), lenient: true }
+    }
+
+    pub(super) fn finish<T>(mut self, value: T) -> Result<T, Diagnostics> {
+        if self.errors.is_empty() {
+            return Ok(value);
+        }
+        self.errors.sort_by_key(|error| error.at);
+        Err(Diagnostics(self.errors))
+    }
+
+    pub(super) fn error(&mut self, at: Position, message: impl Into<String>) -> &mut Diagnostic {
+        let index = self.errors.len();
+        self.errors.push(Diagnostic::new(self.source, at, message));
+        &mut self.errors[index]
+    }
+
+    /// The entries of a map; anything else is an error and gives none.
+    pub(super) fn fields<'n>(&mut self, node: &'n Node, what: &'static str) -> Fields<'n> {
+        let entries: &[(Key, Node)] = match &node.value {
+            Value::Map(entries) => entries,
+            _ if node.is_null() => &[],
+            _ => {
+                self.error(node.at, format!("{what} must be a map, this is {}", node.kind()));
+                &[]
+            }
+        };
+        Fields { what, entries, known: Vec::new() }
+    }
+
+    pub(super) fn refuse_unknown(&mut self, fields: &Fields<'_>) {
+        if self.lenient {
+            return;
+        }
+        for (key, _) in fields.entries {
+            if !fields.known.contains(&key.text.as_str()) {
+                let hint = match nearest(&key.text, fields.known.iter().copied()) {
+                    Some(name) => format!("did you mean `{name}`?"),
+                    None => {
+                        let mut known = fields.known.clone();
+                        known.sort_unstable();
+                        format!("known fields: {}", known.join(", "))
+                    }
+                };
+                self.error(key.at, format!("unknown field `{}` in {}", key.text, fields.what)).hint =
+                    Some(hint);
+            }
+        }
+    }
+
+    /// A scalar as raw text; missing and null give an empty one.
+    pub(super) fn text(&mut self, node: Option<&Node>) -> Text {
+        let Some(node) = node else { return Text::default() };
+        match &node.value {
+            Value::Scalar { text, .. } if !node.is_null() => Text { value: text.clone(), at: node.at },
+            Value::Scalar { .. } => Text { value: String::new(), at: node.at },
+            _ => {
+                self.error(node.at, format!("a text is expected, this is {}", node.kind())).hint = Some(
+                    "write a scalar; a list of words goes into one text, separated by spaces".to_owned(),
+                );
+                Text::default()
+            }
+        }
+    }
+
+    pub(super) fn list<T>(&mut self, node: Option<&Node>, read: impl Fn(&mut Self, &Node) -> T) -> Vec<T> {
+        let Some(node) = node else { return Vec::new() };
+        match &node.value {
+            Value::List(items) => items.iter().map(|item| read(self, item)).collect(),
+            _ => {
+                self.error(node.at, format!("a list is expected, this is {}", node.kind())).hint =
+                    Some("write each item on its own line behind `- `".to_owned());
+                Vec::new()
+            }
+        }
+    }
+
+    pub(super) fn texts(&mut self, node: Option<&Node>) -> Vec<Text> {
+        self.list(node, |decoder, item| decoder.text(Some(item)))
+    }
+
+    pub(super) fn map_of<T>(
+        &mut self,
+        node: Option<&Node>,
+        read: impl Fn(&mut Self, &Node) -> T,
+    ) -> BTreeMap<String, T> {
+        let Some(node) = node else { return BTreeMap::new() };
+        match &node.value {
+            Value::Map(entries) => {
+                entries.iter().map(|(key, node)| (key.text.clone(), read(self, node))).collect()
+            }
+            _ => {
+                self.error(node.at, format!("a map is expected, this is {}", node.kind()));
+                BTreeMap::new()
+            }
+        }
+    }
+
+    pub(super) fn text_map(&mut self, node: Option<&Node>) -> TextMap {
+        self.map_of(node, |decoder, item| decoder.text(Some(item)))
+    }
+
+    pub(super) fn boolean(&mut self, node: Option<&Node>) -> bool {
+        let text = self.text(node);
+        match text.to_ascii_lowercase().as_str() {
+            "" | "false" | "n" | "no" | "off" => false,
+            "true" | "y" | "yes" | "on" => true,
+            _ => {
+                self.error(text.at, format!("{:?} is not a boolean", text.value)).hint =
+                    Some("write `true` or `false`".to_owned());
+                false
+            }
+        }
+    }
+
+    /// An unsigned integer in decimal, `0x`, `0o`, `0b` or octal with a leading zero, with `_` separators.
+    pub(super) fn integer(&mut self, node: Option<&Node>) -> Option<u64> {
+        let node = node?;
+        let text = self.text(Some(node));
+        let plain = matches!(&node.value, Value::Scalar { plain: true, .. });
+        let digits = text.replace('_', "");
+        let parsed = match digits.get(..2) {
+            Some("0x") => u64::from_str_radix(&digits[2..], 16).ok(),
+            Some("0o") => u64::from_str_radix(&digits[2..], 8).ok(),
+            Some("0b") => u64::from_str_radix(&digits[2..], 2).ok(),
+            Some(_) if digits.starts_with('0') => u64::from_str_radix(&digits[1..], 8).ok(),
+            _ => digits.parse().ok(),
+        };
+        let parsed = parsed.filter(|_| plain);
+        if parsed.is_none() {
+            self.error(node.at, format!("{:?} is not a whole number", text.value)).hint =
+                Some("write digits without quotes".to_owned());
+        }
+        parsed
+    }
+}

@@ -1,0 +1,208 @@
+//! The `environment` section: apko's image configuration as far as builds use it.
+
+use super::decode::Decoder;
+use super::{Text, TextMap};
+use crate::melange::yaml::Node;
+
+/// A build or test environment.
+#[derive(Debug, Clone, Default)]
+pub struct Environment {
+    /// Repositories, keys and packages.
+    pub contents: Contents,
+    /// Users and groups.
+    pub accounts: Accounts,
+    /// Environment variables of every step.
+    pub environment: TextMap,
+    /// Changes to the file tree.
+    pub paths: Vec<PathMutation>,
+    /// Fields that builds carry along without using them.
+    pub carried: Vec<(String, Node)>,
+}
+
+/// Repositories, keys and packages.
+#[derive(Debug, Clone, Default)]
+pub struct Contents {
+    /// Repositories used during the build only.
+    pub build_repositories: Vec<Text>,
+    /// Repositories.
+    pub repositories: Vec<Text>,
+    /// Keys that sign them.
+    pub keyring: Vec<Text>,
+    /// Packages, with constraints.
+    pub packages: Vec<Text>,
+}
+
+/// Users and groups.
+#[derive(Debug, Clone, Default)]
+pub struct Accounts {
+    /// The account that steps run as: a name or a number.
+    pub run_as: Text,
+    /// Users to add.
+    pub users: Vec<User>,
+    /// Groups to add.
+    pub groups: Vec<Group>,
+}
+
+/// A user.
+#[derive(Debug, Clone, Default)]
+pub struct User {
+    /// Its name.
+    pub username: Text,
+    /// Its id.
+    pub uid: u32,
+    /// Its group's id; the user's id when missing.
+    pub gid: Option<u32>,
+    /// Its shell.
+    pub shell: Text,
+    /// Its home.
+    pub homedir: Text,
+}
+
+/// A group.
+#[derive(Debug, Clone, Default)]
+pub struct Group {
+    /// Its name.
+    pub groupname: Text,
+    /// Its id.
+    pub gid: u32,
+    /// Its members.
+    pub members: Vec<Text>,
+}
+
+/// A change to the file tree after all packages are installed.
+#[derive(Debug, Clone, Default)]
+pub struct PathMutation {
+    /// The path.
+    pub path: Text,
+    /// `directory`, `empty-file`, `hardlink`, `symlink` or `permissions`.
+    pub kind: Text,
+    /// The owner.
+    pub uid: Option<u32>,
+    /// The group.
+    pub gid: Option<u32>,
+    /// Permission bits.
+    pub permissions: u32,
+    /// The target of a link.
+    pub source: Text,
+    /// Whether the change goes for everything below.
+    pub recursive: bool,
+}
+
+const CARRIED: [&str; 12] = [
+    "entrypoint",
+    "cmd",
+    "stop-signal",
+    "work-dir",
+    "archs",
+    "vcs-url",
+    "annotations",
+    "include",
+    "volumes",
+    "layering",
+    "format",
+    "certificates",
+];
+
+impl Decoder<'_> {
+    pub(super) fn environment(&mut self, node: &Node) -> Environment {
+        let mut fields = self.fields(node, "`environment`");
+        let environment = Environment {
+            contents: self.contents(fields.get("contents")),
+            accounts: self.accounts(fields.get("accounts")),
+            environment: self.text_map(fields.get("environment")),
+            paths: self.list(fields.get("paths"), Self::path_mutation),
+            carried: CARRIED
+                .iter()
+                .filter_map(|name| fields.get(name).map(|node| ((*name).to_owned(), node.clone())))
+                .collect(),
+        };
+        self.refuse_unknown(&fields);
+        environment
+    }
+
+    fn contents(&mut self, node: Option<&Node>) -> Contents {
+        let Some(node) = node else { return Contents::default() };
+        let mut fields = self.fields(node, "`contents`");
+        let contents = Contents {
+            build_repositories: self.texts(fields.get("build_repositories")),
+            repositories: self.texts(fields.get("repositories")),
+            keyring: self.texts(fields.get("keyring")),
+            packages: self.texts(fields.get("packages")),
+        };
+        for dropped in ["runtime_repositories", "runtime_keyring", "baseimage"] {
+            fields.get(dropped);
+        }
+        self.refuse_unknown(&fields);
+        contents
+    }
+
+    fn accounts(&mut self, node: Option<&Node>) -> Accounts {
+        let Some(node) = node else { return Accounts::default() };
+        let mut fields = self.fields(node, "`accounts`");
+        let accounts = Accounts {
+            run_as: self.text(fields.get("run-as")),
+            users: self.list(fields.get("users"), Self::user),
+            groups: self.list(fields.get("groups"), Self::group),
+        };
+        self.refuse_unknown(&fields);
+        accounts
+    }
+
+    fn user(&mut self, node: &Node) -> User {
+        let mut fields = self.fields(node, "a user");
+        let user = User {
+            username: self.text(fields.get("username")),
+            uid: self.id(fields.get("uid")).unwrap_or_default(),
+            gid: self.id(fields.get("gid")),
+            shell: self.text(fields.get("shell")),
+            homedir: self.text(fields.get("homedir")),
+        };
+        self.refuse_unknown(&fields);
+        if user.username.is_empty() {
+            self.error(node.at, "a user needs a `username`");
+        } else if user.uid == 0 {
+            self.error(node.at, format!("the user `{}` must not have uid 0", &*user.username));
+        }
+        user
+    }
+
+    fn group(&mut self, node: &Node) -> Group {
+        let mut fields = self.fields(node, "a group");
+        let group = Group {
+            groupname: self.text(fields.get("groupname")),
+            gid: self.id(fields.get("gid")).unwrap_or_default(),
+            members: self.texts(fields.get("members")),
+        };
+        self.refuse_unknown(&fields);
+        if group.groupname.is_empty() {
+            self.error(node.at, "a group needs a `groupname`");
+        }
+        group
+    }
+
+    fn id(&mut self, node: Option<&Node>) -> Option<u32> {
+        let number = self.integer(node)?;
+        match u32::try_from(number) {
+            Ok(id) => Some(id),
+            Err(_) => {
+                self.error(node?.at, format!("the id {number} is too large"));
+                None
+            }
+        }
+    }
+
+    fn path_mutation(&mut self, node: &Node) -> PathMutation {
+        let mut fields = self.fields(node, "an entry of `paths`");
+        let mutation = PathMutation {
+            path: self.text(fields.get("path")),
+            kind: self.text(fields.get("type")),
+            uid: self.id(fields.get("uid")),
+            gid: self.id(fields.get("gid")),
+            permissions: self.id(fields.get("permissions")).unwrap_or_default(),
+            source: self.text(fields.get("source")),
+            recursive: self.boolean(fields.get("recursive")),
+        };
+        self.refuse_unknown(&fields);
+        mutation
+    }
+}

@@ -1,0 +1,203 @@
+//! Where `uses:` finds its pipelines: those handed in with the job, then the built-in ones.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+use crate::limits;
+use crate::melange::diagnostics::Source;
+
+/// A built-in pipeline: its name, its text, and whether its own scripts may need the network.
+struct Builtin {
+    name: &'static str,
+    text: &'static str,
+    network: bool,
+}
+
+macro_rules! builtins {
+    ($($name:literal $network:literal),* $(,)?) => {
+        &[$(Builtin {
+            name: $name,
+            text: include_str!(concat!("builtin/", $name, ".yaml")),
+            network: $network,
+        }),*]
+    };
+}
+
+static BUILTINS: &[Builtin] = builtins![
+    "autoconf/configure" false,
+    "autoconf/make" true,
+    "autoconf/make-install" false,
+    "cmake/build" true,
+    "cmake/configure" true,
+    "cmake/install" false,
+    "fetch" true,
+    "git-checkout" true,
+    "meson/compile" false,
+    "meson/configure" false,
+    "meson/install" false,
+    "patch" false,
+    "split/alldocs" false,
+    "split/bin" false,
+    "split/debug" false,
+    "split/dev" false,
+    "split/infodir" false,
+    "split/lib" false,
+    "split/locales" false,
+    "split/manpages" false,
+    "split/static" false,
+    "strip" false,
+];
+
+/// The names of the built-in pipelines, sorted.
+pub fn builtin_names() -> impl Iterator<Item = &'static str> {
+    BUILTINS.iter().map(|builtin| builtin.name)
+}
+
+/// The text of a built-in pipeline.
+pub fn builtin_text(name: &str) -> Option<&'static str> {
+    BUILTINS.iter().find(|builtin| builtin.name == name).map(|builtin| builtin.text)
+}
+
+/// The path of an inline pipeline: relative, no `..`, ends in `.yaml`.
+///
+/// ```
+/// use melange_remote_sdk::melange::pipelines::PipelinePath;
+/// assert_eq!(PipelinePath::parse("test/docs.yaml").unwrap().uses(), "test/docs");
+/// assert!(PipelinePath::parse("../etc/passwd.yaml").is_err());
+/// assert!(PipelinePath::parse("/etc/x.yaml").is_err());
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PipelinePath(String);
+
+impl PipelinePath {
+    /// Reads a path.
+    ///
+    /// # Errors
+    /// `InvalidRequest` for anything that is absolute, leaves its folder, is too long or is no `.yaml` file.
+    pub fn parse(path: &str) -> Result<Self> {
+        let refuse = |why: &str| {
+            Err(Error::invalid(format!("the pipeline path {path:?} {why}"))
+                .hint("a pipeline path is relative, such as `test/docs.yaml`"))
+        };
+        if path.len() > limits::PIPELINE_PATH_BYTES_MAX {
+            return refuse("is too long");
+        }
+        if path.starts_with('/') {
+            return refuse("is absolute");
+        }
+        if path.contains(|c: char| c.is_control() || c == '\\') {
+            return refuse("holds a character that paths must not have");
+        }
+        if path.split('/').any(|part| matches!(part, "" | "." | "..")) {
+            return refuse("holds an empty part, `.` or `..`");
+        }
+        if !path.ends_with(".yaml") || path.ends_with("/.yaml") || path == ".yaml" {
+            return refuse("does not end in `.yaml`");
+        }
+        Ok(Self(path.to_owned()))
+    }
+
+    /// The path.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// What a step writes in `uses` to get it.
+    pub fn uses(&self) -> &str {
+        self.0.strip_suffix(".yaml").unwrap_or(&self.0)
+    }
+}
+
+impl fmt::Display for PipelinePath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The pipelines that one compilation may use.
+#[derive(Debug, Clone, Default)]
+pub struct PipelineSet {
+    inline: BTreeMap<String, Arc<Source>>,
+}
+
+/// A pipeline that was found.
+#[derive(Debug, Clone)]
+pub struct FoundPipeline {
+    /// Its text.
+    pub source: Arc<Source>,
+    /// Whether its own scripts may need the network.
+    pub network: bool,
+}
+
+impl PipelineSet {
+    /// The built-in pipelines with `inline` ones before them.
+    ///
+    /// # Errors
+    /// As [`PipelinePath::parse`]; `LimitExceeded` for too many.
+    pub fn new(inline: &BTreeMap<String, String>) -> Result<Self> {
+        if inline.len() > limits::INLINE_PIPELINES_MAX {
+            let message =
+                format!("{} inline pipelines, more than {}", inline.len(), limits::INLINE_PIPELINES_MAX);
+            return Err(Error::new(crate::error::ErrorKind::LimitExceeded, message));
+        }
+        let mut set = Self::default();
+        for (path, text) in inline {
+            let path = PipelinePath::parse(path)?;
+            set.inline.insert(path.uses().to_owned(), Source::new(path.as_str(), text.as_str()));
+        }
+        Ok(set)
+    }
+
+    /// Finds the pipeline that `uses` names: inline before built-in.
+    pub fn find(&self, uses: &str) -> Option<FoundPipeline> {
+        if let Some(source) = self.inline.get(uses) {
+            return Some(FoundPipeline { source: Arc::clone(source), network: true });
+        }
+        let builtin = BUILTINS.iter().find(|builtin| builtin.name == uses)?;
+        let source = Source::new(format!("built-in {}.yaml", builtin.name), builtin.text);
+        Some(FoundPipeline { source, network: builtin.network })
+    }
+
+    /// Every name that `uses` may have.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        let builtin = builtin_names().map(|name| {
+            let shorter: &str = name;
+            shorter
+        });
+        self.inline.keys().map(String::as_str).chain(builtin)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::melange::document::Step;
+
+    #[test]
+    fn every_builtin_parses_and_documents_its_inputs() {
+        for builtin in BUILTINS {
+            let source = Source::new(builtin.name, builtin.text);
+            let step = Step::parse_definition(&source).unwrap();
+            assert!(!step.name.is_empty(), "{}", builtin.name);
+            for (name, input) in &step.inputs {
+                assert!(!input.description.is_empty(), "{} {name}", builtin.name);
+            }
+        }
+        let names: Vec<&str> = builtin_names().collect();
+        assert!(names.is_sorted());
+    }
+
+    proptest! {
+        #[test]
+        fn no_accepted_path_leaves_its_folder(path in "[a-z./]{1,24}\\.yaml") {
+            if let Ok(path) = PipelinePath::parse(&path) {
+                prop_assert!(!path.as_str().starts_with('/'));
+                prop_assert!(path.as_str().split('/').all(|part| !part.is_empty() && part != ".." && part != "."));
+            }
+        }
+    }
+}

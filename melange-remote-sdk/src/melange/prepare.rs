@@ -1,0 +1,337 @@
+//! The parse-time stage: exact tokens replaced, ranges expanded, defaults added, the result validated.
+//!
+//! Order as melange has it: tokens, ranges, accounts, variables, strict pass over dependencies, inheritance of
+//! nested steps, validation.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, LazyLock};
+
+use regex::Regex;
+
+use super::diagnostics::{Diagnostic, Diagnostics, Source, nearest};
+use super::document::{
+    Dependencies, Document, Environment, Package, Scriptlets, Step, Subpackage, Test, Text, TextMap,
+};
+use super::substitute::{Variables, replace_tokens, substitute};
+use super::{defaults, validate};
+use crate::limits;
+
+/// A definition after the parse-time stage, with the variables that the compile stage begins with.
+#[derive(Debug, Clone)]
+pub(super) struct Prepared {
+    pub(super) document: Document,
+    pub(super) transformed: Variables,
+}
+
+/// Runs the parse-time stage.
+pub(super) fn prepare(mut document: Document) -> Result<Prepared, Diagnostics> {
+    let source = Arc::clone(&document.source);
+    let mut errors = Vec::new();
+    let raw = tokens_of(&document.package, &document.vars);
+    let transformed = transform(&document, raw.clone(), &mut errors);
+    let tokens = merge(&raw, &transformed);
+    replace_package(&mut document.package, &tokens);
+    document.pipeline.iter_mut().for_each(|step| replace_step(step, &tokens));
+    document.subpackages = expand(&document, &mut errors);
+    replace_environment(&mut document.environment, &tokens);
+    if let Some(test) = &mut document.test {
+        replace_test(test, &tokens);
+    }
+    document.data.clear();
+    defaults::complete_environment(&mut document.environment, true);
+    for test in
+        document.test.iter_mut().chain(document.subpackages.iter_mut().filter_map(|sub| sub.test.as_mut()))
+    {
+        defaults::complete_environment(&mut test.environment, false);
+    }
+    let strict = merge(&tokens_of(&document.package, &document.vars), &transformed);
+    substitute_dependencies(&mut document, &strict, &source, &mut errors);
+    let nothing = (Text::default(), TextMap::new());
+    for step in
+        document.pipeline.iter_mut().chain(document.subpackages.iter_mut().flat_map(|sub| &mut sub.pipeline))
+    {
+        inherit(step, &nothing.0, &nothing.1);
+    }
+    validate::validate(&document, &mut errors);
+    if errors.is_empty() {
+        return Ok(Prepared { document, transformed });
+    }
+    errors.sort_by_key(|error| error.at);
+    errors.dedup();
+    Err(Diagnostics(errors))
+}
+
+fn merge(base: &Variables, over: &Variables) -> Variables {
+    let mut merged = base.clone();
+    merged.extend(over.iter().map(|(name, value)| (name.clone(), value.clone())));
+    merged
+}
+
+fn tokens_of(package: &Package, vars: &TextMap) -> Variables {
+    let mut tokens: Variables =
+        vars.iter().map(|(name, value)| (format!("vars.{name}"), value.value.clone())).collect();
+    tokens.extend([
+        ("package.name".to_owned(), package.name.value.clone()),
+        ("package.version".to_owned(), package.version.value.clone()),
+        ("package.description".to_owned(), package.description.value.clone()),
+        ("package.epoch".to_owned(), package.epoch.to_string()),
+        ("package.full-version".to_owned(), format!("{}-r{}", &*package.version, package.epoch)),
+    ]);
+    tokens
+}
+
+/// Runs the `var-transforms` in order over `variables` and returns what they add.
+fn transform(document: &Document, mut variables: Variables, errors: &mut Vec<Diagnostic>) -> Variables {
+    let mut added = Variables::new();
+    for entry in &document.var_transforms {
+        let from = substitute_or_report(&entry.from, &variables, &document.source, errors);
+        let pattern = match Regex::new(&entry.pattern) {
+            Ok(pattern) => pattern,
+            Err(error) => {
+                let text = error.to_string();
+                let cause = text.lines().last().unwrap_or_default().trim().to_owned();
+                let message = format!("the expression `{}` is not valid: {cause}", &*entry.pattern);
+                errors.push(Diagnostic::new(&document.source, entry.pattern.at, message));
+                continue;
+            }
+        };
+        let result = pattern.replace_all(&from, entry.replace.as_ref() as &str).into_owned();
+        let name = format!("vars.{}", &*entry.to);
+        variables.insert(name.clone(), result.clone());
+        added.insert(name, result);
+    }
+    added
+}
+
+/// The strict pass over one text; mistakes are reported at their place, and the text is kept as it is.
+pub(super) fn substitute_or_report(
+    text: &Text,
+    variables: &Variables,
+    source: &Arc<Source>,
+    errors: &mut Vec<Diagnostic>,
+) -> String {
+    match substitute(text, variables) {
+        Ok(value) => value,
+        Err(mistakes) => {
+            errors.extend(mistakes.iter().map(|mistake| variable_error(text, mistake, variables, source)));
+            text.value.clone()
+        }
+    }
+}
+
+/// A mistake of the strict pass as a diagnostic at the place of its `${{`.
+pub(super) fn variable_error(
+    text: &Text,
+    mistake: &super::substitute::SubstituteError,
+    variables: &Variables,
+    source: &Arc<Source>,
+) -> Diagnostic {
+    let name = mistake.name().unwrap_or_default();
+    let reference = text
+        .value
+        .match_indices("${{")
+        .map(|(start, _)| &text.value[start..])
+        .find(|rest| rest[3..].trim_start().starts_with(name))
+        .and_then(|rest| rest.lines().next())
+        .map(|line| line.split_inclusive("}}").next().unwrap_or(line).to_owned());
+    let at = reference.map_or(text.at, |reference| source.find(text.at, &reference));
+    let diagnostic = Diagnostic::new(source, at, mistake.to_string());
+    match mistake {
+        super::substitute::SubstituteError::Undefined(name) => {
+            match nearest(name, variables.keys().map(String::as_str)) {
+                Some(near) => diagnostic.hint(format!("did you mean `{near}`?")),
+                None => diagnostic.hint("define it under `vars`, or check its spelling"),
+            }
+        }
+        _ => diagnostic.hint("a reference is written `${{name}}`"),
+    }
+}
+
+fn swap(text: &mut Text, tokens: &Variables) {
+    if text.contains("${{") {
+        text.value = replace_tokens(&text.value, tokens);
+    }
+}
+
+fn swap_all<'a>(texts: impl IntoIterator<Item = &'a mut Text>, tokens: &Variables) {
+    texts.into_iter().for_each(|text| swap(text, tokens));
+}
+
+fn replace_dependencies(dependencies: &mut Dependencies, tokens: &Variables) {
+    swap_all(&mut dependencies.runtime, tokens);
+    swap_all(&mut dependencies.provides, tokens);
+    swap_all(&mut dependencies.replaces, tokens);
+    swap(&mut dependencies.provider_priority, tokens);
+    swap(&mut dependencies.replaces_priority, tokens);
+}
+
+fn replace_scriptlets(scriptlets: &mut Scriptlets, tokens: &Variables) {
+    swap_all(&mut scriptlets.trigger_paths, tokens);
+    let Scriptlets {
+        trigger_script,
+        pre_install,
+        post_install,
+        pre_deinstall,
+        post_deinstall,
+        pre_upgrade,
+        post_upgrade,
+        ..
+    } = scriptlets;
+    for text in
+        [trigger_script, pre_install, post_install, pre_deinstall, post_deinstall, pre_upgrade, post_upgrade]
+    {
+        swap(text, tokens);
+    }
+}
+
+fn replace_package(package: &mut Package, tokens: &Variables) {
+    for text in [&mut package.name, &mut package.version, &mut package.description, &mut package.url] {
+        swap(text, tokens);
+    }
+    swap_all(package.annotations.values_mut(), tokens);
+    swap_all(&mut package.target_architecture, tokens);
+    for copyright in &mut package.copyright {
+        swap_all(&mut copyright.paths, tokens);
+        swap(&mut copyright.license, tokens);
+        swap(&mut copyright.license_path, tokens);
+    }
+    replace_dependencies(&mut package.dependencies, tokens);
+    replace_scriptlets(&mut package.scriptlets, tokens);
+}
+
+fn replace_step(step: &mut Step, tokens: &Variables) {
+    for text in [&mut step.name, &mut step.runs, &mut step.condition, &mut step.working_directory] {
+        swap(text, tokens);
+    }
+    swap_all(step.with.values_mut(), tokens);
+    swap_all(step.environment.values_mut(), tokens);
+    swap_all(step.needs.iter_mut().flatten(), tokens);
+    step.pipeline.iter_mut().flatten().for_each(|child| replace_step(child, tokens));
+}
+
+fn replace_environment(environment: &mut Environment, tokens: &Variables) {
+    let contents = &mut environment.contents;
+    for list in [
+        &mut contents.repositories,
+        &mut contents.build_repositories,
+        &mut contents.keyring,
+        &mut contents.packages,
+    ] {
+        swap_all(list, tokens);
+    }
+    swap_all(environment.environment.values_mut(), tokens);
+}
+
+fn replace_test(test: &mut Test, tokens: &Variables) {
+    replace_environment(&mut test.environment, tokens);
+    test.pipeline.iter_mut().for_each(|step| replace_step(step, tokens));
+}
+
+fn replace_subpackage(subpackage: &mut Subpackage, tokens: &Variables) {
+    for text in
+        [&mut subpackage.condition, &mut subpackage.name, &mut subpackage.description, &mut subpackage.url]
+    {
+        swap(text, tokens);
+    }
+    swap_all(subpackage.annotations.values_mut(), tokens);
+    subpackage.pipeline.iter_mut().for_each(|step| replace_step(step, tokens));
+    replace_dependencies(&mut subpackage.dependencies, tokens);
+    replace_scriptlets(&mut subpackage.scriptlets, tokens);
+    if let Some(test) = &mut subpackage.test {
+        replace_test(test, tokens);
+    }
+}
+
+/// Ranged subpackages become one copy per key of their data, keys in byte order.
+fn expand(document: &Document, errors: &mut Vec<Diagnostic>) -> Vec<Subpackage> {
+    // The package fields are replaced already, so the map is made anew from them, as melange does.
+    let raw = tokens_of(&document.package, &document.vars);
+    let tokens = merge(&raw, &transform(document, raw.clone(), &mut Vec::new()));
+    let data: BTreeMap<&str, &TextMap> =
+        document.data.iter().map(|entry| (&*entry.name, &entry.items)).collect();
+    let mut expanded = Vec::new();
+    for (index, subpackage) in document.subpackages.iter().enumerate() {
+        if subpackage.range.is_empty() {
+            let mut plain = subpackage.clone();
+            replace_subpackage(&mut plain, &tokens);
+            expanded.push(plain);
+            continue;
+        }
+        let Some(items) = data.get(&*subpackage.range) else {
+            let message =
+                format!("subpackage {index} uses the range `{}`, which `data` lacks", &*subpackage.range);
+            let diagnostic = Diagnostic::new(&document.source, subpackage.range.at, message);
+            errors.push(match nearest(&subpackage.range, data.keys().copied()) {
+                Some(near) => diagnostic.hint(format!("did you mean `{near}`?")),
+                None => diagnostic.hint("add an entry with that `name` to `data`"),
+            });
+            continue;
+        };
+        for (key, value) in *items {
+            let mut copy = subpackage.clone();
+            copy.range = Text::default();
+            let mut own = tokens.clone();
+            own.insert("range.key".to_owned(), key.clone());
+            own.insert("range.value".to_owned(), value.value.clone());
+            replace_subpackage(&mut copy, &own);
+            expanded.push(copy);
+        }
+        if expanded.len() > limits::SUBPACKAGES_MAX {
+            let message = format!("the ranges expand to more than {} subpackages", limits::SUBPACKAGES_MAX);
+            errors.push(Diagnostic::new(&document.source, subpackage.at, message));
+            break;
+        }
+    }
+    expanded
+}
+
+/// The strict pass over dependencies and environment packages.
+fn substitute_dependencies(
+    document: &mut Document,
+    strict: &Variables,
+    source: &Arc<Source>,
+    errors: &mut Vec<Diagnostic>,
+) {
+    let mut pass = |text: &mut Text| {
+        if text.contains("${{") {
+            text.value = substitute_or_report(text, strict, source, errors);
+        }
+    };
+    let lists = std::iter::once(&mut document.package.dependencies)
+        .chain(document.subpackages.iter_mut().map(|sub| &mut sub.dependencies));
+    for dependencies in lists {
+        dependencies.provides.iter_mut().for_each(&mut pass);
+        dependencies.runtime.iter_mut().for_each(&mut pass);
+        dependencies.replaces.iter_mut().for_each(&mut pass);
+        pass(&mut dependencies.provider_priority);
+        pass(&mut dependencies.replaces_priority);
+    }
+    let tests =
+        document.test.iter_mut().chain(document.subpackages.iter_mut().filter_map(|sub| sub.test.as_mut()));
+    let environments =
+        std::iter::once(&mut document.environment).chain(tests.map(|test| &mut test.environment));
+    for environment in environments {
+        environment.contents.packages.iter_mut().for_each(&mut pass);
+    }
+}
+
+/// Nested steps inherit directory and environment from the step around them.
+fn inherit(step: &mut Step, directory: &Text, environment: &TextMap) {
+    if step.working_directory.is_empty() {
+        step.working_directory = directory.clone();
+    }
+    for (name, value) in environment {
+        step.environment.entry(name.clone()).or_insert_with(|| value.clone());
+    }
+    let (directory, environment) = (step.working_directory.clone(), step.environment.clone());
+    step.pipeline.iter_mut().flatten().for_each(|child| inherit(child, &directory, &environment));
+}
+
+/// Names of packages.
+pub(super) static PACKAGE_NAME: LazyLock<Option<Regex>> =
+    LazyLock::new(|| Regex::new(r"^[a-zA-Z0-9][a-zA-Z0-9+_.-]*$").ok());
+
+/// Whether `name` may name a package.
+pub(super) fn is_package_name(name: &str) -> bool {
+    name.len() <= 200 && PACKAGE_NAME.as_ref().is_some_and(|regex| regex.is_match(name))
+}

@@ -1,0 +1,182 @@
+//! Both passes over `${{…}}`: the exact-token replacement at parse time, which leaves unknown tokens alone, and
+//! the strict substitution at compile time, for which an undefined name is an error.
+
+use std::collections::BTreeMap;
+
+/// Variables by name, without the `${{ }}`.
+pub type Variables = BTreeMap<String, String>;
+
+/// Replaces every literal `${{name}}` whose name is known; one pass, inserted text is not scanned again.
+pub fn replace_tokens(text: &str, variables: &Variables) -> String {
+    let mut result = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(start) = rest.find("${{") {
+        let (before, token) = rest.split_at(start);
+        result.push_str(before);
+        let value = token[3..].find("}}").and_then(|end| variables.get(&token[3..3 + end]).map(|v| (v, end)));
+        match value {
+            Some((value, end)) => {
+                result.push_str(value);
+                rest = &token[3 + end + 2..];
+            }
+            None => {
+                result.push_str("${{");
+                rest = &token[3..];
+            }
+        }
+    }
+    result.push_str(rest);
+    result
+}
+
+/// A mistake of the strict pass.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SubstituteError {
+    /// Nothing stands between the braces.
+    EmptyName,
+    /// The closing braces are missing, or something else stands before them.
+    Unterminated(String),
+    /// The name is not defined.
+    Undefined(String),
+}
+
+impl SubstituteError {
+    /// The name that the mistake is about, when there is one.
+    pub fn name(&self) -> Option<&str> {
+        match self {
+            Self::EmptyName => None,
+            Self::Unterminated(name) | Self::Undefined(name) => Some(name),
+        }
+    }
+}
+
+impl std::fmt::Display for SubstituteError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::EmptyName => f.write_str("empty variable name in `${{ }}`"),
+            Self::Unterminated(name) => {
+                write!(f, "the variable reference `${{{{{name}` has no closing `}}}}`")
+            }
+            Self::Undefined(name) => write!(f, "the variable `{name}` is not defined"),
+        }
+    }
+}
+
+/// Replaces every `${{ name }}`; white space inside is free; inserted text is not scanned again.
+///
+/// # Errors
+/// Every mistake of the text, in order.
+pub fn substitute(text: &str, variables: &Variables) -> Result<String, Vec<SubstituteError>> {
+    substitute_with(text, |name| variables.get(name).cloned())
+}
+
+/// As [`substitute`], each value inserted as a double-quoted string, for conditions.
+///
+/// # Errors
+/// Every mistake of the text, in order.
+pub fn substitute_quoted(text: &str, variables: &Variables) -> Result<String, Vec<SubstituteError>> {
+    substitute_with(text, |name| variables.get(name).map(|value| quote(value)))
+}
+
+fn quote(value: &str) -> String {
+    let mut quoted = String::with_capacity(value.len() + 2);
+    quoted.push('"');
+    for c in value.chars() {
+        match c {
+            '"' => quoted.push_str("\\\""),
+            '\\' => quoted.push_str("\\\\"),
+            '\n' => quoted.push_str("\\n"),
+            '\t' => quoted.push_str("\\t"),
+            other => quoted.push(other),
+        }
+    }
+    quoted.push('"');
+    quoted
+}
+
+fn substitute_with(
+    text: &str,
+    lookup: impl Fn(&str) -> Option<String>,
+) -> Result<String, Vec<SubstituteError>> {
+    let blank = [' ', '\t', '\r', '\n'];
+    let mut result = String::with_capacity(text.len());
+    let mut errors = Vec::new();
+    let mut rest = text;
+    while let Some(start) = rest.find("${{") {
+        result.push_str(&rest[..start]);
+        rest = rest[start + 3..].trim_start_matches(blank);
+        let end = rest
+            .find(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-')))
+            .unwrap_or(rest.len());
+        let name = &rest[..end];
+        let after = rest[end..].trim_start_matches(blank);
+        if let Some(after) = after.strip_prefix("}}") {
+            rest = after;
+            if name.is_empty() {
+                errors.push(SubstituteError::EmptyName);
+            } else if let Some(value) = lookup(name) {
+                result.push_str(&value);
+            } else {
+                errors.push(SubstituteError::Undefined(name.to_owned()));
+            }
+        } else {
+            errors.push(SubstituteError::Unterminated(name.to_owned()));
+            rest = after;
+        }
+    }
+    result.push_str(rest);
+    if errors.is_empty() { Ok(result) } else { Err(errors) }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn variables(pairs: &[(&str, &str)]) -> Variables {
+        pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+    }
+
+    #[test]
+    fn tokens_are_exact_and_not_rescanned() {
+        let map = variables(&[("a", "${{b}}"), ("b", "x")]);
+        assert_eq!(replace_tokens("${{a}} ${{ b }} ${{b}} ${{c}} ${{", &map), "${{b}} ${{ b }} x ${{c}} ${{");
+        assert_eq!(replace_tokens("${{ ${{b}}", &map), "${{ x");
+    }
+
+    #[test]
+    fn the_strict_pass_collects_every_mistake() {
+        let map = variables(&[("a.b-c_1", "v")]);
+        assert_eq!(substitute("<${{ a.b-c_1 }}>", &map).unwrap(), "<v>");
+        assert_eq!(
+            substitute("${{}} ${{x}} ${{y z}}", &map).unwrap_err(),
+            [
+                SubstituteError::EmptyName,
+                SubstituteError::Undefined("x".to_owned()),
+                SubstituteError::Unterminated("y".to_owned())
+            ]
+        );
+    }
+
+    #[test]
+    fn conditions_get_quoted_values() {
+        let map = variables(&[("a", "x\"y")]);
+        assert_eq!(substitute_quoted("${{a}} == 'z'", &map).unwrap(), r#""x\"y" == 'z'"#);
+    }
+
+    proptest! {
+        #[test]
+        fn text_without_references_is_unchanged(text in "[a-z $}{\\n]{0,60}") {
+            prop_assume!(!text.contains("${{"));
+            prop_assert_eq!(substitute(&text, &Variables::new()).unwrap(), text.clone());
+            prop_assert_eq!(replace_tokens(&text, &Variables::new()), text);
+        }
+
+        #[test]
+        fn hostile_text_never_panics(text in "(\\$\\{\\{|\\}\\}|[a-zé. ]){0,20}") {
+            let _ = substitute(&text, &variables(&[("a", "b")]));
+            let _ = replace_tokens(&text, &variables(&[("a", "b")]));
+        }
+    }
+}

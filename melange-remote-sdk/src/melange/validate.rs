@@ -1,0 +1,185 @@
+//! The checks of a prepared definition, each with its place.
+
+use std::collections::HashMap;
+
+use super::diagnostics::Diagnostic;
+use super::document::{Document, Step, Text};
+use super::prepare::is_package_name;
+use crate::apk::version::Version;
+
+const SETCAP_ALLOWED: [&str; 5] =
+    ["cap_net_bind_service", "cap_net_admin", "cap_net_raw", "cap_ipc_lock", "cap_sys_admin"];
+
+/// Adds every mistake of `document` to `errors`.
+pub(super) fn validate(document: &Document, errors: &mut Vec<Diagnostic>) {
+    let mut checker = Checker { document, errors };
+    checker.package();
+    checker.subpackages();
+    checker.setcaps();
+    checker.cpe();
+    for step in document.pipeline.iter().chain(document.subpackages.iter().flat_map(|sub| &sub.pipeline)) {
+        checker.step(step);
+    }
+}
+
+struct Checker<'a> {
+    document: &'a Document,
+    errors: &'a mut Vec<Diagnostic>,
+}
+
+impl Checker<'_> {
+    fn report(&mut self, text: &Text, message: String, hint: &str) {
+        let at = if text.at.line > 0 { text.at } else { self.document.package.at };
+        self.errors.push(Diagnostic::new(&self.document.source, at, message).hint(hint.to_owned()));
+    }
+
+    fn package(&mut self) {
+        let package = &self.document.package;
+        if !is_package_name(&package.name) {
+            let message = format!("{:?} is not a package name", package.name.value);
+            self.report(
+                &package.name,
+                message,
+                "use letters, digits and `+_.-`, beginning with a letter or digit",
+            );
+        }
+        if package.version.is_empty() {
+            self.report(&package.version, "the package has no `version`".to_owned(), "add `version:`");
+        } else if Version::parse(&format!("{}-r{}", &*package.version, package.epoch)).is_none() {
+            let message = format!("{:?} is not an apk version", package.version.value);
+            self.report(
+                &package.version,
+                message,
+                "a version looks like `1.2.3`, `1.2a`, `1.2_rc1` or `1.2_p20240101`",
+            );
+        }
+        let priorities = std::iter::once(&package.dependencies)
+            .chain(self.document.subpackages.iter().map(|sub| &sub.dependencies))
+            .flat_map(|dependencies| [&dependencies.provider_priority, &dependencies.replaces_priority]);
+        for priority in priorities {
+            if !priority.is_empty() && priority.parse::<i64>().is_err() {
+                let message = format!("the priority {:?} is not a whole number", priority.value);
+                self.report(priority, message, "write digits");
+            }
+        }
+        for arch in &package.target_architecture {
+            if &**arch != "all" && arch.parse::<crate::arch::Arch>().is_err() {
+                let known: Vec<&str> = crate::arch::Arch::all().map(crate::arch::Arch::apk_name).collect();
+                let message = format!("unknown architecture {:?}", arch.value);
+                self.report(arch, message, &format!("known: {}", known.join(", ")));
+            }
+        }
+    }
+
+    fn subpackages(&mut self) {
+        let mut seen: HashMap<&str, usize> = HashMap::new();
+        for (index, subpackage) in self.document.subpackages.iter().enumerate() {
+            let name = if subpackage.name.at.line > 0 {
+                subpackage.name.clone()
+            } else {
+                Text { value: subpackage.name.value.clone(), at: subpackage.at }
+            };
+            if name.is_empty() {
+                self.report(&name, format!("subpackage {index} has no `name`"), "add `name:`");
+            } else if !is_package_name(&name) {
+                let message = format!("{:?} is not a package name (subpackage {index})", name.value);
+                self.report(
+                    &name,
+                    message,
+                    "use letters, digits and `+_.-`, beginning with a letter or digit",
+                );
+            } else if *name == *self.document.package.name {
+                self.report(
+                    &name,
+                    format!("subpackage {index} has the name of the main package"),
+                    "rename it",
+                );
+            } else if let Some(first) = seen.insert(&subpackage.name, index) {
+                let message = format!("two subpackages are named `{}` (indexes {first} and {index})", &*name);
+                self.report(&name, message, "rename one of them");
+            }
+        }
+    }
+
+    fn setcaps(&mut self) {
+        let all = self
+            .document
+            .package
+            .setcap
+            .iter()
+            .chain(self.document.subpackages.iter().flat_map(|s| &s.setcap));
+        for setcap in all.cloned().collect::<Vec<_>>() {
+            let at = Text { value: String::new(), at: setcap.at };
+            for capability in setcap.add.keys().flat_map(|list| list.split(',')) {
+                if !SETCAP_ALLOWED.contains(&capability.trim()) {
+                    let message =
+                        format!("the capability `{capability}` is not allowed on `{}`", &*setcap.path);
+                    self.report(&at, message, &format!("allowed: {}", SETCAP_ALLOWED.join(", ")));
+                }
+            }
+            if setcap.reason.is_empty() {
+                self.report(&at, format!("`setcap` of `{}` gives no reason", &*setcap.path), "add `reason:`");
+            }
+        }
+    }
+
+    fn cpe(&mut self) {
+        let cpe = &self.document.package.cpe;
+        if !cpe.part.is_empty() && !matches!(&*cpe.part, "a" | "o") {
+            self.report(
+                &cpe.part,
+                format!("the CPE part {:?} is neither a nor o", cpe.part.value),
+                "write `a` or `o`",
+            );
+        }
+        if cpe.vendor.is_empty() != cpe.product.is_empty() {
+            let given = if cpe.vendor.is_empty() { &cpe.product } else { &cpe.vendor };
+            self.report(given, "a CPE needs both `vendor` and `product`".to_owned(), "give both or none");
+        }
+        let fields = [
+            &cpe.vendor,
+            &cpe.product,
+            &cpe.edition,
+            &cpe.language,
+            &cpe.sw_edition,
+            &cpe.target_sw,
+            &cpe.target_hw,
+            &cpe.other,
+        ];
+        for field in fields {
+            let ok =
+                |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '+' | '_' | '.' | '-');
+            let first = field.chars().next().is_none_or(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
+            if !(first && field.chars().all(ok)) {
+                let message = format!("{:?} is not a CPE value", field.value);
+                self.report(field, message, "use lower-case letters, digits and `+_.-`");
+            }
+        }
+    }
+
+    fn step(&mut self, step: &Step) {
+        let place = Text { value: String::new(), at: step.at };
+        if !step.uses.is_empty() && !step.runs.is_empty() {
+            let message = format!("a step cannot have both `uses` ({}) and `runs`", &*step.uses);
+            self.report(&step.runs, message, "make two steps of it");
+        }
+        if !step.with.is_empty() && step.uses.is_empty() {
+            if step.runs.is_empty() {
+                self.report(
+                    &place,
+                    "a step has `with` but no `uses`".to_owned(),
+                    "name the pipeline in `uses`",
+                );
+            } else {
+                self.report(
+                    &place,
+                    "a step cannot have both `with` and `runs`".to_owned(),
+                    "`with` goes with `uses`",
+                );
+            }
+        }
+        for child in step.pipeline.iter().flatten() {
+            self.step(child);
+        }
+    }
+}

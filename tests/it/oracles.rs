@@ -1,0 +1,115 @@
+//! Our answers beside those of the real tools.
+
+use std::collections::BTreeMap;
+
+use melange_remote_sdk::apk::index::Index;
+use melange_remote_sdk::apk::solver::{Policy, RepositoryPackages, Solver};
+use melange_remote_sdk::apk::version::Version;
+use serde_json::Value;
+
+use crate::support::oracle;
+
+fn cases(name: &str) -> Option<Vec<Value>> {
+    let text = std::fs::read_to_string(oracle(name)?).unwrap();
+    Some(serde_json::from_str(&text).unwrap())
+}
+
+#[test]
+fn versions_compare_as_apk_tools_does() {
+    let Some(cases) = cases("apk-version-cases.json") else { return };
+    let mut wrong = Vec::new();
+    for case in &cases {
+        let (a, b) = (case["a"].as_str().unwrap(), case["b"].as_str().unwrap());
+        let found = match (Version::parse(a), Version::parse(b)) {
+            (Some(a), Some(b)) => Some(match a.cmp(&b) {
+                std::cmp::Ordering::Less => "<",
+                std::cmp::Ordering::Equal => "=",
+                std::cmp::Ordering::Greater => ">",
+            }),
+            _ => None,
+        };
+        if found != case["result"].as_str() {
+            wrong.push(format!("{a} {b}: {found:?} instead of {}", case["result"]));
+        }
+    }
+    println!("versions: {} of {} equal", cases.len() - wrong.len(), cases.len());
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_solver_chooses_as_apk_tools_does() {
+    let Some(cases) = cases("apk-solver-cases.json") else { return };
+    let mut indexes = BTreeMap::new();
+    for (name, file) in [
+        ("alpine-3.16", "alpine-3.16-x86_64"),
+        ("alpine-3.17", "alpine-3.17-aarch64"),
+        ("alpine-3.17x", "alpine-3.17x-x86_64"),
+    ] {
+        let path = oracle(&format!("index/{file}.APKINDEX.tar.gz")).unwrap();
+        indexes.insert(name, Index::read(&std::fs::read(path).unwrap(), None).unwrap());
+    }
+    let mut wrong = Vec::new();
+    for case in &cases {
+        let found = solve(case, &indexes);
+        let expected: Option<Vec<&str>> =
+            case["result"].as_array().map(|names| names.iter().map(|name| name.as_str().unwrap()).collect());
+        let same = match (&found, &expected) {
+            (Ok(found), Some(expected)) => found == expected,
+            (Err(_), None) => true,
+            _ => false,
+        };
+        if !same {
+            wrong.push(format!(
+                "{} {}: {}",
+                case["kind"],
+                case["request"],
+                explain(&found, expected.as_deref())
+            ));
+        }
+    }
+    let percent = 100.0 * (cases.len() - wrong.len()) as f64 / cases.len() as f64;
+    println!("solver: {} of {} equal ({percent:.1} %)", cases.len() - wrong.len(), cases.len());
+    wrong.iter().for_each(|line| println!("  {line}"));
+    assert!(percent >= 90.0, "only {percent:.1} % equal");
+}
+
+fn solve(case: &Value, indexes: &BTreeMap<&str, Index>) -> Result<Vec<String>, String> {
+    let repositories: Vec<RepositoryPackages<'_>> = case["index"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|entry| match entry.as_str() {
+            Some(name) => RepositoryPackages { tag: "", packages: &indexes[name].packages },
+            None => RepositoryPackages {
+                tag: entry["tag"].as_str().unwrap(),
+                packages: &indexes[entry["index"].as_str().unwrap()].packages,
+            },
+        })
+        .collect();
+    let world: Vec<String> =
+        case["request"].as_array().unwrap().iter().map(|name| name.as_str().unwrap().to_owned()).collect();
+    let chosen = Solver::new(&repositories, Policy::Apk).solve(&world).map_err(|error| error.to_string())?;
+    let mut names: Vec<String> = chosen
+        .iter()
+        .map(|choice| {
+            let repository = &repositories[choice.repository];
+            let package = &repository.packages[choice.package];
+            let tag = if repository.tag.is_empty() { String::new() } else { format!("@{}", repository.tag) };
+            format!("{}{tag}-{}", package.name, package.version_text)
+        })
+        .collect();
+    names.sort();
+    Ok(names)
+}
+
+fn explain(found: &Result<Vec<String>, String>, expected: Option<&[&str]>) -> String {
+    match (found, expected) {
+        (Err(error), _) => format!("error: {error}"),
+        (Ok(_), None) => "chosen, where apk refuses".to_owned(),
+        (Ok(found), Some(expected)) => {
+            let more: Vec<&String> = found.iter().filter(|name| !expected.contains(&name.as_str())).collect();
+            let less: Vec<&&str> = expected.iter().filter(|name| !found.iter().any(|f| f == *name)).collect();
+            format!("too many {more:?}, missing {less:?}")
+        }
+    }
+}
