@@ -15,6 +15,8 @@ use crate::tree::{Node, Tree};
 
 /// The architecture of all packages.
 pub const ARCH: &str = "x86_64";
+/// The file name of a repository's index.
+pub const INDEX: &str = "APKINDEX.tar.gz";
 /// Fast rather than small: level 6 takes twice the time for a tenth less.
 const DATA_LEVEL: u32 = 3;
 const CONTROL_LEVEL: u32 = 6;

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 
 use crate::analyse::{Findings, analyse};
-use crate::apk::{ARCH, DataMember, Metadata, write_data, write_index, write_package};
+use crate::apk::{ARCH, DataMember, INDEX, Metadata, write_data, write_index, write_package};
 use crate::apt::{Apt, Fetch};
 use crate::cache::{Stamp, digest, generator, lock, remove_directory, replace_directory};
 use crate::deb::Deb;
@@ -67,7 +67,7 @@ pub fn make(options: &Options) -> Result<Outcome> {
     let key = SigningKey::load_or_generate(&options.out.join("keys"))?;
     let profiles = options.profiles.join(" ");
     let request = digest(&[BUILT_IN, &generator(), &options.suite, &profiles, key.public_pem()]);
-    let stamp = Stamp::read(&options.out);
+    let stamp = Stamp::read(&options.out).filter(|_| options.out.join(ARCH).join(INDEX).is_file());
     if !options.refresh && stamp.as_ref().is_some_and(|stamp| stamp.request == request) {
         return Ok(Outcome::Kept);
     }
@@ -280,7 +280,7 @@ fn write_packages(
     let names: BTreeSet<&str> = packages.iter().map(|package| package.name.as_str()).collect();
     ensure!(names.len() == packages.len(), "two packages have the same name");
     let description = format!("test distribution of Debian {}", options.suite);
-    write_index(&repository.join("APKINDEX.tar.gz"), &description, &records, key)?;
+    write_index(&repository.join(INDEX), &description, &records, key)?;
     Ok(packages)
 }
 

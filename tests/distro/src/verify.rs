@@ -14,7 +14,7 @@ use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
 use crate::analyse::before_version;
-use crate::apk::ARCH;
+use crate::apk::{ARCH, INDEX};
 use crate::key::{KEY_NAME, verify};
 
 /// What was checked.
@@ -43,10 +43,10 @@ pub fn repository(directory: &Path) -> Result<Checked> {
     let key_path = directory.join("keys").join(KEY_NAME);
     let key = fs::read_to_string(&key_path).with_context(|| key_path.display().to_string())?;
     let directory = directory.join(ARCH);
-    let records = read_index(&directory.join("APKINDEX.tar.gz"), &key).context("index")?;
+    let records = read_index(&directory.join(INDEX), &key).context("index")?;
     let mut checked = Checked::default();
     let mut owners = BTreeMap::new();
-    let mut expected: BTreeSet<String> = ["APKINDEX.tar.gz".to_owned()].into();
+    let mut expected: BTreeSet<String> = [INDEX.to_owned()].into();
     for record in &records {
         let file = format!("{}-{}.apk", record.get("P"), record.get("V"));
         let package = read_package(&directory.join(&file), &key).with_context(|| file.clone())?;
@@ -311,7 +311,7 @@ mod tests {
             ..Metadata::default()
         };
         let record = write_package(&repository, &metadata, &data, &data_path, Some("#!x\n"), &key).unwrap();
-        write_index(&repository.join("APKINDEX.tar.gz"), "test", &[record], &key).unwrap();
+        write_index(&repository.join(INDEX), "test", &[record], &key).unwrap();
         key
     }
 
