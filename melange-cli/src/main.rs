@@ -1,2 +1,23 @@
-//! The melange command.
-fn main() {}
+//! The `melange` command.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+mod args;
+mod commands;
+mod exit;
+mod render;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let args = args::Args::parse();
+    commands::init_logging(args.verbose);
+    match commands::run(args).await {
+        Ok(code) => code.into(),
+        Err(error) => {
+            eprint!("{}", render::error(&error));
+            exit::code_of(&error).into()
+        }
+    }
+}

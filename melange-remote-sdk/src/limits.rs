@@ -90,3 +90,5 @@ pub const ATTEMPTS_MAX: u32 = 3;
 pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(20);
 /// Events that may wait between a builder and its reader.
 pub const EVENT_QUEUE_MAX: usize = 4_096;
+/// Files beside a definition that are copied into its workspace.
+pub const SOURCE_FILES_MAX: usize = 100_000;

@@ -23,6 +23,8 @@ pub mod pkginfo;
 #[cfg(feature = "apk")]
 pub mod reader;
 #[cfg(feature = "apk")]
+pub mod sbom;
+#[cfg(feature = "apk")]
 pub mod scan;
 #[cfg(feature = "apk")]
 pub mod signature;

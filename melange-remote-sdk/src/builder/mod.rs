@@ -15,6 +15,9 @@ use tokio_util::sync::CancellationToken;
 use crate::arch::Arch;
 use crate::error::Result;
 
+#[cfg(feature = "apk")]
+pub mod engine;
+
 /// Everything that a builder may read of a job.
 #[derive(Debug, Clone)]
 pub struct BuildInput {

@@ -17,6 +17,7 @@ mod convert;
 pub mod defaults;
 pub mod diagnostics;
 pub mod document;
+pub mod emit;
 pub mod expression;
 pub mod pipelines;
 pub mod plan;

@@ -1,0 +1,531 @@
+//! Stations 7 to 11: the builder that really builds, over any [`GuestRunner`].
+//!
+//! compile → resolve → environment → steps → package, in that order, one function each.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    BuildEvent, BuildInput, BuildOutcome, BuildSink, BuildStatus, Builder, BuiltFile, LogStream, Phase,
+};
+use crate::apk::index::{Index, IndexPackage};
+use crate::apk::pkginfo::PkgInfo;
+use crate::apk::reader::ApkFile;
+use crate::apk::sbom::{self, SbomInput};
+use crate::apk::scan::{self, ScanInput};
+use crate::apk::signature::SigningKey;
+use crate::apk::tree::{EntryKind, Tree};
+use crate::apk::writer::{self, EmitOptions};
+use crate::environment::{Assembler, Resolution, Rootfs, workspace};
+use crate::error::{Error, ErrorKind, Result};
+use crate::guest::{Blob, GuestOutcome, GuestPlan, GuestRunner, GuestUser, SourceFile};
+use crate::melange::defaults::{self, RepositoryDefaults};
+use crate::melange::diagnostics::{Diagnostics, Source};
+use crate::melange::pipelines::PipelineSet;
+use crate::melange::plan::{Plan, PlanPackage};
+use crate::melange::{self, CompileOptions, Compiled, emit, script};
+
+/// Capabilities of a step unless the definition says otherwise: those that a container has.
+pub const DEFAULT_CAPABILITIES: [&str; 14] = [
+    "CAP_AUDIT_WRITE",
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_FOWNER",
+    "CAP_FSETID",
+    "CAP_KILL",
+    "CAP_MKNOD",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_NET_RAW",
+    "CAP_SETFCAP",
+    "CAP_SETGID",
+    "CAP_SETPCAP",
+    "CAP_SETUID",
+    "CAP_SYS_CHROOT",
+];
+
+/// Finds the runner for a backend's address.
+pub trait RunnerProvider: Send + Sync + std::fmt::Debug {
+    /// The runner for `addr`; the same address may give the same runner.
+    ///
+    /// # Errors
+    /// `InvalidRequest` for an address that no runner understands.
+    fn runner(&self, addr: &str) -> Result<Arc<dyn GuestRunner>>;
+}
+
+/// Gives one runner for every address.
+#[derive(Debug, Clone)]
+pub struct SingleRunner(pub Arc<dyn GuestRunner>);
+
+impl RunnerProvider for SingleRunner {
+    fn runner(&self, _addr: &str) -> Result<Arc<dyn GuestRunner>> {
+        Ok(Arc::clone(&self.0))
+    }
+}
+
+/// What an operator decides about every build.
+#[derive(Debug, Clone)]
+pub struct EngineOptions {
+    /// Scratch folders are made below it.
+    pub state_dir: PathBuf,
+    /// The source cache: files `sha256:<hex>` and `sha512:<hex>` that steps may take instead of downloading.
+    pub source_cache: Option<PathBuf>,
+    /// The key that signs packages and indexes.
+    pub signing_key: Option<Arc<SigningKey>>,
+    /// Repositories for definitions that name none.
+    pub repository_defaults: RepositoryDefaults,
+    /// The namespace of package URLs and the maintainer of packages.
+    pub namespace: String,
+    /// Seconds since 1970 stamped on everything.
+    pub epoch_seconds: i64,
+    /// Packages added to every environment.
+    pub extra_packages: Vec<String>,
+    /// The licence of definitions.
+    pub config_license: String,
+    /// Where definitions come from, `https://host/owner/name`.
+    pub config_repository: String,
+    /// The commit of definitions that name none.
+    pub commit: String,
+}
+
+impl EngineOptions {
+    /// Defaults with scratch folders below `state_dir`.
+    pub fn new(state_dir: &Path) -> Self {
+        Self {
+            state_dir: state_dir.to_owned(),
+            source_cache: None,
+            signing_key: None,
+            repository_defaults: RepositoryDefaults::default(),
+            namespace: defaults::NAMESPACE.to_owned(),
+            epoch_seconds: 0,
+            extra_packages: Vec::new(),
+            config_license: "NOASSERTION".to_owned(),
+            config_repository: "https://unknown/unknown/unknown".to_owned(),
+            commit: "unknown".to_owned(),
+        }
+    }
+}
+
+/// The builder.
+#[derive(Debug)]
+pub struct EngineBuilder {
+    options: EngineOptions,
+    assembler: Assembler,
+    runners: Arc<dyn RunnerProvider>,
+}
+
+/// One build under way: where events go and how long phases took.
+struct Run {
+    sink: Arc<dyn BuildSink>,
+    timings: BTreeMap<Phase, Duration>,
+}
+
+impl Run {
+    async fn phase<T>(&mut self, phase: Phase, work: impl Future<Output = T>) -> T {
+        self.sink.emit(BuildEvent::PhaseStarted { phase });
+        let begin = Instant::now();
+        let result = work.await;
+        let took = begin.elapsed();
+        self.timings.insert(phase, took);
+        self.sink.emit(BuildEvent::PhaseFinished { phase, took });
+        result
+    }
+
+    fn say(&self, line: impl Into<String>) {
+        self.sink.emit(BuildEvent::Log { stream: LogStream::Engine, step: None, line: line.into() });
+    }
+
+    fn outcome(self, status: BuildStatus) -> BuildOutcome {
+        BuildOutcome { timings: self.timings, ..BuildOutcome::without_files(status) }
+    }
+}
+
+#[async_trait]
+impl Builder for EngineBuilder {
+    async fn build(
+        &self,
+        input: &BuildInput,
+        sink: Arc<dyn BuildSink>,
+        cancel: CancellationToken,
+    ) -> Result<BuildOutcome> {
+        let mut run = Run { sink, timings: BTreeMap::new() };
+        let compiled = run.phase(Phase::Compile, async { self.compile(input) }).await;
+        let plan = match compiled {
+            Ok(Compiled::Plan(plan)) => *plan,
+            Ok(Compiled::Skipped(reason)) => return Ok(run.outcome(BuildStatus::Skipped { reason })),
+            Err(error) => return refuse(run, error),
+        };
+        let deadline = plan.timeout;
+        let work = self.run_plan(input, plan, &mut run, &cancel);
+        let result = match deadline {
+            None => work.await,
+            Some(limit) => match tokio::time::timeout(limit, work).await {
+                Ok(result) => result,
+                Err(_) => {
+                    let reason = format!("the build took longer than its timeout of {} s", limit.as_secs());
+                    return Ok(run.outcome(BuildStatus::Failed { reason, failure: None }));
+                }
+            },
+        };
+        match result {
+            Ok(outcome) => Ok(BuildOutcome { timings: run.timings, ..outcome }),
+            Err(error) => refuse(run, error),
+        }
+    }
+}
+
+/// Mistakes of the definition fail the build; everything else is the caller's to retry.
+fn refuse(run: Run, error: Error) -> Result<BuildOutcome> {
+    match error.kind() {
+        ErrorKind::InvalidRequest
+        | ErrorKind::NotFound
+        | ErrorKind::Conflict
+        | ErrorKind::Untrusted
+        | ErrorKind::LimitExceeded
+        | ErrorKind::Unsupported => {
+            let text = match std::error::Error::source(&error)
+                .and_then(|source| source.downcast_ref::<Diagnostics>())
+            {
+                Some(diagnostics) => diagnostics.to_string(),
+                None => format!("error: {}", error.chain()),
+            };
+            text.lines().for_each(|line| run.say(line));
+            if let Some(hint) = error.hint_text() {
+                run.say(format!("hint: {hint}"));
+            }
+            let reason = error.chain().lines().next().unwrap_or_default().to_owned();
+            Ok(run.outcome(BuildStatus::Failed { reason, failure: None }))
+        }
+        ErrorKind::Cancelled => Ok(run.outcome(BuildStatus::Cancelled)),
+        _ => Err(error),
+    }
+}
+
+impl EngineBuilder {
+    /// A builder over `runners`.
+    pub fn new(options: EngineOptions, assembler: Assembler, runners: Arc<dyn RunnerProvider>) -> Self {
+        Self { options, assembler, runners }
+    }
+
+    fn compile(&self, input: &BuildInput) -> Result<Compiled> {
+        let source = Source::new(input.config_name.as_str(), input.config_yaml.as_str());
+        let pipelines = PipelineSet::new(&input.pipelines)?;
+        let options = CompileOptions {
+            defaults: Some(self.options.repository_defaults.clone()),
+            commit: self.options.commit.clone(),
+            ..CompileOptions::default()
+        };
+        let mut compiled =
+            melange::compile(&source, input.arch, &pipelines, &options).map_err(Diagnostics::into_error)?;
+        if let Compiled::Plan(plan) = &mut compiled {
+            plan.environment.packages.extend(self.options.extra_packages.iter().cloned());
+        }
+        Ok(compiled)
+    }
+
+    async fn run_plan(
+        &self,
+        input: &BuildInput,
+        plan: Plan,
+        run: &mut Run,
+        cancel: &CancellationToken,
+    ) -> Result<BuildOutcome> {
+        let runner = self.runners.runner(&input.backend_addr)?;
+        let cancelled = || Ok(BuildOutcome::without_files(BuildStatus::Cancelled));
+        let resolve = run.phase(Phase::Resolve, self.assembler.resolve(&plan.environment, input.arch));
+        let resolution = tokio::select! {
+            result = resolve => result?,
+            () = cancel.cancelled() => return cancelled(),
+        };
+        run.say(format!("environment of {} packages", resolution.lock.len()));
+        let assemble = run
+            .phase(Phase::Environment, self.assembler.assemble(&resolution, &plan.environment, input.arch));
+        let rootfs = tokio::select! {
+            result = assemble => result?,
+            () = cancel.cancelled() => return cancelled(),
+        };
+        let scratch = self.scratch(&input.attempt)?;
+        let output = scratch.path().join("output.tar");
+        let guest = self.guest_plan(input, &plan, &rootfs, scratch.path())?;
+        let steps = runner.run(&guest, &output, Arc::clone(&run.sink), cancel.clone());
+        let outcome = run.phase(Phase::Steps, steps).await?;
+        match outcome {
+            GuestOutcome::Succeeded => {}
+            GuestOutcome::Cancelled => return cancelled(),
+            GuestOutcome::StepFailed { failure, .. } => {
+                let reason =
+                    format!("the step `{}` failed with exit code {}", failure.step, failure.exit_code);
+                let status = BuildStatus::Failed { reason, failure: Some(failure) };
+                return Ok(BuildOutcome::without_files(status));
+            }
+        }
+        let emission = Emission {
+            options: self.options.clone(),
+            config_name: input.config_name.clone(),
+            plan,
+            resolution,
+            rootfs,
+            output,
+            folder: scratch.path().to_owned(),
+        };
+        let sink = Arc::clone(&run.sink);
+        let emit = tokio::task::spawn_blocking(move || emission.emit(&*sink));
+        let files = run
+            .phase(Phase::Package, emit)
+            .await
+            .map_err(|e| Error::unexpected("the packaging died").source(e))??;
+        Ok(BuildOutcome {
+            status: BuildStatus::Succeeded,
+            files,
+            timings: BTreeMap::new(),
+            scratch: Some(Arc::new(scratch)),
+        })
+    }
+
+    fn scratch(&self, attempt: &str) -> Result<tempfile::TempDir> {
+        let folder = self.options.state_dir.join("builds");
+        std::fs::create_dir_all(&folder).map_err(|e| Error::io("create", &folder, e))?;
+        let plain: String = attempt
+            .chars()
+            .map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' })
+            .take(64)
+            .collect();
+        tempfile::Builder::new()
+            .prefix(&format!("{plain}."))
+            .tempdir_in(&folder)
+            .map_err(|e| Error::io("create a folder in", &folder, e))
+    }
+
+    fn guest_plan(
+        &self,
+        input: &BuildInput,
+        plan: &Plan,
+        rootfs: &Rootfs,
+        scratch: &Path,
+    ) -> Result<GuestPlan> {
+        let user = guest_user(plan, rootfs)?;
+        let steps = script::guest_steps(plan, self.options.epoch_seconds, input.debug)
+            .map_err(|e| Error::invalid(e.to_string()))?;
+        let workspace = workspace::write(
+            &scratch.join("workspace.tar"),
+            plan,
+            &self.options.namespace,
+            input.source_dir.as_deref(),
+            user,
+        )?;
+        let scripts: Vec<&str> = steps.iter().map(|step| step.script.as_str()).collect();
+        let sources = match &self.options.source_cache {
+            Some(folder) => source_files(folder, &scripts)?,
+            None => Vec::new(),
+        };
+        let mut capabilities: BTreeSet<String> =
+            DEFAULT_CAPABILITIES.iter().map(|name| (*name).to_owned()).collect();
+        capabilities.extend(plan.capabilities_add.iter().cloned());
+        plan.capabilities_drop.iter().for_each(|name| {
+            capabilities.remove(name);
+        });
+        Ok(GuestPlan {
+            name: input.attempt.clone(),
+            arch: input.arch,
+            root: rootfs.blob.clone(),
+            workspace,
+            sources,
+            steps,
+            user,
+            capabilities: capabilities.into_iter().collect(),
+        })
+    }
+}
+
+/// The account of `run-as`: root when it says nothing.
+fn guest_user(plan: &Plan, rootfs: &Rootfs) -> Result<GuestUser> {
+    let name = plan.environment.run_as.as_str();
+    if matches!(name, "" | "root" | "0") {
+        return Ok(GuestUser { uid: 0, gid: 0 });
+    }
+    let uid = match name.parse() {
+        Ok(uid) => uid,
+        Err(_) => {
+            let declared = plan.environment.users.iter().find(|user| user.name == name).map(|user| user.uid);
+            let installed = rootfs.names.users.iter().find(|(_, known)| *known == name).map(|(uid, _)| *uid);
+            declared.or(installed).ok_or_else(|| {
+                Error::invalid(format!("`run-as` names the account {name:?}, which the environment lacks"))
+                    .hint("add it under `environment.accounts.users`")
+            })?
+        }
+    };
+    let gid = plan.environment.users.iter().find(|user| user.uid == uid).map_or(uid, |user| user.gid);
+    Ok(GuestUser { uid, gid })
+}
+
+/// Files of the source cache whose digest a script names.
+fn source_files(folder: &Path, scripts: &[&str]) -> Result<Vec<SourceFile>> {
+    let mut names = BTreeSet::new();
+    for script in scripts {
+        for word in script.split(|c: char| !c.is_ascii_hexdigit()) {
+            match word.len() {
+                64 => names.insert(format!("sha256:{}", word.to_ascii_lowercase())),
+                128 => names.insert(format!("sha512:{}", word.to_ascii_lowercase())),
+                _ => false,
+            };
+        }
+    }
+    let mut sources = Vec::new();
+    for name in names {
+        let path = folder.join(&name);
+        let Ok(meta) = std::fs::metadata(&path) else { continue };
+        let sha256 = match name.strip_prefix("sha256:") {
+            Some(digest) => digest.to_owned(),
+            None => digest_of(&path)?,
+        };
+        sources.push(SourceFile { name, blob: Blob { path, sha256, size_bytes: meta.len() } });
+    }
+    Ok(sources)
+}
+
+fn digest_of(path: &Path) -> Result<String> {
+    let failed = |e| Error::io("read", path, e);
+    let mut file = std::fs::File::open(path).map_err(failed)?;
+    let mut sink = crate::apk::checksum::HashingWriter::new(std::io::sink());
+    std::io::copy(&mut file, &mut sink).map_err(failed)?;
+    Ok(sink.finish().1)
+}
+
+/// Everything that packaging reads; owned, so that it can run beside the async world.
+struct Emission {
+    options: EngineOptions,
+    config_name: String,
+    plan: Plan,
+    resolution: Resolution,
+    rootfs: Rootfs,
+    output: PathBuf,
+    folder: PathBuf,
+}
+
+impl Emission {
+    fn emit(&self, sink: &dyn BuildSink) -> Result<Vec<BuiltFile>> {
+        let output = Tree::read_tar(&self.output)?;
+        let packages: Vec<&PlanPackage> = self.plan.packages().collect();
+        let mut trees = Vec::new();
+        for package in &packages {
+            let mut tree = output.subtree(&package.name);
+            apply_setcap(&mut tree, package)?;
+            let sbom = sbom::document(&SbomInput {
+                namespace: &self.options.namespace,
+                arch: self.plan.arch.apk_name(),
+                main: &self.plan.package,
+                package,
+                config_name: &self.config_name,
+                config_license: &self.options.config_license,
+                repository: &self.options.config_repository,
+                epoch_seconds: self.options.epoch_seconds,
+            });
+            tree.add_file(&sbom::path(package), 0o644, &sbom)?;
+            trees.push(tree);
+        }
+        let definition = emit::locked_definition(&self.plan, &self.resolution.lock)
+            .map_err(|e| Error::unexpected("cannot write the definition").source(e))?;
+        let folder = self.folder.join(self.plan.arch.apk_name());
+        std::fs::create_dir_all(&folder).map_err(|e| Error::io("create", &folder, e))?;
+        let mut index = Index::default();
+        let mut files = Vec::new();
+        for (package, tree) in packages.iter().zip(&trees) {
+            let path = self.emit_package(package, tree, &trees, &definition, &folder)?;
+            let apk = ApkFile::open(&path)?;
+            let line =
+                format!("packed {} ({} bytes, {} files)", file_name(&path), apk.size_bytes, tree.len());
+            sink.emit(BuildEvent::Log { stream: LogStream::Engine, step: None, line });
+            index.put(IndexPackage::from_apk(&apk));
+            files.push(self.built(&path)?);
+        }
+        let path = folder.join("APKINDEX.tar.gz");
+        let bytes = index.write(self.options.signing_key.as_deref())?;
+        std::fs::write(&path, bytes).map_err(|e| Error::io("write", &path, e))?;
+        files.push(self.built(&path)?);
+        Ok(files)
+    }
+
+    fn emit_package(
+        &self,
+        package: &PlanPackage,
+        tree: &Tree,
+        siblings: &[Tree],
+        definition: &str,
+        folder: &Path,
+    ) -> Result<PathBuf> {
+        let found = scan::dependencies(&ScanInput { package, tree, siblings });
+        let mut info = PkgInfo {
+            pkgname: package.name.clone(),
+            pkgver: package.full_version(),
+            arch: self.plan.arch.apk_name().to_owned(),
+            size: writer::installed_size(tree),
+            origin: self.plan.package.name.clone(),
+            pkgdesc: package.description.clone(),
+            url: package.url.clone(),
+            commit: package.commit.clone(),
+            maintainer: self.options.namespace.clone(),
+            builddate: self.options.epoch_seconds,
+            license: self.plan.package.copyright.iter().map(|entry| entry.license.clone()).collect(),
+            depend: found.runtime,
+            provides: found.provides,
+            replaces: package.replaces.clone(),
+            vendored: found.vendored,
+            provider_priority: package.provider_priority.clone(),
+            replaces_priority: package.replaces_priority.clone(),
+            triggers: package.trigger_paths.clone(),
+            ..PkgInfo::default()
+        };
+        let mut control: BTreeMap<String, Vec<u8>> = package
+            .scriptlets
+            .iter()
+            .map(|(name, text)| ((*name).to_owned(), text.clone().into_bytes()))
+            .collect();
+        control.insert(".melange.yaml".to_owned(), definition.as_bytes().to_vec());
+        let build_account = self
+            .plan
+            .environment
+            .users
+            .iter()
+            .find(|user| user.name == "build")
+            .map_or(1000, |user| user.uid);
+        let options = EmitOptions {
+            epoch_seconds: u64::try_from(self.options.epoch_seconds).unwrap_or_default(),
+            build_account,
+            names: &self.rootfs.names,
+            key: self.options.signing_key.as_deref(),
+        };
+        let path = folder.join(format!("{}-{}.apk", package.name, package.full_version()));
+        writer::write_package(&path, tree, &mut info, &control, &options)?;
+        Ok(path)
+    }
+
+    fn built(&self, path: &Path) -> Result<BuiltFile> {
+        let size_bytes = std::fs::metadata(path).map_err(|e| Error::io("read", path, e))?.len();
+        let name = format!("{}/{}", self.plan.arch, file_name(path));
+        Ok(BuiltFile { name, path: path.to_owned(), size_bytes, sha256: digest_of(path)? })
+    }
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+fn apply_setcap(tree: &mut Tree, package: &PlanPackage) -> Result<()> {
+    for setcap in &package.setcap {
+        let value = writer::capability_xattr(&setcap.add);
+        match tree.get_mut(&setcap.path).filter(|entry| matches!(entry.kind, EntryKind::File(_))) {
+            Some(entry) => {
+                entry.xattrs.insert("security.capability".to_owned(), value);
+            }
+            None => {
+                let message = format!("`setcap` names {}, which {} does not hold", setcap.path, package.name);
+                return Err(Error::invalid(message).hint("give the path relative to the package's root"));
+            }
+        }
+    }
+    Ok(())
+}

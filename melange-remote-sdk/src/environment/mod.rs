@@ -1,0 +1,274 @@
+//! Station 8: from the environment of a plan to a root filesystem, as apko would assemble it.
+//!
+//! ```text
+//! repositories ─ index, signature ─▶ solver ─▶ lock ─▶ packages ─ download, verify ─▶ rootfs tar
+//! ```
+//!
+//! The tar is deterministic and cached by what goes into it, so a warm build assembles nothing.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+
+use crate::apk::checksum;
+use crate::apk::index::IndexPackage;
+use crate::apk::reader::ApkFile;
+use crate::apk::signature::Keyring;
+use crate::apk::solver::{Choice, Policy, RepositoryPackages, Solver};
+use crate::apk::writer::AccountNames;
+use crate::arch::Arch;
+use crate::error::{Error, ErrorKind, Result};
+use crate::guest::Blob;
+use crate::melange::plan::PlanEnvironment;
+
+mod database;
+pub mod fetch;
+mod finish;
+mod ldcache;
+pub mod repository;
+mod rootfs;
+pub mod workspace;
+
+use fetch::Fetcher;
+use repository::{LoadedRepository, LocalAccess, Location, RepositoryCache};
+
+/// Changes when the assembly changes, so that older cached root filesystems are not used.
+const FORMAT: &str = "rootfs 3";
+
+/// What assembles environments.
+#[derive(Debug)]
+pub struct Assembler {
+    cache_dir: PathBuf,
+    fetcher: Arc<dyn Fetcher>,
+    local: LocalAccess,
+    verify: bool,
+    indexes: RepositoryCache,
+}
+
+/// A resolved environment: exact packages in installation order.
+#[derive(Debug, Clone)]
+pub struct Resolution {
+    /// The repositories, as used.
+    pub repositories: Vec<Arc<LoadedRepository>>,
+    /// The keys, by file name.
+    pub keyring: Keyring,
+    /// The chosen packages in installation order.
+    pub choices: Vec<Choice>,
+    /// `name=version` of every package, sorted: the lock.
+    pub lock: Vec<String>,
+    /// The requested packages, sorted.
+    pub world: Vec<String>,
+}
+
+impl Resolution {
+    /// The records of the chosen packages in installation order.
+    pub fn packages(&self) -> impl Iterator<Item = &IndexPackage> {
+        self.choices.iter().map(|choice| &self.repositories[choice.repository].index.packages[choice.package])
+    }
+}
+
+/// An assembled root filesystem.
+#[derive(Debug, Clone)]
+pub struct Rootfs {
+    /// The tar.
+    pub blob: Blob,
+    /// Names of its accounts.
+    pub names: AccountNames,
+    /// Whether it was there already.
+    pub cached: bool,
+}
+
+impl Assembler {
+    /// An assembler that keeps downloads and root filesystems below `cache_dir`. With `verify` off, unsigned
+    /// repositories are used too.
+    pub fn new(cache_dir: &Path, fetcher: Arc<dyn Fetcher>, local: LocalAccess, verify: bool) -> Self {
+        Self { cache_dir: cache_dir.to_owned(), fetcher, local, verify, indexes: RepositoryCache::default() }
+    }
+
+    /// Chooses the packages of an environment.
+    ///
+    /// # Errors
+    /// `InvalidRequest` without repositories, `Untrusted` for signatures that do not hold, `Unavailable` for
+    /// repositories that cannot be reached, and the solver's.
+    pub async fn resolve(&self, environment: &PlanEnvironment, arch: Arch) -> Result<Resolution> {
+        self.resolve_with(environment, arch, Policy::Apko).await
+    }
+
+    /// As [`Self::resolve`], with a choice of whose rules decide.
+    ///
+    /// # Errors
+    /// As [`Self::resolve`].
+    pub async fn resolve_with(
+        &self,
+        environment: &PlanEnvironment,
+        arch: Arch,
+        policy: Policy,
+    ) -> Result<Resolution> {
+        let keyring = self.keyring(&environment.keyring).await?;
+        let mut locations = environment.repositories.clone();
+        locations.sort();
+        locations.dedup();
+        if locations.is_empty() {
+            return Err(Error::invalid("the environment names no repository")
+                .hint("add `environment.contents.repositories`, or give the server `--repository`"));
+        }
+        let mut repositories = Vec::new();
+        for location in &locations {
+            let location = Location::parse(location, &self.local)?;
+            let trusted = self.verify.then_some(&keyring);
+            let loaded = self.indexes.load(&location, arch, trusted, &*self.fetcher, &self.cache_dir).await?;
+            repositories.extend(loaded);
+        }
+        let world = environment.packages.clone();
+        let resolution = tokio::task::spawn_blocking(move || lock(repositories, keyring, world, policy))
+            .await
+            .map_err(|e| Error::unexpected("the solver died").source(e))??;
+        Ok(resolution)
+    }
+
+    async fn keyring(&self, entries: &[String]) -> Result<Keyring> {
+        let mut keyring = Keyring::default();
+        for entry in entries {
+            let name = entry.rsplit('/').next().unwrap_or(entry);
+            let pem = repository::read_key(entry, &self.local, &*self.fetcher, &self.cache_dir).await?;
+            keyring.add(name, &pem)?;
+        }
+        Ok(keyring)
+    }
+
+    /// Gets the chosen packages and assembles the root filesystem.
+    ///
+    /// # Errors
+    /// `Untrusted` for packages that are not what the index says, `Conflict` for two owners of a file,
+    /// `Unavailable` for downloads that fail.
+    pub async fn assemble(
+        &self,
+        resolution: &Resolution,
+        environment: &PlanEnvironment,
+        arch: Arch,
+    ) -> Result<Rootfs> {
+        let key = cache_key(resolution, environment, arch);
+        let folder = self.cache_dir.join("rootfs");
+        tokio::fs::create_dir_all(&folder).await.map_err(|e| Error::io("create", &folder, e))?;
+        let path = folder.join(format!("{key}.tar"));
+        if let Some(found) = cached(&path).await {
+            return Ok(found);
+        }
+        let mut files = Vec::new();
+        for choice in &resolution.choices {
+            let repository = &resolution.repositories[choice.repository];
+            let package = &repository.index.packages[choice.package];
+            let path = repository.package_file(package, arch, &*self.fetcher, &self.cache_dir).await?;
+            files.push((path, package.clone()));
+        }
+        let input = rootfs::Input {
+            arch,
+            packages: files,
+            repositories: resolution.repositories.iter().map(|loaded| loaded.line.clone()).collect(),
+            world: resolution.world.clone(),
+            keyring: resolution.keyring.clone(),
+            environment: environment.clone(),
+        };
+        tokio::task::spawn_blocking(move || rootfs::write(&input, &path))
+            .await
+            .map_err(|e| Error::unexpected("the assembly died").source(e))?
+    }
+}
+
+/// Resolves, locks, and resolves the lock again for the installation order.
+fn lock(
+    repositories: Vec<Arc<LoadedRepository>>,
+    keyring: Keyring,
+    world: Vec<String>,
+    policy: Policy,
+) -> Result<Resolution> {
+    let mut world = world;
+    world.sort();
+    world.dedup();
+    let tables: Vec<RepositoryPackages<'_>> = repositories
+        .iter()
+        .map(|loaded| RepositoryPackages { tag: &loaded.tag, packages: &loaded.index.packages })
+        .collect();
+    let solver = Solver::new(&tables, policy);
+    let first = solver.solve(&world)?;
+    let pins: BTreeMap<String, String> = world
+        .iter()
+        .map(|text| crate::apk::dependency::Dependency::parse(text))
+        .filter(|request| !request.pin.is_empty())
+        .map(|request| (request.name, request.pin))
+        .collect();
+    let record = |choice: &Choice| &repositories[choice.repository].index.packages[choice.package];
+    let mut lock: Vec<String> = first
+        .iter()
+        .map(|choice| {
+            let package = record(choice);
+            let pin = pins.get(&package.name).map(|pin| format!("@{pin}")).unwrap_or_default();
+            format!("{}={}{pin}", package.name, package.version_text)
+        })
+        .collect();
+    lock.sort();
+    let choices = solver.solve(&lock)?;
+    drop(tables);
+    Ok(Resolution { repositories, keyring, choices, lock, world })
+}
+
+/// Names what goes into a root filesystem.
+fn cache_key(resolution: &Resolution, environment: &PlanEnvironment, arch: Arch) -> String {
+    let mut hasher = Sha256::new();
+    let mut put = |text: &str| {
+        hasher.update((text.len() as u64).to_le_bytes());
+        hasher.update(text.as_bytes());
+    };
+    put(FORMAT);
+    put(arch.apk_name());
+    for package in resolution.packages() {
+        put(&package.name);
+        put(&package.version_text);
+        put(&package.control_sha1.map(|sum| checksum::q1(&sum)).unwrap_or_default());
+    }
+    for loaded in &resolution.repositories {
+        put(&loaded.line);
+    }
+    for line in &resolution.world {
+        put(line);
+    }
+    for (name, pem) in resolution.keyring.iter() {
+        put(name);
+        put(&String::from_utf8_lossy(pem));
+    }
+    put(&format!("{:?} {:?} {:?}", environment.users, environment.groups, environment.paths));
+    hex::encode(hasher.finalize())
+}
+
+/// A root filesystem that an earlier build left, when it is whole.
+async fn cached(path: &Path) -> Option<Rootfs> {
+    let meta = tokio::fs::read_to_string(path.with_extension("json")).await.ok()?;
+    let meta: rootfs::Meta = serde_json::from_str(&meta).ok()?;
+    let size_bytes = tokio::fs::metadata(path).await.ok()?.len();
+    (size_bytes == meta.size_bytes).then(|| Rootfs {
+        blob: Blob { path: path.to_owned(), sha256: meta.sha256, size_bytes },
+        names: AccountNames::parse(&meta.passwd, &meta.group),
+        cached: true,
+    })
+}
+
+/// A package on disk must be the one that the index speaks of.
+fn verified(path: &Path, package: &IndexPackage) -> Result<ApkFile> {
+    let apk = ApkFile::open(path)?;
+    match package.control_sha1 {
+        Some(expected) if expected == apk.control_sha1 => Ok(apk),
+        Some(expected) => Err(Error::new(
+            ErrorKind::Untrusted,
+            format!("{} is not the package that the index lists", path.display()),
+        )
+        .with("listed", checksum::q1(&expected))
+        .with("found", checksum::q1(&apk.control_sha1))
+        .hint("the repository's index is older or newer than its packages")),
+        None => Err(Error::new(
+            ErrorKind::Untrusted,
+            format!("the index has no checksum that can be checked for {}", package.file_name()),
+        )),
+    }
+}

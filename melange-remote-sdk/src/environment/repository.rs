@@ -1,0 +1,269 @@
+//! Repositories: where they are, their indexes, their package files, their keys.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::apk::checksum::sha256_hex;
+use crate::apk::index::{Index, IndexPackage};
+use crate::apk::signature::{Keyring, is_key_name};
+use crate::arch::Arch;
+use crate::error::{Error, ErrorKind, Result};
+use crate::limits;
+
+use super::fetch::Fetcher;
+
+/// Parsed indexes kept in memory.
+const INDEXES_MAX: usize = 32;
+
+/// Which folders of the engine's own disk a definition may name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LocalAccess {
+    /// Any: the definition is the caller's own.
+    Any,
+    /// Only these and what is below them: the definition came from somebody else.
+    Below(Vec<PathBuf>),
+}
+
+impl LocalAccess {
+    /// The canonical path when it may be read.
+    ///
+    /// # Errors
+    /// `Untrusted` when it lies elsewhere, `NotFound` when it does not exist.
+    pub fn check(&self, path: &Path) -> Result<PathBuf> {
+        if let Self::Below(folders) = self
+            && !folders.iter().any(|folder| path.starts_with(folder))
+        {
+            return Err(refused(path));
+        }
+        let real = path.canonicalize().map_err(|e| Error::io("open", path, e))?;
+        match self {
+            Self::Any => Ok(real),
+            Self::Below(folders) => {
+                let inside = folders.iter().filter_map(|folder| folder.canonicalize().ok());
+                if inside.into_iter().any(|folder| real.starts_with(folder)) {
+                    Ok(real)
+                } else {
+                    Err(refused(path))
+                }
+            }
+        }
+    }
+}
+
+fn refused(path: &Path) -> Error {
+    Error::new(ErrorKind::Untrusted, format!("the local path {} is not allowed", path.display()))
+        .hint("use an http(s) repository, or ask the operator to allow the folder")
+}
+
+/// A repository line, read: `[@tag ]<url or path>`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Location {
+    /// The line as written.
+    pub line: String,
+    /// The tag that pins its packages; empty without one.
+    pub tag: String,
+    place: Place,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Place {
+    Folder(PathBuf),
+    Url(String),
+}
+
+impl Location {
+    /// Reads a repository line.
+    ///
+    /// # Errors
+    /// `InvalidRequest` for other schemes and relative paths, [`LocalAccess::check`]'s for folders.
+    pub fn parse(line: &str, local: &LocalAccess) -> Result<Self> {
+        let text = line.trim();
+        let (tag, place) = match text.strip_prefix('@') {
+            Some(rest) => rest
+                .split_once(char::is_whitespace)
+                .map(|(tag, place)| (tag, place.trim()))
+                .ok_or_else(|| {
+                    Error::invalid(format!("the repository {line:?} has a tag and no place"))
+                        .hint("write `@tag URL`")
+                })?,
+            None => ("", text),
+        };
+        let place = if place.starts_with("https://") || place.starts_with("http://") {
+            Place::Url(place.trim_end_matches('/').to_owned())
+        } else {
+            let path = Path::new(place.strip_prefix("file://").unwrap_or(place));
+            if place.contains("://") && !place.starts_with("file://") {
+                return Err(Error::invalid(format!("the repository {line:?} has an unknown scheme"))
+                    .hint("use https://, http:// or an absolute path"));
+            }
+            Place::Folder(local.check(path)?)
+        };
+        Ok(Self { line: text.to_owned(), tag: tag.to_owned(), place })
+    }
+}
+
+/// A repository with its index.
+#[derive(Debug)]
+pub struct LoadedRepository {
+    /// The line as written.
+    pub line: String,
+    /// The tag that pins its packages.
+    pub tag: String,
+    /// The index.
+    pub index: Arc<Index>,
+    place: Place,
+}
+
+impl LoadedRepository {
+    /// The package's file on this machine, downloaded when need be. A downloaded file is checked against the
+    /// index before it gets its name in the cache.
+    ///
+    /// # Errors
+    /// As [`Fetcher::fetch`]; `Untrusted` for another package than the index lists.
+    pub async fn package_file(
+        &self,
+        package: &IndexPackage,
+        arch: Arch,
+        fetcher: &dyn Fetcher,
+        cache_dir: &Path,
+    ) -> Result<PathBuf> {
+        match &self.place {
+            Place::Folder(folder) => Ok(folder.join(arch.apk_name()).join(package.file_name())),
+            Place::Url(url) => {
+                let identity = package.control_sha1.map(hex::encode).unwrap_or_default();
+                let path = cache_dir.join("packages").join(format!("{identity}-{}", package.file_name()));
+                let url = format!("{url}/{arch}/{}", package.file_name());
+                fetcher.fetch(&url, &path, limits::APK_BYTES_MAX, false).await?;
+                Ok(path)
+            }
+        }
+    }
+}
+
+/// Indexes read before, by place and version.
+#[derive(Debug, Default)]
+pub struct RepositoryCache {
+    parsed: Mutex<HashMap<String, Arc<Index>>>,
+}
+
+impl RepositoryCache {
+    /// Loads the index of a repository; `None`, with a warning, for a folder without one.
+    ///
+    /// # Errors
+    /// `Untrusted` for signatures and damage; as [`Fetcher::fetch`].
+    pub async fn load(
+        &self,
+        location: &Location,
+        arch: Arch,
+        trusted: Option<&Keyring>,
+        fetcher: &dyn Fetcher,
+        cache_dir: &Path,
+    ) -> Result<Option<Arc<LoadedRepository>>> {
+        let path = match &location.place {
+            Place::Folder(folder) => {
+                let path = folder.join(arch.apk_name()).join("APKINDEX.tar.gz");
+                if !path.exists() {
+                    tracing::warn!(repository = location.line, %arch, "the folder has no index and is passed over");
+                    return Ok(None);
+                }
+                path
+            }
+            Place::Url(url) => {
+                let url = format!("{url}/{arch}/APKINDEX.tar.gz");
+                let path = cache_dir.join("indexes").join(format!("{}.gz", sha256_hex(url.as_bytes())));
+                fetcher.fetch(&url, &path, limits::INDEX_COMPRESSED_BYTES_MAX, true).await?.path
+            }
+        };
+        let bytes = tokio::fs::read(&path).await.map_err(|e| Error::io("read", &path, e))?;
+        if bytes.len() as u64 > limits::INDEX_COMPRESSED_BYTES_MAX {
+            return Err(Error::new(ErrorKind::LimitExceeded, "the index is too large")
+                .with("repository", &location.line));
+        }
+        let index =
+            self.parse(bytes, trusted.cloned()).await.map_err(|e| e.with("repository", &location.line))?;
+        let (line, tag, place) = (location.line.clone(), location.tag.clone(), location.place.clone());
+        Ok(Some(Arc::new(LoadedRepository { line, tag, index, place })))
+    }
+
+    /// Parses an index, or finds it parsed; what it was verified with is part of its name.
+    async fn parse(&self, bytes: Vec<u8>, trusted: Option<Keyring>) -> Result<Arc<Index>> {
+        let parse = move || {
+            let keys: Vec<String> = trusted
+                .iter()
+                .flat_map(Keyring::iter)
+                .map(|(name, pem)| format!("{name} {}", sha256_hex(pem)))
+                .collect();
+            let name = format!("{} {} {}", sha256_hex(&bytes), trusted.is_some(), keys.join(" "));
+            (name, bytes, trusted)
+        };
+        let (name, bytes, trusted) = tokio::task::spawn_blocking(parse)
+            .await
+            .map_err(|e| Error::unexpected("the reader died").source(e))?;
+        let known = self.parsed.lock().unwrap_or_else(PoisonError::into_inner).get(&name).cloned();
+        if let Some(index) = known {
+            return Ok(index);
+        }
+        let index = tokio::task::spawn_blocking(move || Index::read(&bytes, trusted.as_ref()))
+            .await
+            .map_err(|e| Error::unexpected("the reader died").source(e))??;
+        let index = Arc::new(index);
+        let mut parsed = self.parsed.lock().unwrap_or_else(PoisonError::into_inner);
+        if parsed.len() >= INDEXES_MAX {
+            parsed.clear();
+        }
+        parsed.insert(name, Arc::clone(&index));
+        Ok(index)
+    }
+}
+
+/// Reads a key of a keyring: a path or an http(s) URL.
+///
+/// # Errors
+/// As [`Fetcher::fetch`] and [`LocalAccess::check`].
+pub async fn read_key(
+    entry: &str,
+    local: &LocalAccess,
+    fetcher: &dyn Fetcher,
+    cache_dir: &Path,
+) -> Result<Vec<u8>> {
+    let name = entry.rsplit('/').next().unwrap_or(entry);
+    if !is_key_name(name) {
+        return Err(Error::invalid(format!("{entry:?} does not end in the name of a key")));
+    }
+    let path = if entry.starts_with("https://") || entry.starts_with("http://") {
+        let path = cache_dir.join("keys").join(format!("{}.{name}", sha256_hex(entry.as_bytes())));
+        fetcher.fetch(entry, &path, limits::KEY_BYTES_MAX, true).await?.path
+    } else {
+        local.check(Path::new(entry.strip_prefix("file://").unwrap_or(entry)))?
+    };
+    let size = tokio::fs::metadata(&path).await.map_err(|e| Error::io("read", &path, e))?.len();
+    if size > limits::KEY_BYTES_MAX {
+        return Err(Error::new(ErrorKind::LimitExceeded, format!("the key {entry} has {size} bytes")));
+    }
+    tokio::fs::read(&path).await.map_err(|e| Error::io("read", &path, e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_and_their_places() {
+        let folder = tempfile::tempdir().unwrap();
+        let inside = folder.path().join("repo");
+        std::fs::create_dir(&inside).unwrap();
+        let some = LocalAccess::Below(vec![folder.path().to_owned()]);
+        let line = format!("@edge {}", inside.display());
+        assert_eq!(Location::parse(&line, &some).unwrap().tag, "edge");
+        assert!(Location::parse("https://example.com/os/", &some).is_ok());
+        for refused in
+            ["/etc", "ftp://x/y", "@tag", "relative", &format!("{}/../etc", folder.path().display())]
+        {
+            assert!(Location::parse(refused, &some).is_err(), "{refused}");
+        }
+        std::os::unix::fs::symlink("/etc", folder.path().join("link")).unwrap();
+        let escape = folder.path().join("link").display().to_string();
+        assert_eq!(Location::parse(&escape, &some).unwrap_err().kind(), ErrorKind::Untrusted);
+    }
+}

@@ -1,0 +1,376 @@
+//! The embedded sandbox: a [`GuestRunner`] for machines without a BuildKit daemon.
+//!
+//! Each step is one `bwrap` (bubblewrap) in its own mount, process, ipc and host name namespace over an overlay
+//! of the unpacked root filesystem. As root it uses real ids and drops every capability that a container would
+//! not have; as another user it works in a user namespace with a mapped range of ids (`newuidmap`), so that
+//! `chown` and `install -o` behave as in a container. No new privileges, a seccomp filter, no network unless
+//! the step may need it.
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use async_trait::async_trait;
+use tokio::process::Command;
+use tokio_util::sync::CancellationToken;
+
+use crate::builder::{BuildEvent, BuildSink, StepFailure};
+use crate::error::{Error, ErrorKind, Result};
+use crate::guest::{self, GuestOutcome, GuestPlan, GuestRunner, GuestStep};
+
+mod output;
+mod seccomp;
+
+use output::{Pumped, pump};
+
+/// The address of the embedded sandbox in a list of backends.
+pub const ADDRESS: &str = "sandbox://local";
+
+/// What an operator decides about the sandbox.
+#[derive(Debug, Clone)]
+pub struct SandboxOptions {
+    /// Unpacked root filesystems, running guests and tool caches are kept below it.
+    pub state_dir: PathBuf,
+}
+
+/// The runner.
+#[derive(Debug)]
+pub struct SandboxRunner {
+    state_dir: PathBuf,
+    privileged: bool,
+    /// One lock per root filesystem, so that it is unpacked once.
+    unpacking: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
+    overlay: tokio::sync::OnceCell<bool>,
+}
+
+/// One guest's folders; dropping it removes them.
+struct Guest {
+    folder: PathBuf,
+    /// Whether the tree is mounted anew for each command.
+    overlay: bool,
+    lower: PathBuf,
+    remover: Remover,
+}
+
+/// Removes a tree whose files may belong to mapped ids.
+struct Remover {
+    folder: PathBuf,
+    privileged: bool,
+}
+
+impl Drop for Remover {
+    fn drop(&mut self) {
+        let mut command = std::process::Command::new("unshare");
+        if !self.privileged {
+            command.args(["--user", "--map-root-user", "--map-auto"]);
+        }
+        let done = command.args(["--", "rm", "-rf", "--"]).arg(&self.folder).status();
+        if !done.is_ok_and(|status| status.success()) {
+            tracing::warn!(folder = %self.folder.display(), "the sandbox's folder could not be removed");
+        }
+    }
+}
+
+impl SandboxRunner {
+    /// A runner, after looking for the programs it needs.
+    ///
+    /// # Errors
+    /// `Unsupported`, naming the missing program and its Debian package.
+    pub fn new(options: &SandboxOptions) -> Result<Self> {
+        let privileged = rustix::process::geteuid().is_root();
+        let mut needed = vec![
+            ("bwrap", "bubblewrap"),
+            ("unshare", "util-linux"),
+            ("tar", "tar"),
+            ("setpriv", "util-linux"),
+        ];
+        if !privileged {
+            needed.push(("newuidmap", "uidmap"));
+        }
+        for (program, package) in needed {
+            let probe = std::process::Command::new("sh")
+                .args(["-c", "command -v \"$1\" >/dev/null", "sh", program])
+                .status();
+            if !probe.is_ok_and(|status| status.success()) {
+                return Err(Error::new(
+                    ErrorKind::Unsupported,
+                    format!("the sandbox needs the program `{program}`"),
+                )
+                .hint(format!("install the package `{package}`, or configure a BuildKit backend")));
+            }
+        }
+        for folder in ["roots", "guests", "cache"] {
+            let path = options.state_dir.join(folder);
+            std::fs::create_dir_all(&path).map_err(|e| Error::io("create", &path, e))?;
+        }
+        let state_dir =
+            options.state_dir.canonicalize().map_err(|e| Error::io("open", &options.state_dir, e))?;
+        Ok(Self {
+            state_dir,
+            privileged,
+            unpacking: Mutex::new(HashMap::new()),
+            overlay: tokio::sync::OnceCell::new(),
+        })
+    }
+
+    /// A shell script run with the right to mount, in a mount namespace of its own. `$1`… are `args`.
+    fn shell(&self, script: &str, args: &[OsString]) -> Command {
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "--propagation", "private"]);
+        if !self.privileged {
+            command.args(["--user", "--map-root-user", "--map-auto"]);
+        }
+        command.args(["--", "sh", "-ec", script, "sh"]).args(args);
+        command.stdin(Stdio::null()).kill_on_drop(true);
+        command
+    }
+
+    async fn run_shell(&self, what: &str, script: &str, args: &[OsString]) -> Result<()> {
+        let output = self
+            .shell(script, args)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .output()
+            .await
+            .map_err(|e| Error::unexpected(format!("cannot {what}")).source(e))?;
+        if output.status.success() {
+            return Ok(());
+        }
+        let text = String::from_utf8_lossy(&output.stderr);
+        let last: Vec<&str> = text.lines().rev().take(3).collect();
+        Err(Error::unexpected(format!("cannot {what}"))
+            .with("because", last.into_iter().rev().collect::<Vec<_>>().join("; ")))
+    }
+
+    /// The unpacked root filesystem, shared by all guests that use it and never changed.
+    async fn lower(&self, plan: &GuestPlan) -> Result<PathBuf> {
+        let path = self.state_dir.join("roots").join(&plan.root.sha256);
+        let lock = {
+            let mut locks = self.unpacking.lock().unwrap_or_else(PoisonError::into_inner);
+            locks.retain(|_, lock| Arc::strong_count(lock) > 1);
+            Arc::clone(locks.entry(plan.root.sha256.clone()).or_default())
+        };
+        let _guard = lock.lock().await;
+        if path.exists() {
+            return Ok(path);
+        }
+        let unfinished = tempfile::Builder::new()
+            .prefix("unpacking.")
+            .tempdir_in(self.state_dir.join("roots"))
+            .map_err(|e| Error::io("create a folder in", &self.state_dir, e))?;
+        let folder = unfinished.keep();
+        let remover = Remover { folder: folder.clone(), privileged: self.privileged };
+        let script = "chmod 755 \"$2\"; tar --numeric-owner --same-owner --xattrs --xattrs-include='*' -xpf \"$1\" -C \"$2\"";
+        self.run_shell(
+            "unpack the root filesystem",
+            script,
+            &[plan.root.path.clone().into(), folder.clone().into()],
+        )
+        .await?;
+        match std::fs::rename(&folder, &path) {
+            Ok(()) => std::mem::forget(remover),
+            // Another process was faster; ours is removed.
+            Err(_) if path.exists() => {}
+            Err(error) => return Err(Error::io("create", &path, error)),
+        }
+        Ok(path)
+    }
+
+    /// Whether overlays can be mounted below the state folder.
+    async fn overlay_works(&self) -> bool {
+        let probe = async {
+            let Ok(folder) =
+                tempfile::Builder::new().prefix("probe.").tempdir_in(self.state_dir.join("guests"))
+            else {
+                return false;
+            };
+            let script = "cd \"$1\"; mkdir lower upper work merged; touch lower/a; \
+                          mount -t overlay overlay -o lowerdir=lower,upperdir=upper,workdir=work merged; \
+                          test -e merged/a; touch merged/b; umount merged; rm -rf work";
+            self.run_shell("mount an overlay", script, &[folder.path().into()]).await.is_ok()
+        };
+        *self.overlay.get_or_init(|| probe).await
+    }
+
+    async fn prepare(&self, plan: &GuestPlan) -> Result<Guest> {
+        let lower = self.lower(plan).await?;
+        let folder = tempfile::Builder::new()
+            .prefix("guest.")
+            .tempdir_in(self.state_dir.join("guests"))
+            .map_err(|e| Error::io("create a folder in", &self.state_dir, e))?
+            .keep();
+        let remover = Remover { folder: folder.clone(), privileged: self.privileged };
+        let overlay = self.overlay_works().await;
+        for name in ["upper", "work", "merged", "scripts"] {
+            std::fs::create_dir(folder.join(name)).map_err(|e| Error::io("create", &folder, e))?;
+        }
+        let guest = Guest { folder, overlay, lower, remover };
+        for (index, step) in plan.steps.iter().enumerate() {
+            let path = guest.folder.join("scripts").join(script_name(index));
+            std::fs::write(&path, &step.script).map_err(|e| Error::io("write", &path, e))?;
+        }
+        seccomp::write(&guest.folder.join("seccomp"))?;
+        if !overlay {
+            tracing::info!("overlays are not available here; the root filesystem is copied for this guest");
+            let script = "cp -a --reflink=auto \"$1/.\" \"$2/\"";
+            self.run_shell(
+                "copy the root filesystem",
+                script,
+                &[guest.lower.clone().into(), guest.folder.join("merged").into()],
+            )
+            .await?;
+        }
+        let script = format!(
+            "{}mkdir -p merged{ws}; chmod 755 merged{ws}; chown {uid}:{gid} merged{ws}; \
+             tar --numeric-owner --same-owner -xpf \"$3\" -C merged{ws}",
+            mount_script(&guest),
+            ws = guest::WORKSPACE,
+            uid = plan.user.uid,
+            gid = plan.user.gid,
+        );
+        self.run_shell("unpack the workspace", &script, &guest.args([plan.workspace.path.clone().into()]))
+            .await?;
+        Ok(guest)
+    }
+
+    fn cache_dir(&self, plan: &GuestPlan) -> Result<PathBuf> {
+        let path = self.state_dir.join("cache").join(plan.arch.apk_name());
+        std::fs::create_dir_all(&path).map_err(|e| Error::io("create", &path, e))?;
+        Ok(path)
+    }
+
+    /// The command of one step.
+    fn step_command(
+        &self,
+        plan: &GuestPlan,
+        guest: &Guest,
+        index: usize,
+        step: &GuestStep,
+    ) -> Result<Command> {
+        let as_root = plan.user.uid == 0;
+        let drop_user = if as_root {
+            String::new()
+        } else {
+            format!("setpriv --reuid {} --regid {} --clear-groups ", plan.user.uid, plan.user.gid)
+        };
+        let script = format!("{}shift 2; exec {drop_user}bwrap \"$@\" 9<seccomp", mount_script(guest));
+        let mut args: Vec<OsString> = Vec::new();
+        let mut put = |items: &[&str]| args.extend(items.iter().map(OsString::from));
+        put(&["--bind", "merged", "/", "--dev", "/dev", "--proc", "/proc", "--tmpfs", "/dev/shm"]);
+        put(&["--ro-bind", "/sys", "/sys", "--unshare-pid", "--unshare-ipc", "--unshare-uts"]);
+        put(&["--unshare-cgroup-try", "--hostname", "melange", "--die-with-parent", "--new-session"]);
+        put(&["--seccomp", "9", "--cap-drop", "ALL"]);
+        if as_root {
+            plan.capabilities.iter().for_each(|capability| put(&["--cap-add", capability]));
+        } else {
+            let (uid, gid) = (plan.user.uid.to_string(), plan.user.gid.to_string());
+            put(&["--unshare-user", "--uid", &uid, "--gid", &gid]);
+        }
+        if step.network {
+            put(&["--ro-bind-try", "/etc/resolv.conf", "/etc/resolv.conf"]);
+        } else {
+            put(&["--unshare-net"]);
+        }
+        put(&["--ro-bind", "scripts", guest::SCRIPTS]);
+        args.extend(["--bind".into(), self.cache_dir(plan)?.into(), guest::CACHE.into()]);
+        for source in &plan.sources {
+            let inside = format!("{}/{}", guest::CACHE, source.name);
+            args.extend(["--ro-bind".into(), source.blob.path.clone().into(), inside.into()]);
+        }
+        args.push("--clearenv".into());
+        for (name, value) in &step.environment {
+            args.extend(["--setenv".into(), name.into(), value.into()]);
+        }
+        let file = format!("{}/{}", guest::SCRIPTS, script_name(index));
+        args.extend(["--chdir", guest::WORKSPACE, "--", "/bin/sh", &file].map(OsString::from));
+        let mut command = self.shell(&script, &guest.args(args));
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        Ok(command)
+    }
+
+    async fn run_step(
+        &self,
+        plan: &GuestPlan,
+        guest: &Guest,
+        index: usize,
+        sink: &Arc<dyn BuildSink>,
+        cancel: &CancellationToken,
+    ) -> Result<Option<GuestOutcome>> {
+        let step = &plan.steps[index];
+        let name = step.name.clone();
+        sink.emit(BuildEvent::StepStarted { index, total: plan.steps.len(), name: name.clone() });
+        let begin = Instant::now();
+        let mut child = self
+            .step_command(plan, guest, index, step)?
+            .spawn()
+            .map_err(|e| Error::unexpected("cannot start the sandbox").source(e))?;
+        let Pumped { status, tail } = match pump(&mut child, index, sink, cancel).await? {
+            Some(pumped) => pumped,
+            None => return Ok(Some(GuestOutcome::Cancelled)),
+        };
+        if status == 0 {
+            sink.emit(BuildEvent::StepFinished { index, took: begin.elapsed(), cached: false });
+            return Ok(None);
+        }
+        let failure = StepFailure { step: name, exit_code: status, tail };
+        Ok(Some(GuestOutcome::StepFailed { index, failure }))
+    }
+}
+
+fn script_name(index: usize) -> String {
+    format!("step-{index:04}.sh")
+}
+
+/// Goes to the guest's folder and mounts its tree at `merged`; `$1` is the folder, `$2` the lower tree.
+fn mount_script(guest: &Guest) -> &'static str {
+    if guest.overlay {
+        "cd \"$1\"; ln -sfn \"$2\" lower; mount -t overlay overlay -o lowerdir=lower,upperdir=upper,workdir=work merged; "
+    } else {
+        "cd \"$1\"; "
+    }
+}
+
+impl Guest {
+    /// The folder and the lower tree, which every script expects, and what follows them.
+    fn args(&self, more: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+        let mut args: Vec<OsString> = vec![self.folder.clone().into(), self.lower.clone().into()];
+        args.extend(more);
+        args
+    }
+}
+
+#[async_trait]
+impl GuestRunner for SandboxRunner {
+    async fn run(
+        &self,
+        plan: &GuestPlan,
+        output: &Path,
+        sink: Arc<dyn BuildSink>,
+        cancel: CancellationToken,
+    ) -> Result<GuestOutcome> {
+        let guest = tokio::select! {
+            guest = self.prepare(plan) => guest?,
+            () = cancel.cancelled() => return Ok(GuestOutcome::Cancelled),
+        };
+        for index in 0..plan.steps.len() {
+            if let Some(outcome) = self.run_step(plan, &guest, index, &sink, &cancel).await? {
+                return Ok(outcome);
+            }
+        }
+        let script = format!(
+            "{}tar --format=posix --pax-option=delete=atime,delete=ctime --numeric-owner --sort=name \
+             --xattrs --xattrs-include='*' -cf \"$3\" -C merged{} .",
+            mount_script(&guest),
+            guest::OUTPUT
+        );
+        self.run_shell("collect the output", &script, &guest.args([output.into()])).await?;
+        let Guest { remover, .. } = guest;
+        tokio::task::spawn_blocking(move || drop(remover))
+            .await
+            .map_err(|e| Error::unexpected("the clean-up died").source(e))?;
+        Ok(GuestOutcome::Succeeded)
+    }
+}
