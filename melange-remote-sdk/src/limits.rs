@@ -78,6 +78,22 @@ pub const BUILDKIT_MESSAGE_BYTES_MAX: usize = 64 << 20;
 pub const BUILDKIT_HEADER_BYTES_MAX: u32 = 8 << 20;
 /// Chunks sent to a BuildKit daemon; its receiver refuses 4 MiB and more.
 pub const BUILDKIT_CHUNK_BYTES: usize = 1 << 20;
+/// A marshalled build graph: daemons before Docker 28 refuse messages above 4 MiB; the rest is for the envelope.
+pub const BUILDKIT_DEFINITION_BYTES_MAX: usize = (4 << 20) - (64 << 10);
+/// Messages of a session's tunnel that wait for the connection; each holds at most one chunk.
+pub const BUILDKIT_TUNNEL_QUEUE_MAX: usize = 8;
+/// Opening a session on a BuildKit daemon.
+pub const BUILDKIT_SESSION_OPEN: Duration = Duration::from_secs(10);
+/// Silence of a daemon's log stream after a solve that went well before it counts as ended.
+pub const BUILDKIT_STATUS_QUIET: Duration = Duration::from_secs(5);
+/// The same after a solve that failed: when it failed before it began, the stream never ends by itself.
+pub const BUILDKIT_STATUS_QUIET_FAILED: Duration = Duration::from_millis(1_500);
+/// Openings of a daemon's log stream: a busy daemon may not know the build yet at the first one.
+pub const BUILDKIT_STATUS_TRIES_MAX: u32 = 3;
+/// How long a cancelled build may take to stop before the daemon counts as lost.
+pub const BUILDKIT_CANCEL_GRACE: Duration = Duration::from_secs(10);
+/// Tries of a solve whose environment another build's end broke off.
+pub const BUILDKIT_ENVIRONMENT_TRIES_MAX: u32 = 3;
 /// A lease on a claimed job; it is renewed at a third of it.
 pub const LEASE: Duration = Duration::from_secs(15);
 /// How often the scheduler looks when no hint of a change came.

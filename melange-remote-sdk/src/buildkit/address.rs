@@ -1,0 +1,201 @@
+//! Addresses of daemons as text. Pure: nothing is resolved or opened here.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use crate::error::{Error, Result};
+
+/// Where Docker's daemon listens unless told otherwise.
+const DOCKER_SOCKET: &str = "/var/run/docker.sock";
+
+/// Where a BuildKit daemon is reached.
+///
+/// ```
+/// use melange_remote_sdk::buildkit::BackendAddress;
+/// let address: BackendAddress = "tcp://10.0.0.7:1234".parse().unwrap();
+/// assert_eq!(address, BackendAddress::Tcp { host: "10.0.0.7".to_owned(), port: 1234 });
+/// let docker: BackendAddress = "docker://".parse().unwrap();
+/// assert_eq!(docker.to_string(), "docker:///var/run/docker.sock");
+/// assert!("10.0.0.7:1234".parse::<BackendAddress>().is_err());
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum BackendAddress {
+    /// `tcp://host:port`: a `buildkitd`, with TLS when [`TlsOptions`] are given.
+    Tcp {
+        /// A name, an IPv4 address, or an IPv6 address without brackets.
+        host: String,
+        /// The port.
+        port: u16,
+    },
+    /// `unix:///path`: the socket of a `buildkitd`.
+    Unix(PathBuf),
+    /// `docker:///path`: the socket of a dockerd, which has a BuildKit inside.
+    Docker(PathBuf),
+}
+
+/// TLS for [`BackendAddress::Tcp`], with both sides showing certificates. All in PEM.
+#[derive(Clone, PartialEq, Eq)]
+pub struct TlsOptions {
+    /// The certificates of the authorities that may vouch for the daemon; no others do.
+    pub ca: Vec<u8>,
+    /// Our certificate and those between it and its authority.
+    pub cert: Vec<u8>,
+    /// The private key of our certificate.
+    pub key: Vec<u8>,
+    /// The name in the daemon's certificate when it is not the host of the address.
+    pub server_name: Option<String>,
+}
+
+impl fmt::Debug for TlsOptions {
+    /// Leaves the key out.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TlsOptions").field("server_name", &self.server_name).finish_non_exhaustive()
+    }
+}
+
+impl FromStr for BackendAddress {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        if text.chars().any(|c| c.is_control() || c.is_whitespace()) {
+            return Err(refused(text, "it holds a space or a control character"));
+        }
+        let Some((scheme, rest)) = text.split_once("://") else {
+            return Err(refused(text, "it has no scheme"));
+        };
+        match scheme {
+            "tcp" => parse_tcp(text, rest),
+            "unix" => Ok(Self::Unix(parse_path(text, rest)?)),
+            "docker" if rest.is_empty() => Ok(Self::Docker(DOCKER_SOCKET.into())),
+            "docker" => Ok(Self::Docker(parse_path(text, rest)?)),
+            _ => Err(refused(text, "its scheme is unknown")),
+        }
+    }
+}
+
+impl fmt::Display for BackendAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp { host, port } if host.contains(':') => write!(f, "tcp://[{host}]:{port}"),
+            Self::Tcp { host, port } => write!(f, "tcp://{host}:{port}"),
+            Self::Unix(path) => write!(f, "unix://{}", path.display()),
+            Self::Docker(path) => write!(f, "docker://{}", path.display()),
+        }
+    }
+}
+
+fn refused(text: &str, why: &str) -> Error {
+    Error::invalid(format!("not the address of a BuildKit daemon: {text:?}, {why}"))
+        .hint("tcp://host:port, unix:///path/to/buildkitd.sock or docker:///path/to/docker.sock")
+}
+
+fn parse_path(text: &str, rest: &str) -> Result<PathBuf> {
+    if !rest.starts_with('/') || rest.ends_with('/') {
+        return Err(refused(text, "its path is not the absolute path of a socket"));
+    }
+    Ok(PathBuf::from(rest))
+}
+
+fn parse_tcp(text: &str, rest: &str) -> Result<BackendAddress> {
+    let Some((host, port)) = rest.rsplit_once(':') else {
+        return Err(refused(text, "it has no port"));
+    };
+    let port: u16 = port.parse().map_err(|e| refused(text, "its port is not a number").source(e))?;
+    if port == 0 {
+        return Err(refused(text, "its port is 0"));
+    }
+    if let Some(inner) = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+        let malformed = |e| refused(text, "its IPv6 address is malformed").source(e);
+        let address: std::net::Ipv6Addr = inner.parse().map_err(malformed)?;
+        return Ok(BackendAddress::Tcp { host: address.to_string(), port });
+    }
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+    if host.is_empty() || !host.chars().all(allowed) {
+        return Err(refused(text, "its host is malformed"));
+    }
+    Ok(BackendAddress::Tcp { host: host.to_owned(), port })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::error::ErrorKind;
+
+    #[test]
+    fn anything_else_is_refused_with_a_reason_and_the_forms_that_work() {
+        for text in [
+            "",
+            "x",
+            "host:1",
+            "http://host:1",
+            "tcp://host",
+            "tcp://:1",
+            "tcp://host:0",
+            "tcp://host:99999",
+            "tcp://host:port",
+            "tcp://host/path:1",
+            "tcp://[::1:1",
+            "tcp://[x]:1",
+            "tcp://a b:1",
+            "unix://",
+            "unix://relative",
+            "unix:/path",
+            "unix:///path/",
+            "docker://host",
+            "docker:///",
+        ] {
+            let error = text.parse::<BackendAddress>().unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidRequest, "{text}");
+            assert!(error.hint_text().unwrap().contains("tcp://host:port"), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_ipv6_address_keeps_its_brackets() {
+        let address: BackendAddress = "tcp://[::1]:1234".parse().unwrap();
+        assert_eq!(address, BackendAddress::Tcp { host: "::1".to_owned(), port: 1234 });
+        assert_eq!(address.to_string(), "tcp://[::1]:1234");
+    }
+
+    #[test]
+    fn the_key_is_not_in_the_debug_form() {
+        let options = TlsOptions {
+            ca: b"A".to_vec(),
+            cert: b"B".to_vec(),
+            key: b"SECRET".to_vec(),
+            server_name: Some("build".to_owned()),
+        };
+        let text = format!("{options:?}");
+        assert!(text.contains("build") && !text.contains("83") && !text.contains("SECRET"), "{text}");
+    }
+
+    fn address() -> impl Strategy<Value = BackendAddress> {
+        let path = "/[a-z0-9._/-]{0,20}[a-z0-9]".prop_map(PathBuf::from).boxed();
+        prop_oneof![
+            ("[a-z0-9.-]{1,30}", 1..=u16::MAX).prop_map(|(host, port)| BackendAddress::Tcp { host, port }),
+            (any::<[u16; 8]>(), 1..=u16::MAX).prop_map(|(segments, port)| {
+                let host = std::net::Ipv6Addr::from(segments).to_string();
+                BackendAddress::Tcp { host, port }
+            }),
+            path.clone().prop_map(BackendAddress::Unix),
+            path.prop_map(BackendAddress::Docker),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn text_and_back_is_the_same(address in address()) {
+            prop_assert_eq!(address.to_string().parse::<BackendAddress>().unwrap(), address);
+        }
+
+        #[test]
+        fn no_text_panics_and_what_parses_survives_a_round_trip(text in "(tcp|unix|docker|x)?(://)?\\PC{0,20}") {
+            if let Ok(address) = text.parse::<BackendAddress>() {
+                prop_assert_eq!(address.to_string().parse::<BackendAddress>().unwrap(), address);
+            }
+        }
+    }
+}

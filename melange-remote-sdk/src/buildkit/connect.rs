@@ -1,0 +1,152 @@
+//! Address → connection. Every kind of daemon ends up as one HTTP/2 channel, so that nothing above knows
+//! which one it talks to.
+//!
+//! dockerd serves HTTP/1.1; `POST /grpc` with an upgrade turns the socket into the same HTTP/2.
+//!
+//! HTTP/2 keep-alive pings stay off: grpc-go allows one per five minutes on a quiet connection and closes it
+//! otherwise. TCP's keep-alive finds dead peers.
+
+use std::error::Error as StdError;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bollard_buildkit_proto::moby::buildkit::v1::control_client::ControlClient;
+use hyper_util::rt::TokioIo;
+use tokio::net::UnixStream;
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+
+use super::address::{BackendAddress, TlsOptions};
+use super::probe::{DaemonInfo, list_workers};
+use crate::error::{Error, ErrorKind, Result};
+use crate::limits;
+
+/// Flow control: the defaults of 64 KiB make a session's upload wait for every round trip.
+const STREAM_WINDOW_BYTES: u32 = 4 << 20;
+/// All streams of a connection together.
+const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+/// How long a TCP connection may be silent before the kernel asks whether its peer is alive.
+const TCP_KEEPALIVE: Duration = Duration::from_secs(30);
+
+/// The client of a daemon's control service.
+pub(super) type Control = ControlClient<Channel>;
+
+type BoxError = Box<dyn StdError + Send + Sync>;
+
+/// Connects and asks the daemon for its workers: with TLS 1.3 a missing client certificate shows only at the
+/// first call.
+pub(super) async fn connect(
+    address: &BackendAddress,
+    tls: Option<&TlsOptions>,
+) -> Result<(Control, DaemonInfo)> {
+    let attempt = async {
+        let channel = open_channel(address, tls).await?;
+        let control =
+            ControlClient::new(channel).max_decoding_message_size(limits::BUILDKIT_MESSAGE_BYTES_MAX);
+        let info = list_workers(control.clone()).await.map_err(|status| unreachable(address, status))?;
+        Ok((control, info))
+    };
+    match tokio::time::timeout(limits::BUILDKIT_CONNECT, attempt).await {
+        Ok(result) => result,
+        Err(elapsed) => Err(unreachable(address, elapsed)),
+    }
+}
+
+async fn open_channel(address: &BackendAddress, tls: Option<&TlsOptions>) -> Result<Channel> {
+    if tls.is_some() && !matches!(address, BackendAddress::Tcp { .. }) {
+        return Err(Error::invalid("TLS is for addresses that begin with tcp://").with("address", address));
+    }
+    match address {
+        BackendAddress::Tcp { host, port } => {
+            let host_and_port =
+                if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
+            let scheme = if tls.is_some() { "https" } else { "http" };
+            let mut endpoint = endpoint(&format!("{scheme}://{host_and_port}"))
+                .map_err(|e| Error::invalid("not a usable address").with("address", address).source(e))?;
+            if let Some(tls) = tls {
+                endpoint = endpoint.tls_config(tls_config(host, tls)).map_err(|e| {
+                    Error::invalid("the TLS options of a backend cannot be used")
+                        .with("address", address)
+                        .hint("certificates and key must be PEM, and the key must belong to the certificate")
+                        .source(e)
+                })?;
+            }
+            endpoint.connect().await.map_err(|e| unreachable(address, e))
+        }
+        BackendAddress::Unix(path) => {
+            let path = path.clone();
+            let connector = tower::service_fn(move |_| open_unix(path.clone()));
+            let endpoint = endpoint("http://buildkit.local").map_err(|e| unreachable(address, e))?;
+            endpoint.connect_with_connector(connector).await.map_err(|e| unreachable(address, e))
+        }
+        BackendAddress::Docker(path) => {
+            let path = path.clone();
+            let connector = tower::service_fn(move |_| open_docker(path.clone()));
+            let endpoint = endpoint("http://docker.local").map_err(|e| unreachable(address, e))?;
+            endpoint.connect_with_connector(connector).await.map_err(|e| unreachable(address, e))
+        }
+    }
+}
+
+fn endpoint(uri: &str) -> Result<Endpoint, tonic::transport::Error> {
+    Ok(Endpoint::from_shared(uri.to_owned())?
+        .connect_timeout(limits::BUILDKIT_CONNECT)
+        .tcp_keepalive(Some(TCP_KEEPALIVE))
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .http2_max_header_list_size(limits::BUILDKIT_HEADER_BYTES_MAX))
+}
+
+fn tls_config(host: &str, tls: &TlsOptions) -> ClientTlsConfig {
+    ClientTlsConfig::new()
+        .ca_certificate(Certificate::from_pem(&tls.ca))
+        .identity(Identity::from_pem(&tls.cert, &tls.key))
+        .domain_name(tls.server_name.as_deref().unwrap_or(host))
+}
+
+async fn open_unix(path: PathBuf) -> Result<TokioIo<UnixStream>, BoxError> {
+    Ok(TokioIo::new(UnixStream::connect(&path).await?))
+}
+
+/// Asks dockerd to turn the connection into its BuildKit's.
+async fn open_docker(path: PathBuf) -> Result<hyper::upgrade::Upgraded, BoxError> {
+    let io = open_unix(path).await?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake::<_, String>(io).await?;
+    // Ends with the upgraded connection, which the channel owns.
+    tokio::spawn(connection.with_upgrades());
+    let request = http::Request::post("/grpc")
+        .header(http::header::HOST, "docker")
+        .header(http::header::CONNECTION, "Upgrade")
+        .header(http::header::UPGRADE, "h2c")
+        .body(String::new())?;
+    let response = sender.send_request(request).await?;
+    if response.status() != http::StatusCode::SWITCHING_PROTOCOLS {
+        return Err(format!("the daemon answered {} to POST /grpc", response.status()).into());
+    }
+    Ok(hyper::upgrade::on(response).await?)
+}
+
+/// The daemon does not answer: address, cause, and what to look at.
+pub(super) fn unreachable(address: &BackendAddress, cause: impl Into<BoxError>) -> Error {
+    let hint = match address {
+        BackendAddress::Tcp { .. } => {
+            "is buildkitd listening there, and do both sides agree on TLS and its certificates?"
+        }
+        BackendAddress::Unix(path) => {
+            socket_hint(path, "is buildkitd running, and may this user open its socket?")
+        }
+        BackendAddress::Docker(path) => {
+            socket_hint(path, "is dockerd running, and may this user open its socket?")
+        }
+    };
+    Error::new(ErrorKind::Unavailable, "cannot reach the BuildKit daemon")
+        .with("address", address)
+        .hint(hint)
+        .source(cause)
+}
+
+fn socket_hint(path: &Path, otherwise: &'static str) -> &'static str {
+    if path.as_os_str().len() > 107 { "the path of a socket is at most 107 bytes long" } else { otherwise }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,47 @@
+//! What a daemon says of itself. `Control.Info` is not asked: dockerd does not implement it or answers
+//! "v0.0.0+unknown". Features beyond v0.8 are not used, so there is nothing else to probe.
+
+use std::collections::BTreeSet;
+
+use bollard_buildkit_proto::moby::buildkit::v1::ListWorkersRequest;
+
+use super::connect::Control;
+use crate::arch::Arch;
+
+/// A daemon's answer to `ListWorkers`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DaemonInfo {
+    /// What its workers run, as OCI spells it, such as `linux/arm64` or `linux/arm/v7`.
+    pub platforms: BTreeSet<String>,
+}
+
+impl DaemonInfo {
+    /// Whether a worker runs programs of `arch`, natively or emulated. A daemon that names no platform at all
+    /// is taken to run anything.
+    pub fn runs(&self, arch: Arch) -> bool {
+        self.platforms.is_empty() || self.platforms.contains(arch.oci_platform())
+    }
+}
+
+pub(super) async fn list_workers(mut control: Control) -> Result<DaemonInfo, tonic::Status> {
+    let workers = control.list_workers(ListWorkersRequest::default()).await?.into_inner().record;
+    let platforms = workers.into_iter().flat_map(|worker| worker.platforms).map(|platform| {
+        let parts = [platform.os, platform.architecture, platform.variant];
+        parts.join("/").trim_end_matches('/').to_owned()
+    });
+    Ok(DaemonInfo { platforms: platforms.collect() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn variants_count_and_silence_means_yes() {
+        let info = DaemonInfo { platforms: ["linux/amd64", "linux/arm/v7"].map(str::to_owned).into() };
+        assert!(info.runs(Arch::X86_64) && info.runs(Arch::Armv7));
+        assert!(!info.runs(Arch::Armhf) && !info.runs(Arch::Aarch64));
+        assert!(DaemonInfo { platforms: BTreeSet::new() }.runs(Arch::S390x));
+    }
+}

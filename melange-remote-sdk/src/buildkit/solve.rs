@@ -1,0 +1,164 @@
+//! One solve: the graph goes out, progress and result come back.
+//!
+//! Solve and Status are two calls that run at the same time and tell each other nothing: the last lines come
+//! after Solve has answered, and when Solve fails early Status may never end.
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use bollard_buildkit_proto::moby::buildkit::v1::{CacheOptions, SolveRequest, StatusRequest, StatusResponse};
+use futures_util::{Stream, StreamExt};
+use tokio_util::sync::CancellationToken;
+use tonic::{Status, Streaming};
+
+use super::connect::Control;
+use super::progress::Progress;
+use crate::limits;
+use crate::llb::Definition;
+
+/// How a solve ended.
+#[derive(Debug)]
+pub(super) enum Solved {
+    /// The result was sent.
+    Done,
+    /// The daemon said no.
+    Failed(Status),
+    /// The token was used. The flag says whether the daemon confirmed that nothing runs any more.
+    Cancelled {
+        /// Its log stream ended, which it does once the build is gone.
+        confirmed: bool,
+    },
+}
+
+/// Solves `definition` with the help of the session `session`, telling `progress` what happens.
+///
+/// Dropping the future ends the build on the daemon: it takes the end of the call as a cancellation.
+pub(super) async fn solve(
+    control: &Control,
+    definition: &Definition,
+    session: &str,
+    progress: &mut Progress,
+    cancel: &CancellationToken,
+) -> Solved {
+    let name = uuid::Uuid::now_v7().simple().to_string();
+    let request = solve_request(&name, definition, session);
+    let mut solving = control.clone();
+    let mut answer = Box::pin(async move { solving.solve(request).await });
+    let mut status = StatusReader::new(control.clone(), name);
+    let (solved, quiet) = loop {
+        tokio::select! {
+            biased;
+            () = cancel.cancelled() => {
+                // The end of the call is what stops the build.
+                drop(answer);
+                return Solved::Cancelled { confirmed: watch_the_end(status, progress).await };
+            }
+            message = status.next(), if !status.ended => progress.update(message),
+            answer = &mut answer => match answer {
+                Ok(_) => break (Solved::Done, limits::BUILDKIT_STATUS_QUIET),
+                Err(status) => break (Solved::Failed(status), limits::BUILDKIT_STATUS_QUIET_FAILED),
+            },
+        }
+    };
+    status.drain(progress, quiet).await;
+    if let Some(error) = status.broken.filter(|_| progress.any_step_began()) {
+        let message = error.message();
+        progress.engine_line(None, format!("the daemon's log stream broke, lines may be missing: {message}"));
+    }
+    progress.finish(matches!(solved, Solved::Done));
+    solved
+}
+
+/// Reads the progress of a build that was called off. The daemon ends it once the build is gone; a build that
+/// it never told anything of had not begun.
+async fn watch_the_end(mut status: StatusReader, progress: &mut Progress) -> bool {
+    let known = status.messages > 0;
+    let grace = if known { limits::BUILDKIT_CANCEL_GRACE } else { limits::BUILDKIT_STATUS_QUIET_FAILED };
+    let drained = tokio::time::timeout(grace, status.drain(progress, grace)).await;
+    progress.finish(false);
+    !known || drained == Ok(true)
+}
+
+/// The fields for exporters are those that every daemon knows; new ones take them when `exporters` is empty.
+fn solve_request(name: &str, definition: &Definition, session: &str) -> SolveRequest {
+    SolveRequest {
+        r#ref: name.to_owned(),
+        definition: Some(definition.message().clone()),
+        exporter_deprecated: "tar".to_owned(),
+        session: session.to_owned(),
+        cache: Some(CacheOptions::default()),
+        ..SolveRequest::default()
+    }
+}
+
+type StatusMessages = Pin<Box<dyn Stream<Item = Result<StatusResponse, Status>> + Send>>;
+
+/// The daemon's progress.
+struct StatusReader {
+    messages_in: StatusMessages,
+    /// How many came.
+    messages: u64,
+    ended: bool,
+    broken: Option<Status>,
+}
+
+impl StatusReader {
+    fn new(control: Control, name: String) -> Self {
+        Self { messages_in: status_messages(control, name), messages: 0, ended: false, broken: None }
+    }
+
+    /// The next message, an empty one at the end. Nothing is lost when the future is dropped.
+    async fn next(&mut self) -> StatusResponse {
+        match self.messages_in.next().await {
+            Some(Ok(message)) => {
+                self.messages += 1;
+                return message;
+            }
+            Some(Err(status)) => self.broken = Some(status),
+            None => {}
+        }
+        self.ended = true;
+        StatusResponse::default()
+    }
+
+    /// Reads to the end, or until it is silent for `quiet`. Says whether it ended as it should.
+    async fn drain(&mut self, progress: &mut Progress, quiet: Duration) -> bool {
+        while !self.ended {
+            match tokio::time::timeout(quiet, self.next()).await {
+                Ok(message) => progress.update(message),
+                Err(_) => return false,
+            }
+        }
+        self.broken.is_none()
+    }
+}
+
+/// Opens the progress of the build `name`, again if the daemon does not know it yet. Once a message came it is
+/// not opened again: the daemon would tell everything from the beginning.
+fn status_messages(control: Control, name: String) -> StatusMessages {
+    let opened = async move {
+        let mut control = control;
+        for _ in 1..limits::BUILDKIT_STATUS_TRIES_MAX {
+            if let Ok(opened) = first_message(&mut control, &name).await {
+                return Ok(opened);
+            }
+        }
+        first_message(&mut control, &name).await
+    };
+    Box::pin(futures_util::stream::once(opened).flat_map(|opened| match opened {
+        Ok(Some((first, rest))) => {
+            futures_util::stream::once(std::future::ready(Ok(first))).chain(rest).boxed()
+        }
+        Ok(None) => futures_util::stream::empty().boxed(),
+        Err(status) => futures_util::stream::once(std::future::ready(Err(status))).boxed(),
+    }))
+}
+
+async fn first_message(
+    control: &mut Control,
+    name: &str,
+) -> Result<Option<(StatusResponse, Streaming<StatusResponse>)>, Status> {
+    let request = StatusRequest { r#ref: name.to_owned() };
+    let mut stream = control.status(request).await?.into_inner();
+    Ok(stream.message().await?.map(|first| (first, stream)))
+}
