@@ -7,6 +7,7 @@ use melange_remote_sdk::builder::engine::{EngineBuilder, EngineOptions, SingleRu
 use melange_remote_sdk::builder::{
     BuildEvent, BuildInput, BuildOutcome, BuildSink, BuildStatus, Builder, LogStream,
 };
+use melange_remote_sdk::buildkit::{BuildkitOptions, BuildkitRunner};
 use melange_remote_sdk::environment::Assembler;
 use melange_remote_sdk::environment::fetch::HttpFetcher;
 use melange_remote_sdk::environment::repository::LocalAccess;
@@ -98,7 +99,7 @@ fn builder(args: &BuildArgs, state: &Path) -> Result<EngineBuilder> {
 fn runner(args: &BuildArgs, state: &Path) -> Result<Arc<dyn GuestRunner>> {
     match &args.buildkit_addr {
         None => Ok(Arc::new(SandboxRunner::new(&SandboxOptions { state_dir: state.to_owned() })?)),
-        Some(addr) => Err(Error::invalid(format!("no runner for {addr}"))),
+        Some(addr) => Ok(Arc::new(BuildkitRunner::new(addr.parse()?, BuildkitOptions::default()))),
     }
 }
 

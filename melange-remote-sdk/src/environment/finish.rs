@@ -145,7 +145,7 @@ fn busybox_links(assembly: &mut Assembly) -> Result<()> {
     for owner in owners {
         let Some(list) = assembly.read(&format!("etc/busybox-paths.d/{owner}"))? else { continue };
         let list = String::from_utf8_lossy(&list).into_owned();
-        for path in list.lines().map(str::trim).filter(|path| path.starts_with('/')) {
+        for path in list.lines().map(str::trim).filter(|path| !path.is_empty()) {
             if assembly.follow(path)?.is_none() {
                 assembly.put_symlink(&crate::melange::plan::clean_path(path), "/bin/busybox")?;
             }

@@ -35,7 +35,7 @@ use fetch::Fetcher;
 use repository::{LoadedRepository, LocalAccess, Location, RepositoryCache};
 
 /// Changes when the assembly changes, so that older cached root filesystems are not used.
-const FORMAT: &str = "rootfs 3";
+const FORMAT: &str = "rootfs 4";
 
 /// What assembles environments.
 #[derive(Debug)]

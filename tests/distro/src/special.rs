@@ -159,7 +159,8 @@ fn busybox_paths(tree: &mut Tree, around: &Surroundings) -> Result<()> {
     paths.sort_unstable();
     paths.dedup();
     ensure!(paths.iter().any(|path| path == "usr/bin/sh"), "busybox does not list a shell");
-    tree.set_file("etc/busybox-paths.d/busybox", 0o644, paths.join("\n") + "\n");
+    let list: String = paths.iter().map(|path| format!("/{path}\n")).collect();
+    tree.set_file("etc/busybox-paths.d/busybox", 0o644, list);
     Ok(())
 }
 
