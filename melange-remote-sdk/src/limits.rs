@@ -108,3 +108,10 @@ pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(20);
 pub const EVENT_QUEUE_MAX: usize = 4_096;
 /// Files beside a definition that are copied into its workspace.
 pub const SOURCE_FILES_MAX: usize = 100_000;
+/// A client connecting to a server.
+pub const CLIENT_CONNECT: Duration = Duration::from_secs(10);
+/// Silence of a server on a connection before a client counts it as dead; a followed log may be quiet while a
+/// compiler works.
+pub const CLIENT_IDLE: Duration = Duration::from_secs(3_600);
+/// Tries of one request, the first included.
+pub const CLIENT_TRIES_MAX: u32 = 4;
