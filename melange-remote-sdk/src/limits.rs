@@ -22,6 +22,8 @@ pub const LABELS_MAX: usize = 64;
 pub const LABEL_BYTES_MAX: usize = 253;
 /// Backends of one server.
 pub const BACKENDS_MAX: usize = 10_000;
+/// A backend address.
+pub const BACKEND_ADDR_BYTES_MAX: usize = 1_024;
 /// Jobs that one backend runs at once unless it says otherwise.
 pub const JOBS_PER_BACKEND_DEFAULT: u32 = 4;
 /// The most jobs that one backend may be configured to run at once.
@@ -30,6 +32,14 @@ pub const JOBS_PER_BACKEND_MAX: u32 = 10_000;
 pub const MEMORY_JOBS_MAX: usize = 100_000;
 /// Jobs that may wait; beyond it a submission is refused.
 pub const PENDING_JOBS_MAX: usize = 50_000;
+/// Texts and logs kept by the memory store, in bytes; the logs and jobs that finished first leave first.
+pub const MEMORY_STORE_BYTES_MAX: usize = 2 << 30;
+/// Steps whose times are kept with a job; the log has all of them.
+pub const STEPS_RECORDED_MAX: usize = 2_000;
+/// Bytes of a log handed out by one read.
+pub const LOG_READ_BYTES_MAX: usize = 1 << 20;
+/// Bytes of log lines written to the job store at once.
+pub const LOG_WRITE_BYTES: usize = 64 << 10;
 /// Jobs on one page of a listing.
 pub const PAGE_ITEMS_MAX: usize = 1_000;
 /// An idempotency key.
@@ -100,6 +110,16 @@ pub const LEASE: Duration = Duration::from_secs(15);
 pub const SCHEDULER_POLL: Duration = Duration::from_secs(1);
 /// Claims of one round of the scheduler.
 pub const CLAIMS_PER_ROUND_MAX: usize = 1_000;
+/// How long a job may wait that no backend could run before it is given up.
+pub const UNMATCHED_WAIT: Duration = Duration::from_secs(60 * 60);
+/// The pause before a job's second attempt; it doubles with every further one.
+pub const RETRY_PAUSE: Duration = Duration::from_secs(1);
+/// How long a cancelled builder may take to stop by itself before its task is dropped.
+pub const CANCEL_GRACE: Duration = Duration::from_secs(10);
+/// Leases renewed by one call.
+pub const LEASES_PER_CALL_MAX: usize = 10_000;
+/// Checksums read at once while artifacts are listed.
+pub const CHECKSUM_READS_MAX: usize = 16;
 /// Attempts of one job before it is given up.
 pub const ATTEMPTS_MAX: u32 = 3;
 /// How long a stopping server waits for running jobs before it cancels them for good.
