@@ -69,9 +69,11 @@ impl Client {
     /// The server's; `Unavailable` when it does not answer after several tries.
     pub async fn submit(&self, request: &SubmitRequest) -> Result<JobId> {
         let key = uuid::Uuid::now_v7().to_string();
-        let body = serde_json::to_vec(request).map_err(|e| Error::unexpected("cannot write the request").source(e))?;
+        let body = serde_json::to_vec(request)
+            .map_err(|e| Error::unexpected("cannot write the request").source(e))?;
         if body.len() > limits::REQUEST_BODY_BYTES_MAX {
-            let message = format!("the request has {} bytes, more than {}", body.len(), limits::REQUEST_BODY_BYTES_MAX);
+            let message =
+                format!("the request has {} bytes, more than {}", body.len(), limits::REQUEST_BODY_BYTES_MAX);
             return Err(Error::new(ErrorKind::LimitExceeded, message).hint("hand in fewer pipelines"));
         }
         let make = || {
@@ -106,10 +108,12 @@ impl Client {
         let mut query = vec![("limit", limit.to_string())];
         query.extend(cursor.map(|cursor| ("cursor", cursor.to_owned())));
         query.extend(status.map(|status| ("status", status.to_owned())));
-        let query: Vec<String> = query.iter().map(|(name, value)| format!("{name}={}", encode(value))).collect();
+        let query: Vec<String> =
+            query.iter().map(|(name, value)| format!("{name}={}", encode(value))).collect();
         let path = format!("{}?{}", v1::JOBS, query.join("&"));
         let response = self.answer(|| self.get(&path)).await?;
-        let next = response.headers().get(v1::NEXT_CURSOR).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let next =
+            response.headers().get(v1::NEXT_CURSOR).and_then(|value| value.to_str().ok()).map(str::to_owned);
         Ok((decode(response).await?, next))
     }
 
@@ -169,7 +173,9 @@ impl Client {
         let found = hex::encode(hasher.finalize());
         if size != artifact.size || found != artifact.sha256 {
             let message = format!("{} is not what the job lists", artifact.name);
-            return Err(Error::new(ErrorKind::Untrusted, message).with("listed", &artifact.sha256).with("found", found));
+            return Err(Error::new(ErrorKind::Untrusted, message)
+                .with("listed", &artifact.sha256)
+                .with("found", found));
         }
         file.persist(path).map_err(|e| failed(e.error))?;
         Ok(())
@@ -189,7 +195,8 @@ impl Client {
     /// # Errors
     /// `AlreadyExists`, or as [`Self::submit`].
     pub async fn add_backend(&self, backend: &BackendView) -> Result<BackendView> {
-        let response = self.once(self.http.post(format!("{}{}", self.base, v1::BACKENDS)).json(backend)).await?;
+        let response =
+            self.once(self.http.post(format!("{}{}", self.base, v1::BACKENDS)).json(backend)).await?;
         decode(response).await
     }
 
@@ -243,7 +250,9 @@ fn transport(what: &str, error: reqwest::Error) -> Error {
 async fn decode<T: DeserializeOwned>(response: reqwest::Response) -> Result<T> {
     let bytes = response.bytes().await.map_err(|e| transport("the server", e))?;
     serde_json::from_slice(&bytes).map_err(|e| {
-        Error::unexpected("the server's answer cannot be read").source(e).hint("is it a melange-server of this version?")
+        Error::unexpected("the server's answer cannot be read")
+            .source(e)
+            .hint("is it a melange-server of this version?")
     })
 }
 

@@ -4,7 +4,8 @@
 //! of the unpacked root filesystem. As root it uses real ids and drops every capability that a container would
 //! not have; as another user it works in a user namespace with a mapped range of ids (`newuidmap`), so that
 //! `chown` and `install -o` behave as in a container. No new privileges, a seccomp filter, no network unless
-//! the step may need it.
+//! the step may need it. `/var/cache/melange` belongs to the guest alone: what builds shared there, one could
+//! poison for the others.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -32,7 +33,7 @@ pub const ADDRESS: &str = "sandbox://local";
 /// What an operator decides about the sandbox.
 #[derive(Debug, Clone)]
 pub struct SandboxOptions {
-    /// Unpacked root filesystems, running guests and tool caches are kept below it.
+    /// Unpacked root filesystems and running guests are kept below it.
     pub state_dir: PathBuf,
 }
 
@@ -102,7 +103,7 @@ impl SandboxRunner {
                 .hint(format!("install the package `{package}`, or configure a BuildKit backend")));
             }
         }
-        for folder in ["roots", "guests", "cache"] {
+        for folder in ["roots", "guests"] {
             let path = options.state_dir.join(folder);
             std::fs::create_dir_all(&path).map_err(|e| Error::io("create", &path, e))?;
         }
@@ -224,22 +225,18 @@ impl SandboxRunner {
             .await?;
         }
         let script = format!(
-            "{}mkdir -p merged{ws}; chmod 755 merged{ws}; chown {uid}:{gid} merged{ws}; \
+            "{}mkdir -p merged{ws} merged{cache}; chmod 755 merged{ws} merged{cache}; \
+             chown {uid}:{gid} merged{ws} merged{cache}; \
              tar --numeric-owner --same-owner -xpf \"$3\" -C merged{ws}",
             mount_script(&guest),
             ws = guest::WORKSPACE,
+            cache = guest::CACHE,
             uid = plan.user.uid,
             gid = plan.user.gid,
         );
         self.run_shell("unpack the workspace", &script, &guest.args([plan.workspace.path.clone().into()]))
             .await?;
         Ok(guest)
-    }
-
-    fn cache_dir(&self, plan: &GuestPlan) -> Result<PathBuf> {
-        let path = self.state_dir.join("cache").join(plan.arch.apk_name());
-        std::fs::create_dir_all(&path).map_err(|e| Error::io("create", &path, e))?;
-        Ok(path)
     }
 
     /// The command of one step.
@@ -275,7 +272,6 @@ impl SandboxRunner {
             put(&["--unshare-net"]);
         }
         put(&["--ro-bind", "scripts", guest::SCRIPTS]);
-        args.extend(["--bind".into(), self.cache_dir(plan)?.into(), guest::CACHE.into()]);
         for source in &plan.sources {
             let inside = format!("{}/{}", guest::CACHE, source.name);
             args.extend(["--ro-bind".into(), source.blob.path.clone().into(), inside.into()]);
