@@ -79,7 +79,8 @@ fn layers_are_kept() {
                 continue;
             }
             for used in code.match_indices("crate::").map(|(at, _)| &code[at + 7..]) {
-                let module = used.split(|c: char| !(c.is_alphanumeric() || c == '_')).next().unwrap_or_default();
+                let module =
+                    used.split(|c: char| !(c.is_alphanumeric() || c == '_')).next().unwrap_or_default();
                 let upward = layer_of(module).is_some_and(|used| used > layer);
                 let allowed = ALLOWED.iter().any(|(file, to, _)| name.starts_with(file) && *to == module);
                 if upward && !allowed {
@@ -145,10 +146,10 @@ fn the_root_package_compiles_its_three_folders() {
         .output()
         .unwrap();
     let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    let package = metadata["packages"].as_array().unwrap().iter().find(|p| p["name"] == "melange-remote").unwrap();
+    let package =
+        metadata["packages"].as_array().unwrap().iter().find(|p| p["name"] == "melange-remote").unwrap();
     for kind in ["example", "bench", "test"] {
-        let count =
-            package["targets"].as_array().unwrap().iter().filter(|t| t["kind"][0] == kind).count();
+        let count = package["targets"].as_array().unwrap().iter().filter(|t| t["kind"][0] == kind).count();
         let folder = root().join(match kind {
             "example" => "examples",
             "bench" => "benches",
