@@ -51,12 +51,12 @@ pub enum SubstituteErrorKind {
 
 impl std::fmt::Display for SubstituteError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::EmptyName => f.write_str("empty variable name in `${{ }}`"),
-            Self::Unterminated(name) => {
+        match &self.kind {
+            SubstituteErrorKind::EmptyName => f.write_str("empty variable name in `${{ }}`"),
+            SubstituteErrorKind::Unterminated(name) => {
                 write!(f, "the variable reference `${{{{{name}` has no closing `}}}}`")
             }
-            Self::Undefined(name) => write!(f, "the variable `{name}` is not defined"),
+            SubstituteErrorKind::Undefined(name) => write!(f, "the variable `{name}` is not defined"),
         }
     }
 }
