@@ -8,6 +8,8 @@ pub mod backend;
 pub mod backend_selector;
 pub mod builder;
 pub mod clock;
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
 pub mod error;
 pub mod guest;
 pub mod job;

@@ -15,6 +15,8 @@ use tokio_util::sync::CancellationToken;
 use crate::arch::Arch;
 use crate::error::Result;
 
+pub mod scripted;
+
 /// Everything that a builder may read of a job.
 #[derive(Debug, Clone)]
 pub struct BuildInput {
