@@ -28,6 +28,8 @@ pub mod buildkit;
 #[cfg(feature = "client")]
 pub mod client;
 pub mod clock;
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
 #[cfg(feature = "apk")]
 pub mod environment;
 #[cfg(feature = "sandbox")]

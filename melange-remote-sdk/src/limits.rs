@@ -52,6 +52,10 @@ pub const LOG_LINE_BYTES_MAX: usize = 16 << 10;
 pub const LOG_TAIL_LINES: usize = 40;
 /// An artifact key.
 pub const ARTIFACT_KEY_BYTES_MAX: usize = 1_024;
+/// Artifacts from this size on are uploaded in parts.
+pub const ARTIFACT_PART_BYTES: u64 = 8 << 20;
+/// Parts of one artifact under way at once.
+pub const ARTIFACT_PARTS_AT_ONCE_MAX: usize = 4;
 /// Artifacts returned by one listing.
 pub const ARTIFACTS_LISTED_MAX: usize = 10_000;
 /// A compressed repository index: Alpine's main is 0.7 MB, Wolfi's 9 MB.

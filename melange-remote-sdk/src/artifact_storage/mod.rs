@@ -11,7 +11,7 @@ use futures_util::stream::BoxStream;
 use crate::error::{Error, Result};
 use crate::limits;
 
-//OBJ
+pub mod object;
 
 /// Bytes of an artifact, in order; an error ends them.
 pub type ByteStream = BoxStream<'static, Result<Bytes>>;

@@ -120,6 +120,11 @@ mod tests {
     }
 
     #[test]
+    fn keeps_the_contract() {
+        crate::conformance::backend_selector::all(&RoundRobin);
+    }
+
+    #[test]
     fn refusals_say_why() {
         let set = [candidate(0, 0, 0, 4), candidate(1, 0, 0, 4)];
         let told = |needs: &Requirements| RoundRobin.select(needs, &set).unwrap_err().to_string();

@@ -17,6 +17,7 @@ use crate::error::Result;
 
 #[cfg(feature = "apk")]
 pub mod engine;
+pub mod scripted;
 
 /// Everything that a builder may read of a job.
 #[derive(Debug, Clone)]

@@ -17,7 +17,7 @@ use crate::error::Result;
 use crate::job::{Job, JobEvent, JobId, JobSpec, JobState, Waiting};
 use crate::labels::LabelSelector;
 
-//MEM
+pub mod memory;
 
 /// A job to insert.
 #[derive(Debug, Clone)]
