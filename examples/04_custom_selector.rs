@@ -41,8 +41,8 @@ fn main() {
     println!("the selector keeps the contract");
 
     let candidates = [
-        suite::candidate("tcp://busy:1234", Arch::X86_64, &[("tier", "standard")], 3),
-        suite::candidate("tcp://idle:1234", Arch::X86_64, &[("tier", "standard")], 0),
+        suite::candidate("busy", Arch::X86_64, &[("tier", "standard")], 3),
+        suite::candidate("idle", Arch::X86_64, &[("tier", "standard")], 0),
     ];
     for (arch, labels) in
         [(Arch::X86_64, vec![]), (Arch::Aarch64, vec![]), (Arch::X86_64, vec![("tier", "high-memory")])]
