@@ -187,17 +187,18 @@ fn refuse(run: Run, error: Error) -> Result<BuildOutcome> {
         | ErrorKind::Untrusted
         | ErrorKind::LimitExceeded
         | ErrorKind::Unsupported => {
-            let text = match std::error::Error::source(&error)
-                .and_then(|source| source.downcast_ref::<Diagnostics>())
-            {
-                Some(diagnostics) => diagnostics.to_string(),
-                None => format!("error: {}", error.chain()),
+            let diagnostics =
+                std::error::Error::source(&error).and_then(|source| source.downcast_ref::<Diagnostics>());
+            // Diagnostics tell it all, their hints too, and the error's own message is the first one's summary.
+            let (text, reason) = match diagnostics {
+                Some(diagnostics) => (diagnostics.to_string(), error.to_string()),
+                None => {
+                    let hint = error.hint_text().map(|hint| format!("\nhint: {hint}")).unwrap_or_default();
+                    (format!("error: {}{hint}", error.chain()), error.chain())
+                }
             };
             text.lines().for_each(|line| run.say(line));
-            if let Some(hint) = error.hint_text() {
-                run.say(format!("hint: {hint}"));
-            }
-            let reason = error.chain().lines().next().unwrap_or_default().to_owned();
+            let reason = reason.lines().next().unwrap_or_default().to_owned();
             Ok(run.outcome(BuildStatus::Failed { reason, failure: None }))
         }
         ErrorKind::Cancelled => Ok(run.outcome(BuildStatus::Cancelled)),
@@ -289,13 +290,8 @@ impl EngineBuilder {
     fn scratch(&self, attempt: &str) -> Result<tempfile::TempDir> {
         let folder = self.options.state_dir.join("builds");
         std::fs::create_dir_all(&folder).map_err(|e| Error::io("create", &folder, e))?;
-        let plain: String = attempt
-            .chars()
-            .map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' })
-            .take(64)
-            .collect();
         tempfile::Builder::new()
-            .prefix(&format!("{plain}."))
+            .prefix(&format!("{}.", folder_name(attempt)))
             .tempdir_in(&folder)
             .map_err(|e| Error::io("create a folder in", &folder, e))
     }
@@ -329,7 +325,7 @@ impl EngineBuilder {
             capabilities.remove(name);
         });
         Ok(GuestPlan {
-            name: input.attempt.clone(),
+            name: folder_name(&input.attempt),
             arch: input.arch,
             root: rootfs.blob.clone(),
             workspace,
@@ -339,6 +335,12 @@ impl EngineBuilder {
             capabilities: capabilities.into_iter().collect(),
         })
     }
+}
+
+/// A name for scratch folders.
+fn folder_name(attempt: &str) -> String {
+    let plain = |c: char| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' };
+    attempt.chars().map(plain).take(64).collect()
 }
 
 /// The account of `run-as`: root when it says nothing.

@@ -12,7 +12,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use tokio::process::Command;
@@ -29,6 +29,11 @@ use output::{Pumped, pump};
 
 /// The address of the embedded sandbox in a list of backends.
 pub const ADDRESS: &str = "sandbox://local";
+
+/// Tries of removing a guest's folder.
+const REMOVALS_MAX: u32 = 3;
+/// How long the kernel may take to end the processes of a guest that was killed.
+const END_GRACE: Duration = Duration::from_secs(5);
 
 /// What an operator decides about the sandbox.
 #[derive(Debug, Clone)]
@@ -47,13 +52,21 @@ pub struct SandboxRunner {
     overlay: tokio::sync::OnceCell<bool>,
 }
 
-/// One guest's folders; dropping it removes them.
+/// One guest's folders; dropping it waits for the end of its last step, which was told to stop, and removes
+/// them.
 struct Guest {
     folder: PathBuf,
     /// Whether the tree is mounted anew for each command.
     overlay: bool,
     lower: PathBuf,
-    remover: Remover,
+    _remover: Remover,
+}
+
+/// What bubblewrap tells about a step it started.
+#[derive(serde::Deserialize)]
+struct Started {
+    #[serde(rename = "child-pid")]
+    process: u32,
 }
 
 /// Removes a tree whose files may belong to mapped ids.
@@ -64,14 +77,18 @@ struct Remover {
 
 impl Drop for Remover {
     fn drop(&mut self) {
-        let mut command = std::process::Command::new("unshare");
-        if !self.privileged {
-            command.args(["--user", "--map-root-user", "--map-auto"]);
+        // A process that was killed a moment ago may still add to the tree.
+        for _ in 0..REMOVALS_MAX {
+            let mut command = std::process::Command::new("unshare");
+            if !self.privileged {
+                command.args(["--user", "--map-root-user", "--map-auto"]);
+            }
+            let output = command.args(["--", "rm", "-rf", "--"]).arg(&self.folder).output();
+            if output.is_ok_and(|output| output.status.success()) {
+                return;
+            }
         }
-        let done = command.args(["--", "rm", "-rf", "--"]).arg(&self.folder).status();
-        if !done.is_ok_and(|status| status.success()) {
-            tracing::warn!(folder = %self.folder.display(), "the sandbox's folder could not be removed");
-        }
+        tracing::warn!(folder = %self.folder.display(), "the sandbox's folder could not be removed");
     }
 }
 
@@ -117,21 +134,24 @@ impl SandboxRunner {
         })
     }
 
-    /// A shell script run with the right to mount, in a mount namespace of its own. `$1`… are `args`.
-    fn shell(&self, script: &str, args: &[OsString]) -> Command {
+    /// A shell script run with the right to mount, in a mount namespace of its own. `$1`… are `args`. What it
+    /// creates does not depend on the umask of the engine.
+    fn shell(&self, options: &[&str], script: &str, args: &[OsString]) -> Command {
         let mut command = Command::new("unshare");
-        command.args(["--mount", "--propagation", "private"]);
+        command.args(["--mount", "--propagation", "private"]).args(options);
         if !self.privileged {
             command.args(["--user", "--map-root-user", "--map-auto"]);
         }
-        command.args(["--", "sh", "-ec", script, "sh"]).args(args);
+        command.args(["--", "sh", "-ec", &format!("umask 022; {script}"), "sh"]).args(args);
         command.stdin(Stdio::null()).kill_on_drop(true);
         command
     }
 
+    /// Runs such a script to its end. When the future is dropped, all its processes end: they live in a process
+    /// namespace whose first process dies with its parent.
     async fn run_shell(&self, what: &str, script: &str, args: &[OsString]) -> Result<()> {
         let output = self
-            .shell(script, args)
+            .shell(&["--pid", "--fork", "--kill-child"], script, args)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .output()
@@ -199,7 +219,7 @@ impl SandboxRunner {
     async fn prepare(&self, plan: &GuestPlan) -> Result<Guest> {
         let lower = self.lower(plan).await?;
         let folder = tempfile::Builder::new()
-            .prefix("guest.")
+            .prefix(&format!("{}.", plan.name))
             .tempdir_in(self.state_dir.join("guests"))
             .map_err(|e| Error::io("create a folder in", &self.state_dir, e))?
             .keep();
@@ -208,7 +228,7 @@ impl SandboxRunner {
         for name in ["upper", "work", "merged", "scripts"] {
             std::fs::create_dir(folder.join(name)).map_err(|e| Error::io("create", &folder, e))?;
         }
-        let guest = Guest { folder, overlay, lower, remover };
+        let guest = Guest { folder, overlay, lower, _remover: remover };
         for (index, step) in plan.steps.iter().enumerate() {
             let path = guest.folder.join("scripts").join(script_name(index));
             std::fs::write(&path, &step.script).map_err(|e| Error::io("write", &path, e))?;
@@ -253,13 +273,14 @@ impl SandboxRunner {
         } else {
             format!("setpriv --reuid {} --regid {} --clear-groups ", plan.user.uid, plan.user.gid)
         };
-        let script = format!("{}shift 2; exec {drop_user}bwrap \"$@\" 9<seccomp", mount_script(guest));
+        let script =
+            format!("{}shift 2; exec {drop_user}bwrap \"$@\" 8>process 9<seccomp", mount_script(guest));
         let mut args: Vec<OsString> = Vec::new();
         let mut put = |items: &[&str]| args.extend(items.iter().map(OsString::from));
         put(&["--bind", "merged", "/", "--dev", "/dev", "--proc", "/proc", "--tmpfs", "/dev/shm"]);
         put(&["--ro-bind", "/sys", "/sys", "--unshare-pid", "--unshare-ipc", "--unshare-uts"]);
         put(&["--unshare-cgroup-try", "--hostname", "melange", "--die-with-parent", "--new-session"]);
-        put(&["--seccomp", "9", "--cap-drop", "ALL"]);
+        put(&["--info-fd", "8", "--seccomp", "9", "--cap-drop", "ALL"]);
         if as_root {
             plan.capabilities.iter().for_each(|capability| put(&["--cap-add", capability]));
         } else {
@@ -282,9 +303,37 @@ impl SandboxRunner {
         }
         let file = format!("{}/{}", guest::SCRIPTS, script_name(index));
         args.extend(["--chdir", guest::WORKSPACE, "--", "/bin/sh", &file].map(OsString::from));
-        let mut command = self.shell(&script, &guest.args(args));
+        let mut command = self.shell(&[], &script, &guest.args(args));
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         Ok(command)
+    }
+
+    /// Runs the chain and collects what it leaves.
+    async fn run_steps(
+        &self,
+        plan: &GuestPlan,
+        guest: &Guest,
+        output: &Path,
+        sink: &Arc<dyn BuildSink>,
+        cancel: &CancellationToken,
+    ) -> Result<GuestOutcome> {
+        for index in 0..plan.steps.len() {
+            if let Some(outcome) = self.run_step(plan, guest, index, sink, cancel).await? {
+                return Ok(outcome);
+            }
+        }
+        let script = format!(
+            "{}tar --format=posix --pax-option=delete=atime,delete=ctime --numeric-owner --sort=name \
+             --xattrs --xattrs-include='*' -cf \"$3\" -C merged{} .",
+            mount_script(guest),
+            guest::OUTPUT
+        );
+        let args = guest.args([output.into()]);
+        let collect = self.run_shell("collect the output", &script, &args);
+        match cancel.run_until_cancelled(collect).await {
+            Some(collected) => collected.map(|()| GuestOutcome::Succeeded),
+            None => Ok(GuestOutcome::Cancelled),
+        }
     }
 
     async fn run_step(
@@ -329,7 +378,26 @@ fn mount_script(guest: &Guest) -> &'static str {
     }
 }
 
+impl Drop for Guest {
+    fn drop(&mut self) {
+        let begin = Instant::now();
+        while self.is_running() && begin.elapsed() < END_GRACE {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
 impl Guest {
+    /// Whether the first process of the last step is there. It ends after all others of its namespace.
+    fn is_running(&self) -> bool {
+        let Ok(told) = std::fs::read_to_string(self.folder.join("process")) else { return false };
+        let process = serde_json::from_str(&told).map(|told: Started| told.process);
+        let Ok(process) = process else { return false };
+        let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+        // The state follows the name, which is in parentheses; a zombie only waits to be counted.
+        stat.rsplit_once(") ").is_some_and(|(_, state)| !state.starts_with(['Z', 'X']))
+    }
+
     /// The folder and the lower tree, which every script expects, and what follows them.
     fn args(&self, more: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
         let mut args: Vec<OsString> = vec![self.folder.clone().into(), self.lower.clone().into()];
@@ -351,22 +419,10 @@ impl GuestRunner for SandboxRunner {
             guest = self.prepare(plan) => guest?,
             () = cancel.cancelled() => return Ok(GuestOutcome::Cancelled),
         };
-        for index in 0..plan.steps.len() {
-            if let Some(outcome) = self.run_step(plan, &guest, index, &sink, &cancel).await? {
-                return Ok(outcome);
-            }
-        }
-        let script = format!(
-            "{}tar --format=posix --pax-option=delete=atime,delete=ctime --numeric-owner --sort=name \
-             --xattrs --xattrs-include='*' -cf \"$3\" -C merged{} .",
-            mount_script(&guest),
-            guest::OUTPUT
-        );
-        self.run_shell("collect the output", &script, &guest.args([output.into()])).await?;
-        let Guest { remover, .. } = guest;
-        tokio::task::spawn_blocking(move || drop(remover))
+        let outcome = self.run_steps(plan, &guest, output, &sink, &cancel).await;
+        tokio::task::spawn_blocking(move || drop(guest))
             .await
             .map_err(|e| Error::unexpected("the clean-up died").source(e))?;
-        Ok(GuestOutcome::Succeeded)
+        outcome
     }
 }

@@ -18,7 +18,7 @@ pub(super) struct Pumped {
     pub(super) tail: Vec<String>,
 }
 
-/// Passes both pipes on until the step ends; `None` when it was cancelled, after the step is gone.
+/// Passes both pipes on until the step ends; `None` when it was cancelled, after the step was killed.
 pub(super) async fn pump(
     child: &mut Child,
     step: usize,
@@ -43,7 +43,7 @@ pub(super) async fn pump(
                 err_open = lines.take(&mut err_rest, &err_buffer[..read.map_err(failed)?], LogStream::Stderr);
             }
             () = cancel.cancelled() => {
-                // The sandbox dies with its parent; waiting makes sure that it has.
+                // The sandbox dies with its parent; dropping the guest waits until it has.
                 child.kill().await.map_err(|e| Error::unexpected("cannot stop a step").source(e))?;
                 return Ok(None);
             }

@@ -2,19 +2,26 @@
 
 use std::path::{Path, PathBuf};
 
+pub(crate) mod events;
+pub(crate) mod farm;
+pub(crate) mod guest;
+pub(crate) mod package;
+pub(crate) mod proxy;
+pub(crate) mod tree;
+
 /// The folder of the workspace.
-pub fn root() -> &'static Path {
+pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
 /// Says aloud that a test needs something that is missing; in CI that is a failure.
-pub fn missing(what: &str) {
+pub(crate) fn missing(what: &str) {
     eprintln!("skipped: {what}");
     assert!(std::env::var_os("CI").is_none(), "CI must have it: {what}");
 }
 
 /// A file of the expected results that stand beside the checkout; `None`, said aloud, where there are none.
-pub fn oracle(name: &str) -> Option<PathBuf> {
+pub(crate) fn oracle(name: &str) -> Option<PathBuf> {
     let path = root().join("../shared/oracles").join(name);
     if path.exists() {
         return Some(path);

@@ -1,18 +1,11 @@
-//! The BuildKit runner against a real daemon: Docker's, by the socket that `MELANGE_TEST_DOCKER_SOCK` names.
-//! Without it the tests say that they are skipped, and fail where `CI` is set.
-#![cfg(feature = "buildkit")]
-#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
-
-mod buildkit_support;
+//! The BuildKit runner itself against a real daemon.
 
 use std::collections::BTreeSet;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use buildkit_support::{
-    Collected, Entry, Guest, daemon, processes_with, run, runner, runner_with, wait_until, write_tar,
-};
+use melange_remote_sdk::arch::Arch;
 use melange_remote_sdk::builder::{BuildEvent, LogStream};
 use melange_remote_sdk::buildkit::{BackendAddress, BuildkitOptions, BuildkitRunner};
 use melange_remote_sdk::error::ErrorKind;
@@ -21,14 +14,16 @@ use melange_remote_sdk::limits;
 use melange_remote_sdk::llb::CacheMounts;
 use tokio_util::sync::CancellationToken;
 
-/// Waiting for anything in these tests.
-const PATIENCE: Duration = Duration::from_secs(60);
+use crate::support::events::{Collected, PATIENCE, processes_with, wait_until};
+use crate::support::guest::{Guest, daemon, run, runner, runner_with};
+use crate::support::proxy::Proxy;
+use crate::support::tree::{Entry, read_tar, write_tar};
 
 #[tokio::test]
 async fn steps_run_in_order_in_one_tree_and_the_output_comes_back() {
     let Some(socket) = daemon() else { return };
     let runner = runner(&socket);
-    let mut guest = Guest::new("in-order");
+    let mut guest = Guest::new("in-order").await;
     guest.plan.steps = vec![
         guest.step("first", "echo one > state; pwd; id -u; echo oops >&2"),
         guest.step("second", "cat state; mkdir -p melange-out/p/usr; mv state melange-out/p/usr/state"),
@@ -60,7 +55,7 @@ async fn steps_run_in_order_in_one_tree_and_the_output_comes_back() {
 #[tokio::test]
 async fn a_step_sees_its_environment_and_nothing_else() {
     let Some(socket) = daemon() else { return };
-    let mut guest = Guest::new("environment");
+    let mut guest = Guest::new("environment").await;
     guest.plan.steps = vec![guest.step("env", "env | grep -v -E '^(PWD|SHLVL|OLDPWD)='; ls /run/melange")];
     let variables = [("PATH", "/bin"), ("HOME", "/home/build"), ("EMPTY", ""), ("TEXT", "a b=c \"$x\" é")];
     guest.plan.steps[0].environment = variables.map(|(k, v)| (k.to_owned(), v.to_owned())).into();
@@ -75,7 +70,7 @@ async fn a_step_sees_its_environment_and_nothing_else() {
 #[tokio::test]
 async fn a_failed_step_gives_code_and_tail_and_ends_the_chain() {
     let Some(socket) = daemon() else { return };
-    let mut guest = Guest::new("failing");
+    let mut guest = Guest::new("failing").await;
     guest.plan.steps = vec![
         guest.step("good", "echo fine"),
         guest.step("bad", "for i in $(seq 1 100); do echo line $i; done; printf 'no newline'; exit 37"),
@@ -95,7 +90,7 @@ async fn a_failed_step_gives_code_and_tail_and_ends_the_chain() {
 async fn a_killed_step_has_128_and_the_signal() {
     let Some(socket) = daemon() else { return };
     let runner = Arc::new(runner(&socket));
-    let mut guest = Guest::new("killed");
+    let mut guest = Guest::new("killed").await;
     let marker = guest.marker();
     guest.plan.steps = vec![guest.step("killed", &format!("exec sleep {marker}"))];
     let task = guest.spawn(&runner, &Arc::default(), &CancellationToken::new());
@@ -111,7 +106,7 @@ async fn a_killed_step_has_128_and_the_signal() {
 #[tokio::test]
 async fn output_in_every_form_becomes_lines() {
     let Some(socket) = daemon() else { return };
-    let mut guest = Guest::new("lines");
+    let mut guest = Guest::new("lines").await;
     let script = r"
         printf '10%%\r50%%\r100%%\n'; printf 'dos\r\n'; printf 'bad \377 byte\n'
         head -c 20000 /dev/zero | tr '\0' x; echo
@@ -128,7 +123,7 @@ async fn output_in_every_form_becomes_lines() {
 async fn logs_come_while_the_step_runs() {
     let Some(socket) = daemon() else { return };
     let runner = Arc::new(runner(&socket));
-    let mut guest = Guest::new("live");
+    let mut guest = Guest::new("live").await;
     let marker = guest.marker();
     guest.plan.steps = vec![guest.step("live", &format!("echo begun; exec sleep {marker}"))];
     let (events, cancel) = (Arc::new(Collected::default()), CancellationToken::new());
@@ -146,7 +141,7 @@ async fn logs_come_while_the_step_runs() {
 async fn dropping_the_run_stops_the_guest() {
     let Some(socket) = daemon() else { return };
     let runner = Arc::new(runner(&socket));
-    let mut guest = Guest::new("dropped");
+    let mut guest = Guest::new("dropped").await;
     let marker = guest.marker();
     guest.plan.steps = vec![guest.step("sleep", &format!("exec sleep {marker}"))];
     let task = guest.spawn(&runner, &Arc::default(), &CancellationToken::new());
@@ -159,7 +154,7 @@ async fn dropping_the_run_stops_the_guest() {
 async fn a_token_used_before_the_run_starts_nothing() {
     let Some(socket) = daemon() else { return };
     let runner = Arc::new(runner(&socket));
-    let mut guest = Guest::new("cancelled-early");
+    let mut guest = Guest::new("cancelled-early").await;
     guest.plan.steps = vec![guest.step("never", "echo never")];
     let (events, cancel) = (Arc::new(Collected::default()), CancellationToken::new());
     cancel.cancel();
@@ -176,7 +171,7 @@ async fn the_output_keeps_owners_modes_links_and_xattrs() {
     let deep = format!("{}/{}/{}", "a".repeat(100), "b".repeat(100), "c".repeat(100));
     let capability: Vec<u8> = [1u32, 1 << 10, 0, 0, 0].iter().flat_map(|w| w.to_le_bytes()).collect();
     let capability = [&0x0200_0001u32.to_le_bytes(), &capability[4..]].concat();
-    let mut guest = Guest::new("metadata");
+    let mut guest = Guest::new("metadata").await;
     guest.workspace.extend([
         Entry::file("melange-out/p/suid", b"s").mode(0o4755).owner(0, 0),
         Entry::file("melange-out/p/owned", b"o").mode(0o2640).owner(1234, 5678),
@@ -231,7 +226,7 @@ async fn the_output_keeps_owners_modes_links_and_xattrs() {
 #[tokio::test]
 async fn another_user_owns_what_it_makes_and_holds_no_capability() {
     let Some(socket) = daemon() else { return };
-    let mut guest = Guest::new("user");
+    let mut guest = Guest::new("user").await;
     guest.plan.user = GuestUser { uid: 1000, gid: 1001 };
     guest.workspace =
         vec![Entry::folder("").owner(1000, 1001), Entry::folder("melange-out").owner(1000, 1001)];
@@ -248,7 +243,7 @@ async fn another_user_owns_what_it_makes_and_holds_no_capability() {
 #[tokio::test]
 async fn the_network_is_there_only_for_steps_that_may_use_it() {
     let Some(socket) = daemon() else { return };
-    let mut guest = Guest::new("network");
+    let mut guest = Guest::new("network").await;
     let script = "grep -c : /proc/net/dev; grep -q eth0 /proc/net/dev && echo wired || echo alone";
     guest.plan.steps = vec![guest.step("without", script), guest.step("with", script)];
     guest.plan.steps[1].network = true;
@@ -265,7 +260,7 @@ async fn sources_are_read_only_files_and_leave_nothing_in_the_cache() {
     let options =
         || BuildkitOptions { cache: Some(CacheMounts::for_tools(&namespace)), ..BuildkitOptions::default() };
     let runner = runner_with(&socket, options());
-    let mut guest = Guest::new("sources");
+    let mut guest = Guest::new("sources").await;
     guest.plan.user = GuestUser { uid: 1000, gid: 1000 };
     let name = guest.add_source(b"the source\n");
     let path = format!("/var/cache/melange/{name}");
@@ -278,7 +273,7 @@ async fn sources_are_read_only_files_and_leave_nothing_in_the_cache() {
     assert_eq!(done.events.lines(0), ["the source", "refused"]);
     assert!(done.events.lines(1).contains(&name));
 
-    let mut next = Guest::new("sources-next");
+    let mut next = Guest::new("sources-next").await;
     next.plan.user = guest.plan.user;
     next.plan.steps =
         vec![next.step("look", "cat /var/cache/melange/npm/file; find /var/cache/melange -type f")];
@@ -289,7 +284,7 @@ async fn sources_are_read_only_files_and_leave_nothing_in_the_cache() {
 #[tokio::test]
 async fn a_large_environment_travels_once() {
     let Some(socket) = daemon() else { return };
-    let mut guest = Guest::new("large");
+    let mut guest = Guest::new("large").await;
     guest.add_to_root(Entry::file("big", &random_bytes(200 << 20)));
     guest.workspace.push(Entry::file("note", &random_bytes(10)));
     guest.plan.steps = vec![guest.step("look", "wc -c < /big")];
@@ -315,7 +310,7 @@ async fn a_large_environment_travels_once() {
 async fn builds_of_one_plan_at_the_same_time_each_get_their_whole_log() {
     let Some(socket) = daemon() else { return };
     let runner = Arc::new(runner(&socket));
-    let mut guest = Guest::new("together");
+    let mut guest = Guest::new("together").await;
     guest.plan.steps = vec![guest.step("count", "for i in 1 2 3 4 5; do echo $i; sleep 0.2; done")];
     let runs = (0..4).map(|_| async {
         let done = run(runner.as_ref(), &guest).await;
@@ -331,7 +326,7 @@ async fn builds_of_one_plan_at_the_same_time_each_get_their_whole_log() {
 async fn a_build_survives_the_end_of_the_one_that_carries_its_environment() {
     let Some(socket) = daemon() else { return };
     let runner = Arc::new(runner(&socket));
-    let mut guest = Guest::new("shared-upload");
+    let mut guest = Guest::new("shared-upload").await;
     guest.add_to_root(Entry::file("big", &random_bytes(300 << 20)));
     guest.plan.steps = vec![guest.step("look", "echo here")];
     let cancel = CancellationToken::new();
@@ -354,9 +349,9 @@ async fn a_build_survives_the_end_of_the_one_that_carries_its_environment() {
 #[tokio::test]
 async fn a_lost_connection_is_unavailable_and_the_next_run_connects_anew() {
     let Some(socket) = daemon() else { return };
-    let proxy = buildkit_support::Proxy::start(&socket);
+    let proxy = Proxy::start(&socket);
     let runner = Arc::new(runner(proxy.path()));
-    let mut guest = Guest::new("lost");
+    let mut guest = Guest::new("lost").await;
     let marker = guest.marker();
     guest.plan.steps = vec![guest.step("sleep", &format!("echo begun; exec sleep {marker}"))];
     let events = Arc::new(Collected::default());
@@ -376,20 +371,20 @@ async fn a_lost_connection_is_unavailable_and_the_next_run_connects_anew() {
 async fn what_is_wrong_with_a_plan_is_an_error_of_its_kind() {
     let Some(socket) = daemon() else { return };
     let runner = runner(&socket);
-    let mut guest = Guest::new("no-shell");
+    let mut guest = Guest::new("no-shell").await;
     guest.root = vec![Entry::folder("bin")];
     guest.plan.steps = vec![guest.step("sh", "true")];
     let outcome = run(&runner, &guest).await.outcome.unwrap();
     let GuestOutcome::StepFailed { failure, .. } = outcome else { panic!("there is no shell") };
     assert!(failure.exit_code > 0 && failure.tail.concat().contains("/bin/sh"), "{failure:?}");
 
-    let mut guest = Guest::new("no-output");
+    let mut guest = Guest::new("no-output").await;
     guest.plan.steps = vec![guest.step("rm", "rm -r melange-out")];
     let error = run(&runner, &guest).await.outcome.unwrap_err();
     assert!(error.chain().contains("melange-out"), "{error:?}");
 
-    let mut guest = Guest::new("other-arch");
-    guest.plan.arch = melange_remote_sdk::arch::Arch::S390x;
+    let mut guest = Guest::new("other-arch").await;
+    guest.plan.arch = Arch::S390x;
     let error = run(&runner, &guest).await.outcome.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unsupported, "{error:?}");
 }
@@ -410,7 +405,7 @@ async fn a_missing_daemon_is_unavailable_with_a_hint() {
 async fn a_daemon_tells_its_platforms() {
     let Some(socket) = daemon() else { return };
     let info = runner(&socket).ping().await.unwrap();
-    assert!(info.runs(melange_remote_sdk::arch::Arch::host().unwrap()), "{info:?}");
+    assert!(info.runs(Arch::host().unwrap()), "{info:?}");
 }
 
 #[tokio::test]
@@ -418,7 +413,7 @@ async fn a_tar_written_by_the_support_reads_back() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("x.tar");
     write_tar(&path, &[Entry::file(&"n".repeat(200), b"1").xattr("user.a", b"\x00\xff")]);
-    let entries = buildkit_support::read_tar(&path);
+    let entries = read_tar(&path);
     assert_eq!(entries[&"n".repeat(200)].xattrs["user.a"], b"\x00\xff");
 }
 
