@@ -14,7 +14,9 @@ const LAYERS: [(&str, &[&str]); 5] = [
 ];
 
 /// Upward uses that are right, each with its reason.
-const ALLOWED: [(&str, &str, &str); 12] = [
+const ALLOWED: [(&str, &str, &str); 14] = [
+    ("builder/runners.rs", "buildkit", "it makes runners from addresses"),
+    ("builder/runners.rs", "sandbox", "it makes runners from addresses"),
     ("api/", "backend", "a backend's JSON is made from the backend"),
     ("api/", "melange", "diagnostics become error details"),
     ("job/", "melange", "a spec holds pipeline paths; its check compiles the definition"),
@@ -31,7 +33,7 @@ const ALLOWED: [(&str, &str, &str); 12] = [
 
 /// What pure modules must not touch.
 const IMPURE: [&str; 7] =
-    ["tokio::", "std::fs", "std::env", "SystemTime::now", "Instant::now", "std::net", "std::process"];
+    ["tokio::", "std::fs", "std::env::var", "SystemTime::now", "Instant::now", "std::net", "std::process"];
 
 /// Files of the pure engine that read and write package files.
 const PACKAGE_IO: [&str; 4] = ["apk/reader.rs", "apk/tree.rs", "apk/writer.rs", "apk/tests.rs"];
