@@ -17,6 +17,7 @@ pub mod job_store;
 pub mod labels;
 pub mod limits;
 pub mod melange;
+pub mod scheduler;
 
 #[cfg(feature = "buildkit")]
 pub mod buildkit;
