@@ -187,6 +187,9 @@ impl Attempt {
         self.record_quietly(JobEvent::Assigned { backend: assigned }).await;
         let build = async {
             let result = self.build().await;
+            if let Ok(outcome) = &result {
+                self.events.complete(&outcome.timings);
+            }
             self.events.line(ending_line(&result));
             self.events.close();
             result

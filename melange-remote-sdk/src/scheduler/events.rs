@@ -3,7 +3,7 @@
 //! Lines that find the queue full are dropped and counted, and the log says how many. Phases and steps have a
 //! bound of their own, so that a flood of lines does not push them out.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -35,6 +35,7 @@ struct State {
     lines: usize,
     dropped: u64,
     closed: bool,
+    phases: BTreeSet<Phase>,
 }
 
 /// The queue; builders see it as their sink.
@@ -72,6 +73,15 @@ impl EventQueue {
         }
     }
 
+    /// Adds the phases of an outcome that no event told of.
+    pub(super) fn complete(&self, timings: &BTreeMap<Phase, Duration>) {
+        for (phase, took) in timings {
+            if !self.lock().phases.contains(phase) {
+                self.emit(BuildEvent::PhaseFinished { phase: *phase, took: *took });
+            }
+        }
+    }
+
     /// Adds a line of the scheduler's own.
     pub(super) fn line(&self, line: String) {
         self.lock().push_line(line);
@@ -87,7 +97,10 @@ impl BuildSink for EventQueue {
         }
         match event {
             BuildEvent::Log { line, .. } => state.push_line(line),
-            BuildEvent::PhaseFinished { phase, took } => state.push_event(phase_event(phase, took)),
+            BuildEvent::PhaseFinished { phase, took } => {
+                state.phases.insert(phase);
+                state.push_event(phase_event(phase, took));
+            }
             BuildEvent::StepStarted { index, total, name } => {
                 state.push_line(format!("--- step {} of {total}: {name}", index.saturating_add(1)));
                 state.push_event(JobEvent::StepStarted { index, name });
