@@ -25,12 +25,15 @@ pub mod job_store;
 pub mod backend;
 #[cfg(feature = "buildkit")]
 pub mod buildkit;
-#[cfg(feature = "client")]
-pub mod client;
 pub mod clock;
-#[cfg(any(test, feature = "conformance"))]
-pub mod conformance;
 #[cfg(feature = "apk")]
 pub mod environment;
 #[cfg(feature = "sandbox")]
 pub mod sandbox;
+
+// On top.
+#[cfg(feature = "client")]
+pub mod client;
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
+pub mod scheduler;

@@ -10,6 +10,9 @@ use crate::labels::{LabelSelector, Labels};
 use crate::limits;
 use crate::melange::pipelines::PipelinePath;
 
+/// What the definition of a job is called in diagnostics.
+pub const CONFIG_NAME: &str = "config.yaml";
+
 /// A submission as it was written, before any check; also the stored form of [`JobSpec`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SpecParts {

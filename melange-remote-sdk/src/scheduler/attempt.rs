@@ -1,0 +1,453 @@
+//! One attempt: one job, one lease, one slot. The only place where the four contracts meet.
+//!
+//! Two things go on side by side. *Keeping* renews the lease and watches for reasons to stop; *working* builds,
+//! stores and records the end. Keeping never ends the attempt itself: it cancels the token, and working comes to
+//! the end that the reason asks for, or to none when the lease is lost.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use futures_util::{StreamExt, TryStreamExt, stream};
+use tokio::time::Instant;
+use tokio_util::io::ReaderStream;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::events::{EventQueue, Item, phase_event};
+use super::{SchedulerOptions, SchedulerParts};
+use crate::artifact_storage::{ArtifactKey, ByteStream};
+use crate::backend::pool::Slot;
+use crate::builder::{BuildInput, BuildOutcome, BuildSink, BuildStatus, BuiltFile, Phase, StepFailure};
+use crate::clock::later;
+use crate::error::{Error, ErrorKind, Result};
+use crate::job::{FailureClass, JobArtifact, JobBackend, JobError, JobEvent, JobId, JobSpec, JobStepFailure};
+use crate::job_store::{Claim, Fence, Lease, Record, Renewal, Subject};
+use crate::limits;
+
+/// The artifact that holds a job's log.
+pub(super) const LOG_NAME: &str = "build.log";
+
+/// The least time between two renewals when hints come in a row.
+const HINT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Why an attempt stops before its end; a later one outdoes an earlier one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Stop {
+    /// The scheduler stops.
+    Shutdown,
+    /// Somebody asked for it.
+    Asked,
+    /// The job is somebody else's.
+    Lost,
+}
+
+/// The reason to stop, and the token that stops the builder.
+#[derive(Debug, Default)]
+struct Brake {
+    reason: Mutex<Option<Stop>>,
+    token: CancellationToken,
+}
+
+impl Brake {
+    fn pull(&self, stop: Stop) {
+        let mut reason = self.reason.lock().unwrap_or_else(PoisonError::into_inner);
+        *reason = (*reason).max(Some(stop));
+        drop(reason);
+        self.token.cancel();
+    }
+
+    fn reason(&self) -> Option<Stop> {
+        *self.reason.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A claimed job with the slot that it runs in.
+pub(super) struct Attempt {
+    parts: Arc<SchedulerParts>,
+    options: SchedulerOptions,
+    id: JobId,
+    spec: Arc<JobSpec>,
+    number: u32,
+    fence: Fence,
+    slot: Slot,
+    claimed_at: Instant,
+    brake: Brake,
+    events: Arc<EventQueue>,
+    stop: CancellationToken,
+}
+
+impl Attempt {
+    /// An attempt that begins with [`Self::run`]; `stop` asks it to give the job back.
+    pub(super) fn new(
+        parts: &Arc<SchedulerParts>,
+        options: SchedulerOptions,
+        claim: &Claim,
+        slot: Slot,
+        claimed_at: Instant,
+        stop: CancellationToken,
+    ) -> Self {
+        Self {
+            parts: Arc::clone(parts),
+            options,
+            id: claim.job.id,
+            spec: Arc::clone(&claim.job.spec),
+            number: claim.job.attempt,
+            fence: claim.fence,
+            slot,
+            claimed_at,
+            brake: Brake::default(),
+            events: Arc::default(),
+            stop,
+        }
+    }
+
+    /// Runs to the end of the job or of the lease.
+    pub(super) async fn run(self) {
+        let addr = self.slot.backend().addr();
+        tracing::info!(job = %self.id, attempt = self.number, backend = addr, "an attempt begins");
+        let keep = async {
+            self.keep().await;
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            () = self.work() => {}
+            () = keep => {}
+        }
+    }
+
+    /// Renews the lease until it is lost.
+    async fn keep(&self) {
+        let mut hint = self.parts.job_store.changed(Subject::Job(self.id));
+        let mut hints = true;
+        let mut stopping = false;
+        let mut renewed_at = self.claimed_at;
+        let mut renew_at = renewed_at + self.options.lease / 3;
+        // A cancellation may have come between the claim and the subscription.
+        hint.mark_changed();
+        loop {
+            tokio::select! {
+                () = self.stop.cancelled(), if !stopping => {
+                    stopping = true;
+                    self.brake.pull(Stop::Shutdown);
+                }
+                changed = hint.changed(), if hints => {
+                    hints = changed.is_ok();
+                    renew_at = renew_at.min(renewed_at + HINT_PAUSE);
+                }
+                () = tokio::time::sleep_until(renew_at) => {
+                    let asked_at = Instant::now();
+                    match self.renew(renewed_at + self.options.lease).await {
+                        Ok(Renewal::Kept { cancel_requested }) => {
+                            renewed_at = asked_at;
+                            renew_at = renewed_at + self.options.lease / 3;
+                            if cancel_requested {
+                                self.brake.pull(Stop::Asked);
+                            }
+                        }
+                        Ok(Renewal::Lost) => return self.lose(),
+                        Err(error) => {
+                            tracing::warn!(job = %self.id, error = %error.chain(), "a lease was not renewed");
+                            if Instant::now() >= renewed_at + self.options.lease {
+                                return self.lose();
+                            }
+                            renew_at = Instant::now() + self.options.lease / 9;
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn lose(&self) {
+        tracing::warn!(job = %self.id, attempt = self.number, "the lease is lost; the attempt stops");
+        self.brake.pull(Stop::Lost);
+    }
+
+    /// One renewal, which takes no longer than the lease itself lasts.
+    async fn renew(&self, ends_at: Instant) -> Result<Renewal> {
+        let until = later(self.parts.clock.now(), self.options.lease);
+        let leases = [Lease { job: self.id, fence: self.fence }];
+        let renewal = self.parts.job_store.renew(&leases, until);
+        match tokio::time::timeout_at(ends_at, renewal).await {
+            Ok(answers) => Ok(answers?.first().copied().unwrap_or(Renewal::Lost)),
+            Err(_) => Err(Error::new(ErrorKind::Unavailable, "the job store did not answer in time")),
+        }
+    }
+
+    /// Builds, stores, and records the end unless the job is somebody else's.
+    async fn work(&self) {
+        let backend = self.slot.backend();
+        self.events.line(format!("--- attempt {} on {}", self.number, backend.addr()));
+        let assigned = JobBackend {
+            addr: backend.addr().to_owned(),
+            arch: backend.arch(),
+            labels: backend.labels().clone(),
+        };
+        self.record_quietly(JobEvent::Assigned { backend: assigned }).await;
+        let build = async {
+            let result = self.build().await;
+            if let Ok(outcome) = &result {
+                self.events.complete(&outcome.timings);
+            }
+            self.events.line(ending_line(&result));
+            self.events.close();
+            result
+        };
+        let (result, ()) = tokio::join!(build, self.record_events());
+        let Some(end) = self.end(result).await else { return };
+        let name = end.name();
+        match self.record(end).await {
+            Ok(()) => tracing::info!(job = %self.id, attempt = self.number, end = name, "an attempt ends"),
+            Err(error) => {
+                tracing::error!(job = %self.id, end = name, error = %error.chain(), "an end was not recorded");
+            }
+        }
+    }
+
+    /// Runs the builder in a task of its own, so that neither its panics nor its pauses harm the lease.
+    async fn build(&self) -> Result<BuildOutcome> {
+        let input = BuildInput {
+            attempt: format!("{}-{}", self.id, self.fence),
+            config_yaml: self.spec.config_yaml().to_owned(),
+            config_name: crate::job::spec::CONFIG_NAME.to_owned(),
+            pipelines: self.spec.pipelines().iter().map(|(p, text)| (p.to_string(), text.clone())).collect(),
+            arch: self.spec.arch(),
+            debug: self.spec.debug(),
+            backend_addr: self.slot.backend().addr().to_owned(),
+            source_dir: None,
+        };
+        let builder = Arc::clone(&self.parts.builder);
+        let sink: Arc<dyn BuildSink> = Arc::clone(&self.events) as _;
+        let token = self.brake.token.clone();
+        let mut task =
+            AbortOnDropHandle::new(tokio::spawn(async move { builder.build(&input, sink, token).await }));
+        let too_late = async {
+            self.brake.token.cancelled().await;
+            tokio::time::sleep(limits::CANCEL_GRACE).await;
+        };
+        tokio::select! {
+            ended = &mut task => ended.unwrap_or_else(|error| {
+                Err(Error::unexpected("the builder panicked").source(error))
+            }),
+            () = too_late => {
+                tracing::error!(job = %self.id, "the builder did not stop in time and is dropped");
+                Ok(BuildOutcome::without_files(BuildStatus::Cancelled))
+            }
+        }
+    }
+
+    /// Writes lines and events to the job store as they come.
+    async fn record_events(&self) {
+        while let Some(item) = self.events.next().await {
+            match item {
+                Item::Event(event) => self.record_quietly(event).await,
+                Item::Lines(lines) => {
+                    let append = || self.parts.job_store.append_log(self.id, self.fence, lines.clone());
+                    if let Err(error) = self.persist(append).await {
+                        tracing::warn!(job = %self.id, error = %error.chain(), "lines of a log are lost");
+                    }
+                }
+            }
+        }
+    }
+
+    async fn record_quietly(&self, event: JobEvent) {
+        let name = event.name();
+        if let Err(error) = self.record(event).await {
+            tracing::warn!(job = %self.id, event = name, error = %error.chain(), "an event is lost");
+        }
+    }
+
+    async fn record(&self, event: JobEvent) -> Result<()> {
+        let record = || {
+            let (event, at) = (event.clone(), self.parts.clock.now());
+            let fence = Some(self.fence);
+            let record = Record { job: self.id, event, at, fence, expected_version: None };
+            self.parts.job_store.record(record)
+        };
+        self.persist(record).await.map(drop)
+    }
+
+    /// Repeats a call on the job store while it is unavailable, for at most a lease. A lost fence stops all.
+    async fn persist<'a, T>(&'a self, call: impl Fn() -> BoxFuture<'a, Result<T>> + Send) -> Result<T> {
+        let give_up_at = Instant::now() + self.options.lease;
+        let mut pause = HINT_PAUSE;
+        loop {
+            if self.brake.reason() == Some(Stop::Lost) {
+                return Err(Error::new(ErrorKind::Conflict, "the lease is lost"));
+            }
+            match call().await {
+                Err(error) if error.kind().is_retryable() && Instant::now() + pause < give_up_at => {
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(self.options.lease / 3);
+                }
+                Err(error) if error.kind() == ErrorKind::Conflict => {
+                    self.lose();
+                    return Err(error);
+                }
+                result => return result,
+            }
+        }
+    }
+
+    /// What the end of the build means for the job; `None` when the job is somebody else's.
+    async fn end(&self, result: Result<BuildOutcome>) -> Option<JobEvent> {
+        let event = self.event_of(result).await?;
+        let stores_log = match &event {
+            JobEvent::Failed { .. } | JobEvent::Cancelled => true,
+            JobEvent::Succeeded { artifacts, .. } => artifacts.is_empty(),
+            _ => false,
+        };
+        if stores_log && let Err(error) = self.store_log().await {
+            tracing::warn!(job = %self.id, error = %error.chain(), "the log was not stored");
+        }
+        Some(event)
+    }
+
+    async fn event_of(&self, result: Result<BuildOutcome>) -> Option<JobEvent> {
+        let event = match result {
+            _ if self.brake.reason() >= Some(Stop::Asked) => self.interrupted()?,
+            Ok(outcome) => match outcome.status.clone() {
+                BuildStatus::Succeeded => self.succeed(&outcome).await?,
+                BuildStatus::Skipped { reason } => {
+                    JobEvent::Succeeded { artifacts: Vec::new(), note: Some(reason) }
+                }
+                BuildStatus::Failed { reason, failure } => {
+                    let step = failure.map(step_failure);
+                    let error = JobError { class: FailureClass::Build, message: reason, step };
+                    JobEvent::Failed { error }
+                }
+                BuildStatus::Cancelled => self.interrupted()?,
+            },
+            Err(_) if self.brake.reason() == Some(Stop::Shutdown) => self.interrupted()?,
+            Err(error) => self.retry_or_fail(&error),
+        };
+        Some(event)
+    }
+
+    fn interrupted(&self) -> Option<JobEvent> {
+        match self.brake.reason() {
+            Some(Stop::Lost) => None,
+            Some(Stop::Asked) => Some(JobEvent::Cancelled),
+            Some(Stop::Shutdown) => {
+                let message = "the server stopped while the job ran";
+                let error = JobError::new(FailureClass::Infrastructure, message);
+                Some(JobEvent::Requeued { error, not_before: None, refund: true })
+            }
+            None => {
+                let message = "the builder stopped without being asked to";
+                let error = JobError::new(FailureClass::Infrastructure, message);
+                Some(JobEvent::Failed { error })
+            }
+        }
+    }
+
+    /// Another attempt for what may pass, the end for everything else.
+    fn retry_or_fail(&self, error: &Error) -> JobEvent {
+        let class = match error.kind() {
+            ErrorKind::InvalidRequest | ErrorKind::Unsupported | ErrorKind::Untrusted => FailureClass::Build,
+            _ => FailureClass::Infrastructure,
+        };
+        let failure = JobError::new(class, error.chain());
+        if !error.kind().is_retryable() || self.number >= self.options.attempts_max {
+            return JobEvent::Failed { error: failure };
+        }
+        let doublings = self.number.saturating_sub(1).min(16);
+        let pause = self.options.retry_pause.saturating_mul(1 << doublings);
+        let not_before = Some(later(self.parts.clock.now(), pause));
+        JobEvent::Requeued { error: failure, not_before, refund: false }
+    }
+
+    /// Stores the files and the log; the event of success, or of what came between.
+    async fn succeed(&self, outcome: &BuildOutcome) -> Option<JobEvent> {
+        let started_at = Instant::now();
+        let mut stored = Vec::new();
+        let store = async {
+            let mut artifacts = Vec::new();
+            for file in &outcome.files {
+                let key = artifact_key(self.id, &file.name)?;
+                stored.push(key.clone());
+                artifacts.push(self.store_file(&key, file).await?);
+            }
+            self.store_log().await?;
+            Ok(artifacts)
+        };
+        let result: Option<Result<Vec<JobArtifact>>> = self.brake.token.run_until_cancelled(store).await;
+        if let Some(Ok(artifacts)) = result {
+            self.record_quietly(phase_event(Phase::Store, started_at.elapsed())).await;
+            return Some(JobEvent::Succeeded { artifacts, note: None });
+        }
+        // Somebody else's attempt may be storing under these keys.
+        if self.brake.reason() != Some(Stop::Lost) {
+            self.remove(&stored).await;
+        }
+        match result {
+            Some(Err(error)) if self.brake.reason().is_none() => Some(self.retry_or_fail(&error)),
+            _ => self.interrupted(),
+        }
+    }
+
+    async fn store_file(&self, key: &ArtifactKey, file: &BuiltFile) -> Result<JobArtifact> {
+        let content = tokio::fs::File::open(&file.path).await;
+        let content = content.map_err(|source| Error::io("open", &file.path, source))?;
+        let path = file.path.clone();
+        let bytes = ReaderStream::with_capacity(content, limits::LOG_WRITE_BYTES)
+            .map_err(move |source| Error::io("read", &path, source));
+        let stored = self.parts.artifact_storage.put(key, bytes.boxed()).await?;
+        if stored.sha256 != file.sha256 || stored.size_bytes != file.size_bytes {
+            let error = Error::unexpected("a file changed between the builder and the storage");
+            return Err(error.with("file", &file.name));
+        }
+        let name = file.name.clone();
+        Ok(JobArtifact { name, size_bytes: stored.size_bytes, sha256: stored.sha256 })
+    }
+
+    /// Copies the log from the job store to the artifacts, a chunk at a time.
+    async fn store_log(&self) -> Result<()> {
+        let (job_store, id) = (Arc::clone(&self.parts.job_store), self.id);
+        let chunks = stream::try_unfold(0u64, move |offset| {
+            let job_store = Arc::clone(&job_store);
+            async move {
+                let chunk = job_store.read_log(id, offset, limits::LOG_READ_BYTES_MAX).await?;
+                let next = offset.saturating_add(u64::try_from(chunk.bytes.len()).unwrap_or(u64::MAX));
+                Ok((!chunk.bytes.is_empty()).then_some((chunk.bytes, next)))
+            }
+        });
+        let chunks: ByteStream = chunks.boxed();
+        self.parts.artifact_storage.put(&artifact_key(self.id, LOG_NAME)?, chunks).await.map(drop)
+    }
+
+    async fn remove(&self, keys: &[ArtifactKey]) {
+        for key in keys {
+            if let Err(error) = self.parts.artifact_storage.delete(key).await {
+                tracing::warn!(%key, error = %error.chain(), "an artifact of an attempt is left over");
+            }
+        }
+    }
+}
+
+/// The key of a job's artifact.
+///
+/// # Errors
+/// `InvalidRequest` for a name that no key may have.
+pub(super) fn artifact_key(id: JobId, name: &str) -> Result<ArtifactKey> {
+    format!("{id}/{name}").parse()
+}
+
+fn step_failure(failure: StepFailure) -> JobStepFailure {
+    JobStepFailure { step: failure.step, exit_code: failure.exit_code, tail: failure.tail }
+}
+
+/// The last line of an attempt's log.
+fn ending_line(result: &Result<BuildOutcome>) -> String {
+    match result {
+        Ok(outcome) => match &outcome.status {
+            BuildStatus::Succeeded => "--- the build succeeded".to_owned(),
+            BuildStatus::Failed { reason, .. } => format!("--- the build failed: {reason}"),
+            BuildStatus::Cancelled => "--- the build was stopped".to_owned(),
+            BuildStatus::Skipped { reason } => format!("--- nothing to build: {reason}"),
+        },
+        Err(error) => format!("--- the build could not be tried to its end: {}", error.chain()),
+    }
+}

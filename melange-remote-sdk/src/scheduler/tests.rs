@@ -1,0 +1,458 @@
+//! Whole jobs on a paused clock: nothing here sleeps for real, and every wait ends.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use jiff::Timestamp;
+use tokio::sync::Notify;
+
+use super::*;
+use crate::artifact_storage::object::ObjectArtifactStorage;
+use crate::artifact_storage::{ArtifactBody, ArtifactKey, ByteStream, StoredArtifact};
+use crate::backend::Backend;
+use crate::backend_selector::round_robin::RoundRobin;
+use crate::builder::scripted::{Act, ScriptedBuilder};
+use crate::builder::{BuildEvent, BuildStatus, Phase, StepFailure};
+use crate::clock::SteadyClock;
+use crate::conformance::artifact_storage::{key, read};
+use crate::conformance::job_store::{START, new_job_for};
+use crate::error::Error;
+use crate::job::{Job, JobState};
+use crate::job_store::memory::MemoryJobStore;
+use crate::job_store::{Claim, Fence, Inserted, JobPage, Lease, ListQuery, LogChunk, NewJob, Renewal};
+use crate::labels::Labels;
+
+/// A scheduler at work, with everything around it.
+struct Farm {
+    parts: SchedulerParts,
+    builder: ScriptedBuilder,
+    shutdown: CancellationToken,
+    task: tokio::task::JoinHandle<()>,
+}
+
+fn backend(addr: &str, max_jobs: u32) -> Backend {
+    Backend::new(addr, Arch::X86_64, Labels::default()).unwrap().with_max_jobs(max_jobs).unwrap()
+}
+
+fn parts(builder: &ScriptedBuilder, max_jobs: u32) -> SchedulerParts {
+    SchedulerParts {
+        job_store: Arc::new(MemoryJobStore::default()),
+        artifact_storage: Arc::new(ObjectArtifactStorage::memory()),
+        backend_selector: Arc::new(RoundRobin),
+        builder: Arc::new(builder.clone()),
+        pool: Pool::new([backend("tcp://a:1", max_jobs)]).unwrap(),
+        clock: Arc::new(SteadyClock::starting_at(START)),
+    }
+}
+
+impl Farm {
+    fn start(builder: ScriptedBuilder) -> Self {
+        let parts = parts(&builder, 4);
+        Self::start_with(builder, parts)
+    }
+
+    fn start_with(builder: ScriptedBuilder, parts: SchedulerParts) -> Self {
+        let shutdown = CancellationToken::new();
+        let scheduler = Scheduler::new(parts.clone(), SchedulerOptions::default());
+        let stop = shutdown.clone();
+        let task = tokio::spawn(async move { scheduler.run(stop).await });
+        Self { parts, builder, shutdown, task }
+    }
+
+    async fn submit(&self) -> JobId {
+        self.submit_for(Arch::X86_64).await
+    }
+
+    async fn submit_for(&self, arch: Arch) -> JobId {
+        let at = self.parts.clock.now();
+        let job = NewJob { at, ..new_job_for("package: {}\n", arch) };
+        self.parts.job_store.insert(job).await.unwrap().job.id
+    }
+
+    /// The job once it is as asked.
+    async fn wait(&self, id: JobId, what: impl Fn(&Job) -> bool) -> Arc<Job> {
+        let mut hint = self.parts.job_store.changed(Subject::Job(id));
+        let wait = async {
+            loop {
+                let job = self.parts.job_store.get(id).await.unwrap();
+                if what(&job) {
+                    return job;
+                }
+                hint.changed().await.unwrap();
+            }
+        };
+        let patience = limits::UNMATCHED_WAIT * 2;
+        match tokio::time::timeout(patience, wait).await {
+            Ok(job) => job,
+            Err(_) => panic!("the job stays {:?}", self.parts.job_store.get(id).await),
+        }
+    }
+
+    async fn end(&self, id: JobId) -> Arc<Job> {
+        self.wait(id, |job| job.state.is_terminal()).await
+    }
+
+    async fn log(&self, id: JobId) -> String {
+        let log = self.parts.job_store.read_log(id, 0, usize::MAX).await.unwrap();
+        String::from_utf8(log.bytes.to_vec()).unwrap()
+    }
+
+    /// Stops the scheduler; nothing may be left over.
+    async fn stop(self) {
+        self.shutdown.cancel();
+        self.task.await.unwrap();
+        assert_eq!(self.parts.pool.leased(), 0, "every slot came back");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_becomes_artifacts_a_log_and_a_history() {
+    let farm = Farm::start(ScriptedBuilder::new([
+        Act::Emit(BuildEvent::StepStarted { index: 0, total: 1, name: "hello: make".to_owned() }),
+        Act::line("cc hello.c"),
+        Act::Sleep(Duration::from_millis(1_500)),
+        Act::Emit(BuildEvent::StepFinished { index: 0, took: Duration::from_millis(1_500), cached: false }),
+        Act::Emit(BuildEvent::PhaseFinished { phase: Phase::Steps, took: Duration::from_millis(1_500) }),
+        Act::Write("{arch}/hello-2.10-r0.apk".to_owned(), b"apk".to_vec()),
+    ]));
+    let id = farm.submit().await;
+    let job = farm.end(id).await;
+    assert_eq!((job.state, job.attempt, &job.error), (JobState::Success, 1, &None));
+    assert_eq!(job.backend.as_ref().unwrap().addr, "tcp://a:1");
+    assert_eq!((job.steps[0].name.as_str(), job.steps[0].took_ms), ("hello: make", Some(1_500)));
+    let phases: Vec<&str> = job.phases.iter().map(|phase| phase.name.as_str()).collect();
+    assert_eq!(phases, ["steps", "store"]);
+    assert_eq!(job.artifacts[0].name, "x86_64/hello-2.10-r0.apk");
+    let storage = &*farm.parts.artifact_storage;
+    assert_eq!(read(storage, &key(&format!("{id}/x86_64/hello-2.10-r0.apk"))).await, b"apk");
+    let log = farm.log(id).await;
+    insta::assert_snapshot!(log, @r"
+    --- attempt 1 on tcp://a:1
+    --- step 1 of 1: hello: make
+    cc hello.c
+    --- the build succeeded
+    ");
+    assert_eq!(read(storage, &key(&format!("{id}/build.log"))).await, log.as_bytes());
+    let input = &farm.builder.builds()[0];
+    assert_eq!((input.backend_addr.as_str(), input.config_yaml.as_str()), ("tcp://a:1", "package: {}\n"));
+    farm.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_build_is_not_tried_again_and_says_which_step() {
+    let failure = StepFailure { step: "a: make".to_owned(), exit_code: 2, tail: vec!["no rule".to_owned()] };
+    let status = BuildStatus::Failed { reason: "step a: make failed".to_owned(), failure: Some(failure) };
+    let farm = Farm::start(ScriptedBuilder::new([Act::line("no rule"), Act::Finish(status)]));
+    let id = farm.submit().await;
+    let job = farm.end(id).await;
+    let error = job.error.as_ref().unwrap();
+    assert_eq!((job.state, error.class, job.attempt), (JobState::Failed, FailureClass::Build, 1));
+    assert_eq!(error.step.as_ref().unwrap().exit_code, 2);
+    let log = read(&*farm.parts.artifact_storage, &key(&format!("{id}/build.log"))).await;
+    assert!(log.ends_with(b"no rule\n--- the build failed: step a: make failed\n"));
+    farm.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_to_build_is_a_success_with_a_note() {
+    let status = BuildStatus::Skipped { reason: "for aarch64 only".to_owned() };
+    let farm = Farm::start(ScriptedBuilder::new([Act::Finish(status)]));
+    let id = farm.submit().await;
+    let job = farm.end(id).await;
+    assert_eq!((job.state, job.note.as_deref()), (JobState::Success, Some("for aarch64 only")));
+    farm.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn cancelling_stops_a_running_job_within_a_second() {
+    let farm = Farm::start(ScriptedBuilder::new([Act::line("on"), Act::Wait(Arc::new(Notify::new()))]));
+    let id = farm.submit().await;
+    farm.wait(id, |job| job.backend.is_some()).await;
+    let asked_at = Instant::now();
+    farm.parts.job_store.request_cancel(id, farm.parts.clock.now()).await.unwrap();
+    let job = farm.end(id).await;
+    assert_eq!(job.state, JobState::Cancelled);
+    assert!(asked_at.elapsed() < Duration::from_secs(1), "{:?}", asked_at.elapsed());
+    assert!(farm.log(id).await.ends_with("--- the build was stopped\n"));
+    farm.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_builder_that_does_not_stop_is_dropped() {
+    let farm = Farm::start(ScriptedBuilder::new([Act::Hang(Arc::new(Notify::new()))]));
+    let id = farm.submit().await;
+    farm.wait(id, |job| job.backend.is_some()).await;
+    farm.parts.job_store.request_cancel(id, farm.parts.clock.now()).await.unwrap();
+    assert_eq!(farm.end(id).await.state, JobState::Cancelled);
+    farm.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_may_pass_is_tried_again_after_a_growing_pause() {
+    let fail = || vec![Act::Fail(ErrorKind::Unavailable, "connection refused".to_owned())];
+    let write = Act::Write("a.apk".to_owned(), vec![1]);
+    let farm = Farm::start(ScriptedBuilder::sequence(vec![fail(), fail()], [write]));
+    let (id, started_at) = (farm.submit().await, Instant::now());
+    let job = farm.end(id).await;
+    assert_eq!((job.state, job.attempt, &job.error), (JobState::Success, 3, &None));
+    assert!(started_at.elapsed() >= limits::RETRY_PAUSE * 3, "{:?}", started_at.elapsed());
+    assert!(farm.log(id).await.contains("--- attempt 3 on tcp://a:1"));
+    farm.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn attempts_are_bounded_and_a_panic_is_a_failure() {
+    let fail = vec![Act::Fail(ErrorKind::Unavailable, "connection refused".to_owned())];
+    let panic = vec![Act::Panic("a defect".to_owned())];
+    let scripts = vec![fail.clone(), fail.clone(), fail, panic];
+    let farm = Farm::start(ScriptedBuilder::sequence(scripts, []));
+    let refused = farm.submit().await;
+    let job = farm.end(refused).await;
+    let error = job.error.as_ref().unwrap();
+    assert_eq!((job.state, job.attempt), (JobState::Failed, limits::ATTEMPTS_MAX));
+    assert_eq!((error.class, error.message.as_str()), (FailureClass::Infrastructure, "connection refused"));
+    let panicked = farm.submit().await;
+    let job = farm.end(panicked).await;
+    assert_eq!(job.state, JobState::Failed);
+    assert!(job.error.as_ref().unwrap().message.starts_with("the builder panicked"));
+    let fine = farm.submit().await;
+    assert_eq!(farm.end(fine).await.state, JobState::Success);
+    farm.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_backend_runs_as_many_jobs_as_it_may_and_the_others_say_why_they_wait() {
+    let gate = Arc::new(Notify::new());
+    let builder = ScriptedBuilder::new([Act::Wait(Arc::clone(&gate))]);
+    let parts = parts(&builder, 2);
+    let farm = Farm::start_with(builder, parts);
+    let mut ids = Vec::new();
+    for _ in 0..5 {
+        ids.push(farm.submit().await);
+    }
+    for id in &ids[2..] {
+        let job = farm.wait(*id, |job| job.waiting.is_some()).await;
+        assert_eq!(job.waiting.as_ref().unwrap().reason, "the only matching backend is busy");
+    }
+    assert_eq!((farm.builder.builds().len(), farm.parts.pool.leased()), (2, 2));
+    for _ in 0..5 {
+        gate.notify_one();
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert!(farm.parts.pool.leased() <= 2);
+    }
+    for id in ids {
+        assert_eq!(farm.end(id).await.state, JobState::Success);
+    }
+    farm.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_that_nobody_can_run_waits_visibly_starts_when_somebody_can_or_is_given_up() {
+    let farm = Farm::start(ScriptedBuilder::new([]));
+    let id = farm.submit_for(Arch::Aarch64).await;
+    let job = farm.wait(id, |job| job.waiting.is_some()).await;
+    assert_eq!(job.waiting.as_ref().unwrap().reason, "no aarch64 backend (there are x86_64)");
+    let arm = Backend::new("tcp://arm:1", Arch::Aarch64, Labels::default()).unwrap();
+    farm.parts.pool.add(arm).unwrap();
+    assert_eq!(farm.end(id).await.state, JobState::Success);
+    let id = farm.submit_for(Arch::S390x).await;
+    let job = farm.end(id).await;
+    assert_eq!(job.error.as_ref().unwrap().class, FailureClass::Unschedulable);
+    farm.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stopping_scheduler_waits_then_gives_jobs_back() {
+    let gate = Arc::new(Notify::new());
+    let short = vec![Act::Sleep(limits::SHUTDOWN_GRACE / 2)];
+    let farm = Farm::start(ScriptedBuilder::sequence(vec![short], [Act::Wait(gate)]));
+    let (short, long) = (farm.submit().await, farm.submit().await);
+    for id in [short, long] {
+        farm.wait(id, |job| job.backend.is_some()).await;
+    }
+    let (job_store, clock) = (Arc::clone(&farm.parts.job_store), Arc::clone(&farm.parts.clock));
+    farm.shutdown.cancel();
+    tokio::task::yield_now().await;
+    let late = farm.submit().await;
+    farm.stop().await;
+    assert_eq!(job_store.get(short).await.unwrap().state, JobState::Success);
+    let given_back = job_store.get(long).await.unwrap();
+    assert_eq!((given_back.state, given_back.attempt), (JobState::Pending, 0));
+    assert_eq!(job_store.get(late).await.unwrap().attempt, 0);
+    let query = QueueQuery { now: clock.now(), arches: None, after: None, limit: 10 };
+    assert_eq!(job_store.queue(&query).await.unwrap().len(), 2);
+}
+
+/// A job store with faults that a test switches on.
+#[derive(Debug, Default)]
+struct Faulty {
+    inner: MemoryJobStore,
+    renewals_fail: AtomicBool,
+    calls_to_fail: AtomicU32,
+}
+
+impl Faulty {
+    fn fault(&self) -> Result<()> {
+        let failed =
+            self.calls_to_fail.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1));
+        match failed {
+            Ok(_) => Err(Error::new(ErrorKind::Unavailable, "the database is away")),
+            Err(_) => Ok(()),
+        }
+    }
+}
+
+#[async_trait]
+impl JobStore for Faulty {
+    async fn insert(&self, job: NewJob) -> Result<Inserted> {
+        self.inner.insert(job).await
+    }
+    async fn get(&self, id: JobId) -> Result<Arc<Job>> {
+        self.inner.get(id).await
+    }
+    async fn list(&self, query: &ListQuery) -> Result<JobPage> {
+        self.inner.list(query).await
+    }
+    async fn queue(&self, query: &QueueQuery) -> Result<Vec<QueuedJob>> {
+        self.fault()?;
+        self.inner.queue(query).await
+    }
+    async fn claim(&self, request: &ClaimRequest) -> Result<Vec<Claim>> {
+        self.fault()?;
+        self.inner.claim(request).await
+    }
+    async fn renew(&self, leases: &[Lease], until: Timestamp) -> Result<Vec<Renewal>> {
+        if self.renewals_fail.load(Ordering::SeqCst) {
+            return Err(Error::new(ErrorKind::Unavailable, "the database is away"));
+        }
+        self.inner.renew(leases, until).await
+    }
+    async fn record(&self, record: Record) -> Result<Arc<Job>> {
+        self.fault()?;
+        self.inner.record(record).await
+    }
+    async fn request_cancel(&self, id: JobId, at: Timestamp) -> Result<Arc<Job>> {
+        self.inner.request_cancel(id, at).await
+    }
+    async fn append_log(&self, id: JobId, fence: Fence, bytes: Bytes) -> Result<u64> {
+        self.fault()?;
+        self.inner.append_log(id, fence, bytes).await
+    }
+    async fn read_log(&self, id: JobId, offset: u64, limit: usize) -> Result<LogChunk> {
+        self.inner.read_log(id, offset, limit).await
+    }
+    fn changed(&self, subject: Subject) -> watch::Receiver<u64> {
+        self.inner.changed(subject)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_whose_lease_is_lost_stops_and_never_finishes_the_job() {
+    let gate = Arc::new(Notify::new());
+    let stale =
+        vec![Act::line("stale"), Act::Hang(Arc::clone(&gate)), Act::Write("a.apk".to_owned(), vec![1])];
+    let second = vec![Act::line("second"), Act::Write("a.apk".to_owned(), vec![2])];
+    let builder = ScriptedBuilder::sequence(vec![stale], second);
+    let faulty = Arc::new(Faulty::default());
+    let parts = SchedulerParts { job_store: Arc::clone(&faulty) as _, ..parts(&builder, 4) };
+    let farm = Farm::start_with(builder, parts);
+    let id = farm.submit().await;
+    farm.wait(id, |job| job.backend.is_some()).await;
+    faulty.renewals_fail.store(true, Ordering::SeqCst);
+    // The lease ends, and the same scheduler claims the job again while the first builder still hangs.
+    let job = farm.end(id).await;
+    gate.notify_one();
+    tokio::time::sleep(limits::LEASE * 2).await;
+    assert_eq!((job.state, job.attempt), (JobState::Success, 2));
+    let now = farm.parts.job_store.get(id).await.unwrap();
+    assert_eq!(now, job, "the stale attempt changed nothing");
+    assert_eq!(read(&*farm.parts.artifact_storage, &key(&format!("{id}/a.apk"))).await, [2]);
+    farm.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_is_away_for_a_while_costs_neither_lines_nor_the_end() {
+    let faulty = Arc::new(Faulty::default());
+    let gate = Arc::new(Notify::new());
+    let builder = ScriptedBuilder::new([Act::Wait(Arc::clone(&gate)), Act::line("kept")]);
+    let parts = SchedulerParts { job_store: Arc::clone(&faulty) as _, ..parts(&builder, 4) };
+    faulty.calls_to_fail.store(3, Ordering::SeqCst);
+    let farm = Farm::start_with(builder, parts);
+    let id = farm.submit().await;
+    farm.wait(id, |job| job.backend.is_some()).await;
+    faulty.calls_to_fail.store(3, Ordering::SeqCst);
+    gate.notify_one();
+    assert_eq!(farm.end(id).await.state, JobState::Success);
+    assert!(farm.log(id).await.contains("kept\n"));
+    farm.stop().await;
+}
+
+mockall::mock! {
+    #[derive(Debug)]
+    Storage {}
+
+    #[async_trait]
+    impl ArtifactStorage for Storage {
+        async fn put(&self, key: &ArtifactKey, bytes: ByteStream) -> Result<StoredArtifact>;
+        async fn get(&self, key: &ArtifactKey, range: Option<std::ops::Range<u64>>) -> Result<ArtifactBody>;
+        async fn head(&self, key: &ArtifactKey) -> Result<StoredArtifact>;
+        async fn list(&self, prefix: &ArtifactKey) -> Result<Vec<StoredArtifact>>;
+        async fn delete(&self, key: &ArtifactKey) -> Result<()>;
+        fn url(&self, key: &ArtifactKey) -> String;
+    }
+}
+
+fn failing_storage(kind: ErrorKind) -> MockStorage {
+    let mut storage = MockStorage::new();
+    storage.expect_put().returning(move |_, _| Err(Error::new(kind, "the bucket is away")));
+    storage.expect_delete().returning(|_| Ok(()));
+    storage
+}
+
+#[tokio::test(start_paused = true)]
+async fn artifacts_that_cannot_be_stored_are_tried_again_or_fail_the_job() {
+    for (kind, attempts) in [(ErrorKind::Unavailable, limits::ATTEMPTS_MAX), (ErrorKind::Unexpected, 1)] {
+        let builder = ScriptedBuilder::new([Act::Write("a.apk".to_owned(), vec![1])]);
+        let storage = Arc::new(failing_storage(kind));
+        let parts = SchedulerParts { artifact_storage: storage, ..parts(&builder, 4) };
+        let farm = Farm::start_with(builder, parts);
+        let id = farm.submit().await;
+        let job = farm.end(id).await;
+        assert_eq!((job.state, job.attempt), (JobState::Failed, attempts));
+        assert_eq!(job.error.as_ref().unwrap().message, "the bucket is away");
+        assert_eq!(job.artifacts, []);
+        farm.stop().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_schedulers_on_one_store_build_every_job_once() {
+    let builder = ScriptedBuilder::new([Act::Sleep(Duration::from_millis(10))]);
+    let parts = parts(&builder, 3);
+    let first = Farm::start_with(builder.clone(), parts.clone());
+    let second = SchedulerParts { pool: Pool::new([backend("tcp://b:1", 3)]).unwrap(), ..parts };
+    let second = Farm::start_with(builder.clone(), second);
+    let mut ids = Vec::new();
+    for _ in 0..60 {
+        ids.push(first.submit().await);
+    }
+    for id in ids {
+        let job = first.end(id).await;
+        assert_eq!((job.state, job.attempt), (JobState::Success, 1));
+    }
+    let builds = builder.builds();
+    assert_eq!(builds.len(), 60);
+    assert!(builds.iter().any(|build| build.backend_addr == "tcp://b:1"));
+    first.stop().await;
+    second.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_file_whose_name_no_key_may_have_fails_the_job() {
+    let farm = Farm::start(ScriptedBuilder::new([Act::Write("../a.apk".to_owned(), vec![1])]));
+    let id = farm.submit().await;
+    let job = farm.end(id).await;
+    assert_eq!(job.state, JobState::Failed);
+    farm.stop().await;
+}

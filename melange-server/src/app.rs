@@ -1,0 +1,31 @@
+//! What the handlers share.
+
+use std::sync::Arc;
+
+use melange_remote_sdk::artifact_storage::ArtifactStorage;
+use melange_remote_sdk::backend::pool::Pool;
+use melange_remote_sdk::backend_selector::BackendSelector;
+use melange_remote_sdk::clock::Clock;
+use melange_remote_sdk::job_store::JobStore;
+use tokio_util::sync::CancellationToken;
+
+use crate::submission::SubmissionRules;
+
+/// The parts of the service that requests reach. Clones share them.
+#[derive(Debug, Clone)]
+pub struct App {
+    /// Where jobs live.
+    pub job_store: Arc<dyn JobStore>,
+    /// Where artifacts lie.
+    pub artifact_storage: Arc<dyn ArtifactStorage>,
+    /// Who says whether a job could run at all.
+    pub backend_selector: Arc<dyn BackendSelector>,
+    /// The backends.
+    pub pool: Pool,
+    /// The time of day.
+    pub clock: Arc<dyn Clock>,
+    /// What submissions must keep to.
+    pub rules: Arc<SubmissionRules>,
+    /// Cancelled when the server stops: no submissions any more, and streams end.
+    pub stopping: CancellationToken,
+}

@@ -1,0 +1,79 @@
+//! The flags, as they are written. [`crate::config`] says what they mean.
+
+use clap::{Parser, ValueEnum};
+
+/// Builds APK packages from melange definitions that are handed in over HTTP.
+///
+/// Every flag with one value can also be given as an environment variable: --listen-addr is MELANGE_LISTEN_ADDR,
+/// and so on. Flags go before variables.
+#[derive(Debug, Clone, Default, Parser)]
+#[command(name = "melange-server", version)]
+pub struct Args {
+    /// HTTP listen address; :8080 means port 8080 on all interfaces, port 0 takes a free one [default: :8080]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub listen_addr: Option<String>,
+    /// Write the port that the server listens on to this file once it is ready
+    #[arg(long, value_name = "FILE")]
+    pub port_file: Option<String>,
+    /// BuildKit daemon address (single-backend mode)
+    #[arg(long, value_name = "ADDR")]
+    pub buildkit_addr: Option<String>,
+    /// Path to the backends file (multi-backend mode)
+    #[arg(long, value_name = "FILE")]
+    pub backends_config: Option<String>,
+    /// Architecture of jobs that name none, and of the backend in single-backend mode [default: x86_64]
+    #[arg(long, value_name = "ARCH")]
+    pub default_arch: Option<String>,
+    /// Jobs that the backend runs at once in single-backend mode [default: 4, in the sandbox at most the cores]
+    #[arg(long, value_name = "N")]
+    pub max_jobs: Option<String>,
+    /// Local storage directory [default: /var/lib/melange/output]
+    #[arg(long, value_name = "DIR")]
+    pub output_dir: Option<String>,
+    /// Google Cloud Storage bucket for artifacts and logs, instead of the local directory
+    #[arg(long, value_name = "BUCKET")]
+    pub gcs_bucket: Option<String>,
+    /// Private key that signs packages and indexes
+    #[arg(long, value_name = "FILE")]
+    pub signing_key: Option<String>,
+    /// Repository for definitions that name none; replaces the default; may be repeated
+    #[arg(long, value_name = "URL")]
+    pub repository: Vec<String>,
+    /// Key of those repositories; replaces the default; may be repeated
+    #[arg(long, value_name = "URL")]
+    pub keyring: Vec<String>,
+    /// Folder whose repositories and keys submitted definitions may name by path; may be repeated
+    #[arg(long, value_name = "DIR")]
+    pub allow_local_repository: Vec<String>,
+    /// Folder of downloaded sources
+    #[arg(long, value_name = "DIR")]
+    pub cache_dir: Option<String>,
+    /// Folder of the server's own state: indexes, packages, scratch files
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: Option<String>,
+    /// Namespace of package URLs [default: wolfi]
+    #[arg(long, value_name = "NAME")]
+    pub namespace: Option<String>,
+    /// Certificate authority of tcp:// BuildKit daemons (PEM)
+    #[arg(long, value_name = "FILE")]
+    pub buildkit_tls_ca: Option<String>,
+    /// Client certificate for tcp:// BuildKit daemons (PEM)
+    #[arg(long, value_name = "FILE")]
+    pub buildkit_tls_cert: Option<String>,
+    /// Key of the client certificate (PEM)
+    #[arg(long, value_name = "FILE")]
+    pub buildkit_tls_key: Option<String>,
+    /// Form of the log on standard error [default: text]
+    #[arg(long, value_name = "FORMAT")]
+    pub log_format: Option<LogFormat>,
+}
+
+/// The form of the log.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}

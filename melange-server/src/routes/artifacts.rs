@@ -1,0 +1,154 @@
+//! The artifacts of a job: their list, and each of them, whole or in part.
+
+use std::io;
+use std::ops::Range;
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use futures_util::TryStreamExt;
+use melange_remote_sdk::api::v1::ArtifactView;
+use melange_remote_sdk::artifact_storage::{ArtifactKey, StoredArtifact};
+use melange_remote_sdk::error::{Error, ErrorKind};
+
+use super::{content_type, job_id};
+use crate::app::App;
+use crate::problem::{Handled, Problem};
+
+pub(super) async fn list(State(app): State<App>, Path(id): Path<String>) -> Handled<Json<Vec<ArtifactView>>> {
+    let id = job_id(&id)?;
+    let prefix: ArtifactKey = id.to_string().parse()?;
+    let stored = || app.artifact_storage.list(&prefix);
+    let job = app.job_store.get(id).await;
+    let artifacts = match job {
+        // Before its end a job has no artifacts, whatever an attempt may have stored so far.
+        Ok(job) if !job.state.is_terminal() => Vec::new(),
+        Ok(_) => stored().await?,
+        // The job store may forget what the artifacts still have.
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            let artifacts = stored().await?;
+            if artifacts.is_empty() {
+                return Err(error.into());
+            }
+            artifacts
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let view = |artifact: StoredArtifact| {
+        let name = artifact.key.as_str().strip_prefix(&format!("{prefix}/"))?.to_owned();
+        Some(ArtifactView { name, size: artifact.size_bytes, sha256: artifact.sha256 })
+    };
+    Ok(Json(artifacts.into_iter().filter_map(view).collect()))
+}
+
+pub(super) async fn get(
+    State(app): State<App>,
+    Path((id, name)): Path<(String, String)>,
+    headers: HeaderMap,
+) -> Handled<Response> {
+    let id = job_id(&id)?;
+    let key: ArtifactKey = format!("{id}/{name}").parse()?;
+    let artifact = match app.artifact_storage.head(&key).await {
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            let error = Error::new(ErrorKind::NotFound, format!("the job has no artifact {name:?}"));
+            return Err(error
+                .with("job", id)
+                .hint("list the artifacts of the job to see their names")
+                .into());
+        }
+        found => found?,
+    };
+    let tag = format!("\"{}\"", artifact.sha256);
+    let known = headers.get(header::IF_NONE_MATCH).is_some_and(|value| value.as_bytes() == tag.as_bytes());
+    if known {
+        return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, tag)]).into_response());
+    }
+    // A range of another version would not fit to the part that the client has.
+    let same = headers.get(header::IF_RANGE).is_none_or(|value| value.as_bytes() == tag.as_bytes());
+    let asked = headers.get(header::RANGE).filter(|_| same).and_then(|value| value.to_str().ok());
+    let range = match asked.map(|text| parse_range(text, artifact.size_bytes)) {
+        None | Some(Asked::Everything) => None,
+        Some(Asked::Part(range)) => Some(range),
+        Some(Asked::Nothing) => return Ok(not_satisfiable(&key, artifact.size_bytes)),
+    };
+    let body = app.artifact_storage.get(&key, range.clone()).await?;
+    let length = body.range.end - body.range.start;
+    let mut response = Response::new(Body::from_stream(body.bytes.map_err(io::Error::other)));
+    let mut set = |name: header::HeaderName, value: &str| {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            response.headers_mut().insert(name, value);
+        }
+    };
+    set(header::CONTENT_TYPE, content_type(&name));
+    set(header::X_CONTENT_TYPE_OPTIONS, "nosniff");
+    set(header::ACCEPT_RANGES, "bytes");
+    set(header::ETAG, &tag);
+    set(header::CONTENT_LENGTH, &length.to_string());
+    if let Some(range) = range {
+        let size = artifact.size_bytes;
+        set(header::CONTENT_RANGE, &format!("bytes {}-{}/{size}", range.start, range.end - 1));
+        *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+    }
+    Ok(response)
+}
+
+fn not_satisfiable(key: &ArtifactKey, size: u64) -> Response {
+    let error = Error::invalid(format!("the range lies outside {key}")).hint(format!("it has {size} bytes"));
+    let problem = Problem::from(error);
+    let problem = problem.with_status(StatusCode::RANGE_NOT_SATISFIABLE, "range_not_satisfiable");
+    let mut response = problem.into_response();
+    if let Ok(value) = HeaderValue::from_str(&format!("bytes */{size}")) {
+        response.headers_mut().insert(header::CONTENT_RANGE, value);
+    }
+    response
+}
+
+/// What a `Range` header asks for.
+#[derive(Debug, PartialEq, Eq)]
+enum Asked {
+    /// The whole artifact: several ranges, or what is no range of bytes, may be ignored.
+    Everything,
+    /// Some bytes.
+    Part(Range<u64>),
+    /// Bytes that are not there.
+    Nothing,
+}
+
+fn parse_range(text: &str, size: u64) -> Asked {
+    let Some((start, end)) = text.strip_prefix("bytes=").and_then(|text| text.split_once('-')) else {
+        return Asked::Everything;
+    };
+    let (start, end) = (start.trim(), end.trim());
+    let range = match (start.parse::<u64>(), end.parse::<u64>()) {
+        (Ok(start), Ok(end)) if start <= end => start..end.saturating_add(1).min(size),
+        (Ok(start), Err(_)) if end.is_empty() => start..size,
+        (Err(_), Ok(last)) if start.is_empty() => size.saturating_sub(last)..size,
+        _ => return Asked::Everything,
+    };
+    if range.is_empty() { Asked::Nothing } else { Asked::Part(range) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_are_read_as_http_says() {
+        for (text, expected) in [
+            ("bytes=0-3", Asked::Part(0..4)),
+            ("bytes=3-", Asked::Part(3..10)),
+            ("bytes=-3", Asked::Part(7..10)),
+            ("bytes=-30", Asked::Part(0..10)),
+            ("bytes=8-99", Asked::Part(8..10)),
+            ("bytes=10-", Asked::Nothing),
+            ("bytes=-0", Asked::Nothing),
+            ("bytes=3-1", Asked::Everything),
+            ("bytes=0-1,3-4", Asked::Everything),
+            ("lines=1-2", Asked::Everything),
+        ] {
+            assert_eq!(parse_range(text, 10), expected, "{text}");
+        }
+    }
+}

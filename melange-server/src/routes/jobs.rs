@@ -1,0 +1,94 @@
+//! Jobs: submit, list, get, cancel.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use melange_remote_sdk::api::v1::{self, JobView, SubmitResponse};
+use melange_remote_sdk::error::{Error, ErrorKind};
+use melange_remote_sdk::job::{Job, JobId, JobState};
+use melange_remote_sdk::job_store::{ListQuery, NewJob};
+use melange_remote_sdk::limits;
+
+use super::{Parameters, job_id, read_body};
+use crate::app::App;
+use crate::problem::Handled;
+use crate::submission;
+
+/// Texts of the jobs of one page, in bytes: a page of large definitions ends early.
+const PAGE_BYTES_MAX: usize = 16 << 20;
+
+pub(super) async fn submit(State(app): State<App>, headers: HeaderMap, body: Body) -> Handled<Response> {
+    if app.stopping.is_cancelled() {
+        return Err(Error::new(ErrorKind::Unavailable, "the server stops and takes no more jobs").into());
+    }
+    let body = read_body(body).await?;
+    let request = v1::read_submit(&body).map_err(crate::problem::Problem::mistakes)?;
+    let spec = submission::check_aside(request, Arc::clone(&app.rules)).await?;
+    submission::check_backends(&spec, &*app.backend_selector, app.pool.candidates())?;
+    let idempotency_key = headers
+        .get(v1::IDEMPOTENCY_KEY)
+        .map(|value| value.to_str().map(str::to_owned))
+        .transpose()
+        .map_err(|error| Error::invalid("the idempotency key is not plain text").source(error))?;
+    let at = app.clock.now();
+    let job = NewJob { id: JobId::new(at), spec: Arc::new(spec), idempotency_key, at };
+    let inserted = app.job_store.insert(job).await?;
+    let id = inserted.job.id;
+    tracing::info!(job = %id, created = inserted.created, "a job was handed in");
+    let answer = Json(SubmitResponse { id: id.to_string() });
+    Ok((StatusCode::CREATED, [(header::LOCATION, v1::job(id))], answer).into_response())
+}
+
+pub(super) async fn list(State(app): State<App>, uri: Uri) -> Handled<Response> {
+    let parameters = Parameters::read(&uri, &["limit", "cursor", "status"])?;
+    let limit: Option<usize> = parameters.get("limit", "a whole number from 1")?;
+    let limit = limit.unwrap_or(limits::PAGE_ITEMS_MAX);
+    if !(1..=limits::PAGE_ITEMS_MAX).contains(&limit) {
+        return Err(Error::invalid(format!("`limit` goes from 1 to {}", limits::PAGE_ITEMS_MAX)).into());
+    }
+    let before: Option<JobId> = parameters.get("cursor", "a cursor of this listing")?;
+    let state: Option<JobState> = parameters.get("status", "the status of a job")?;
+    let page = app.job_store.list(&ListQuery { state, before, limit }).await?;
+    let (mut views, mut bytes, mut more) = (Vec::new(), 0, page.more);
+    for job in &page.jobs {
+        bytes += job.spec.size_bytes();
+        if bytes > PAGE_BYTES_MAX && !views.is_empty() {
+            more = true;
+            break;
+        }
+        views.push(view(&app, job));
+    }
+    let next = views.last().map(|view| view.id.clone()).filter(|_| more);
+    let mut response = Json(views).into_response();
+    if let Some(cursor) = next {
+        let status = state.map(|state| format!("&status={state}")).unwrap_or_default();
+        let link = format!("<{}?limit={limit}&cursor={cursor}{status}>; rel=\"next\"", v1::JOBS);
+        let mut set = |name: HeaderName, value: String| {
+            if let Ok(value) = HeaderValue::from_str(&value) {
+                response.headers_mut().insert(name, value);
+            }
+        };
+        set(HeaderName::from_static(v1::NEXT_CURSOR), cursor);
+        set(header::LINK, link);
+    }
+    Ok(response)
+}
+
+pub(super) async fn get(State(app): State<App>, Path(id): Path<String>) -> Handled<Json<JobView>> {
+    let job = app.job_store.get(job_id(&id)?).await?;
+    Ok(Json(view(&app, &job)))
+}
+
+pub(super) async fn cancel(State(app): State<App>, Path(id): Path<String>) -> Handled<Json<JobView>> {
+    let job = app.job_store.request_cancel(job_id(&id)?, app.clock.now()).await?;
+    Ok(Json(view(&app, &job)))
+}
+
+fn view(app: &App, job: &Job) -> JobView {
+    let url = |name: &str| name.parse().ok().map(|key| app.artifact_storage.url(&key));
+    JobView::new(job, url(&format!("{}/build.log", job.id)), url(&job.id.to_string()))
+}

@@ -1,0 +1,85 @@
+//! The log of a job: what there is, or live.
+
+use std::io;
+
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::http::Uri;
+use axum::response::Response;
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt, TryStreamExt, stream};
+use melange_remote_sdk::artifact_storage::ArtifactKey;
+use melange_remote_sdk::error::{Error, ErrorKind, Result};
+use melange_remote_sdk::job::JobId;
+use melange_remote_sdk::job_store::Subject;
+use melange_remote_sdk::limits;
+
+use super::{Parameters, job_id, text_stream};
+use crate::app::App;
+use crate::problem::Handled;
+
+pub(super) async fn read(State(app): State<App>, Path(id): Path<String>, uri: Uri) -> Handled<Response> {
+    let id = job_id(&id)?;
+    let parameters = Parameters::read(&uri, &["offset", "follow"])?;
+    let offset = parameters.get("offset", "a whole number from 0")?.unwrap_or(0);
+    let follow = parameters.get("follow", "true or false")?.unwrap_or(false);
+    match app.job_store.read_log(id, offset, 1).await {
+        Ok(_) => {
+            let chunks = follow_log(app, Reader { id, offset, follow });
+            Ok(text_stream(Body::from_stream(chunks.map_err(io::Error::other))))
+        }
+        // The job store may forget what the artifacts still have.
+        Err(error) if error.kind() == ErrorKind::NotFound => stored(&app, id, offset, error).await,
+        Err(error) => Err(error.into()),
+    }
+}
+
+struct Reader {
+    id: JobId,
+    offset: u64,
+    follow: bool,
+}
+
+/// The chunks of the log from the reader's offset on, until there is no more to come.
+fn follow_log(app: App, reader: Reader) -> impl Stream<Item = Result<Bytes>> + Send + 'static {
+    stream::try_unfold((app, reader), |(app, mut reader)| async move {
+        let bytes = next_chunk(&app, &reader).await?;
+        reader.offset = reader.offset.saturating_add(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
+        Ok((!bytes.is_empty()).then_some((bytes, (app, reader))))
+    })
+}
+
+/// The next chunk; empty at the end.
+async fn next_chunk(app: &App, reader: &Reader) -> Result<Bytes> {
+    loop {
+        // Subscribed and looked at before the log is read: lines behind the last look are not missed.
+        let mut hint = app.job_store.changed(Subject::Log(reader.id));
+        let ended = app.job_store.get(reader.id).await?.state.is_terminal();
+        let chunk = app.job_store.read_log(reader.id, reader.offset, limits::LOG_READ_BYTES_MAX).await?;
+        if !chunk.bytes.is_empty() || ended || !reader.follow {
+            return Ok(chunk.bytes);
+        }
+        tokio::select! {
+            () = app.stopping.cancelled() => return Ok(Bytes::new()),
+            () = tokio::time::sleep(limits::SCHEDULER_POLL) => {}
+            changed = hint.changed() => if changed.is_err() {
+                tokio::time::sleep(limits::SCHEDULER_POLL).await;
+            },
+        }
+    }
+}
+
+/// The log among the artifacts.
+async fn stored(app: &App, id: JobId, offset: u64, missing: Error) -> Handled<Response> {
+    let key: ArtifactKey = format!("{id}/build.log").parse()?;
+    let log = match app.artifact_storage.head(&key).await {
+        Ok(log) => log,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Err(missing.into()),
+        Err(error) => return Err(error.into()),
+    };
+    if offset >= log.size_bytes {
+        return Ok(text_stream(Body::empty()));
+    }
+    let body = app.artifact_storage.get(&key, Some(offset..log.size_bytes)).await?;
+    Ok(text_stream(Body::from_stream(body.bytes.map_err(io::Error::other).boxed())))
+}

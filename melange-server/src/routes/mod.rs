@@ -1,0 +1,148 @@
+//! The routes: which path goes where, and what is the same for all of them.
+
+use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Query, Request};
+use axum::http::{Method, StatusCode, Uri, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use bytes::Bytes;
+use futures_util::FutureExt;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use melange_remote_sdk::api::v1::{self, ErrorDetail};
+use melange_remote_sdk::error::{Error, ErrorKind};
+use melange_remote_sdk::job::JobId;
+use melange_remote_sdk::limits;
+
+use crate::app::App;
+use crate::problem::{Handled, Problem};
+
+mod artifacts;
+mod backends;
+mod health;
+mod jobs;
+mod logs;
+
+pub(crate) fn router(app: App) -> Router {
+    Router::new()
+        .route(v1::HEALTH, get(health::health))
+        .route(v1::JOBS, get(jobs::list).post(jobs::submit))
+        .route(&format!("{}/{{id}}", v1::JOBS), get(jobs::get))
+        .route(&format!("{}/{{id}}/cancel", v1::JOBS), post(jobs::cancel))
+        .route(&format!("{}/{{id}}/logs", v1::JOBS), get(logs::read))
+        .route(&format!("{}/{{id}}/artifacts", v1::JOBS), get(artifacts::list))
+        .route(&format!("{}/{{id}}/artifacts/{{*name}}", v1::JOBS), get(artifacts::get))
+        .route(v1::BACKENDS, get(backends::list).post(backends::add).delete(backends::remove))
+        .fallback(unknown_path)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(middleware::from_fn(survive_panics))
+        .with_state(app)
+}
+
+async fn unknown_path(uri: Uri) -> Problem {
+    let error = Error::new(ErrorKind::NotFound, format!("there is nothing at {}", uri.path()));
+    error.hint(format!("jobs are at {}, backends at {}", v1::JOBS, v1::BACKENDS)).into()
+}
+
+/// The router adds the `Allow` header.
+async fn wrong_method(method: Method, uri: Uri) -> Problem {
+    let error = Error::invalid(format!("{} does not take {method}", uri.path()));
+    let error = error.hint("the Allow header names the methods that it takes");
+    Problem::from(error).with_status(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed")
+}
+
+/// A handler that panics gives an error to its client and harms nobody else.
+async fn survive_panics(request: Request, next: Next) -> Response {
+    let path = request.uri().path().to_owned();
+    match AssertUnwindSafe(next.run(request)).catch_unwind().await {
+        Ok(response) => response,
+        Err(_) => {
+            tracing::error!(path, "a handler panicked");
+            Problem::from(Error::unexpected("the server failed on this request")).into_response()
+        }
+    }
+}
+
+/// The body of a request, if it is not too large.
+async fn read_body(body: Body) -> Handled<Bytes> {
+    match Limited::new(body, limits::REQUEST_BODY_BYTES_MAX).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => {
+            let bound = limits::REQUEST_BODY_BYTES_MAX;
+            let error = Error::new(ErrorKind::LimitExceeded, format!("the body has more than {bound} bytes"));
+            Err(Problem::from(error).with_status(StatusCode::PAYLOAD_TOO_LARGE, "limit_exceeded"))
+        }
+        Err(error) => Err(Error::invalid("the body could not be read").source(error).into()),
+    }
+}
+
+/// The id of a path; what is no id names no job.
+fn job_id(text: &str) -> Handled<JobId> {
+    text.parse().map_err(|_| {
+        let error = Error::new(ErrorKind::NotFound, "there is no such job").with("job", text);
+        error.hint("list the jobs to see their ids").into()
+    })
+}
+
+/// The parameters behind the `?`, each of them known and given once.
+struct Parameters(BTreeMap<String, String>);
+
+impl Parameters {
+    fn read(uri: &Uri, known: &[&str]) -> Handled<Self> {
+        let Query(pairs) = Query::<Vec<(String, String)>>::try_from_uri(uri)
+            .map_err(|error| Error::invalid("the parameters could not be read").source(error))?;
+        let mut details = Vec::new();
+        let mut wrong = |name: &str, message: String, hint: Option<String>| {
+            details.push(ErrorDetail { message, field: Some(name.to_owned()), hint, ..Default::default() });
+        };
+        let mut values = BTreeMap::new();
+        for (name, value) in pairs {
+            if !known.contains(&name.as_str()) {
+                let hint = format!("known parameters: {}", known.join(", "));
+                wrong(&name, format!("unknown parameter `{name}`"), Some(hint));
+            } else if values.contains_key(&name) {
+                wrong(&name, format!("the parameter `{name}` is given twice"), None);
+            } else {
+                values.insert(name, value);
+            }
+        }
+        if details.is_empty() { Ok(Self(values)) } else { Err(Problem::mistakes(details)) }
+    }
+
+    /// A parameter's value, if it is there and not empty.
+    fn get<T: std::str::FromStr>(&self, name: &str, wanted: &str) -> Handled<Option<T>> {
+        let Some(text) = self.0.get(name).filter(|text| !text.is_empty()) else { return Ok(None) };
+        text.parse().map(Some).map_err(|_| {
+            let message = format!("`{name}` is {text:?}, not {wanted}");
+            let field = Some(name.to_owned());
+            Problem::mistakes(vec![ErrorDetail { message, field, ..Default::default() }])
+        })
+    }
+}
+
+/// The content type of a file by its name.
+fn content_type(name: &str) -> &'static str {
+    match name.rsplit('.').next() {
+        Some("apk") => "application/vnd.apk",
+        Some("gz" | "tgz") => "application/gzip",
+        Some("log" | "txt") => TEXT,
+        Some("json") => "application/json",
+        _ => "application/octet-stream",
+    }
+}
+
+const TEXT: &str = "text/plain; charset=utf-8";
+
+/// A streamed body of text that no browser guesses about.
+fn text_stream(body: Body) -> Response {
+    let headers = [
+        (header::CONTENT_TYPE, TEXT),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::CACHE_CONTROL, "no-store"),
+    ];
+    (headers, body).into_response()
+}

@@ -1,0 +1,147 @@
+//! Station 2: what a submission must pass before it becomes a job.
+
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+
+use melange_remote_sdk::api::v1::{self, ErrorDetail, SubmitRequest};
+use melange_remote_sdk::arch::Arch;
+use melange_remote_sdk::backend_selector::{BackendSelector, Candidate, Requirements};
+use melange_remote_sdk::error::{Error, ErrorKind};
+use melange_remote_sdk::job::{JobSpec, spec::CONFIG_NAME};
+use melange_remote_sdk::melange::defaults::RepositoryDefaults;
+use melange_remote_sdk::melange::diagnostics::Source;
+use melange_remote_sdk::melange::pipelines::PipelineSet;
+use melange_remote_sdk::melange::{self, CompileOptions, Compiled};
+
+use crate::problem::Problem;
+
+/// What the server's owner decides about submissions.
+#[derive(Debug, Clone)]
+pub struct SubmissionRules {
+    /// The architecture of jobs that name none.
+    pub default_arch: Arch,
+    /// What definitions get that name no repository; their paths are the owner's own and always allowed.
+    pub repositories: RepositoryDefaults,
+    /// Folders whose repositories and keys definitions may name by path, canonical.
+    pub allow_local_repositories: Vec<PathBuf>,
+}
+
+/// Checks a request: its fields, its definition and its pipelines.
+///
+/// # Errors
+/// A problem with every mistake of the first check that finds any.
+pub fn check(request: SubmitRequest, rules: &SubmissionRules) -> Result<JobSpec, Problem> {
+    let spec = JobSpec::validate(request.into_parts(rules.default_arch)).map_err(|mistakes| {
+        let detail = |mistake: &melange_remote_sdk::job::spec::SpecMistake| {
+            ErrorDetail::field(mistake.field, &mistake.error)
+        };
+        Problem::mistakes(mistakes.iter().map(detail).collect())
+    })?;
+    let pipelines = spec.pipelines().iter().map(|(path, text)| (path.to_string(), text.clone())).collect();
+    let pipelines = PipelineSet::new(&pipelines)?;
+    let options = CompileOptions { defaults: Some(rules.repositories.clone()), ..CompileOptions::default() };
+    let source = Source::new(CONFIG_NAME, spec.config_yaml());
+    let compiled = melange::compile(&source, spec.arch(), &pipelines, &options).map_err(|diagnostics| {
+        let details = v1::diagnostic_details(&diagnostics);
+        Problem::new(diagnostics.into_error(), details)
+    })?;
+    if let Compiled::Plan(plan) = compiled {
+        let places = plan.environment.repositories.iter().chain(&plan.environment.keyring);
+        let details: Vec<ErrorDetail> = places.filter_map(|place| refuse_place(place, rules)).collect();
+        if !details.is_empty() {
+            return Err(Problem::mistakes(details));
+        }
+    }
+    Ok(spec)
+}
+
+/// Why a repository or key may not be used; `None` when it may.
+fn refuse_place(place: &str, rules: &SubmissionRules) -> Option<ErrorDetail> {
+    let defaults = &rules.repositories;
+    if defaults.repositories.iter().chain(&defaults.keyring).any(|known| known == place) {
+        return None;
+    }
+    let url = match place.strip_prefix('@') {
+        Some(tagged) => tagged.split_once(char::is_whitespace).map_or("", |(_, url)| url.trim_start()),
+        None => place,
+    };
+    if url.starts_with("https://") || url.starts_with("http://") {
+        return None;
+    }
+    let path = Path::new(url.strip_prefix("file://").unwrap_or(url));
+    if rules.allow_local_repositories.iter().any(|folder| is_below(path, folder)) {
+        return None;
+    }
+    Some(ErrorDetail {
+        message: format!("the definition names {url:?}, which is no http(s) address"),
+        field: Some("config_yaml".to_owned()),
+        file: Some(CONFIG_NAME.to_owned()),
+        hint: Some("paths of the server may be named only where its owner allows it".to_owned()),
+        ..ErrorDetail::default()
+    })
+}
+
+/// Whether `path` lies in `folder`, following links where it exists.
+fn is_below(path: &Path, folder: &Path) -> bool {
+    let plain = path.is_absolute() && path.components().all(|part| part != Component::ParentDir);
+    let real = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    plain && real.starts_with(folder)
+}
+
+/// Refuses a job that no backend could run even if all were free.
+///
+/// # Errors
+/// `Unsupported` with the selector's reason.
+pub fn check_backends(
+    spec: &JobSpec,
+    selector: &dyn BackendSelector,
+    mut candidates: Vec<Candidate>,
+) -> Result<(), Error> {
+    candidates.iter_mut().for_each(|candidate| candidate.running = 0);
+    let requirements = Requirements { arch: spec.arch(), labels: spec.backend_selector().clone() };
+    match selector.select(&requirements, &candidates) {
+        Ok(_) => Ok(()),
+        Err(refusal) => {
+            let error = Error::new(ErrorKind::Unsupported, format!("no backend can run this job: {refusal}"));
+            Err(error.hint("list the backends to see their architectures and labels"))
+        }
+    }
+}
+
+/// The checks of [`check`] on a thread that may be busy for a while.
+///
+/// # Errors
+/// As [`check`].
+pub async fn check_aside(request: SubmitRequest, rules: Arc<SubmissionRules>) -> Result<JobSpec, Problem> {
+    let checked = tokio::task::spawn_blocking(move || check(request, &rules)).await;
+    checked.unwrap_or_else(|error| {
+        Err(Error::unexpected("the definition could not be checked").source(error).into())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn local_places_need_the_owners_leave() {
+        let folder = tempfile::tempdir().unwrap();
+        let allowed = std::fs::canonicalize(folder.path()).unwrap();
+        std::os::unix::fs::symlink("/etc", allowed.join("link")).unwrap();
+        let rules = SubmissionRules {
+            default_arch: Arch::X86_64,
+            repositories: RepositoryDefaults { repositories: vec!["/own".to_owned()], keyring: Vec::new() },
+            allow_local_repositories: vec![allowed.clone()],
+        };
+        let below = allowed.join("repo").display().to_string();
+        let fine =
+            ["https://a.example/r", "@local http://a.example", "/own", &below, &format!("file://{below}")];
+        for place in fine.into_iter().chain([format!("@t {below}").as_str()]) {
+            assert_eq!(refuse_place(place, &rules), None, "{place}");
+        }
+        let (above, link) = (format!("{below}/../../x"), allowed.join("link").display().to_string());
+        for place in ["/etc", "repo", "@t /etc", "file:///etc", "ftp://a/b", &above, &link, "@t"] {
+            assert!(refuse_place(place, &rules).is_some(), "{place}");
+        }
+    }
+}

@@ -1,0 +1,387 @@
+//! The routes, in process, over a scripted builder: every endpoint and every way to ask wrongly.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::{HeaderMap, Method, Request, StatusCode, header};
+use futures_util::StreamExt;
+use http_body_util::BodyExt;
+use melange_remote_sdk::arch::Arch;
+use melange_remote_sdk::artifact_storage::object::ObjectArtifactStorage;
+use melange_remote_sdk::backend::{Backend, pool::Pool};
+use melange_remote_sdk::builder::scripted::{Act, ScriptedBuilder};
+use melange_remote_sdk::labels::Labels;
+use melange_remote_sdk::limits;
+use melange_server::assembly::{self, Assembly};
+use melange_server::config::Config;
+use melange_server::{App, router};
+use serde_json::{Value, json};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+
+const HELLO: &str =
+    "package:\n  name: hello\n  version: 1.0.0\n  epoch: 0\npipeline:\n  - runs: echo hello\n";
+
+/// A service with its scheduler.
+struct Service {
+    router: Router,
+    app: App,
+    shutdown: CancellationToken,
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        self.shutdown.cancel();
+    }
+}
+
+struct Answer {
+    status: StatusCode,
+    headers: HeaderMap,
+    bytes: Vec<u8>,
+}
+
+impl Answer {
+    fn json(&self) -> Value {
+        serde_json::from_slice(&self.bytes).unwrap_or_else(|_| panic!("no JSON: {}", self.text()))
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.bytes).into_owned()
+    }
+
+    fn header(&self, name: impl header::AsHeaderName) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+}
+
+impl Service {
+    fn start(script: impl IntoIterator<Item = Act>) -> Self {
+        let config = Config::read(["melange-server".into()], &|_| None).unwrap();
+        let labels = Labels::from_pairs([("tier", "standard")]).unwrap();
+        let backend = Backend::new("tcp://amd64-standard:1234", Arch::X86_64, labels).unwrap();
+        let mut build = config.build;
+        build.default_arch = Arch::X86_64;
+        let Assembly { app, scheduler } = assembly::connect(
+            &build,
+            Arc::new(ScriptedBuilder::new(script)),
+            Arc::new(ObjectArtifactStorage::memory()),
+            Pool::new([backend]).unwrap(),
+        );
+        let shutdown = CancellationToken::new();
+        let stop = shutdown.clone();
+        tokio::spawn(async move { scheduler.run(stop).await });
+        Self { router: router(app.clone()), app, shutdown }
+    }
+
+    async fn send(&self, request: Request<Body>) -> Answer {
+        let response = self.router.clone().oneshot(request).await.unwrap();
+        let (parts, body) = response.into_parts();
+        let bytes = body.collect().await.unwrap().to_bytes().to_vec();
+        Answer { status: parts.status, headers: parts.headers, bytes }
+    }
+
+    async fn ask(&self, method: Method, path: &str, body: impl Into<Body>) -> Answer {
+        self.send(Request::builder().method(method).uri(path).body(body.into()).unwrap()).await
+    }
+
+    async fn get(&self, path: &str) -> Answer {
+        self.ask(Method::GET, path, Body::empty()).await
+    }
+
+    async fn post(&self, path: &str, body: &Value) -> Answer {
+        self.ask(Method::POST, path, body.to_string()).await
+    }
+
+    async fn submit(&self, body: &Value) -> String {
+        let answer = self.post("/api/v1/jobs", body).await;
+        assert_eq!(answer.status, StatusCode::CREATED, "{}", answer.text());
+        answer.json()["id"].as_str().unwrap().to_owned()
+    }
+
+    /// Reads the job until it has the status.
+    async fn wait(&self, id: &str, status: &str) -> Value {
+        let id = id.parse().unwrap();
+        loop {
+            let mut hint = self.app.job_store.changed(melange_remote_sdk::job_store::Subject::Job(id));
+            let job = self.get(&format!("/api/v1/jobs/{id}")).await.json();
+            if job["status"] == status {
+                return job;
+            }
+            hint.changed().await.unwrap();
+        }
+    }
+}
+
+/// Ids and times differ from run to run.
+fn redacted(mut value: Value) -> String {
+    fn walk(value: &mut Value) {
+        match value {
+            Value::Object(map) => {
+                for (key, value) in map {
+                    match key.as_str() {
+                        "id" => *value = json!("[id]"),
+                        "duration_ms" => *value = json!("[ms]"),
+                        key if key.ends_with("_at") => *value = json!("[time]"),
+                        "log_path" | "output_path" => {
+                            let text = value.as_str().unwrap_or_default();
+                            let rest = text.strip_prefix("memory://").and_then(|text| text.get(36..));
+                            *value = json!(format!("memory://[id]{}", rest.unwrap_or("?")));
+                        }
+                        _ => walk(value),
+                    }
+                }
+            }
+            Value::Array(items) => items.iter_mut().for_each(walk),
+            _ => {}
+        }
+    }
+    walk(&mut value);
+    serde_json::to_string_pretty(&value).unwrap()
+}
+
+/// Status and error of an answer that refuses.
+fn refusal(answer: &Answer) -> String {
+    assert_eq!(answer.header(header::CONTENT_TYPE), "application/json", "{}", answer.text());
+    format!("{}\n{}", answer.status.as_u16(), serde_json::to_string_pretty(&answer.json()).unwrap())
+}
+
+fn hello() -> Value {
+    json!({ "config_yaml": HELLO })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_runs_and_tells_what_became_of_it() {
+    let service = Service::start([
+        Act::line("echo hello"),
+        Act::Write("{arch}/hello-1.0.0-r0.apk".into(), b"0123456789".into()),
+    ]);
+    let id = service.submit(&hello()).await;
+    let job = service.wait(&id, "success").await;
+    insta::assert_snapshot!("job_success", redacted(job));
+    let list = service.get("/api/v1/jobs").await.json();
+    assert_eq!(list.as_array().unwrap().len(), 1);
+    assert_eq!(list[0]["id"], id.as_str());
+
+    let base = format!("/api/v1/jobs/{id}");
+    let log = service.get(&format!("{base}/logs")).await;
+    assert_eq!(log.header(header::CONTENT_TYPE), "text/plain; charset=utf-8");
+    assert!(log.text().contains("\necho hello\n"), "{}", log.text());
+    let rest = service.get(&format!("{base}/logs?offset={}", log.bytes.len() - 5)).await;
+    assert_eq!(rest.bytes, log.bytes[log.bytes.len() - 5..]);
+
+    let artifacts = service.get(&format!("{base}/artifacts")).await.json();
+    insta::assert_snapshot!("artifacts", redacted(artifacts));
+    let path = format!("{base}/artifacts/x86_64/hello-1.0.0-r0.apk");
+    let whole = service.get(&path).await;
+    assert_eq!((whole.status, whole.bytes.as_slice()), (StatusCode::OK, &b"0123456789"[..]));
+    assert_eq!(whole.header(header::CONTENT_TYPE), "application/vnd.apk");
+    assert_eq!(whole.header(header::CONTENT_LENGTH), "10");
+    let part = Request::get(&path).header(header::RANGE, "bytes=2-4").body(Body::empty()).unwrap();
+    let part = service.send(part).await;
+    assert_eq!((part.status, part.bytes.as_slice()), (StatusCode::PARTIAL_CONTENT, &b"234"[..]));
+    assert_eq!(part.header(header::CONTENT_RANGE), "bytes 2-4/10");
+    let behind = Request::get(&path).header(header::RANGE, "bytes=10-").body(Body::empty()).unwrap();
+    let behind = service.send(behind).await;
+    assert_eq!(behind.status, StatusCode::RANGE_NOT_SATISFIABLE);
+    assert_eq!(behind.header(header::CONTENT_RANGE), "bytes */10");
+    let tag = whole.header(header::ETAG);
+    let known = Request::get(&path).header(header::IF_NONE_MATCH, tag).body(Body::empty()).unwrap();
+    assert_eq!(service.send(known).await.status, StatusCode::NOT_MODIFIED);
+    let missing = service.get(&format!("{base}/artifacts/no.apk")).await;
+    assert_eq!(missing.status, StatusCode::NOT_FOUND);
+    for name in ["a/../../b", "a%2f..%2fb", ".sha256/x"] {
+        let answer = service.get(&format!("{base}/artifacts/{name}")).await;
+        assert!(answer.status.is_client_error(), "{name}: {}", answer.text());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_running_job_streams_its_log_and_can_be_cancelled() {
+    let gate = Arc::new(Notify::new());
+    let service = Service::start([
+        Act::line("one"),
+        Act::Wait(Arc::clone(&gate)),
+        Act::line("two"),
+        Act::Wait(gate.clone()),
+    ]);
+    let id = service.submit(&hello()).await;
+    let request = Request::get(format!("/api/v1/jobs/{id}/logs?follow=true")).body(Body::empty()).unwrap();
+    let mut stream = service.router.clone().oneshot(request).await.unwrap().into_body().into_data_stream();
+    let mut text = String::new();
+    while !text.ends_with("one\n") {
+        text.push_str(&String::from_utf8_lossy(&stream.next().await.unwrap().unwrap()));
+    }
+    gate.notify_one();
+    while !text.ends_with("two\n") {
+        text.push_str(&String::from_utf8_lossy(&stream.next().await.unwrap().unwrap()));
+    }
+    let running = service.get(&format!("/api/v1/jobs/{id}")).await.json();
+    assert_eq!(running["status"], "running");
+    assert_eq!(service.get(&format!("/api/v1/jobs/{id}/artifacts")).await.json(), json!([]));
+    let cancel = service.post(&format!("/api/v1/jobs/{id}/cancel"), &json!({})).await;
+    assert_eq!((cancel.status, &cancel.json()["cancel_requested"]), (StatusCode::OK, &json!(true)));
+    while let Some(chunk) = stream.next().await {
+        text.push_str(&String::from_utf8_lossy(&chunk.unwrap()));
+    }
+    assert!(text.ends_with("--- the build was stopped\n"), "{text}");
+    let job = service.wait(&id, "cancelled").await;
+    assert!(job.get("error").is_none());
+    let again = service.post(&format!("/api/v1/jobs/{id}/cancel"), &json!({})).await;
+    assert_eq!(again.status, StatusCode::OK, "asking twice is no mistake");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_finished_job_cannot_be_cancelled_and_a_failed_one_says_why() {
+    let service = Service::start([Act::Finish(melange_remote_sdk::builder::BuildStatus::Failed {
+        reason: "step hello failed".to_owned(),
+        failure: None,
+    })]);
+    let id = service.submit(&hello()).await;
+    let job = service.wait(&id, "failed").await;
+    assert_eq!((&job["error"], &job["error_class"]), (&json!("step hello failed"), &json!("build")));
+    let answer = service.post(&format!("/api/v1/jobs/{id}/cancel"), &json!({})).await;
+    assert_eq!(answer.status, StatusCode::CONFLICT);
+    assert_eq!(answer.json()["error"]["code"], "conflict");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_same_idempotency_key_gives_the_same_job() {
+    let service = Service::start([]);
+    let send = async |key: &str, config: &str| {
+        let body = json!({ "config_yaml": config }).to_string();
+        let request = Request::post("/api/v1/jobs").header("Idempotency-Key", key).body(body.into()).unwrap();
+        service.send(request).await
+    };
+    let (first, second) = (send("k1", HELLO).await.json(), send("k1", HELLO).await.json());
+    assert_eq!(first, second);
+    assert_ne!(send("k2", HELLO).await.json(), first);
+    let other = send("k1", &HELLO.replace("1.0.0", "2.0.0")).await;
+    assert_eq!(other.status, StatusCode::CONFLICT);
+    assert_eq!(send(&"k".repeat(200), HELLO).await.status, StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test(start_paused = true)]
+async fn listings_have_pages_and_filters() {
+    let service = Service::start([]);
+    let mut ids = Vec::new();
+    for _ in 0..5 {
+        ids.push(service.submit(&hello()).await);
+    }
+    for id in &ids {
+        service.wait(id, "success").await;
+    }
+    ids.reverse();
+    let (mut found, mut path) = (Vec::new(), "/api/v1/jobs?limit=2&status=success".to_owned());
+    loop {
+        let page = service.get(&path).await;
+        found
+            .extend(page.json().as_array().unwrap().iter().map(|job| job["id"].as_str().unwrap().to_owned()));
+        let cursor = page.header("x-next-cursor");
+        if cursor.is_empty() {
+            assert_eq!(page.header(header::LINK), "");
+            break;
+        }
+        let link = page.header(header::LINK);
+        path = link.trim_start_matches('<').split('>').next().unwrap().to_owned();
+        assert!(path.contains(cursor) && path.contains("status=success"), "{link}");
+    }
+    assert_eq!(found, ids);
+    assert_eq!(service.get("/api/v1/jobs?status=running").await.json(), json!([]));
+    for bad in ["limit=0", "limit=x", "limit=1001", "status=done", "cursor=x", "page=2", "limit=1&limit=2"] {
+        let answer = service.get(&format!("/api/v1/jobs?{bad}")).await;
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{bad}");
+        assert_eq!(answer.json()["error"]["code"], "invalid_request");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn submissions_with_mistakes_are_refused_with_every_one_of_them() {
+    let service = Service::start([]);
+    let broken = "package:\n  nam: hello\n  version: 1\n  epoch: x\npipelin:\n  - runs: a\n";
+    let unknown = HELLO.replace("runs: echo hello", "uses: no/such");
+    let local = format!("environment:\n  contents:\n    repositories: [/etc]\n    packages: [a]\n{HELLO}");
+    let cases = [
+        ("definition", json!({ "config_yaml": broken })),
+        ("not_yaml", json!({ "config_yaml": "a: [" })),
+        ("unknown_pipeline", json!({ "config_yaml": unknown })),
+        ("pipeline_path", json!({ "config_yaml": HELLO, "pipelines": { "../../etc/x.yaml": "a" } })),
+        ("arch", json!({ "config_yaml": HELLO, "arch": "z80" })),
+        ("missing_config", json!({ "arch": "x86_64" })),
+        ("unknown_field", json!({ "config_yaml": HELLO, "selector": {} })),
+        ("local_repository", json!({ "config_yaml": local })),
+        ("no_arch_backend", json!({ "config_yaml": HELLO, "arch": "aarch64" })),
+        ("no_label_backend", json!({ "config_yaml": HELLO, "backend_selector": { "tier": "high-memory" } })),
+    ];
+    for (name, body) in cases {
+        let answer = service.post("/api/v1/jobs", &body).await;
+        insta::assert_snapshot!(format!("refused_{name}"), refusal(&answer));
+    }
+    let answer = service.ask(Method::POST, "/api/v1/jobs", "{\"config_yaml\": ").await;
+    insta::assert_snapshot!("refused_not_json", refusal(&answer));
+    let dotted = HELLO.replace("name: hello", "name: ../hello");
+    let answer = service.post("/api/v1/jobs", &json!({ "config_yaml": dotted })).await;
+    assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{}", answer.text());
+    assert_eq!(service.get("/api/v1/jobs").await.json(), json!([]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn wrong_requests_get_json_too() {
+    let service = Service::start([]);
+    let unknown = service.get("/api/v2/builds").await;
+    insta::assert_snapshot!("unknown_path", refusal(&unknown));
+    let method = service.ask(Method::PUT, "/api/v1/jobs", Body::empty()).await;
+    insta::assert_snapshot!("wrong_method", refusal(&method));
+    let mut allowed: Vec<&str> = method.header(header::ALLOW).split(',').collect();
+    allowed.sort_unstable();
+    assert_eq!(allowed, ["GET", "HEAD", "POST"]);
+    let large =
+        service.ask(Method::POST, "/api/v1/jobs", vec![b' '; limits::REQUEST_BODY_BYTES_MAX + 1]).await;
+    insta::assert_snapshot!("too_large", refusal(&large));
+    for path in ["nothing", "0197a3c2-0000-7000-8000-000000000000"] {
+        for suffix in ["", "/logs", "/artifacts", "/artifacts/x"] {
+            let answer = service.get(&format!("/api/v1/jobs/{path}{suffix}")).await;
+            assert_eq!(answer.status, StatusCode::NOT_FOUND, "{path}{suffix}");
+            assert_eq!(answer.json()["error"]["code"], "not_found");
+        }
+    }
+    assert_eq!(service.get("/healthz").await.json(), json!({ "status": "ok" }));
+}
+
+#[tokio::test(start_paused = true)]
+async fn backends_come_and_go() {
+    let service = Service::start([]);
+    let path = "/api/v1/backends";
+    let backend =
+        json!({ "addr": "tcp://arm:1", "arch": "arm64", "labels": { "tier": "high" }, "maxJobs": 9 });
+    let added = service.post(path, &backend).await;
+    assert_eq!(added.status, StatusCode::CREATED);
+    assert_eq!(service.post(path, &backend).await.status, StatusCode::CONFLICT);
+    insta::assert_snapshot!("backends", redacted(service.get(path).await.json()));
+    let arm = service.get("/api/v1/backends?arch=aarch64").await.json();
+    assert_eq!(arm["backends"].as_array().unwrap().len(), 1);
+    assert_eq!(service.get("/api/v1/backends?arch=z80").await.status, StatusCode::BAD_REQUEST);
+    let bad = service
+        .post(path, &json!({ "addr": "arm", "arch": "z80", "labels": { "a b": "" }, "maxJobs": 0 }))
+        .await;
+    insta::assert_snapshot!("refused_backend", refusal(&bad));
+    let remove = async |addr: &str| {
+        service.ask(Method::DELETE, path, json!({ "addr": addr }).to_string()).await.status
+    };
+    assert_eq!(remove("tcp://nowhere:1").await, StatusCode::NOT_FOUND);
+    assert_eq!(remove("tcp://arm:1").await, StatusCode::NO_CONTENT);
+    assert_eq!(remove("tcp://amd64-standard:1234").await, StatusCode::BAD_REQUEST);
+    assert_eq!(service.ask(Method::DELETE, path, Body::empty()).await.status, StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stopping_server_takes_no_jobs() {
+    let service = Service::start([]);
+    service.app.stopping.cancel();
+    let answer = service.post("/api/v1/jobs", &hello()).await;
+    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(answer.header(header::RETRY_AFTER), "5");
+    assert_eq!(service.get("/healthz").await.status, StatusCode::SERVICE_UNAVAILABLE);
+}
