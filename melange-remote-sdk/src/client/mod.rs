@@ -273,7 +273,13 @@ async fn refusal(response: reqwest::Response) -> Error {
         return Error::new(kind, format!("the server answered {status}"));
     };
     let mut message = body.message;
-    for detail in &body.details {
+    let mut hint = body.hint;
+    // A single mistake whose words the message holds already is not told twice.
+    let told = matches!(&body.details[..], [only] if message.contains(&only.message));
+    if told {
+        hint = hint.or_else(|| body.details[0].hint.clone());
+    }
+    for detail in body.details.iter().filter(|_| !told) {
         let place = match (&detail.file, detail.line, detail.column) {
             (Some(file), Some(line), Some(column)) => format!("{file}:{line}:{column}: "),
             _ => detail.field.as_ref().map(|field| format!("{field}: ")).unwrap_or_default(),
@@ -284,7 +290,7 @@ async fn refusal(response: reqwest::Response) -> Error {
         }
     }
     let error = Error::new(kind, message);
-    match body.hint {
+    match hint {
         Some(hint) => error.hint(hint),
         None => error,
     }
