@@ -140,7 +140,9 @@ impl Builder for ScriptedBuilder {
             let wait = async {
                 match &act {
                     Act::Wait(notify) => notify.notified().await,
-                    Act::Meet(barrier) => drop(barrier.wait().await),
+                    Act::Meet(barrier) => {
+                        barrier.wait().await;
+                    }
                     Act::Sleep(time) => tokio::time::sleep(*time).await,
                     _ => {}
                 }

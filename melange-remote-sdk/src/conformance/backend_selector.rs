@@ -28,7 +28,10 @@ pub fn all(selector: &dyn BackendSelector) {
     order_of_labels_and_candidates_does_not_matter(selector);
 }
 
-const SET: [(&str, Arch, &[(&str, &str)], u32); 6] = [
+/// Name, architecture, labels and jobs of a backend.
+type Row = (&'static str, Arch, &'static [(&'static str, &'static str)], u32);
+
+const SET: [Row; 6] = [
     ("a", Arch::X86_64, &[("tier", "standard")], 0),
     ("b", Arch::X86_64, &[("tier", "high"), ("disk", "ssd")], 4),
     ("c", Arch::X86_64, &[("tier", "high"), ("disk", "ssd")], 1),

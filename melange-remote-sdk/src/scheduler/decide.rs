@@ -82,7 +82,7 @@ fn refuse(job: &QueuedJob, refusal: &Refusal, now: Timestamp) -> Option<Decision
     match &job.waiting {
         Some(waiting) if waiting.reason == reason => {
             let over = refusal.needs_other_backends() && later(waiting.since, limits::UNMATCHED_WAIT) <= now;
-            over.then(|| Decision::GiveUp { job: job.id, version: job.version, reason })
+            over.then_some(Decision::GiveUp { job: job.id, version: job.version, reason })
         }
         _ => Some(Decision::Wait { job: job.id, version: job.version, reason }),
     }

@@ -104,10 +104,8 @@ impl Parameters {
             if !known.contains(&name.as_str()) {
                 let hint = format!("known parameters: {}", known.join(", "));
                 wrong(&name, format!("unknown parameter `{name}`"), Some(hint));
-            } else if values.contains_key(&name) {
+            } else if values.insert(name.clone(), value).is_some() {
                 wrong(&name, format!("the parameter `{name}` is given twice"), None);
-            } else {
-                values.insert(name, value);
             }
         }
         if details.is_empty() { Ok(Self(values)) } else { Err(Problem::mistakes(details)) }
