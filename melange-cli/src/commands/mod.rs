@@ -34,7 +34,13 @@ pub(crate) async fn run(args: Args) -> Result<Exit> {
 pub(crate) fn init_logging(verbose: bool) {
     let level = if verbose { "debug" } else { "warn" };
     let filter = tracing_subscriber::EnvFilter::new(format!("melange={level},melange_remote_sdk={level}"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().init();
+    let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(colours)
+        .with_writer(std::io::stderr)
+        .without_time()
+        .init();
 }
 
 /// Prints one line of a result; a closed pipe ends the command quietly.
