@@ -9,7 +9,10 @@
 mod buildkit;
 mod cancel;
 mod failures;
+mod isolation;
 mod oracles;
 mod packages;
 mod support;
+mod together;
+mod unprivileged;
 mod zoo;

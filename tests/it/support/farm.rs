@@ -222,6 +222,11 @@ impl Farm {
         (assembler, environment, resolution)
     }
 
+    /// The farm's key.
+    pub(crate) fn key(&self) -> &str {
+        &self.key
+    }
+
     /// The public half of the farm's key.
     pub(crate) fn public_key(&self) -> String {
         signing_key(&self.key).public_pem().unwrap()
