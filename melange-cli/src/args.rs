@@ -32,6 +32,11 @@ pub(crate) enum Output {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Work with a build server
+    Remote {
+        #[command(subcommand)]
+        command: RemoteCommand,
+    },
     /// Build a definition on this machine, in the sandbox or on a BuildKit daemon
     Build(BuildArgs),
     /// Make a key pair for signing packages and indexes
@@ -194,4 +199,168 @@ pub(crate) struct ResolveArgs {
     /// Requested packages, with constraints
     #[arg(required = true)]
     pub(crate) packages: Vec<String>,
+}
+
+/// The server to talk to.
+#[derive(Debug, Clone, ClapArgs)]
+pub(crate) struct ServerArgs {
+    /// The server's URL
+    #[arg(long, env = "MELANGE_SERVER", default_value = "http://localhost:8080", value_name = "URL")]
+    pub(crate) server: String,
+    /// How results are printed
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RemoteCommand {
+    /// Submit a build job
+    Submit(SubmitArgs),
+    /// Show a job
+    Status {
+        /// The job
+        job: String,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+    /// List jobs, newest first
+    List {
+        /// Only jobs in this state: pending, running, success, failed or cancelled
+        #[arg(long)]
+        status: Option<String>,
+        /// How many
+        #[arg(long, default_value_t = 50)]
+        limit: usize,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+    /// Wait for a job to finish, showing its log
+    Wait {
+        /// The job
+        job: String,
+        #[command(flatten)]
+        server: ServerArgs,
+        /// How often to look when the log is quiet, such as 2s or 500ms
+        #[arg(long, default_value = "2s", value_parser = parse_interval)]
+        poll_interval: std::time::Duration,
+    },
+    /// Print a job's log
+    Logs {
+        /// The job
+        job: String,
+        /// Go on until the job has finished
+        #[arg(short, long)]
+        follow: bool,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+    /// Download what a job made
+    Get {
+        /// The job
+        job: String,
+        /// Only artifacts whose name ends so, such as hello-2.10-r0.apk (repeatable)
+        names: Vec<String>,
+        /// Where to
+        #[arg(long, default_value = ".", value_name = "DIR")]
+        out_dir: PathBuf,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+    /// Ask for a job to stop
+    Cancel {
+        /// The job
+        job: String,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+    /// Work with the server's backends
+    Backends {
+        #[command(subcommand)]
+        command: BackendsCommand,
+    },
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct SubmitArgs {
+    /// The definition
+    pub(crate) config: PathBuf,
+    /// The architecture; the server's default when missing
+    #[arg(long)]
+    pub(crate) arch: Option<Arch>,
+    /// A folder of pipelines that go along (repeatable)
+    #[arg(long = "pipeline-dir", value_name = "DIR")]
+    pub(crate) pipeline_dirs: Vec<PathBuf>,
+    /// A label that the backend must have (repeatable)
+    #[arg(long = "backend-selector", value_name = "KEY=VALUE", value_parser = parse_pair)]
+    pub(crate) backend_selector: Vec<(String, String)>,
+    /// Trace every command of the steps
+    #[arg(long)]
+    pub(crate) debug: bool,
+    /// Run the definition's tests too
+    #[arg(long)]
+    pub(crate) test: bool,
+    /// Wait for the job to finish, showing its log
+    #[arg(long)]
+    pub(crate) wait: bool,
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BackendsCommand {
+    /// List backends
+    List {
+        /// Only those of this architecture
+        #[arg(long)]
+        arch: Option<Arch>,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+    /// Add a backend
+    Add {
+        /// Its address: tcp://host:port, unix:///path, docker:///path
+        #[arg(long)]
+        addr: String,
+        /// Its architecture
+        #[arg(long)]
+        arch: Arch,
+        /// A label (repeatable)
+        #[arg(long = "label", value_name = "KEY=VALUE", value_parser = parse_pair)]
+        labels: Vec<(String, String)>,
+        /// How many jobs it runs at once; 4 when missing
+        #[arg(long)]
+        max_jobs: Option<u32>,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+    /// Remove a backend
+    Remove {
+        /// Its address
+        #[arg(long)]
+        addr: String,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+}
+
+fn parse_pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err(format!("{text:?} is not of the form KEY=VALUE")),
+    }
+}
+
+fn parse_interval(text: &str) -> Result<std::time::Duration, String> {
+    let (digits, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+    let number: u64 = digits.parse().map_err(|_| format!("{text:?} is not a time such as 2s or 500ms"))?;
+    let milliseconds = match unit {
+        "ms" => number,
+        "s" | "" => number.saturating_mul(1_000),
+        "m" => number.saturating_mul(60_000),
+        _ => return Err(format!("{unit:?} is not one of ms, s and m")),
+    };
+    if milliseconds == 0 {
+        return Err("the interval must not be 0".to_owned());
+    }
+    Ok(std::time::Duration::from_millis(milliseconds))
 }

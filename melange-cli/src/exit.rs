@@ -35,6 +35,7 @@ pub(crate) fn code_of(error: &Error) -> Exit {
         ErrorKind::InvalidRequest | ErrorKind::AlreadyExists | ErrorKind::LimitExceeded => Exit::Usage,
         ErrorKind::NotFound => Exit::NotFound,
         ErrorKind::Cancelled => Exit::Cancelled,
+        ErrorKind::PermissionDenied => Exit::Auth,
         ErrorKind::Untrusted | ErrorKind::Conflict => Exit::Failed,
         _ => Exit::Infrastructure,
     }

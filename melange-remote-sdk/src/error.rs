@@ -29,7 +29,9 @@ pub enum ErrorKind {
     Cancelled,
     /// The implementation or the peer lacks the capability.
     Unsupported,
-    /// A signature, checksum or permission did not hold.
+    /// The caller may not do this.
+    PermissionDenied,
+    /// A signature or checksum did not hold.
     Untrusted,
     /// Anything else: a defect or a broken environment.
     Unexpected,
@@ -47,6 +49,7 @@ impl ErrorKind {
             Self::LimitExceeded => "limit_exceeded",
             Self::Cancelled => "cancelled",
             Self::Unsupported => "unsupported",
+            Self::PermissionDenied => "permission_denied",
             Self::Untrusted => "untrusted",
             Self::Unexpected => "unexpected",
         }

@@ -1,18 +1,36 @@
 #![doc = include_str!("../README.md")]
 
-pub mod apk;
+// Vocabulary.
+pub mod api;
 pub mod arch;
-pub mod builder;
-#[cfg(feature = "apk")]
-pub mod environment;
 pub mod error;
-pub mod guest;
+pub mod job;
+pub mod labels;
 pub mod limits;
-pub mod melange;
-#[cfg(feature = "sandbox")]
-pub mod sandbox;
 
-#[cfg(feature = "buildkit")]
-pub mod buildkit;
+// The pure engine.
+pub mod apk;
 #[cfg(feature = "llb")]
 pub mod llb;
+pub mod melange;
+
+// Contracts.
+pub mod artifact_storage;
+pub mod backend_selector;
+pub mod builder;
+pub mod guest;
+pub mod job_store;
+
+// Machinery.
+pub mod backend;
+#[cfg(feature = "buildkit")]
+pub mod buildkit;
+#[cfg(feature = "client")]
+pub mod client;
+pub mod clock;
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
+#[cfg(feature = "apk")]
+pub mod environment;
+#[cfg(feature = "sandbox")]
+pub mod sandbox;

@@ -22,6 +22,8 @@ pub const LABELS_MAX: usize = 64;
 pub const LABEL_BYTES_MAX: usize = 253;
 /// Backends of one server.
 pub const BACKENDS_MAX: usize = 10_000;
+/// A backend address.
+pub const BACKEND_ADDR_BYTES_MAX: usize = 1_024;
 /// Jobs that one backend runs at once unless it says otherwise.
 pub const JOBS_PER_BACKEND_DEFAULT: u32 = 4;
 /// The most jobs that one backend may be configured to run at once.
@@ -30,6 +32,14 @@ pub const JOBS_PER_BACKEND_MAX: u32 = 10_000;
 pub const MEMORY_JOBS_MAX: usize = 100_000;
 /// Jobs that may wait; beyond it a submission is refused.
 pub const PENDING_JOBS_MAX: usize = 50_000;
+/// Texts and logs kept by the memory store, in bytes; the logs and jobs that finished first leave first.
+pub const MEMORY_STORE_BYTES_MAX: usize = 2 << 30;
+/// Steps whose times are kept with a job; the log has all of them.
+pub const STEPS_RECORDED_MAX: usize = 2_000;
+/// Bytes of a log handed out by one read.
+pub const LOG_READ_BYTES_MAX: usize = 1 << 20;
+/// Bytes of log lines written to the job store at once.
+pub const LOG_WRITE_BYTES: usize = 64 << 10;
 /// Jobs on one page of a listing.
 pub const PAGE_ITEMS_MAX: usize = 1_000;
 /// An idempotency key.
@@ -42,6 +52,10 @@ pub const LOG_LINE_BYTES_MAX: usize = 16 << 10;
 pub const LOG_TAIL_LINES: usize = 40;
 /// An artifact key.
 pub const ARTIFACT_KEY_BYTES_MAX: usize = 1_024;
+/// Artifacts from this size on are uploaded in parts.
+pub const ARTIFACT_PART_BYTES: u64 = 8 << 20;
+/// Parts of one artifact under way at once.
+pub const ARTIFACT_PARTS_AT_ONCE_MAX: usize = 4;
 /// Artifacts returned by one listing.
 pub const ARTIFACTS_LISTED_MAX: usize = 10_000;
 /// A compressed repository index: Alpine's main is 0.7 MB, Wolfi's 9 MB.
@@ -100,6 +114,16 @@ pub const LEASE: Duration = Duration::from_secs(15);
 pub const SCHEDULER_POLL: Duration = Duration::from_secs(1);
 /// Claims of one round of the scheduler.
 pub const CLAIMS_PER_ROUND_MAX: usize = 1_000;
+/// How long a job may wait that no backend could run before it is given up.
+pub const UNMATCHED_WAIT: Duration = Duration::from_secs(60 * 60);
+/// The pause before a job's second attempt; it doubles with every further one.
+pub const RETRY_PAUSE: Duration = Duration::from_secs(1);
+/// How long a cancelled builder may take to stop by itself before its task is dropped.
+pub const CANCEL_GRACE: Duration = Duration::from_secs(10);
+/// Leases renewed by one call.
+pub const LEASES_PER_CALL_MAX: usize = 10_000;
+/// Checksums read at once while artifacts are listed.
+pub const CHECKSUM_READS_MAX: usize = 16;
 /// Attempts of one job before it is given up.
 pub const ATTEMPTS_MAX: u32 = 3;
 /// How long a stopping server waits for running jobs before it cancels them for good.
@@ -108,3 +132,10 @@ pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(20);
 pub const EVENT_QUEUE_MAX: usize = 4_096;
 /// Files beside a definition that are copied into its workspace.
 pub const SOURCE_FILES_MAX: usize = 100_000;
+/// A client connecting to a server.
+pub const CLIENT_CONNECT: Duration = Duration::from_secs(10);
+/// Silence of a server on a connection before a client counts it as dead; a followed log may be quiet while a
+/// compiler works.
+pub const CLIENT_IDLE: Duration = Duration::from_secs(3_600);
+/// Tries of one request, the first included.
+pub const CLIENT_TRIES_MAX: u32 = 4;

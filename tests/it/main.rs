@@ -13,6 +13,7 @@ mod isolation;
 mod oracles;
 mod packages;
 mod support;
+mod tidy;
 mod together;
 mod unprivileged;
 mod zoo;

@@ -3,18 +3,18 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use melange_remote_sdk::builder::engine::{EngineBuilder, EngineOptions, SingleRunner};
+use melange_remote_sdk::builder::engine::{EngineBuilder, EngineOptions};
+use melange_remote_sdk::builder::runners::AddressedRunners;
 use melange_remote_sdk::builder::{
     BuildEvent, BuildInput, BuildOutcome, BuildSink, BuildStatus, Builder, LogStream,
 };
-use melange_remote_sdk::buildkit::{BuildkitOptions, BuildkitRunner};
+use melange_remote_sdk::buildkit::BuildkitOptions;
 use melange_remote_sdk::environment::Assembler;
 use melange_remote_sdk::environment::fetch::HttpFetcher;
 use melange_remote_sdk::environment::repository::LocalAccess;
 use melange_remote_sdk::error::{Error, Result};
-use melange_remote_sdk::guest::GuestRunner;
 use melange_remote_sdk::melange::defaults::RepositoryDefaults;
-use melange_remote_sdk::sandbox::{SandboxOptions, SandboxRunner};
+use melange_remote_sdk::sandbox;
 use tokio_util::sync::CancellationToken;
 
 use super::{collect_pipelines, print_line, signing_key};
@@ -58,7 +58,7 @@ pub(super) async fn run(args: BuildArgs) -> Result<Exit> {
         pipelines: collect_pipelines(&args.pipeline_dirs)?,
         arch: args.arch,
         debug: args.debug,
-        backend_addr: args.buildkit_addr.clone().unwrap_or_default(),
+        backend_addr: args.buildkit_addr.clone().unwrap_or_else(|| sandbox::ADDRESS.to_owned()),
         source_dir: args.source_dir.clone().or_else(|| beside.is_dir().then_some(beside)),
     };
     let cancel = CancellationToken::new();
@@ -92,15 +92,9 @@ fn builder(args: &BuildArgs, state: &Path) -> Result<EngineBuilder> {
         };
     }
     let verify = !args.repositories.allow_untrusted;
+    let runners = AddressedRunners::new(state, BuildkitOptions::default());
     let assembler = Assembler::new(state, Arc::new(HttpFetcher::new()?), LocalAccess::Any, verify);
-    Ok(EngineBuilder::new(options, assembler, Arc::new(SingleRunner(runner(args, state)?))))
-}
-
-fn runner(args: &BuildArgs, state: &Path) -> Result<Arc<dyn GuestRunner>> {
-    match &args.buildkit_addr {
-        None => Ok(Arc::new(SandboxRunner::new(&SandboxOptions { state_dir: state.to_owned() })?)),
-        Some(addr) => Ok(Arc::new(BuildkitRunner::new(addr.parse()?, BuildkitOptions::default()))),
-    }
+    Ok(EngineBuilder::new(options, assembler, Arc::new(runners)))
 }
 
 fn finish(args: &BuildArgs, outcome: &BuildOutcome) -> Result<Exit> {

@@ -12,10 +12,12 @@ mod apk;
 mod build;
 mod index;
 mod keygen;
+mod remote;
 
 /// Runs the verb.
 pub(crate) async fn run(args: Args) -> Result<Exit> {
     match args.command {
+        Command::Remote { command } => remote::run(command).await,
         Command::Build(args) => build::run(args).await,
         Command::Keygen(args) => keygen::run(&args),
         Command::Index(args) => index::run(&args),

@@ -447,20 +447,20 @@ fn facts_of<H: FileHeader<Endian = object::Endianness>>(
 mod tests {
     use super::*;
 
-    fn scan(package: PlanPackage, files: &[(&str, u32, &[u8])]) -> Dependencies {
+    fn scan(package: &PlanPackage, files: &[(&str, u32, &[u8])]) -> Dependencies {
         let mut tree = Tree::default();
         for (path, mode, content) in files {
             tree.add_file(path, *mode, content).unwrap();
         }
         let siblings = [tree.clone()];
-        dependencies(&ScanInput { package: &package, tree: &tree, siblings: &siblings })
+        dependencies(&ScanInput { package, tree: &tree, siblings: &siblings })
     }
 
     #[test]
     fn commands_shebangs_and_pkg_config() {
         let package = PlanPackage { name: "t".into(), version: "1".into(), ..PlanPackage::default() };
         let found = scan(
-            package,
+            &package,
             &[
                 ("usr/bin/a", 0o755, b"#!/usr/bin/env perl\n"),
                 ("usr/bin/b", 0o644, b"#!/bin/sh\n"),
@@ -482,10 +482,10 @@ mod tests {
         let mut package = PlanPackage { name: "t".into(), version: "1".into(), ..PlanPackage::default() };
         package.runtime = vec!["cmd:a".into(), "b>1".into()];
         package.options.no_provides = true;
-        let kept = scan(package.clone(), &[("usr/bin/a", 0o755, b"")]);
+        let kept = scan(&package, &[("usr/bin/a", 0o755, b"")]);
         assert_eq!((kept.runtime, kept.provides), (vec!["b>1".to_owned(), "cmd:a".to_owned()], vec![]));
         package.options.no_provides = false;
-        let dropped = scan(package, &[("usr/bin/a", 0o755, b"")]);
+        let dropped = scan(&package, &[("usr/bin/a", 0o755, b"")]);
         assert_eq!(dropped.runtime, ["b>1"]);
     }
 

@@ -48,7 +48,7 @@ const END_RANK: usize = 7;
 /// assert!(v("1.9-r3") < v("1.10"));
 /// assert!(Version::parse("1.0+dfsg").is_none());
 /// ```
-#[derive(Debug, Clone, Hash)]
+#[derive(Debug, Clone)]
 pub struct Version {
     text: String,
     tokens: Vec<Token>,

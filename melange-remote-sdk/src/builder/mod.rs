@@ -17,6 +17,9 @@ use crate::error::Result;
 
 #[cfg(feature = "apk")]
 pub mod engine;
+#[cfg(all(feature = "buildkit", feature = "sandbox"))]
+pub mod runners;
+pub mod scripted;
 
 /// Everything that a builder may read of a job.
 #[derive(Debug, Clone)]

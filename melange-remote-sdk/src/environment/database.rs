@@ -32,9 +32,7 @@ pub(super) fn write(assembly: &mut Assembly, input: &Input) -> Result<()> {
     assembly.put_file(&format!("{FOLDER}/installed"), 0o644, installed.as_bytes())?;
     assembly.put_file(&format!("{FOLDER}/triggers"), 0o644, triggers.as_bytes())?;
     assembly.put_file(&format!("{FOLDER}/scripts.tar"), 0o644, &scripts)?;
-    if !assembly.nodes.contains_key("lib") {
-        assembly.put_symlink("lib/apk", "../usr/lib/apk")?;
-    } else if assembly.follow("lib")?.is_some_and(|real| real != "usr/lib") {
+    if assembly.follow("lib")?.is_none_or(|real| real != "usr/lib") {
         assembly.put_symlink("lib/apk", "../usr/lib/apk")?;
     }
     Ok(())

@@ -35,19 +35,28 @@ impl Source {
         self.text.lines().nth(usize::try_from(line).ok()?.checked_sub(1)?)
     }
 
-    /// The first place at or behind `from` where `needle` stands, else `from` itself.
-    pub(crate) fn find(&self, from: Position, needle: &str) -> Position {
+    /// The place of byte `offset` of `line`, one line of a text that begins at `from`: a source line that ends
+    /// with it is preferred to one that merely holds it; without either it is `from` itself.
+    pub(crate) fn find_line(&self, from: Position, line: &str, offset: usize) -> Position {
+        let line = line.trim_end();
         let first = usize::try_from(from.line).unwrap_or(1).saturating_sub(1);
-        for (number, line) in self.text.lines().enumerate().skip(first) {
-            if let Some(byte) = line.find(needle) {
-                let column = line[..byte].chars().count() + 1;
-                return Position {
+        let lines = || self.text.lines().enumerate().skip(first);
+        let ending = lines().find_map(|(number, text)| {
+            let text = text.trim_end();
+            text.ends_with(line).then(|| (number, text, text.len() - line.len()))
+        });
+        let found =
+            ending.or_else(|| lines().find_map(|(number, text)| Some((number, text, text.find(line)?))));
+        match found {
+            Some((number, text, start)) if !line.is_empty() => {
+                let column = text[..start + offset.min(line.len())].chars().count() + 1;
+                Position {
                     line: u32::try_from(number + 1).unwrap_or(u32::MAX),
                     column: u32::try_from(column).unwrap_or(u32::MAX),
-                };
+                }
             }
+            _ => from,
         }
-        from
     }
 }
 

@@ -12,7 +12,7 @@ use super::diagnostics::{Diagnostic, Diagnostics, Source, nearest};
 use super::document::{
     Dependencies, Document, Environment, Package, Scriptlets, Step, Subpackage, Test, Text, TextMap,
 };
-use super::substitute::{Variables, replace_tokens, substitute};
+use super::substitute::{SubstituteError, SubstituteErrorKind, Variables, replace_tokens, substitute};
 use super::{defaults, validate};
 use crate::limits;
 
@@ -122,27 +122,19 @@ pub(super) fn substitute_or_report(
 /// A mistake of the strict pass as a diagnostic at the place of its `${{`.
 pub(super) fn variable_error(
     text: &Text,
-    mistake: &super::substitute::SubstituteError,
+    mistake: &SubstituteError,
     variables: &Variables,
     source: &Arc<Source>,
 ) -> Diagnostic {
-    let name = mistake.name().unwrap_or_default();
-    let reference = text
-        .value
-        .match_indices("${{")
-        .map(|(start, _)| &text.value[start..])
-        .find(|rest| rest[3..].trim_start().starts_with(name))
-        .and_then(|rest| rest.lines().next())
-        .map(|line| line.split_inclusive("}}").next().unwrap_or(line).to_owned());
-    let at = reference.map_or(text.at, |reference| source.find(text.at, &reference));
+    let begin = text.value[..mistake.offset].rfind('\n').map_or(0, |newline| newline + 1);
+    let line = text.value[begin..].lines().next().unwrap_or_default();
+    let at = source.find_line(text.at, line, mistake.offset - begin);
     let diagnostic = Diagnostic::new(source, at, mistake.to_string());
-    match mistake {
-        super::substitute::SubstituteError::Undefined(name) => {
-            match nearest(name, variables.keys().map(String::as_str)) {
-                Some(near) => diagnostic.hint(format!("did you mean `{near}`?")),
-                None => diagnostic.hint("define it under `vars`, or check its spelling"),
-            }
-        }
+    match &mistake.kind {
+        SubstituteErrorKind::Undefined(name) => match nearest(name, variables.keys().map(String::as_str)) {
+            Some(near) => diagnostic.hint(format!("did you mean `{near}`?")),
+            None => diagnostic.hint("define it under `vars`, or check its spelling"),
+        },
         _ => diagnostic.hint("a reference is written `${{name}}`"),
     }
 }

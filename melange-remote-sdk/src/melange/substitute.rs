@@ -29,9 +29,18 @@ pub fn replace_tokens(text: &str, variables: &Variables) -> String {
     result
 }
 
-/// A mistake of the strict pass.
+/// A mistake of the strict pass and the byte of its `${{`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SubstituteError {
+pub struct SubstituteError {
+    /// What is wrong.
+    pub kind: SubstituteErrorKind,
+    /// Where its reference begins.
+    pub offset: usize,
+}
+
+/// What can be wrong with a reference.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SubstituteErrorKind {
     /// Nothing stands between the braces.
     EmptyName,
     /// The closing braces are missing, or something else stands before them.
@@ -40,24 +49,14 @@ pub enum SubstituteError {
     Undefined(String),
 }
 
-impl SubstituteError {
-    /// The name that the mistake is about, when there is one.
-    pub fn name(&self) -> Option<&str> {
-        match self {
-            Self::EmptyName => None,
-            Self::Unterminated(name) | Self::Undefined(name) => Some(name),
-        }
-    }
-}
-
 impl std::fmt::Display for SubstituteError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::EmptyName => f.write_str("empty variable name in `${{ }}`"),
-            Self::Unterminated(name) => {
+        match &self.kind {
+            SubstituteErrorKind::EmptyName => f.write_str("empty variable name in `${{ }}`"),
+            SubstituteErrorKind::Unterminated(name) => {
                 write!(f, "the variable reference `${{{{{name}` has no closing `}}}}`")
             }
-            Self::Undefined(name) => write!(f, "the variable `{name}` is not defined"),
+            SubstituteErrorKind::Undefined(name) => write!(f, "the variable `{name}` is not defined"),
         }
     }
 }
@@ -104,6 +103,8 @@ fn substitute_with(
     let mut rest = text;
     while let Some(start) = rest.find("${{") {
         result.push_str(&rest[..start]);
+        let offset = text.len() - rest.len() + start;
+        let mut refuse = |kind| errors.push(SubstituteError { kind, offset });
         rest = rest[start + 3..].trim_start_matches(blank);
         let end = rest
             .find(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-')))
@@ -113,14 +114,14 @@ fn substitute_with(
         if let Some(after) = after.strip_prefix("}}") {
             rest = after;
             if name.is_empty() {
-                errors.push(SubstituteError::EmptyName);
+                refuse(SubstituteErrorKind::EmptyName);
             } else if let Some(value) = lookup(name) {
                 result.push_str(&value);
             } else {
-                errors.push(SubstituteError::Undefined(name.to_owned()));
+                refuse(SubstituteErrorKind::Undefined(name.to_owned()));
             }
         } else {
-            errors.push(SubstituteError::Unterminated(name.to_owned()));
+            refuse(SubstituteErrorKind::Unterminated(name.to_owned()));
             rest = after;
         }
     }
@@ -152,9 +153,9 @@ mod tests {
         assert_eq!(
             substitute("${{}} ${{x}} ${{y z}}", &map).unwrap_err(),
             [
-                SubstituteError::EmptyName,
-                SubstituteError::Undefined("x".to_owned()),
-                SubstituteError::Unterminated("y".to_owned())
+                SubstituteError { kind: SubstituteErrorKind::EmptyName, offset: 0 },
+                SubstituteError { kind: SubstituteErrorKind::Undefined("x".to_owned()), offset: 6 },
+                SubstituteError { kind: SubstituteErrorKind::Unterminated("y".to_owned()), offset: 13 },
             ]
         );
     }

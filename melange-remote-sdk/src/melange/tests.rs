@@ -1,1 +1,131 @@
-//! Tests.
+//! Compilation as a whole: worked examples, and a folder of broken definitions with what people read.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::diagnostics::{Diagnostics, Source};
+use super::pipelines::PipelineSet;
+use super::plan::{Plan, PlanStep};
+use super::{CompileOptions, Compiled, compile};
+use crate::arch::Arch;
+
+fn try_plan(text: &str, inline: &[(&str, &str)]) -> Result<Plan, Diagnostics> {
+    let inline: BTreeMap<String, String> =
+        inline.iter().map(|(path, text)| ((*path).to_owned(), (*text).to_owned())).collect();
+    let pipelines = PipelineSet::new(&inline).unwrap();
+    match compile(&Source::new("t.yaml", text), Arch::X86_64, &pipelines, &CompileOptions::default())? {
+        Compiled::Plan(plan) => Ok(*plan),
+        Compiled::Skipped(reason) => panic!("skipped: {reason}"),
+    }
+}
+
+fn plan(text: &str, inline: &[(&str, &str)]) -> Plan {
+    try_plan(text, inline).unwrap_or_else(|diagnostics| panic!("{diagnostics}"))
+}
+
+const HEAD: &str = "package:\n  name: a\n  version: 1.10\n  epoch: 2\n";
+
+fn scripts(steps: &[PlanStep]) -> Vec<String> {
+    let mut all = Vec::new();
+    for step in steps.iter().filter(|step| step.enabled) {
+        if !step.runs.is_empty() {
+            all.push(step.runs.clone());
+        }
+        all.extend(scripts(&step.pipeline));
+    }
+    all
+}
+
+#[test]
+fn broken_definitions_read_well() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/broken");
+    let mut names: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    names.sort();
+    assert!(names.len() >= 15);
+    for path in names {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        let source = Source::new(name, std::fs::read_to_string(&path).unwrap());
+        let result = compile(&source, Arch::X86_64, &PipelineSet::default(), &CompileOptions::default());
+        let text = result.map(|_| ()).unwrap_err().to_string();
+        insta::assert_snapshot!(name.trim_end_matches(".yaml"), text);
+    }
+}
+
+#[test]
+fn transforms_chain_and_follow_go_expansion() {
+    for (replace, expected) in [("${1}_${2}", "1_10"), ("$1_$2", "10")] {
+        let text = format!(
+            "{HEAD}var-transforms:\n  - from: ${{{{package.version}}}}\n    match: ^(\\d+)\\.(\\d+)$\n    replace: {replace}\n    to: und\n  - from: v${{{{vars.und}}}}\n    match: v\n    replace: w\n    to: more\npipeline:\n  - runs: echo ${{{{vars.und}}}} ${{{{vars.more}}}}\n"
+        );
+        assert_eq!(scripts(&plan(&text, &[]).package.pipeline), [format!("echo {expected} w{expected}")]);
+    }
+}
+
+#[test]
+fn ranges_expand_in_byte_order_and_conditions_see_quoted_values() {
+    let text = format!(
+        "{HEAD}data:\n  - name: v\n    items:\n      3.9: old\n      3.10: new\nsubpackages:\n  - range: v\n    name: py${{{{range.key}}}}-a\n    description: ${{{{range.value}}}}\n    pipeline:\n      - if: \"'${{{{range.key}}}}' == '3.10'\"\n        runs: echo ${{{{subpkg.name}}}} ${{{{targets.contextdir}}}}\n"
+    );
+    let plan = plan(&text, &[]);
+    let names: Vec<(&str, &str)> =
+        plan.subpackages.iter().map(|sub| (sub.name.as_str(), sub.description.as_str())).collect();
+    assert_eq!(names, [("py3.10-a", "new"), ("py3.9-a", "old")]);
+    assert_eq!(scripts(&plan.subpackages[0].pipeline), ["echo py3.10-a /home/build/melange-out/py3.10-a"]);
+    assert!(scripts(&plan.subpackages[1].pipeline).is_empty());
+}
+
+#[test]
+fn inputs_are_forwarded_defaulted_and_scoped() {
+    let outer = "inputs:\n  dir:\n    default: src\n  flag:\n    default: --x\npipeline:\n  - uses: inner\n    with:\n      dir: ${{inputs.dir}}\n  - runs: echo ${{inputs.flag}}\n";
+    let inner = "needs:\n  packages: [\"tool-${{inputs.dir}}\"]\ninputs:\n  dir:\n    required: true\n  flag:\n    default: --inner\nruns: echo ${{inputs.dir}} ${{inputs.flag}} ${{context.name}}\n";
+    let text = format!("{HEAD}pipeline:\n  - uses: outer\n    with:\n      dir: lib\n");
+    let plan = plan(&text, &[("outer.yaml", outer), ("inner.yaml", inner)]);
+    assert_eq!(scripts(&plan.package.pipeline), ["echo lib --inner a", "echo --x"]);
+    assert_eq!(plan.environment.packages, ["tool-lib"]);
+    assert_eq!(plan.package.pipeline[0].with["dir"], "lib");
+}
+
+#[test]
+fn a_step_that_does_not_run_needs_nothing() {
+    let text = format!(
+        "{HEAD}pipeline:\n  - if: ${{{{build.arch}}}} == \"aarch64\"\n    uses: patch\n    with:\n      patches: x\n  - uses: strip\n"
+    );
+    assert_eq!(plan(&text, &[]).environment.packages, ["binutils", "scanelf"]);
+}
+
+#[test]
+fn nested_steps_inherit_directory_and_environment() {
+    let text = format!(
+        "{HEAD}pipeline:\n  - working-directory: d\n    environment: {{A: '1', B: '2'}}\n    pipeline:\n      - runs: x\n        environment: {{B: '3'}}\n"
+    );
+    let step = &plan(&text, &[]).package.pipeline[0].pipeline[0];
+    assert_eq!(step.directory(), "/home/build/d");
+    assert_eq!((step.environment["A"].as_str(), step.environment["B"].as_str()), ("1", "3"));
+}
+
+#[test]
+fn pipelines_that_use_themselves_are_refused() {
+    let text = format!("{HEAD}pipeline:\n  - uses: loop\n");
+    let mistakes = try_plan(&text, &[("loop.yaml", "pipeline:\n  - uses: loop\n")]).unwrap_err();
+    assert_eq!(mistakes.0.len(), 1, "{mistakes}");
+    assert!(mistakes.0[0].message.contains("use each other more than"));
+}
+
+#[test]
+fn other_architectures_are_skipped_and_none_means_all() {
+    let text = "package:\n  name: a\n  version: 1\n  target-architecture: [aarch64]\n";
+    let set = PipelineSet::default();
+    let run = |arch| compile(&Source::new("t.yaml", text), arch, &set, &CompileOptions::default()).unwrap();
+    assert!(matches!(run(Arch::X86_64), Compiled::Skipped(_)));
+    assert!(matches!(run(Arch::Aarch64), Compiled::Plan(_)));
+}
+
+#[test]
+fn mistakes_in_an_inline_pipeline_name_it_and_the_way_there() {
+    let text = format!("{HEAD}pipeline:\n  - uses: mine/p\n");
+    let mistakes =
+        try_plan(&text, &[("mine/p.yaml", "pipeline:\n  - runs: |\n      echo ${{nope}}\n")]).unwrap_err();
+    let shown = mistakes.to_string();
+    assert!(shown.contains("--> mine/p.yaml:3:12"), "{shown}");
+    assert!(shown.contains("note: used as `mine/p` at t.yaml:6:11"), "{shown}");
+}

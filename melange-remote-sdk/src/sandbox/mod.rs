@@ -4,7 +4,8 @@
 //! of the unpacked root filesystem. As root it uses real ids and drops every capability that a container would
 //! not have; as another user it works in a user namespace with a mapped range of ids (`newuidmap`), so that
 //! `chown` and `install -o` behave as in a container. No new privileges, a seccomp filter, no network unless
-//! the step may need it.
+//! the step may need it. `/var/cache/melange` belongs to the guest alone: what builds shared there, one could
+//! poison for the others.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -228,7 +229,7 @@ impl SandboxRunner {
             .keep();
         let remover = Remover { folder: folder.clone(), privileged: self.privileged };
         let overlay = self.overlay_works().await;
-        for name in ["upper", "work", "merged", "scripts", "sources", "cache"] {
+        for name in ["upper", "work", "merged", "scripts", "sources"] {
             std::fs::create_dir(folder.join(name)).map_err(|e| Error::io("create", &folder, e))?;
         }
         let guest = Guest { folder, overlay, lower, _remover: remover };
@@ -251,11 +252,13 @@ impl SandboxRunner {
             .await?;
         }
         let script = format!(
-            "cd \"$1\"; chmod 755 . upper merged cache; chmod -R u=rwX,go=rX scripts sources; \
-             {}mkdir -p merged{ws}; chmod 755 merged{ws}; chown {uid}:{gid} merged{ws} cache; \
+            "cd \"$1\"; chmod 755 . upper merged; chmod -R u=rwX,go=rX scripts sources; \
+             {}mkdir -p merged{ws} merged{cache}; chmod 755 merged{ws} merged{cache}; \
+             chown {uid}:{gid} merged{ws} merged{cache}; \
              tar --numeric-owner --same-owner -xpf \"$3\" -C merged{ws}",
             mount_script(&guest),
             ws = guest::WORKSPACE,
+            cache = guest::CACHE,
             uid = plan.user.uid,
             gid = plan.user.gid,
         );
@@ -381,8 +384,6 @@ fn mounts(plan: &GuestPlan, network: bool) -> Vec<OsString> {
     if network {
         put(&["--ro-bind-try", "/etc/resolv.conf", "/etc/resolv.conf"]);
     }
-    // The guest's own folder: what builds share, one can change behind another's back.
-    put(&["--bind", "cache", guest::CACHE]);
     for (index, source) in plan.sources.iter().enumerate() {
         let inside = format!("{}/{}", guest::CACHE, source.name);
         let file = if plan.user.uid == 0 {

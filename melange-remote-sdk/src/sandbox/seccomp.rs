@@ -75,6 +75,6 @@ mod tests {
         let path = folder.path().join("f");
         write(&path).unwrap();
         let size = std::fs::metadata(path).unwrap().len();
-        assert!(size > 0 && size % 8 == 0);
+        assert!(size > 0 && size.is_multiple_of(8));
     }
 }

@@ -11,8 +11,6 @@
 //! [`resolve`] settles dependencies; [`apk`], [`archive`] and [`key`] write. [`verify`] reads everything back.
 //! [`sources`] fetches upstream tarballs for the definitions beside this crate.
 
-#![cfg_attr(test, allow(clippy::unwrap_used))]
-
 pub mod analyse;
 pub mod apk;
 pub mod apt;

@@ -328,4 +328,26 @@ fn parse_go_duration(text: &str) -> Option<Duration> {
 }
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_gos() {
+        for (text, seconds) in [("30m", 1800.0), ("1h15m", 4500.0), ("1.5s", 1.5), ("300ms", 0.3), ("0", 0.0)]
+        {
+            assert_eq!(parse_go_duration(text).map(|d| d.as_secs_f64()), Some(seconds), "{text}");
+        }
+        for text in ["", "30", "m", "1d", "1h-1m", "1.2.3s"] {
+            assert_eq!(parse_go_duration(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn nulls_are_absent_and_scalars_raw() {
+        let text = "package:\n  name: a\n  version: 1.10\n  epoch: 0x10\n  description:\n  dependencies:\n    runtime:\nvars:\n  a: ~\n  b: 00303\n";
+        let document = Document::parse(&Source::new("t.yaml", text)).unwrap();
+        assert_eq!((&*document.package.version, document.package.epoch), ("1.10", 16));
+        assert!(document.package.dependencies.runtime.is_empty());
+        assert_eq!((&*document.vars["a"], &*document.vars["b"]), ("", "00303"));
+    }
+}

@@ -1,0 +1,28 @@
+# One-word commands. `make demo` and `make test` do all their set-up on a fresh Debian machine with a Rust
+# toolchain; the others expect what those install.
+.PHONY: demo test lint bench doc ci fmt
+
+# Builds GNU hello through melange-server in the embedded sandbox, installs the package and runs it.
+demo:
+	@examples/hello/demo.sh
+
+# Everything: unit, property, conformance, integration and end-to-end tests on a real BuildKit, the examples,
+# the demo.
+test:
+	@tests/run.sh
+
+lint:
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+
+fmt:
+	cargo fmt --all
+
+bench:
+	cargo bench -p melange-remote
+
+doc:
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
+
+# What CI runs, in its order.
+ci: lint test doc

@@ -1,0 +1,86 @@
+//! A build on a real BuildKit daemon, without a server.
+//!
+//! Needs `MELANGE_TEST_DOCKER_SOCK` (the socket of a dockerd) and `MELANGE_TEST_DISTRO` (a repository made by
+//! `cargo run -p test-distro -- make --out DIR`); `make test` provides both.
+//!
+//! `cargo run --example 08_real_buildkit`
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use melange_remote_sdk::arch::Arch;
+use melange_remote_sdk::builder::engine::{EngineBuilder, EngineOptions, SingleRunner};
+use melange_remote_sdk::builder::{BuildEvent, BuildInput, BuildSink, BuildStatus, Builder};
+use melange_remote_sdk::buildkit::{BuildkitOptions, BuildkitRunner};
+use melange_remote_sdk::environment::Assembler;
+use melange_remote_sdk::environment::fetch::NoNetwork;
+use melange_remote_sdk::environment::repository::LocalAccess;
+use melange_remote_sdk::melange::defaults::RepositoryDefaults;
+use tokio_util::sync::CancellationToken;
+
+const DEFINITION: &str = r#"
+package:
+  name: greeting
+  version: "1.0"
+  epoch: 0
+environment:
+  contents:
+    packages: [busybox]
+pipeline:
+  - runs: |
+      mkdir -p ${{targets.destdir}}/usr/share
+      uname -a | tee ${{targets.destdir}}/usr/share/greeting
+"#;
+
+/// Prints what happens.
+struct Printer;
+
+impl BuildSink for Printer {
+    fn emit(&self, event: BuildEvent) {
+        match event {
+            BuildEvent::StepStarted { name, .. } => println!("step {name}"),
+            BuildEvent::Log { line, .. } => println!("  {line}"),
+            _ => {}
+        }
+    }
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let folder = |name: &str| std::env::var_os(name).map(PathBuf::from);
+    let (Some(socket), Some(distro)) = (folder("MELANGE_TEST_DOCKER_SOCK"), folder("MELANGE_TEST_DISTRO"))
+    else {
+        println!("skipped: set MELANGE_TEST_DOCKER_SOCK and MELANGE_TEST_DISTRO");
+        return if std::env::var_os("CI").is_some() { Err("CI must have both".into()) } else { Ok(()) };
+    };
+    let state = tempfile::tempdir()?;
+    let mut options = EngineOptions::new(state.path());
+    options.repository_defaults = RepositoryDefaults {
+        repositories: vec![distro.display().to_string()],
+        keyring: vec![distro.join("keys/test-distro.rsa.pub").display().to_string()],
+    };
+    let assembler = Assembler::new(state.path(), Arc::new(NoNetwork), LocalAccess::Any, true);
+    let address = format!("docker://{}", socket.display()).parse()?;
+    let runner = Arc::new(BuildkitRunner::new(address, BuildkitOptions::default()));
+    println!("the daemon builds for {:?}", runner.ping().await?.platforms);
+
+    let builder = EngineBuilder::new(options, assembler, Arc::new(SingleRunner(runner)));
+    let input = BuildInput {
+        attempt: "example".to_owned(),
+        config_yaml: DEFINITION.to_owned(),
+        config_name: "greeting.yaml".to_owned(),
+        pipelines: Default::default(),
+        arch: Arch::X86_64,
+        debug: false,
+        backend_addr: String::new(),
+        source_dir: None,
+    };
+    let outcome = builder.build(&input, Arc::new(Printer), CancellationToken::new()).await?;
+    if outcome.status != BuildStatus::Succeeded {
+        return Err(format!("{:?}", outcome.status).into());
+    }
+    for file in &outcome.files {
+        println!("{} {} bytes, sha256 {}", file.name, file.size_bytes, file.sha256);
+    }
+    Ok(())
+}

@@ -1,0 +1,6 @@
+//! The wire format: the only JSON that strangers see.
+//!
+//! Within a version, fields are added and never renamed, removed or given another meaning. The server refuses
+//! request fields that it does not know, with a hint; clients skip response fields that they do not know.
+
+pub mod v1;

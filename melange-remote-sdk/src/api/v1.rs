@@ -1,0 +1,424 @@
+//! Version 1: paths, requests and responses, and how they are made from jobs.
+//!
+//! Reading a request ([`SubmitRequest::read`] and its kin) tells every mistake at once; the `Deserialize`
+//! implementations of the response types are lenient, for clients.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::arch::Arch;
+use crate::backend::Backend;
+use crate::error::{Error, ErrorKind};
+use crate::job::{FailureClass, Job, JobId, SpecParts};
+use crate::melange::diagnostics::Diagnostics;
+
+mod read;
+
+pub use read::{read_backend, read_backend_name, read_submit};
+
+/// `GET`: whether the server lives.
+pub const HEALTH: &str = "/healthz";
+/// `POST`: submit a job; `GET`: list jobs.
+pub const JOBS: &str = "/api/v1/jobs";
+/// `GET`, `POST`, `DELETE`: backends.
+pub const BACKENDS: &str = "/api/v1/backends";
+/// The request header that names a submission, so that a repeated one does not make a second job.
+pub const IDEMPOTENCY_KEY: &str = "idempotency-key";
+/// The response header with the cursor of a listing's next page.
+pub const NEXT_CURSOR: &str = "x-next-cursor";
+
+/// `GET`: one job.
+pub fn job(id: JobId) -> String {
+    format!("{JOBS}/{id}")
+}
+
+/// `POST`: ask for a job to stop.
+pub fn job_cancel(id: JobId) -> String {
+    format!("{JOBS}/{id}/cancel")
+}
+
+/// `GET`: a job's log, with `?offset=` and `?follow=true`.
+pub fn job_logs(id: JobId) -> String {
+    format!("{JOBS}/{id}/logs")
+}
+
+/// `GET`: the list of a job's artifacts.
+pub fn job_artifacts(id: JobId) -> String {
+    format!("{JOBS}/{id}/artifacts")
+}
+
+/// `GET`: one artifact of a job; `name` is an [`ArtifactView::name`].
+pub fn job_artifact(id: JobId, name: &str) -> String {
+    format!("{JOBS}/{id}/artifacts/{name}")
+}
+
+/// The body of `POST /api/v1/jobs`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SubmitRequest {
+    /// The definition; needed.
+    pub config_yaml: String,
+    /// Inline pipelines by path, such as `test/docs.yaml`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub pipelines: BTreeMap<String, String>,
+    /// The architecture; the server's default when it is missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arch: Option<String>,
+    /// Labels that the backend must have.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub backend_selector: BTreeMap<String, String>,
+    /// Whether the definition's tests run too.
+    #[serde(default)]
+    pub with_test: bool,
+    /// Whether steps trace each command.
+    #[serde(default)]
+    pub debug: bool,
+}
+
+impl SubmitRequest {
+    /// The parts of a spec, with `default_arch` where no architecture is named.
+    pub fn into_parts(self, default_arch: Arch) -> SpecParts {
+        SpecParts {
+            config_yaml: self.config_yaml,
+            pipelines: self.pipelines,
+            arch: self.arch.filter(|arch| !arch.is_empty()).unwrap_or_else(|| default_arch.to_string()),
+            backend_selector: self.backend_selector,
+            with_test: self.with_test,
+            debug: self.debug,
+        }
+    }
+}
+
+/// The answer to `POST /api/v1/jobs`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SubmitResponse {
+    /// The job's name.
+    pub id: String,
+}
+
+/// What was asked, in a job object.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SpecView {
+    /// The definition.
+    pub config_yaml: String,
+    /// Inline pipelines by path.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub pipelines: BTreeMap<String, String>,
+    /// The architecture.
+    pub arch: String,
+    /// Labels that the backend must have.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub backend_selector: BTreeMap<String, String>,
+    /// Whether the definition's tests run too.
+    #[serde(default)]
+    pub with_test: bool,
+    /// Whether steps trace each command.
+    #[serde(default)]
+    pub debug: bool,
+}
+
+impl From<SpecParts> for SpecView {
+    fn from(parts: SpecParts) -> Self {
+        let SpecParts { config_yaml, pipelines, arch, backend_selector, with_test, debug } = parts;
+        Self { config_yaml, pipelines, arch, backend_selector, with_test, debug }
+    }
+}
+
+/// A job object.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobView {
+    /// Its name.
+    pub id: String,
+    /// `pending`, `running`, `success`, `failed` or `cancelled`.
+    pub status: String,
+    /// What was asked.
+    pub spec: SpecView,
+    /// When it was handed in, RFC 3339.
+    pub created_at: Timestamp,
+    /// When the present or last attempt began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<Timestamp>,
+    /// When it came to its end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finished_at: Option<Timestamp>,
+    /// Why it failed, in one line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// Who is at fault: `build`, `infrastructure` or `unschedulable`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error_class: Option<String>,
+    /// The step at fault.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<FailureView>,
+    /// What is worth knowing about a success.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+    /// Where the finished job's log lies.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_path: Option<String>,
+    /// Where the finished job's artifacts lie.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output_path: Option<String>,
+    /// Where it runs or ran.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backend: Option<BackendView>,
+    /// How often it was tried; 0 before the first attempt.
+    #[serde(default)]
+    pub attempt: u32,
+    /// Whether somebody asked for it to stop.
+    #[serde(default)]
+    pub cancel_requested: bool,
+    /// Why it waits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting_reason: Option<String>,
+    /// The steps of the present or last attempt.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub steps: Vec<StepView>,
+    /// Time spent in the phases of the present or last attempt.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub phases: Vec<PhaseView>,
+    /// What it made.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub artifacts: Vec<ArtifactView>,
+}
+
+/// A step that ended badly.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailureView {
+    /// Its name.
+    pub step: String,
+    /// Its exit code.
+    pub exit_code: i32,
+    /// The last lines that it wrote.
+    #[serde(default)]
+    pub tail: Vec<String>,
+}
+
+/// A step.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepView {
+    /// Its position, from 0.
+    pub index: usize,
+    /// Its name.
+    pub name: String,
+    /// How long it took.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub duration_ms: Option<u64>,
+    /// Whether its result was there already.
+    #[serde(default)]
+    pub cached: bool,
+}
+
+/// A phase.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PhaseView {
+    /// Its name.
+    pub name: String,
+    /// How long it took.
+    pub duration_ms: u64,
+}
+
+/// An artifact.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ArtifactView {
+    /// Its name, such as `x86_64/hello-2.10-r0.apk`.
+    pub name: String,
+    /// Its size in bytes.
+    pub size: u64,
+    /// Its SHA-256 in lower-case hex.
+    pub sha256: String,
+}
+
+impl JobView {
+    /// A job on the wire. The paths are told once the job has finished, and are the caller's to know.
+    pub fn new(job: &Job, log_path: Option<String>, output_path: Option<String>) -> Self {
+        let error = job.error.as_ref();
+        Self {
+            id: job.id.to_string(),
+            status: job.state.to_string(),
+            spec: SpecParts::from((*job.spec).clone()).into(),
+            created_at: job.created_at,
+            started_at: job.started_at,
+            finished_at: job.finished_at,
+            error: error.map(|error| error.message.clone()),
+            error_class: error.map(|error| class_name(error.class).to_owned()),
+            failure: error.and_then(|error| error.step.as_ref()).map(|step| FailureView {
+                step: step.step.clone(),
+                exit_code: step.exit_code,
+                tail: step.tail.clone(),
+            }),
+            note: job.note.clone(),
+            log_path: log_path.filter(|_| job.state.is_terminal()),
+            output_path: output_path.filter(|_| !job.artifacts.is_empty()),
+            backend: job.backend.as_ref().map(|backend| BackendView {
+                addr: backend.addr.clone(),
+                arch: backend.arch.to_string(),
+                labels: backend.labels.as_map().clone(),
+                max_jobs: None,
+            }),
+            attempt: job.attempt,
+            cancel_requested: job.cancel_requested,
+            waiting_reason: job.waiting.as_ref().map(|waiting| waiting.reason.clone()),
+            steps: job.steps.iter().map(StepView::from).collect(),
+            phases: job
+                .phases
+                .iter()
+                .map(|phase| PhaseView { name: phase.name.clone(), duration_ms: phase.took_ms })
+                .collect(),
+            artifacts: job.artifacts.iter().map(ArtifactView::from).collect(),
+        }
+    }
+}
+
+impl From<&crate::job::JobStep> for StepView {
+    fn from(step: &crate::job::JobStep) -> Self {
+        Self { index: step.index, name: step.name.clone(), duration_ms: step.took_ms, cached: step.cached }
+    }
+}
+
+impl From<&crate::job::JobArtifact> for ArtifactView {
+    fn from(artifact: &crate::job::JobArtifact) -> Self {
+        Self { name: artifact.name.clone(), size: artifact.size_bytes, sha256: artifact.sha256.clone() }
+    }
+}
+
+fn class_name(class: FailureClass) -> &'static str {
+    match class {
+        FailureClass::Build => "build",
+        FailureClass::Infrastructure => "infrastructure",
+        FailureClass::Unschedulable => "unschedulable",
+    }
+}
+
+/// A backend, in requests and responses.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackendView {
+    /// Its address.
+    pub addr: String,
+    /// Its architecture.
+    pub arch: String,
+    /// Its labels.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// How many jobs it runs at once.
+    #[serde(default, rename = "maxJobs", skip_serializing_if = "Option::is_none")]
+    pub max_jobs: Option<u32>,
+}
+
+impl From<&Backend> for BackendView {
+    fn from(backend: &Backend) -> Self {
+        Self {
+            addr: backend.addr().to_owned(),
+            arch: backend.arch().to_string(),
+            labels: backend.labels().as_map().clone(),
+            max_jobs: Some(backend.max_jobs()),
+        }
+    }
+}
+
+/// The answer to `GET /api/v1/backends`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackendsResponse {
+    /// The backends.
+    pub backends: Vec<BackendView>,
+    /// The architectures that there are backends for.
+    pub architectures: Vec<String>,
+}
+
+/// The body of `DELETE /api/v1/backends`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackendName {
+    /// The address of the backend.
+    pub addr: String,
+}
+
+/// The answer to `GET /healthz`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HealthResponse {
+    /// `ok`.
+    pub status: String,
+}
+
+/// The body of every error.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorResponse {
+    /// The error.
+    pub error: ErrorBody,
+}
+
+/// An error.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorBody {
+    /// A stable name, such as `invalid_request`; see [`ErrorKind::code`].
+    pub code: String,
+    /// What happened, in one sentence.
+    pub message: String,
+    /// What to do about it.
+    #[serde(default)]
+    pub hint: Option<String>,
+    /// Every single mistake, when there may be several.
+    #[serde(default)]
+    pub details: Vec<ErrorDetail>,
+}
+
+/// One of several mistakes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorDetail {
+    /// What is wrong.
+    pub message: String,
+    /// The field of the request that holds it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub field: Option<String>,
+    /// The text that holds it: the definition or a pipeline.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
+    /// The line, from 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub line: Option<u32>,
+    /// The column, from 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub column: Option<u32>,
+    /// What to do about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+}
+
+impl ErrorDetail {
+    /// A mistake in a field of the request.
+    pub fn field(field: impl Into<String>, error: &Error) -> Self {
+        Self {
+            message: error.to_string(),
+            field: Some(field.into()),
+            hint: error.hint_text().map(str::to_owned),
+            ..Self::default()
+        }
+    }
+}
+
+impl ErrorBody {
+    /// An error on the wire; causes stay on the server, since they may tell its paths.
+    pub fn new(error: &Error, details: Vec<ErrorDetail>) -> Self {
+        let unexpected = error.kind() == ErrorKind::Unexpected;
+        Self {
+            code: error.kind().code().to_owned(),
+            message: if unexpected { error.message().to_owned() } else { error.to_string() },
+            hint: error.hint_text().map(str::to_owned),
+            details,
+        }
+    }
+}
+
+/// The mistakes of a definition on the wire.
+pub fn diagnostic_details(diagnostics: &Diagnostics) -> Vec<ErrorDetail> {
+    let detail = |diagnostic: &crate::melange::diagnostics::Diagnostic| ErrorDetail {
+        message: diagnostic.message.clone(),
+        field: None,
+        file: Some(diagnostic.source.name.clone()),
+        line: diagnostic.at.map(|at| at.line),
+        column: diagnostic.at.map(|at| at.column),
+        hint: diagnostic.hint.clone(),
+    };
+    diagnostics.0.iter().map(detail).collect()
+}

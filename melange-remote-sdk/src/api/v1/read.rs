@@ -1,0 +1,215 @@
+//! Reads requests by hand, so that one answer tells every mistake and a mistyped field gets its right name.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value};
+
+use super::{BackendName, BackendView, ErrorDetail, SubmitRequest};
+use crate::melange::diagnostics::nearest;
+
+/// Reads the body of `POST /api/v1/jobs`.
+///
+/// # Errors
+/// Every mistake: bad JSON with its line and column, unknown fields, wrong types, missing fields.
+pub fn read_submit(body: &[u8]) -> Result<SubmitRequest, Vec<ErrorDetail>> {
+    let mut fields = Fields::read(body)?;
+    let request = SubmitRequest {
+        config_yaml: fields.required("config_yaml"),
+        pipelines: fields.texts("pipelines"),
+        arch: fields.text("arch"),
+        backend_selector: fields.texts("backend_selector"),
+        with_test: fields.flag("with_test"),
+        debug: fields.flag("debug"),
+    };
+    fields.finish(request)
+}
+
+/// Reads the body of `POST /api/v1/backends`.
+///
+/// # Errors
+/// As [`read_submit`].
+pub fn read_backend(body: &[u8]) -> Result<BackendView, Vec<ErrorDetail>> {
+    let mut fields = Fields::read(body)?;
+    let backend = BackendView {
+        addr: fields.required("addr"),
+        arch: fields.required("arch"),
+        labels: fields.texts("labels"),
+        max_jobs: fields.number("maxJobs"),
+    };
+    fields.finish(backend)
+}
+
+/// Reads the body of `DELETE /api/v1/backends`.
+///
+/// # Errors
+/// As [`read_submit`].
+pub fn read_backend_name(body: &[u8]) -> Result<BackendName, Vec<ErrorDetail>> {
+    let mut fields = Fields::read(body)?;
+    let name = BackendName { addr: fields.required("addr") };
+    fields.finish(name)
+}
+
+/// The fields of a request object that were not asked for yet, and the mistakes so far.
+struct Fields {
+    left: Map<String, Value>,
+    known: Vec<&'static str>,
+    mistakes: Vec<ErrorDetail>,
+}
+
+impl Fields {
+    fn read(body: &[u8]) -> Result<Self, Vec<ErrorDetail>> {
+        if body.is_empty() {
+            return Err(vec![mistake(None, "the request has no body".to_owned(), "send a JSON object")]);
+        }
+        match serde_json::from_slice(body) {
+            Ok(Value::Object(left)) => Ok(Self { left, known: Vec::new(), mistakes: Vec::new() }),
+            Ok(_) => Err(vec![mistake(None, "the body is JSON, but no object".to_owned(), "send {…}")]),
+            Err(error) => Err(vec![ErrorDetail {
+                message: format!("the body is not valid JSON: {error}"),
+                line: u32::try_from(error.line()).ok(),
+                column: u32::try_from(error.column()).ok(),
+                ..ErrorDetail::default()
+            }]),
+        }
+    }
+
+    /// The value of a field; null counts as missing.
+    fn take(&mut self, name: &'static str) -> Option<Value> {
+        self.known.push(name);
+        self.left.remove(name).filter(|value| !value.is_null())
+    }
+
+    fn wrong(&mut self, field: String, value: &Value, wanted: &str) {
+        let message = format!("`{field}` is {}, not {wanted}", kind(value));
+        self.mistakes.push(ErrorDetail { message, field: Some(field), ..ErrorDetail::default() });
+    }
+
+    fn text(&mut self, name: &'static str) -> Option<String> {
+        match self.take(name)? {
+            Value::String(text) => Some(text),
+            other => {
+                self.wrong(name.to_owned(), &other, "a string");
+                None
+            }
+        }
+    }
+
+    fn required(&mut self, name: &'static str) -> String {
+        let mistakes = self.mistakes.len();
+        let text = self.text(name).unwrap_or_default();
+        if text.trim().is_empty() && self.mistakes.len() == mistakes {
+            let message = format!("`{name}` is missing or empty");
+            self.mistakes.push(ErrorDetail { message, field: Some(name.to_owned()), ..Default::default() });
+        }
+        text
+    }
+
+    fn texts(&mut self, name: &'static str) -> BTreeMap<String, String> {
+        let mut texts = BTreeMap::new();
+        match self.take(name) {
+            None => {}
+            Some(Value::Object(map)) => {
+                for (key, value) in map {
+                    match value {
+                        Value::String(text) => {
+                            texts.insert(key, text);
+                        }
+                        other => self.wrong(format!("{name}.{key}"), &other, "a string"),
+                    }
+                }
+            }
+            Some(other) => self.wrong(name.to_owned(), &other, "an object of strings"),
+        }
+        texts
+    }
+
+    fn flag(&mut self, name: &'static str) -> bool {
+        match self.take(name) {
+            None => false,
+            Some(Value::Bool(flag)) => flag,
+            Some(other) => {
+                self.wrong(name.to_owned(), &other, "true or false");
+                false
+            }
+        }
+    }
+
+    fn number(&mut self, name: &'static str) -> Option<u32> {
+        let value = self.take(name)?;
+        let number = value.as_u64().and_then(|number| u32::try_from(number).ok());
+        if number.is_none() {
+            self.wrong(name.to_owned(), &value, "a whole number from 1");
+        }
+        number
+    }
+
+    fn finish<T>(mut self, value: T) -> Result<T, Vec<ErrorDetail>> {
+        for field in self.left.keys() {
+            let hint = match nearest(field, self.known.iter().copied()) {
+                Some(name) => format!("did you mean `{name}`?"),
+                None => format!("known fields: {}", self.known.join(", ")),
+            };
+            self.mistakes.push(mistake(Some(field.clone()), format!("unknown field `{field}`"), &hint));
+        }
+        if self.mistakes.is_empty() { Ok(value) } else { Err(self.mistakes) }
+    }
+}
+
+fn mistake(field: Option<String>, message: String, hint: &str) -> ErrorDetail {
+    ErrorDetail { message, field, hint: Some(hint.to_owned()), ..ErrorDetail::default() }
+}
+
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "true or false",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_mistake_of_a_request_is_told() {
+        let body = br#"{"config_yml":"a","pipelines":{"a.yaml":1},"arch":7,"debug":"yes"}"#;
+        let told: Vec<String> =
+            read_submit(body).unwrap_err().into_iter().map(|detail| detail.message).collect();
+        assert_eq!(
+            told,
+            [
+                "`config_yaml` is missing or empty",
+                "`pipelines.a.yaml` is a number, not a string",
+                "`arch` is a number, not a string",
+                "`debug` is a string, not true or false",
+                "unknown field `config_yml`",
+            ]
+        );
+        assert_eq!(read_submit(body).unwrap_err()[4].hint.as_deref(), Some("did you mean `config_yaml`?"));
+    }
+
+    #[test]
+    fn what_a_client_writes_reads_back_and_null_counts_as_missing() {
+        let request = SubmitRequest {
+            config_yaml: "a".to_owned(),
+            arch: Some("x86_64".to_owned()),
+            debug: true,
+            ..SubmitRequest::default()
+        };
+        assert_eq!(read_submit(&serde_json::to_vec(&request).unwrap()).unwrap(), request);
+        assert_eq!(read_submit(br#"{"config_yaml":"a","arch":null}"#).unwrap().arch, None);
+    }
+
+    #[test]
+    fn broken_json_has_a_place() {
+        let detail = &read_submit(b"{\n \"config_yaml\": }").unwrap_err()[0];
+        assert_eq!((detail.line, detail.column), (Some(2), Some(17)));
+        assert!(read_submit(b"[]").is_err() && read_submit(b"").is_err());
+        assert!(read_backend(br#"{"addr":"tcp://a:1","arch":"x86_64","maxJobs":-1}"#).is_err());
+        assert_eq!(read_backend_name(br#"{"addr":"tcp://a:1"}"#).unwrap().addr, "tcp://a:1");
+    }
+}

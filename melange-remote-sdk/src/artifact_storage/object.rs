@@ -1,0 +1,367 @@
+//! Artifacts in an object store: memory, a local directory, Google Cloud Storage, Amazon S3, Azure Blob Storage.
+//!
+//! Not every one of them keeps attributes, so a checksum lies beside its artifact, under `.sha256/<key>`,
+//! together with the entity tag of the object that it was taken of. When the tags differ the artifact is read
+//! again: a checksum is late at worst, never wrong.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::{StreamExt, TryStreamExt, stream};
+use object_store::path::Path;
+use object_store::{
+    GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt, PutPayload, WriteMultipart,
+};
+use sha2::{Digest, Sha256};
+
+use super::{ArtifactBody, ArtifactKey, ArtifactStorage, ByteStream, StoredArtifact};
+use crate::error::{Error, ErrorKind, Result};
+use crate::limits;
+
+/// Where checksums lie; no [`ArtifactKey`] begins with a dot.
+const CHECKSUMS: &str = ".sha256";
+
+/// An [`ArtifactStorage`] over any [`ObjectStore`].
+#[derive(Debug, Clone)]
+pub struct ObjectArtifactStorage {
+    objects: Arc<dyn ObjectStore>,
+    root: String,
+}
+
+impl ObjectArtifactStorage {
+    /// A storage over `objects`; `root` is what [`ArtifactStorage::url`] puts before the keys.
+    pub fn new(objects: Arc<dyn ObjectStore>, root: impl Into<String>) -> Self {
+        Self { objects, root: root.into() }
+    }
+
+    /// A storage in memory, for tests and examples.
+    pub fn memory() -> Self {
+        Self::new(Arc::new(object_store::memory::InMemory::new()), "memory:/")
+    }
+
+    /// A storage in a local directory, which is made when it is missing. Files are written beside their place,
+    /// made durable and renamed.
+    ///
+    /// # Errors
+    /// When the directory cannot be made or opened.
+    #[cfg(feature = "local")]
+    pub fn local(directory: &std::path::Path) -> Result<Self> {
+        use object_store::local::LocalFileSystem;
+
+        std::fs::create_dir_all(directory).map_err(|source| Error::io("make", directory, source))?;
+        let objects = LocalFileSystem::new_with_prefix(directory)
+            .map_err(|error| failure("open", &directory.display().to_string(), error))?
+            .with_fsync(true);
+        let root = directory.display().to_string();
+        Ok(Self::new(Arc::new(objects), root.trim_end_matches('/')))
+    }
+
+    /// A storage in a bucket of Google Cloud Storage. `options` are keys of the object store's own, such as
+    /// `google_service_account`; without credentials the machine's own identity is used.
+    ///
+    /// # Errors
+    /// `InvalidRequest` for an unknown option or a bad value.
+    #[cfg(feature = "gcs")]
+    pub fn gcs(bucket: &str, options: &[(String, String)]) -> Result<Self> {
+        let mut builder = object_store::gcp::GoogleCloudStorageBuilder::new();
+        for (key, value) in options {
+            builder = builder.with_config(option(key)?, value);
+        }
+        let objects = builder.with_bucket_name(bucket).build().map_err(misconfigured)?;
+        Ok(Self::new(Arc::new(objects), format!("gs://{bucket}")))
+    }
+
+    /// A storage in a bucket of Amazon S3, or of what speaks its language. `options` are keys of the object
+    /// store's own, such as `aws_region` or `aws_endpoint`.
+    ///
+    /// # Errors
+    /// `InvalidRequest` for an unknown option or a bad value.
+    #[cfg(feature = "s3")]
+    pub fn s3(bucket: &str, options: &[(String, String)]) -> Result<Self> {
+        let mut builder = object_store::aws::AmazonS3Builder::new();
+        for (key, value) in options {
+            builder = builder.with_config(option(key)?, value);
+        }
+        let objects = builder.with_bucket_name(bucket).build().map_err(misconfigured)?;
+        Ok(Self::new(Arc::new(objects), format!("s3://{bucket}")))
+    }
+
+    /// A storage in a container of Azure Blob Storage. `options` are keys of the object store's own, such as
+    /// `azure_storage_account_name`.
+    ///
+    /// # Errors
+    /// `InvalidRequest` for an unknown option or a bad value.
+    #[cfg(feature = "azure")]
+    pub fn azure(container: &str, options: &[(String, String)]) -> Result<Self> {
+        let mut builder = object_store::azure::MicrosoftAzureBuilder::new();
+        for (key, value) in options {
+            builder = builder.with_config(option(key)?, value);
+        }
+        let objects = builder.with_container_name(container).build().map_err(misconfigured)?;
+        Ok(Self::new(Arc::new(objects), format!("az://{container}")))
+    }
+
+    async fn meta(&self, key: &ArtifactKey) -> Result<ObjectMeta> {
+        self.objects.head(&path(key)).await.map_err(|error| failure("look up", key.as_str(), error))
+    }
+
+    /// Sends the bytes: small artifacts at once, others in parts. Returns the entity tag and the size.
+    async fn send(
+        &self,
+        key: &ArtifactKey,
+        mut bytes: ByteStream,
+        hash: &mut Sha256,
+    ) -> Result<(Option<String>, u64)> {
+        let fail = |error| failure("store", key.as_str(), error);
+        let mut head: Vec<Bytes> = Vec::new();
+        let mut size = 0u64;
+        while size < limits::ARTIFACT_PART_BYTES {
+            let Some(chunk) = bytes.try_next().await? else {
+                let payload: PutPayload = head.into_iter().collect();
+                let put = self.objects.put(&path(key), payload).await.map_err(fail)?;
+                return Ok((put.e_tag, size));
+            };
+            size += count(chunk.len());
+            hash.update(&chunk);
+            head.push(chunk);
+        }
+        let upload = self.objects.put_multipart(&path(key)).await.map_err(fail)?;
+        let mut parts = WriteMultipart::new(upload);
+        head.into_iter().for_each(|chunk| parts.put(chunk));
+        loop {
+            match bytes.try_next().await {
+                Ok(Some(chunk)) => {
+                    size += count(chunk.len());
+                    hash.update(&chunk);
+                    parts.wait_for_capacity(limits::ARTIFACT_PARTS_AT_ONCE_MAX).await.map_err(fail)?;
+                    parts.put(chunk);
+                }
+                Ok(None) => {
+                    let put = parts.finish().await.map_err(fail)?;
+                    return Ok((put.e_tag, size));
+                }
+                Err(error) => {
+                    if let Err(error) = parts.abort().await {
+                        tracing::warn!(%key, %error, "an unfinished upload could not be removed");
+                    }
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    /// The checksum of an object: the one beside it when that is of this very object, else a new one.
+    async fn checksum(&self, key: &ArtifactKey, meta: &ObjectMeta) -> Result<String> {
+        let expected = Checksum { size: meta.size, e_tag: meta.e_tag.clone().unwrap_or_default() };
+        match self.objects.get(&checksum_path(key)).await {
+            Ok(found) => {
+                let text = found.bytes().await.map_err(|error| failure("read", key.as_str(), error))?;
+                if let Some(sha256) = expected.read(&text) {
+                    return Ok(sha256);
+                }
+            }
+            Err(object_store::Error::NotFound { .. }) => {}
+            Err(error) => return Err(failure("read the checksum of", key.as_str(), error)),
+        }
+        let found = self.objects.get(&path(key)).await;
+        let found = found.map_err(|error| failure("read", key.as_str(), error))?;
+        let taken_of =
+            Checksum { size: found.meta.size, e_tag: found.meta.e_tag.clone().unwrap_or_default() };
+        let mut hash = Sha256::new();
+        let mut bytes = found.into_stream();
+        while let Some(chunk) = bytes.next().await {
+            hash.update(chunk.map_err(|error| failure("read", key.as_str(), error))?);
+        }
+        let sha256 = hex::encode(hash.finalize());
+        self.write_checksum(key, &taken_of, &sha256).await;
+        Ok(sha256)
+    }
+
+    /// A checksum that cannot be written is taken again by the next reader.
+    async fn write_checksum(&self, key: &ArtifactKey, checksum: &Checksum, sha256: &str) {
+        let text = checksum.write(sha256);
+        if let Err(error) = self.objects.put(&checksum_path(key), text.into()).await {
+            tracing::warn!(%key, %error, "a checksum could not be written");
+        }
+    }
+
+    async fn describe(&self, key: ArtifactKey, meta: &ObjectMeta) -> Result<StoredArtifact> {
+        let sha256 = self.checksum(&key, meta).await?;
+        Ok(StoredArtifact { key, size_bytes: meta.size, sha256 })
+    }
+}
+
+/// What a checksum was taken of.
+struct Checksum {
+    size: u64,
+    e_tag: String,
+}
+
+impl Checksum {
+    fn write(&self, sha256: &str) -> String {
+        format!("{sha256} {} {}\n", self.size, self.e_tag)
+    }
+
+    fn read(&self, text: &[u8]) -> Option<String> {
+        let text = std::str::from_utf8(text).ok()?;
+        let sha256 = text.get(..64)?;
+        let ours = sha256.bytes().all(|byte| byte.is_ascii_hexdigit()) && text == self.write(sha256);
+        ours.then(|| sha256.to_owned())
+    }
+}
+
+fn path(key: &ArtifactKey) -> Path {
+    Path::from(key.as_str())
+}
+
+fn checksum_path(key: &ArtifactKey) -> Path {
+    Path::from(format!("{CHECKSUMS}/{key}"))
+}
+
+/// The key of an object; `None` for what no key can name. `~` is the only character of keys that paths escape.
+fn key_of(path: &Path) -> Option<ArtifactKey> {
+    path.as_ref().replace("%7E", "~").parse().ok()
+}
+
+fn count(len: usize) -> u64 {
+    u64::try_from(len).unwrap_or(u64::MAX)
+}
+
+fn failure(operation: &'static str, what: &str, error: object_store::Error) -> Error {
+    use object_store::Error as Cause;
+
+    let kind = match &error {
+        Cause::NotFound { .. } => ErrorKind::NotFound,
+        Cause::AlreadyExists { .. } => ErrorKind::AlreadyExists,
+        Cause::Precondition { .. } | Cause::NotModified { .. } => ErrorKind::Conflict,
+        Cause::NotSupported { .. } | Cause::NotImplemented { .. } => ErrorKind::Unsupported,
+        Cause::InvalidPath { .. } => ErrorKind::InvalidRequest,
+        Cause::PermissionDenied { .. } | Cause::Unauthenticated { .. } => ErrorKind::Unexpected,
+        // The rest is the network's or the disk's; both may recover.
+        _ => ErrorKind::Unavailable,
+    };
+    Error::new(kind, format!("cannot {operation} the artifact {what}")).source(error)
+}
+
+#[cfg(any(feature = "gcs", feature = "s3", feature = "azure"))]
+fn option<K: std::str::FromStr<Err = object_store::Error>>(key: &str) -> Result<K> {
+    key.to_ascii_lowercase().parse().map_err(misconfigured)
+}
+
+#[cfg(any(feature = "gcs", feature = "s3", feature = "azure"))]
+fn misconfigured(error: object_store::Error) -> Error {
+    Error::invalid("the artifact storage is not configured well").source(error)
+}
+
+#[async_trait]
+impl ArtifactStorage for ObjectArtifactStorage {
+    async fn put(&self, key: &ArtifactKey, bytes: ByteStream) -> Result<StoredArtifact> {
+        let mut hash = Sha256::new();
+        let (e_tag, size) = self.send(key, bytes, &mut hash).await?;
+        let sha256 = hex::encode(hash.finalize());
+        let checksum = Checksum { size, e_tag: e_tag.unwrap_or_default() };
+        self.write_checksum(key, &checksum, &sha256).await;
+        Ok(StoredArtifact { key: key.clone(), size_bytes: size, sha256 })
+    }
+
+    async fn get(&self, key: &ArtifactKey, range: Option<Range<u64>>) -> Result<ArtifactBody> {
+        let meta = self.meta(key).await?;
+        if let Some(range) = &range
+            && (range.start >= range.end || range.end > meta.size)
+        {
+            let message = format!("there are no bytes {}..{} in {key}", range.start, range.end);
+            return Err(Error::invalid(message).hint(format!("it has {} bytes", meta.size)));
+        }
+        let artifact = self.describe(key.clone(), &meta).await?;
+        // The tag keeps checksum and bytes together when somebody puts the key again right now.
+        let options = GetOptions::default().with_if_match(meta.e_tag.clone());
+        let options = options.with_range(range.map(GetRange::Bounded));
+        let found = self.objects.get_opts(&path(key), options).await;
+        let found = found.map_err(|error| failure("read", key.as_str(), error))?;
+        let range = found.range.clone();
+        let name = key.to_string();
+        let bytes = found.into_stream().map_err(move |error| failure("read", &name, error));
+        Ok(ArtifactBody { artifact, range, bytes: bytes.boxed() })
+    }
+
+    async fn head(&self, key: &ArtifactKey) -> Result<StoredArtifact> {
+        let meta = self.meta(key).await?;
+        self.describe(key.clone(), &meta).await
+    }
+
+    async fn list(&self, prefix: &ArtifactKey) -> Result<Vec<StoredArtifact>> {
+        let fail = |error| failure("list", prefix.as_str(), error);
+        let mut listing = self.objects.list(Some(&path(prefix)));
+        let mut found = Vec::new();
+        while let Some(meta) = listing.next().await {
+            let meta = meta.map_err(fail)?;
+            if let Some(key) = key_of(&meta.location) {
+                found.push((key, meta));
+            }
+            if found.len() > limits::ARTIFACTS_LISTED_MAX {
+                let message = format!("more than {} artifacts under {prefix}", limits::ARTIFACTS_LISTED_MAX);
+                return Err(Error::new(ErrorKind::LimitExceeded, message));
+            }
+        }
+        found.sort_by(|a, b| a.0.cmp(&b.0));
+        stream::iter(found)
+            .map(|(key, meta)| async move { self.describe(key, &meta).await })
+            .buffered(limits::CHECKSUM_READS_MAX)
+            .try_collect()
+            .await
+    }
+
+    async fn delete(&self, key: &ArtifactKey) -> Result<()> {
+        for path in [path(key), checksum_path(key)] {
+            match self.objects.delete(&path).await {
+                Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
+                Err(error) => return Err(failure("remove", key.as_str(), error)),
+            }
+        }
+        Ok(())
+    }
+
+    fn url(&self, key: &ArtifactKey) -> String {
+        format!("{}/{key}", self.root)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::conformance;
+
+    #[tokio::test]
+    async fn memory_keeps_the_contract() {
+        conformance::artifact_storage::all(Arc::new(ObjectArtifactStorage::memory())).await;
+    }
+
+    #[cfg(feature = "local")]
+    #[tokio::test]
+    async fn a_directory_keeps_the_contract() {
+        let directory = tempfile::tempdir().unwrap();
+        let storage = ObjectArtifactStorage::local(&directory.path().join("new/output")).unwrap();
+        conformance::artifact_storage::all(Arc::new(storage)).await;
+    }
+
+    #[cfg(feature = "local")]
+    #[tokio::test]
+    async fn checksums_survive_a_restart_and_follow_a_changed_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let key: ArtifactKey = "job/x86_64/a.apk".parse().unwrap();
+        let bytes = |text: &'static str| stream::iter([Ok(Bytes::from_static(text.as_bytes()))]).boxed();
+        let first = ObjectArtifactStorage::local(directory.path()).unwrap();
+        let put = first.put(&key, bytes("one")).await.unwrap();
+        let again = ObjectArtifactStorage::local(directory.path()).unwrap();
+        assert_eq!(again.head(&key).await.unwrap(), put);
+        let file = directory.path().join(key.as_str());
+        assert_eq!(again.url(&key), file.display().to_string());
+        std::fs::write(file, "other").unwrap();
+        let changed = again.head(&key).await.unwrap();
+        assert_eq!(changed.sha256, hex::encode(Sha256::digest("other")));
+        std::fs::remove_dir_all(directory.path().join(CHECKSUMS)).unwrap();
+        assert_eq!(again.head(&key).await.unwrap(), changed);
+    }
+}

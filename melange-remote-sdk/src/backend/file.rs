@@ -1,0 +1,220 @@
+//! Reads `backends.yaml`: strictly, with the place of every mistake.
+
+use std::sync::Arc;
+
+use super::{Backend, check_addr, check_max_jobs};
+use crate::arch::Arch;
+use crate::error::Error;
+use crate::labels::Labels;
+use crate::limits;
+use crate::melange::diagnostics::{Diagnostic, Diagnostics, Position, Source, nearest};
+use crate::melange::yaml::{self, Key, Node, Value};
+
+/// Reads the backends of a file.
+///
+/// ```
+/// use melange_remote_sdk::backend::file;
+/// use melange_remote_sdk::melange::diagnostics::Source;
+/// let text = "backends:\n  - addr: tcp://a:1234\n    arch: x86_64\n    labels:\n      tier: standard\n    maxJobs: 8\n";
+/// let backends = file::read(&Source::new("backends.yaml", text)).unwrap();
+/// assert_eq!(backends[0].max_jobs(), 8);
+/// ```
+///
+/// # Errors
+/// Every mistake with its line and column: syntax, unknown or missing fields, bad values, an address given twice,
+/// no backend at all.
+pub fn read(source: &Arc<Source>) -> Result<Vec<Backend>, Diagnostics> {
+    let root = yaml::read(source)?;
+    let mut reader = Reader { source, mistakes: Vec::new() };
+    let backends = match &root {
+        Some(root) => reader.root(root),
+        None => {
+            reader.mistake(Position { line: 1, column: 1 }, "the file holds nothing");
+            Vec::new()
+        }
+    };
+    if reader.mistakes.is_empty() {
+        return Ok(backends);
+    }
+    reader.mistakes.sort_by_key(|mistake| mistake.at);
+    Err(Diagnostics(reader.mistakes))
+}
+
+struct Reader<'a> {
+    source: &'a Arc<Source>,
+    mistakes: Vec<Diagnostic>,
+}
+
+impl Reader<'_> {
+    fn mistake(&mut self, at: Position, message: impl Into<String>) -> &mut Diagnostic {
+        let index = self.mistakes.len();
+        self.mistakes.push(Diagnostic::new(self.source, at, message));
+        &mut self.mistakes[index]
+    }
+
+    fn error(&mut self, at: Position, error: &Error) {
+        let hint = error.hint_text().map(str::to_owned);
+        self.mistake(at, error.to_string()).hint = hint;
+    }
+
+    /// The entries of a map whose keys are all in `known`.
+    fn map<'n>(&mut self, node: &'n Node, known: &[&'static str]) -> &'n [(Key, Node)] {
+        let Value::Map(entries) = &node.value else {
+            self.mistake(node.at, format!("expected a map, found {}", node.kind()));
+            return &[];
+        };
+        for (key, _) in entries.iter().filter(|(key, _)| !known.contains(&key.text.as_str())) {
+            let hint = match nearest(&key.text, known.iter().copied()) {
+                Some(name) => format!("did you mean `{name}`?"),
+                None => format!("known fields: {}", known.join(", ")),
+            };
+            self.mistake(key.at, format!("unknown field `{}`", key.text)).hint = Some(hint);
+        }
+        entries
+    }
+
+    fn text<'n>(&mut self, node: &'n Node) -> Option<&'n str> {
+        match &node.value {
+            Value::Scalar { text, .. } => Some(text),
+            _ => {
+                self.mistake(node.at, format!("expected a scalar, found {}", node.kind()));
+                None
+            }
+        }
+    }
+
+    fn root(&mut self, root: &Node) -> Vec<Backend> {
+        let entries = self.map(root, &["backends", "defaultMaxJobs"]);
+        let default = find(entries, "defaultMaxJobs").and_then(|node| self.max_jobs(node));
+        let default = default.unwrap_or(limits::JOBS_PER_BACKEND_DEFAULT);
+        let list = match find(entries, "backends") {
+            Some(Node { value: Value::List(list), .. }) => list.as_slice(),
+            Some(node) => {
+                self.mistake(node.at, format!("`backends` is {}, not a list", node.kind()));
+                return Vec::new();
+            }
+            None => &[],
+        };
+        if list.is_empty() && self.mistakes.is_empty() {
+            self.mistake(root.at, "the file names no backend").hint =
+                Some("add at least one entry with `addr` and `arch` to `backends`".to_owned());
+        }
+        if list.len() > limits::BACKENDS_MAX {
+            let message = format!("{} backends, more than {}", list.len(), limits::BACKENDS_MAX);
+            self.mistake(root.at, message);
+            return Vec::new();
+        }
+        let mut backends = Vec::new();
+        let mut seen = std::collections::BTreeMap::new();
+        for node in list {
+            let Some((at, backend)) = self.backend(node, default) else { continue };
+            if let Some(first) = seen.insert(backend.addr().to_owned(), at) {
+                let message = format!("the address {} is given twice", backend.addr());
+                self.mistake(at, message).hint = Some(format!("its first place is line {}", first.line));
+            }
+            backends.push(backend);
+        }
+        backends
+    }
+
+    fn backend(&mut self, node: &Node, default_max_jobs: u32) -> Option<(Position, Backend)> {
+        let before = self.mistakes.len();
+        let entries = self.map(node, &["addr", "arch", "labels", "maxJobs"]);
+        for name in ["addr", "arch"] {
+            if self.mistakes.len() == before && find(entries, name).is_none() {
+                self.mistake(node.at, format!("this backend has no `{name}`"));
+            }
+        }
+        let addr = find(entries, "addr");
+        let addr_text = addr.and_then(|node| self.text(node));
+        if let (Some(node), Some(Err(error))) = (addr, addr_text.map(check_addr)) {
+            self.error(node.at, &error);
+        }
+        let arch = find(entries, "arch").and_then(|node| {
+            let arch = self.text(node)?.parse::<Arch>();
+            arch.map_err(|error| self.error(node.at, &error)).ok()
+        });
+        let labels = find(entries, "labels").map(|node| self.labels(node)).unwrap_or_default();
+        let max_jobs = find(entries, "maxJobs").and_then(|node| self.max_jobs(node));
+        if self.mistakes.len() > before {
+            return None;
+        }
+        let backend = Backend::new(addr_text?, arch?, labels)
+            .and_then(|backend| backend.with_max_jobs(max_jobs.unwrap_or(default_max_jobs)));
+        let backend = backend.map_err(|error| self.error(node.at, &error)).ok()?;
+        Some((addr.map_or(node.at, |node| node.at), backend))
+    }
+
+    fn labels(&mut self, node: &Node) -> Labels {
+        let Value::Map(entries) = &node.value else {
+            self.mistake(node.at, format!("`labels` is {}, not a map", node.kind()));
+            return Labels::default();
+        };
+        let mut pairs = Vec::new();
+        for (key, value) in entries {
+            let Some(text) = self.text(value) else { continue };
+            // One by one first, so that the mistake points at its own line.
+            match Labels::from_pairs([(key.text.as_str(), text)]) {
+                Ok(_) => pairs.push((key.text.as_str(), text)),
+                Err(error) => self.error(key.at, &error),
+            }
+        }
+        Labels::from_pairs(pairs).map_err(|error| self.error(node.at, &error)).unwrap_or_default()
+    }
+
+    fn max_jobs(&mut self, node: &Node) -> Option<u32> {
+        let text = self.text(node)?;
+        let Ok(number) = text.parse::<u32>() else {
+            self.mistake(node.at, format!("{text:?} is not a whole number"));
+            return None;
+        };
+        check_max_jobs(number).map_err(|error| self.error(node.at, &error)).ok()
+    }
+}
+
+fn find<'n>(entries: &'n [(Key, Node)], name: &str) -> Option<&'n Node> {
+    entries.iter().find(|(key, _)| key.text == name).map(|(_, node)| node).filter(|node| !node.is_null())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mistakes(text: &str) -> Vec<String> {
+        let error = read(&Source::new("b.yaml", text)).unwrap_err();
+        error.0.iter().map(Diagnostic::summary).collect()
+    }
+
+    #[test]
+    fn the_example_of_the_product_document_reads() {
+        let text = "backends:\n  # x86_64 backends\n  - addr: tcp://amd64-standard:1234\n    arch: x86_64\n    labels:\n      tier: standard\n  - addr: tcp://arm64-standard:1234\n    arch: aarch64\n    maxJobs: 2\ndefaultMaxJobs: 7\n";
+        let backends = read(&Source::new("b.yaml", text)).unwrap();
+        assert_eq!(backends[0].max_jobs(), 7);
+        assert_eq!(backends[0].labels().get("tier"), Some("standard"));
+        assert_eq!((backends[1].arch(), backends[1].max_jobs()), (Arch::Aarch64, 2));
+    }
+
+    #[test]
+    fn every_mistake_has_its_place() {
+        let text = "backends:\n  - addr: nowhere\n    arch: z80\n  - adr: tcp://a:1\n  - addr: tcp://a:1\n    arch: x86_64\n    maxJobs: many\n  - {addr: tcp://b:1, arch: x86_64}\n  - {addr: tcp://b:1, arch: x86_64}\n";
+        insta::assert_snapshot!(mistakes(text).join("\n"), @r#"
+        b.yaml:2:11: the backend address "nowhere" has no scheme
+        b.yaml:3:11: unknown architecture "z80"
+        b.yaml:4:5: unknown field `adr`
+        b.yaml:7:14: "many" is not a whole number
+        b.yaml:9:12: the address tcp://b:1 is given twice
+        "#);
+    }
+
+    #[test]
+    fn a_file_without_backends_is_refused() {
+        assert_eq!(mistakes(""), ["b.yaml:1:1: the file holds nothing"]);
+        assert_eq!(mistakes("backends: []\n"), ["b.yaml:1:1: the file names no backend"]);
+        assert_eq!(mistakes("backends: {}\n"), ["b.yaml:1:11: `backends` is a map, not a list"]);
+        assert_eq!(mistakes("- a\n"), ["b.yaml:1:1: expected a map, found a list"]);
+        assert_eq!(
+            mistakes("backends:\n  - addr: tcp://a:1\n    arch: x86_64\n    labels: {a b: c}\n"),
+            ["b.yaml:4:14: the label key \"a b\" holds a character that keys must not have"]
+        );
+    }
+}

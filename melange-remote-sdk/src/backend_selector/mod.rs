@@ -1,0 +1,111 @@
+//! Station 5: which backend runs a job. The contract, what it sees, and the reasons for saying no.
+//!
+//! Implementation: [`round_robin`]. Capacity is leased by [`crate::backend::pool`], not here.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::Arc;
+
+use crate::arch::Arch;
+use crate::backend::Backend;
+use crate::labels::LabelSelector;
+
+pub mod round_robin;
+
+/// What a job needs of a backend.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Requirements {
+    /// The architecture.
+    pub arch: Arch,
+    /// Labels that must all be there.
+    pub labels: LabelSelector,
+}
+
+impl Requirements {
+    /// Whether `backend` could run the job when it has a free slot.
+    pub fn matched_by(&self, backend: &Backend) -> bool {
+        backend.arch() == self.arch && self.labels.matches(backend.labels())
+    }
+}
+
+/// A backend as the selector sees it at one moment.
+#[derive(Debug, Clone)]
+pub struct Candidate {
+    /// The backend.
+    pub backend: Arc<Backend>,
+    /// The jobs that run on it.
+    pub running: u32,
+    /// The number of the last choice that fell on it; 0 when none did. Later choices have higher numbers.
+    pub last_chosen: u64,
+}
+
+impl Candidate {
+    /// Whether it could take one more job.
+    pub fn has_free_slot(&self) -> bool {
+        self.running < self.backend.max_jobs()
+    }
+}
+
+/// Why no backend was chosen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// No backend has the architecture.
+    NoArch {
+        /// The asked one.
+        arch: Arch,
+        /// Those that there are.
+        known: BTreeSet<Arch>,
+    },
+    /// No backend of the architecture has the labels.
+    NoLabels {
+        /// The architecture.
+        arch: Arch,
+        /// The asked labels.
+        labels: LabelSelector,
+    },
+    /// Backends match, and all of them are busy.
+    AllBusy {
+        /// How many match.
+        matching: usize,
+    },
+}
+
+impl Refusal {
+    /// Whether only another set of backends can help, not time.
+    pub fn needs_other_backends(&self) -> bool {
+        !matches!(self, Self::AllBusy { .. })
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoArch { arch, known } if known.is_empty() => {
+                write!(f, "no {arch} backend, and no other backend either")
+            }
+            Self::NoArch { arch, known } => {
+                let known: Vec<&str> = known.iter().map(|arch| arch.apk_name()).collect();
+                write!(f, "no {arch} backend (there are {})", known.join(", "))
+            }
+            Self::NoLabels { arch, labels } => write!(f, "no {arch} backend with {labels}"),
+            Self::AllBusy { matching: 1 } => write!(f, "the only matching backend is busy"),
+            Self::AllBusy { matching } => write!(f, "all {matching} matching backends are busy"),
+        }
+    }
+}
+
+/// Chooses a backend for a job.
+///
+/// # Contract
+/// * Pure: the answer depends on the arguments alone; no clock, no memory, no IO.
+/// * The choice is the index of a candidate that matches the requirements and has a free slot.
+/// * A refusal tells the strongest reason: architecture before labels before capacity.
+/// * Neither the order of labels nor that of candidates changes which backends may be chosen.
+pub trait BackendSelector: Send + Sync + fmt::Debug {
+    /// The index of the chosen candidate, or why there is none.
+    ///
+    /// # Errors
+    /// [`Refusal`], which also tells whether waiting can help.
+    fn select(&self, requirements: &Requirements, candidates: &[Candidate]) -> Result<usize, Refusal>;
+}

@@ -1,0 +1,315 @@
+//! Station 14: the client of the REST service.
+//!
+//! One method a request, the wire types of [`crate::api::v1`], errors with the server's words and hint.
+//! Requests that change nothing are tried again when the server does not answer; a submission is repeated only
+//! under its idempotency key, so that it never makes two jobs.
+
+use std::path::Path;
+use std::time::Duration;
+
+use futures_util::{Stream, StreamExt};
+use serde::de::DeserializeOwned;
+use sha2::{Digest, Sha256};
+
+use crate::api::v1::{
+    self, ArtifactView, BackendName, BackendView, BackendsResponse, ErrorResponse, JobView, SubmitRequest,
+    SubmitResponse,
+};
+use crate::error::{Error, ErrorKind, Result};
+use crate::job::JobId;
+use crate::limits;
+
+mod wait;
+
+pub use wait::{WaitEvent, WaitObserver};
+
+/// The longest path part that is sent as it is; anything else is percent-encoded.
+const PLAIN: &[u8] = b"-._~:@";
+
+/// A connection to one server.
+#[derive(Debug, Clone)]
+pub struct Client {
+    http: reqwest::Client,
+    base: String,
+}
+
+impl Client {
+    /// A client of the server at `base`, such as `http://localhost:8080`.
+    ///
+    /// # Errors
+    /// `InvalidRequest` for anything but an http(s) URL.
+    pub fn new(base: &str) -> Result<Self> {
+        let base = base.trim_end_matches('/');
+        if !(base.starts_with("http://") || base.starts_with("https://")) {
+            return Err(Error::invalid(format!("{base:?} is not the URL of a server"))
+                .hint("write it as http://host:port or https://host"));
+        }
+        let http = reqwest::Client::builder()
+            .user_agent(concat!("melange-remote-client/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(limits::CLIENT_CONNECT)
+            .read_timeout(limits::CLIENT_IDLE)
+            .build()
+            .map_err(|e| Error::unexpected("cannot set up the http client").source(e))?;
+        Ok(Self { http, base: base.to_owned() })
+    }
+
+    /// The server's URL without a trailing slash.
+    pub fn server(&self) -> &str {
+        &self.base
+    }
+
+    /// Where people and programs find a job.
+    pub fn job_url(&self, id: JobId) -> String {
+        format!("{}{}", self.base, v1::job(id))
+    }
+
+    /// Submits a job.
+    ///
+    /// # Errors
+    /// The server's; `Unavailable` when it does not answer after several tries.
+    pub async fn submit(&self, request: &SubmitRequest) -> Result<JobId> {
+        let key = uuid::Uuid::now_v7().to_string();
+        let body = serde_json::to_vec(request)
+            .map_err(|e| Error::unexpected("cannot write the request").source(e))?;
+        if body.len() > limits::REQUEST_BODY_BYTES_MAX {
+            let message =
+                format!("the request has {} bytes, more than {}", body.len(), limits::REQUEST_BODY_BYTES_MAX);
+            return Err(Error::new(ErrorKind::LimitExceeded, message).hint("hand in fewer pipelines"));
+        }
+        let make = || {
+            self.http
+                .post(format!("{}{}", self.base, v1::JOBS))
+                .header(v1::IDEMPOTENCY_KEY, &key)
+                .header("content-type", "application/json")
+                .body(body.clone())
+        };
+        let response: SubmitResponse = self.json(make).await?;
+        response.id.parse()
+    }
+
+    /// One job.
+    ///
+    /// # Errors
+    /// `NotFound`, or as [`Self::submit`].
+    pub async fn job(&self, id: JobId) -> Result<JobView> {
+        self.json(|| self.get(&v1::job(id))).await
+    }
+
+    /// One page of jobs, newest first, and the cursor of the next one. `status` filters.
+    ///
+    /// # Errors
+    /// As [`Self::submit`].
+    pub async fn jobs(
+        &self,
+        limit: usize,
+        cursor: Option<&str>,
+        status: Option<&str>,
+    ) -> Result<(Vec<JobView>, Option<String>)> {
+        let mut query = vec![("limit", limit.to_string())];
+        query.extend(cursor.map(|cursor| ("cursor", cursor.to_owned())));
+        query.extend(status.map(|status| ("status", status.to_owned())));
+        let query: Vec<String> =
+            query.iter().map(|(name, value)| format!("{name}={}", encode(value))).collect();
+        let path = format!("{}?{}", v1::JOBS, query.join("&"));
+        let response = self.answer(|| self.get(&path)).await?;
+        let next =
+            response.headers().get(v1::NEXT_CURSOR).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        Ok((decode(response).await?, next))
+    }
+
+    /// Asks for a job to stop.
+    ///
+    /// # Errors
+    /// `NotFound`, `Conflict` for a job that has finished, or as [`Self::submit`].
+    pub async fn cancel(&self, id: JobId) -> Result<()> {
+        self.answer(|| self.http.post(format!("{}{}", self.base, v1::job_cancel(id)))).await.map(drop)
+    }
+
+    /// A job's log from `offset` (in bytes) as it is; with `follow` until the job has finished.
+    ///
+    /// # Errors
+    /// `NotFound`, or as [`Self::submit`]; in the stream `Unavailable` when the connection breaks.
+    pub async fn log(
+        &self,
+        id: JobId,
+        offset: u64,
+        follow: bool,
+    ) -> Result<impl Stream<Item = Result<bytes::Bytes>> + Unpin + use<>> {
+        let path = format!("{}?offset={offset}&follow={follow}", v1::job_logs(id));
+        let response = self.answer(|| self.get(&path)).await?;
+        Ok(response.bytes_stream().map(|chunk| chunk.map_err(|e| transport("the log", e))))
+    }
+
+    /// The artifacts of a job.
+    ///
+    /// # Errors
+    /// `NotFound`, or as [`Self::submit`].
+    pub async fn artifacts(&self, id: JobId) -> Result<Vec<ArtifactView>> {
+        self.json(|| self.get(&v1::job_artifacts(id))).await
+    }
+
+    /// Downloads an artifact to `path`, whole or not at all, and checks its SHA-256.
+    ///
+    /// # Errors
+    /// `Untrusted` when the bytes are not those that the job lists, the disk's, or as [`Self::submit`].
+    pub async fn download(&self, id: JobId, artifact: &ArtifactView, path: &Path) -> Result<()> {
+        use std::io::Write;
+        let name: Vec<String> = artifact.name.split('/').map(encode).collect();
+        let mut response = self.answer(|| self.get(&v1::job_artifact(id, &name.join("/")))).await?;
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let failed = |e: std::io::Error| Error::io("write", path, e);
+        std::fs::create_dir_all(folder).map_err(failed)?;
+        let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
+        let mut hasher = Sha256::new();
+        let mut size = 0u64;
+        while let Some(chunk) = response.chunk().await.map_err(|e| transport(&artifact.name, e))? {
+            size += chunk.len() as u64;
+            if size > artifact.size {
+                break;
+            }
+            hasher.update(&chunk);
+            file.write_all(&chunk).map_err(failed)?;
+        }
+        let found = hex::encode(hasher.finalize());
+        if size != artifact.size || found != artifact.sha256 {
+            let message = format!("{} is not what the job lists", artifact.name);
+            return Err(Error::new(ErrorKind::Untrusted, message)
+                .with("listed", &artifact.sha256)
+                .with("found", found));
+        }
+        file.persist(path).map_err(|e| failed(e.error))?;
+        Ok(())
+    }
+
+    /// The backends, of one architecture when `arch` says so.
+    ///
+    /// # Errors
+    /// As [`Self::submit`].
+    pub async fn backends(&self, arch: Option<&str>) -> Result<BackendsResponse> {
+        let query = arch.map(|arch| format!("?arch={}", encode(arch))).unwrap_or_default();
+        self.json(|| self.get(&format!("{}{query}", v1::BACKENDS))).await
+    }
+
+    /// Adds a backend.
+    ///
+    /// # Errors
+    /// `AlreadyExists`, or as [`Self::submit`].
+    pub async fn add_backend(&self, backend: &BackendView) -> Result<BackendView> {
+        let response =
+            self.once(self.http.post(format!("{}{}", self.base, v1::BACKENDS)).json(backend)).await?;
+        decode(response).await
+    }
+
+    /// Removes a backend.
+    ///
+    /// # Errors
+    /// `NotFound`, `InvalidRequest` for the last one, or as [`Self::submit`].
+    pub async fn remove_backend(&self, addr: &str) -> Result<()> {
+        let body = BackendName { addr: addr.to_owned() };
+        self.once(self.http.delete(format!("{}{}", self.base, v1::BACKENDS)).json(&body)).await.map(drop)
+    }
+
+    fn get(&self, path: &str) -> reqwest::RequestBuilder {
+        self.http.get(format!("{}{path}", self.base))
+    }
+
+    async fn json<T: DeserializeOwned>(&self, make: impl Fn() -> reqwest::RequestBuilder) -> Result<T> {
+        decode(self.answer(make).await?).await
+    }
+
+    /// Sends a request that may be repeated, again while the server cannot be reached.
+    async fn answer(&self, make: impl Fn() -> reqwest::RequestBuilder) -> Result<reqwest::Response> {
+        let mut tried = 0;
+        loop {
+            tried += 1;
+            match self.once(make()).await {
+                Err(error) if error.kind().is_retryable() && tried < limits::CLIENT_TRIES_MAX => {
+                    tracing::debug!(tried, error = %error.chain(), "trying again");
+                    tokio::time::sleep(Duration::from_millis(200 << tried)).await;
+                }
+                other => return other,
+            }
+        }
+    }
+
+    async fn once(&self, request: reqwest::RequestBuilder) -> Result<reqwest::Response> {
+        let response = request.send().await.map_err(|e| {
+            transport(&self.base, e).hint(format!("is a melange-server running at {}?", self.base))
+        })?;
+        if response.status().is_success() {
+            return Ok(response);
+        }
+        Err(refusal(response).await)
+    }
+}
+
+fn transport(what: &str, error: reqwest::Error) -> Error {
+    Error::new(ErrorKind::Unavailable, format!("no answer from {what}")).source(error.without_url())
+}
+
+async fn decode<T: DeserializeOwned>(response: reqwest::Response) -> Result<T> {
+    let bytes = response.bytes().await.map_err(|e| transport("the server", e))?;
+    serde_json::from_slice(&bytes).map_err(|e| {
+        Error::unexpected("the server's answer cannot be read")
+            .source(e)
+            .hint("is it a melange-server of this version?")
+    })
+}
+
+/// The server's error as ours: kind by status, message, hint, and every single mistake.
+async fn refusal(response: reqwest::Response) -> Error {
+    let status = response.status();
+    let kind = match status.as_u16() {
+        400 | 405 | 422 => ErrorKind::InvalidRequest,
+        401 | 403 => ErrorKind::PermissionDenied,
+        404 => ErrorKind::NotFound,
+        409 => ErrorKind::Conflict,
+        413 | 429 => ErrorKind::LimitExceeded,
+        502..=504 => ErrorKind::Unavailable,
+        _ => ErrorKind::Unexpected,
+    };
+    let bytes = response.bytes().await.unwrap_or_default();
+    let Ok(ErrorResponse { error: body }) = serde_json::from_slice(&bytes) else {
+        return Error::new(kind, format!("the server answered {status}"));
+    };
+    let mut message = body.message;
+    for detail in &body.details {
+        let place = match (&detail.file, detail.line, detail.column) {
+            (Some(file), Some(line), Some(column)) => format!("{file}:{line}:{column}: "),
+            _ => detail.field.as_ref().map(|field| format!("{field}: ")).unwrap_or_default(),
+        };
+        message.push_str(&format!("\n  {place}{}", detail.message));
+        if let Some(hint) = &detail.hint {
+            message.push_str(&format!("\n    hint: {hint}"));
+        }
+    }
+    let error = Error::new(kind, message);
+    match body.hint {
+        Some(hint) => error.hint(hint),
+        None => error,
+    }
+}
+
+fn encode(text: &str) -> String {
+    text.bytes()
+        .map(|byte| {
+            if byte.is_ascii_alphanumeric() || PLAIN.contains(&byte) {
+                char::from(byte).to_string()
+            } else {
+                format!("%{byte:02X}")
+            }
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_are_checked_and_parts_encoded() {
+        assert_eq!(Client::new("http://x:1/").unwrap().server(), "http://x:1");
+        assert!(Client::new("x:1").is_err());
+        assert_eq!(encode("a b/é"), "a%20b%2F%C3%A9");
+    }
+}

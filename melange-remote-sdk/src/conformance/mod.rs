@@ -1,0 +1,9 @@
+//! What every implementation of a contract must pass. The functions panic when it does not.
+//!
+//! Each module has one public function for each promise and `all`, which calls them in order. They need a tokio
+//! runtime; time inside is given to the calls, so that a paused clock works as well.
+
+pub mod artifact_storage;
+pub mod backend_selector;
+pub mod builder;
+pub mod job_store;

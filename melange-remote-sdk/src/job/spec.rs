@@ -1,0 +1,208 @@
+//! Station 2: a submission that passed validation. What is here may be stored and built.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::arch::Arch;
+use crate::error::{Error, Result};
+use crate::labels::{LabelSelector, Labels};
+use crate::limits;
+use crate::melange::pipelines::PipelinePath;
+
+/// A submission as it was written, before any check; also the stored form of [`JobSpec`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SpecParts {
+    /// The definition.
+    pub config_yaml: String,
+    /// Inline pipelines by path.
+    #[serde(default)]
+    pub pipelines: BTreeMap<String, String>,
+    /// The architecture's name.
+    pub arch: String,
+    /// Asked labels.
+    #[serde(default)]
+    pub backend_selector: BTreeMap<String, String>,
+    /// Whether the definition's tests run too.
+    #[serde(default)]
+    pub with_test: bool,
+    /// Whether steps trace each command.
+    #[serde(default)]
+    pub debug: bool,
+}
+
+/// One thing that is wrong with a submission.
+#[derive(Debug)]
+pub struct SpecMistake {
+    /// The field, such as `pipelines` or `backend_selector`.
+    pub field: &'static str,
+    /// What is wrong with it.
+    pub error: Error,
+}
+
+/// A submission that passed validation: bounded sizes, a known architecture, pipeline paths that cannot leave
+/// their folder, well-formed labels.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "SpecParts", into = "SpecParts")]
+pub struct JobSpec {
+    config_yaml: String,
+    pipelines: BTreeMap<PipelinePath, String>,
+    arch: Arch,
+    backend_selector: LabelSelector,
+    with_test: bool,
+    debug: bool,
+}
+
+impl JobSpec {
+    /// Checks a submission.
+    ///
+    /// # Errors
+    /// Every mistake, in the order of the fields; never an empty list.
+    pub fn validate(parts: SpecParts) -> Result<Self, Vec<SpecMistake>> {
+        let mut mistakes = Vec::new();
+        let mut wrong = |field, error| mistakes.push(SpecMistake { field, error });
+        if parts.config_yaml.trim().is_empty() {
+            let error = Error::invalid("config_yaml is missing or empty");
+            wrong("config_yaml", error.hint("put the whole definition into config_yaml"));
+        } else if parts.config_yaml.len() > limits::DEFINITION_BYTES_MAX {
+            wrong("config_yaml", too_large("the definition", parts.config_yaml.len()));
+        }
+        if parts.pipelines.len() > limits::INLINE_PIPELINES_MAX {
+            let count = parts.pipelines.len();
+            let message = format!("{count} inline pipelines, more than {}", limits::INLINE_PIPELINES_MAX);
+            wrong("pipelines", Error::invalid(message));
+        }
+        let mut pipelines = BTreeMap::new();
+        for (path, text) in parts.pipelines {
+            match PipelinePath::parse(&path) {
+                Ok(_) if text.len() > limits::DEFINITION_BYTES_MAX => {
+                    wrong("pipelines", too_large(&format!("the pipeline {path:?}"), text.len()));
+                }
+                Ok(path) => {
+                    pipelines.insert(path, text);
+                }
+                Err(error) => wrong("pipelines", error),
+            }
+        }
+        let arch = parts.arch.parse::<Arch>().map_err(|error| wrong("arch", error));
+        let labels = Labels::new(parts.backend_selector).map_err(|error| wrong("backend_selector", error));
+        match (arch, labels) {
+            (Ok(arch), Ok(labels)) if mistakes.is_empty() => Ok(Self {
+                config_yaml: parts.config_yaml,
+                pipelines,
+                arch,
+                backend_selector: LabelSelector::new(labels),
+                with_test: parts.with_test,
+                debug: parts.debug,
+            }),
+            _ => Err(mistakes),
+        }
+    }
+
+    /// The definition as it was handed in.
+    pub fn config_yaml(&self) -> &str {
+        &self.config_yaml
+    }
+
+    /// Inline pipelines by path.
+    pub fn pipelines(&self) -> &BTreeMap<PipelinePath, String> {
+        &self.pipelines
+    }
+
+    /// The architecture to build for.
+    pub fn arch(&self) -> Arch {
+        self.arch
+    }
+
+    /// The labels that the backend must have.
+    pub fn backend_selector(&self) -> &LabelSelector {
+        &self.backend_selector
+    }
+
+    /// Whether the definition's tests run too.
+    pub fn with_test(&self) -> bool {
+        self.with_test
+    }
+
+    /// Whether steps trace each command.
+    pub fn debug(&self) -> bool {
+        self.debug
+    }
+
+    /// The memory that the texts take, in bytes.
+    pub fn size_bytes(&self) -> usize {
+        let pipelines = self.pipelines.iter().map(|(path, text)| path.as_str().len() + text.len());
+        self.config_yaml.len() + pipelines.sum::<usize>()
+    }
+}
+
+fn too_large(what: &str, len: usize) -> Error {
+    Error::invalid(format!("{what} has {len} bytes, more than {}", limits::DEFINITION_BYTES_MAX))
+}
+
+impl TryFrom<SpecParts> for JobSpec {
+    type Error = Error;
+
+    fn try_from(parts: SpecParts) -> Result<Self> {
+        Self::validate(parts).map_err(|mistakes| {
+            let first = mistakes.into_iter().next().map(|mistake| mistake.error);
+            first.unwrap_or_else(|| Error::invalid("this job is not valid"))
+        })
+    }
+}
+
+impl From<JobSpec> for SpecParts {
+    fn from(spec: JobSpec) -> Self {
+        Self {
+            config_yaml: spec.config_yaml,
+            pipelines: spec.pipelines.into_iter().map(|(path, text)| (path.to_string(), text)).collect(),
+            arch: spec.arch.to_string(),
+            backend_selector: spec.backend_selector.labels().as_map().clone(),
+            with_test: spec.with_test,
+            debug: spec.debug,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn parts() -> SpecParts {
+        SpecParts { config_yaml: "package: {}".to_owned(), arch: "amd64".to_owned(), ..SpecParts::default() }
+    }
+
+    #[test]
+    fn every_mistake_is_told_at_once() {
+        let mistakes = JobSpec::validate(SpecParts {
+            config_yaml: " ".to_owned(),
+            pipelines: BTreeMap::from([("../x.yaml".to_owned(), String::new())]),
+            arch: "z80".to_owned(),
+            backend_selector: BTreeMap::from([("a b".to_owned(), String::new())]),
+            ..SpecParts::default()
+        })
+        .unwrap_err();
+        let fields: Vec<&str> = mistakes.iter().map(|mistake| mistake.field).collect();
+        assert_eq!(fields, ["config_yaml", "pipelines", "arch", "backend_selector"]);
+    }
+
+    #[test]
+    fn the_stored_form_reads_back() {
+        let spec = JobSpec::validate(parts()).unwrap();
+        let text = serde_json::to_string(&spec).unwrap();
+        assert_eq!(serde_json::from_str::<JobSpec>(&text).unwrap(), spec);
+        assert!(serde_json::from_str::<JobSpec>(&text.replace("x86_64", "z80")).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn a_path_with_dots_never_passes(before in "[a-z/]{0,6}", after in "[a-z/]{0,6}") {
+            let path = format!("{before}/../{after}.yaml");
+            let pipelines = BTreeMap::from([(path, String::new())]);
+            let refused = JobSpec::validate(SpecParts { pipelines, ..parts() }).is_err();
+            prop_assert!(refused);
+        }
+    }
+}

@@ -1,0 +1,361 @@
+//! The life of a job: states, events, and the one table of legal transitions.
+
+use std::fmt;
+use std::str::FromStr;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::{Job, JobArtifact, JobBackend, JobError, JobPhase, JobStep, Waiting};
+use crate::error::{Error, ErrorKind, Result};
+use crate::limits;
+
+/// Where a job is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum JobState {
+    /// It waits for a backend.
+    Pending,
+    /// An attempt holds a lease on it.
+    Running,
+    /// It made its packages, or there was nothing to do.
+    Success,
+    /// It is given up.
+    Failed,
+    /// Somebody asked for it to stop, and it did.
+    Cancelled,
+}
+
+impl JobState {
+    /// All states, in the order of a job's life.
+    pub const ALL: [Self; 5] = [Self::Pending, Self::Running, Self::Success, Self::Failed, Self::Cancelled];
+
+    /// Whether nothing can happen any more.
+    pub fn is_terminal(self) -> bool {
+        matches!(self, Self::Success | Self::Failed | Self::Cancelled)
+    }
+
+    /// The name on the wire.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Running => "running",
+            Self::Success => "success",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
+impl fmt::Display for JobState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl FromStr for JobState {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        Self::ALL.into_iter().find(|state| state.name() == text).ok_or_else(|| {
+            let known = Self::ALL.map(Self::name).join(", ");
+            Error::invalid(format!("unknown status {text:?}")).hint(format!("known: {known}"))
+        })
+    }
+}
+
+/// Something that happened to a job.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum JobEvent {
+    /// It cannot start yet.
+    Waiting {
+        /// Why, in one line.
+        reason: String,
+    },
+    /// An attempt took a lease on it; only [`crate::job_store::JobStore::claim`] makes this event.
+    Claimed,
+    /// The attempt has a backend.
+    Assigned {
+        /// Which one.
+        backend: JobBackend,
+    },
+    /// A phase ended.
+    PhaseFinished {
+        /// Which one, and how long it took.
+        phase: JobPhase,
+    },
+    /// A step began.
+    StepStarted {
+        /// Its position, from 0.
+        index: usize,
+        /// Its name.
+        name: String,
+    },
+    /// A step ended well.
+    StepFinished {
+        /// Its position, from 0.
+        index: usize,
+        /// How long it took in milliseconds.
+        took_ms: u64,
+        /// Whether its result was there already.
+        cached: bool,
+    },
+    /// Somebody asked for it to stop.
+    CancelRequested,
+    /// The attempt gives it back.
+    Requeued {
+        /// Why.
+        error: JobError,
+        /// It is not claimed before this time.
+        not_before: Option<Timestamp>,
+        /// Whether the attempt does not count, as when a server stops.
+        refund: bool,
+    },
+    /// Its lease ended without a word of the attempt.
+    LeaseLost {
+        /// What to tell.
+        error: JobError,
+    },
+    /// It made its packages.
+    Succeeded {
+        /// The files.
+        artifacts: Vec<JobArtifact>,
+        /// What is worth knowing.
+        note: Option<String>,
+    },
+    /// It is given up.
+    Failed {
+        /// Why.
+        error: JobError,
+    },
+    /// It was stopped as asked.
+    Cancelled,
+}
+
+/// The kinds of [`JobEvent`], for the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Waiting,
+    Claimed,
+    Progress,
+    CancelRequested,
+    GivenBack,
+    Succeeded,
+    Failed,
+    Cancelled,
+}
+
+/// The one table of legal transitions: from, event, to.
+const TABLE: [(JobState, Kind, JobState); 11] = [
+    (JobState::Pending, Kind::Waiting, JobState::Pending),
+    (JobState::Pending, Kind::Claimed, JobState::Running),
+    (JobState::Pending, Kind::Failed, JobState::Failed),
+    (JobState::Pending, Kind::Cancelled, JobState::Cancelled),
+    (JobState::Running, Kind::Progress, JobState::Running),
+    (JobState::Running, Kind::CancelRequested, JobState::Running),
+    (JobState::Running, Kind::GivenBack, JobState::Pending),
+    (JobState::Running, Kind::Succeeded, JobState::Success),
+    (JobState::Running, Kind::Failed, JobState::Failed),
+    (JobState::Running, Kind::Cancelled, JobState::Cancelled),
+    // Asking twice is no mistake.
+    (JobState::Cancelled, Kind::CancelRequested, JobState::Cancelled),
+];
+
+impl JobEvent {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Waiting { .. } => Kind::Waiting,
+            Self::Claimed => Kind::Claimed,
+            Self::Assigned { .. }
+            | Self::PhaseFinished { .. }
+            | Self::StepStarted { .. }
+            | Self::StepFinished { .. } => Kind::Progress,
+            Self::CancelRequested => Kind::CancelRequested,
+            Self::Requeued { .. } | Self::LeaseLost { .. } => Kind::GivenBack,
+            Self::Succeeded { .. } => Kind::Succeeded,
+            Self::Failed { .. } => Kind::Failed,
+            Self::Cancelled => Kind::Cancelled,
+        }
+    }
+
+    /// The event's name, for logs.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Waiting { .. } => "waiting",
+            Self::Claimed => "claimed",
+            Self::Assigned { .. } => "assigned",
+            Self::PhaseFinished { .. } => "phase_finished",
+            Self::StepStarted { .. } => "step_started",
+            Self::StepFinished { .. } => "step_finished",
+            Self::CancelRequested => "cancel_requested",
+            Self::Requeued { .. } => "requeued",
+            Self::LeaseLost { .. } => "lease_lost",
+            Self::Succeeded { .. } => "succeeded",
+            Self::Failed { .. } => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
+impl Job {
+    /// Applies an event that happened at `at`: state, version and history.
+    ///
+    /// # Errors
+    /// `Conflict` when the table has no such transition; the job is then unchanged.
+    pub fn apply(&mut self, event: JobEvent, at: Timestamp) -> Result<()> {
+        let kind = event.kind();
+        let Some((_, _, to)) = TABLE.iter().find(|row| row.0 == self.state && row.1 == kind) else {
+            let message = format!("a {} job cannot take the event {}", self.state, event.name());
+            return Err(Error::new(ErrorKind::Conflict, message).with("job", self.id));
+        };
+        let from = self.state;
+        self.state = *to;
+        self.version += 1;
+        if to.is_terminal() && !from.is_terminal() {
+            self.finished_at = Some(at);
+            self.waiting = None;
+            self.not_before = None;
+        }
+        self.change(event, at);
+        Ok(())
+    }
+
+    fn change(&mut self, event: JobEvent, at: Timestamp) {
+        match event {
+            JobEvent::Waiting { reason } => {
+                let since = match &self.waiting {
+                    Some(waiting) if waiting.reason == reason => waiting.since,
+                    _ => at,
+                };
+                self.waiting = Some(Waiting { reason, since });
+            }
+            JobEvent::Claimed => self.begin_attempt(at),
+            JobEvent::Assigned { backend } => self.backend = Some(backend),
+            JobEvent::PhaseFinished { phase } => {
+                self.phases.retain(|known| known.name != phase.name);
+                self.phases.push(phase);
+            }
+            JobEvent::StepStarted { index, name } => self.begin_step(index, name),
+            JobEvent::StepFinished { index, took_ms, cached } => {
+                // The step that ends is nearly always the last one that began.
+                if let Some(step) = self.steps.iter_mut().rev().find(|step| step.index == index) {
+                    step.took_ms = Some(took_ms);
+                    step.cached = cached;
+                }
+            }
+            JobEvent::CancelRequested => self.cancel_requested = true,
+            JobEvent::Requeued { error, not_before, refund } => {
+                self.attempt -= u32::from(refund && self.attempt > 0);
+                self.give_back(error, not_before, at);
+            }
+            JobEvent::LeaseLost { error } => self.give_back(error, None, at),
+            JobEvent::Succeeded { artifacts, note } => {
+                self.artifacts = artifacts;
+                self.note = note;
+                self.error = None;
+            }
+            JobEvent::Failed { error } => self.error = Some(error),
+            JobEvent::Cancelled => {
+                self.cancel_requested = true;
+                self.error = None;
+            }
+        }
+    }
+
+    fn begin_attempt(&mut self, at: Timestamp) {
+        self.attempt += 1;
+        self.started_at = Some(at);
+        self.waiting = None;
+        self.not_before = None;
+        self.backend = None;
+        self.steps.clear();
+        self.phases.clear();
+    }
+
+    fn begin_step(&mut self, index: usize, name: String) {
+        if self.steps.len() < limits::STEPS_RECORDED_MAX {
+            self.steps.push(JobStep { index, name, took_ms: None, cached: false });
+        }
+    }
+
+    fn give_back(&mut self, error: JobError, not_before: Option<Timestamp>, at: Timestamp) {
+        self.waiting = Some(Waiting { reason: error.message.clone(), since: at });
+        self.error = Some(error);
+        self.not_before = not_before;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::job::{FailureClass, JobId, JobSpec, SpecParts};
+
+    fn job() -> Job {
+        let parts =
+            SpecParts { config_yaml: "a".to_owned(), arch: "x86_64".to_owned(), ..Default::default() };
+        let at = Timestamp::UNIX_EPOCH;
+        Job::new(JobId::new(at), Arc::new(JobSpec::validate(parts).unwrap()), at)
+    }
+
+    fn events() -> Vec<JobEvent> {
+        let error = JobError::new(FailureClass::Infrastructure, "gone");
+        let backend = JobBackend {
+            addr: "tcp://a:1".to_owned(),
+            arch: crate::arch::Arch::X86_64,
+            labels: Default::default(),
+        };
+        vec![
+            JobEvent::Waiting { reason: "busy".to_owned() },
+            JobEvent::Claimed,
+            JobEvent::Assigned { backend },
+            JobEvent::StepStarted { index: 0, name: "a".to_owned() },
+            JobEvent::StepFinished { index: 0, took_ms: 1, cached: false },
+            JobEvent::PhaseFinished { phase: JobPhase { name: "steps".to_owned(), took_ms: 1 } },
+            JobEvent::CancelRequested,
+            JobEvent::Requeued { error: error.clone(), not_before: None, refund: false },
+            JobEvent::LeaseLost { error: error.clone() },
+            JobEvent::Succeeded { artifacts: Vec::new(), note: None },
+            JobEvent::Failed { error },
+            JobEvent::Cancelled,
+        ]
+    }
+
+    #[test]
+    fn whatever_the_table_lacks_is_refused_and_changes_nothing() {
+        for state in JobState::ALL {
+            for event in events() {
+                let mut before = job();
+                before.state = state;
+                let mut after = before.clone();
+                let row = TABLE.iter().find(|row| row.0 == state && row.1 == event.kind());
+                match (after.apply(event.clone(), Timestamp::UNIX_EPOCH), row) {
+                    (Ok(()), Some(row)) => {
+                        assert_eq!(after.state, row.2);
+                        assert_eq!(after.version, before.version + 1);
+                    }
+                    (Err(error), None) => {
+                        assert_eq!(error.kind(), ErrorKind::Conflict);
+                        assert_eq!(after, before, "{}", event.name());
+                    }
+                    (result, row) => panic!("{state} {}: {result:?} {row:?}", event.name()),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_refunded_attempt_does_not_count_and_a_new_one_forgets_the_old_steps() {
+        let at = Timestamp::UNIX_EPOCH;
+        let mut job = job();
+        job.apply(JobEvent::Claimed, at).unwrap();
+        job.apply(JobEvent::StepStarted { index: 0, name: "a".to_owned() }, at).unwrap();
+        let error = JobError::new(FailureClass::Infrastructure, "the server stops");
+        job.apply(JobEvent::Requeued { error, not_before: None, refund: true }, at).unwrap();
+        assert_eq!((job.attempt, job.steps.len()), (0, 1));
+        job.apply(JobEvent::Claimed, at).unwrap();
+        assert_eq!((job.attempt, job.steps.len()), (1, 0));
+    }
+}

@@ -1,0 +1,66 @@
+#!/bin/sh
+# `make test`: sets everything up, then runs every test, the examples and the demo.
+set -eu
+root=$(cd "$(dirname "$0")/.." && pwd)
+. "$root/tests/setup.sh"
+cd "$root"
+
+need bwrap bubblewrap uidmap
+need dockerd docker.io
+need cc gcc libc6-dev
+need curl curl
+need setcap libcap2-bin
+command -v cargo > /dev/null || fail "a Rust toolchain is needed"
+
+say "building"
+cargo build --workspace --all-targets
+make_distro "$target/debug/test-distro"
+
+docker=
+stop_docker() {
+  status=$?
+  trap - EXIT INT TERM
+  if [ -n "$docker" ]; then
+    as_root kill -TERM "$(cat "$docker/docker.pid")" 2> /dev/null || true
+    tries=0
+    while [ -e "$docker/docker.pid" ] && [ "$tries" -lt 100 ]; do sleep 0.1; tries=$((tries + 1)); done
+    [ "$status" = 0 ] || tail -n 5 "$docker/log" >&2 || true
+    as_root rm -rf "$docker"
+  fi
+  exit "$status"
+}
+trap stop_docker EXIT
+trap 'exit 130' INT TERM
+
+answers() { curl -fs --max-time 5 --unix-socket "$1" http://docker/_ping > /dev/null 2>&1; }
+if [ -n "${MELANGE_TEST_DOCKER_SOCK:-}" ]; then
+  answers "$MELANGE_TEST_DOCKER_SOCK" || fail "no dockerd answers at $MELANGE_TEST_DOCKER_SOCK"
+else
+  say "starting dockerd"
+  docker=$(mktemp -d /tmp/melange-docker.XXXXXX)
+  # Limits on step logs would hide lines from the tests about logs.
+  as_root env BUILDKIT_STEP_LOG_MAX_SIZE=1073741824 BUILDKIT_STEP_LOG_MAX_SPEED=1073741824 \
+    sh -c 'PATH=$PATH:/usr/sbin:/sbin; exec setsid dockerd -H "unix://$1/sock" --data-root "$1/data" --exec-root "$1/exec" \
+      --pidfile "$1/docker.pid" > "$1/log" 2>&1 < /dev/null' sh "$docker" &
+  tries=0
+  until answers "$docker/sock"; do
+    tries=$((tries + 1))
+    [ "$tries" -lt 300 ] || { tail -n 20 "$docker/log" >&2; fail "dockerd did not start"; }
+    sleep 0.1
+  done
+  export MELANGE_TEST_DOCKER_SOCK=$docker/sock
+fi
+
+say "tests"
+cargo test --workspace --all-targets
+cargo test --workspace --doc
+
+say "examples"
+for example in examples/[0-9]*.rs; do
+  name=$(basename "$example" .rs)
+  say "example $name"
+  cargo run --quiet --example "$name"
+done
+
+say "the demo"
+DEMO_PROFILE=dev examples/hello/demo.sh
