@@ -9,8 +9,11 @@
 mod buildkit;
 mod cancel;
 mod failures;
+mod isolation;
 mod oracles;
 mod packages;
 mod support;
 mod tidy;
+mod together;
+mod unprivileged;
 mod zoo;

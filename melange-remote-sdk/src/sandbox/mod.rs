@@ -30,6 +30,10 @@ use output::{Pumped, pump};
 /// The address of the embedded sandbox in a list of backends.
 pub const ADDRESS: &str = "sandbox://local";
 
+/// Moves the guest's folder to a place that every user can reach, whatever lies above the state folder. The
+/// mounts are the step's own; `-c` because the folder may itself lie below `/tmp`.
+const REACHABLE: &str = "mount -t tmpfs -o mode=755 guest /tmp; mkdir /tmp/guest; mount -c --rbind . /tmp/guest; \
+                         cd /tmp/guest; ";
 /// Tries of removing a guest's folder.
 const REMOVALS_MAX: u32 = 3;
 /// How long the kernel may take to end the processes of a guest that was killed.
@@ -225,7 +229,7 @@ impl SandboxRunner {
             .keep();
         let remover = Remover { folder: folder.clone(), privileged: self.privileged };
         let overlay = self.overlay_works().await;
-        for name in ["upper", "work", "merged", "scripts"] {
+        for name in ["upper", "work", "merged", "scripts", "sources"] {
             std::fs::create_dir(folder.join(name)).map_err(|e| Error::io("create", &folder, e))?;
         }
         let guest = Guest { folder, overlay, lower, _remover: remover };
@@ -234,6 +238,9 @@ impl SandboxRunner {
             std::fs::write(&path, &step.script).map_err(|e| Error::io("write", &path, e))?;
         }
         seccomp::write(&guest.folder.join("seccomp"))?;
+        if plan.user.uid != 0 {
+            copy_sources(plan, &guest).await?;
+        }
         if !overlay {
             tracing::info!("overlays are not available here; the root filesystem is copied for this guest");
             let script = "cp -a --reflink=auto \"$1/.\" \"$2/\"";
@@ -245,7 +252,8 @@ impl SandboxRunner {
             .await?;
         }
         let script = format!(
-            "{}mkdir -p merged{ws} merged{cache}; chmod 755 merged{ws} merged{cache}; \
+            "cd \"$1\"; chmod 755 . upper merged; chmod -R u=rwX,go=rX scripts sources; \
+             {}mkdir -p merged{ws} merged{cache}; chmod 755 merged{ws} merged{cache}; \
              chown {uid}:{gid} merged{ws} merged{cache}; \
              tar --numeric-owner --same-owner -xpf \"$3\" -C merged{ws}",
             mount_script(&guest),
@@ -256,29 +264,38 @@ impl SandboxRunner {
         );
         self.run_shell("unpack the workspace", &script, &guest.args([plan.workspace.path.clone().into()]))
             .await?;
+        self.make_mount_points(plan, &guest).await?;
         Ok(guest)
     }
 
+    /// Lets root make the places where things are mounted: another user may not, and root must not follow the
+    /// guest's links outside of the sandbox.
+    async fn make_mount_points(&self, plan: &GuestPlan, guest: &Guest) -> Result<()> {
+        if plan.user.uid == 0 {
+            return Ok(());
+        }
+        let script = format!("{}shift 2; exec bwrap \"$@\"", mount_script(guest));
+        let mut args = mounts(plan, true);
+        args.extend(["--", "/bin/sh", "-c", ":"].map(OsString::from));
+        self.run_shell("prepare the sandbox", &script, &guest.args(args)).await
+    }
+
     /// The command of one step.
-    fn step_command(
-        &self,
-        plan: &GuestPlan,
-        guest: &Guest,
-        index: usize,
-        step: &GuestStep,
-    ) -> Result<Command> {
+    fn step_command(&self, plan: &GuestPlan, guest: &Guest, index: usize, step: &GuestStep) -> Command {
         let as_root = plan.user.uid == 0;
         let drop_user = if as_root {
             String::new()
         } else {
             format!("setpriv --reuid {} --regid {} --clear-groups ", plan.user.uid, plan.user.gid)
         };
-        let script =
-            format!("{}shift 2; exec {drop_user}bwrap \"$@\" 8>process 9<seccomp", mount_script(guest));
-        let mut args: Vec<OsString> = Vec::new();
+        let reachable = if as_root { "" } else { REACHABLE };
+        let script = format!(
+            "{}{reachable}shift 2; exec {drop_user}bwrap \"$@\" 8>process 9<seccomp",
+            mount_script(guest)
+        );
+        let mut args = mounts(plan, step.network);
         let mut put = |items: &[&str]| args.extend(items.iter().map(OsString::from));
-        put(&["--bind", "merged", "/", "--dev", "/dev", "--proc", "/proc", "--tmpfs", "/dev/shm"]);
-        put(&["--ro-bind", "/sys", "/sys", "--unshare-pid", "--unshare-ipc", "--unshare-uts"]);
+        put(&["--unshare-pid", "--unshare-ipc", "--unshare-uts"]);
         put(&["--unshare-cgroup-try", "--hostname", "melange", "--die-with-parent", "--new-session"]);
         put(&["--info-fd", "8", "--seccomp", "9", "--cap-drop", "ALL"]);
         if as_root {
@@ -287,15 +304,8 @@ impl SandboxRunner {
             let (uid, gid) = (plan.user.uid.to_string(), plan.user.gid.to_string());
             put(&["--unshare-user", "--uid", &uid, "--gid", &gid]);
         }
-        if step.network {
-            put(&["--ro-bind-try", "/etc/resolv.conf", "/etc/resolv.conf"]);
-        } else {
+        if !step.network {
             put(&["--unshare-net"]);
-        }
-        put(&["--ro-bind", "scripts", guest::SCRIPTS]);
-        for source in &plan.sources {
-            let inside = format!("{}/{}", guest::CACHE, source.name);
-            args.extend(["--ro-bind".into(), source.blob.path.clone().into(), inside.into()]);
         }
         args.push("--clearenv".into());
         for (name, value) in &step.environment {
@@ -305,7 +315,7 @@ impl SandboxRunner {
         args.extend(["--chdir", guest::WORKSPACE, "--", "/bin/sh", &file].map(OsString::from));
         let mut command = self.shell(&[], &script, &guest.args(args));
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
-        Ok(command)
+        command
     }
 
     /// Runs the chain and collects what it leaves.
@@ -349,7 +359,7 @@ impl SandboxRunner {
         sink.emit(BuildEvent::StepStarted { index, total: plan.steps.len(), name: name.clone() });
         let begin = Instant::now();
         let mut child = self
-            .step_command(plan, guest, index, step)?
+            .step_command(plan, guest, index, step)
             .spawn()
             .map_err(|e| Error::unexpected("cannot start the sandbox").source(e))?;
         let Pumped { status, tail } = match pump(&mut child, index, sink, cancel).await? {
@@ -363,6 +373,38 @@ impl SandboxRunner {
         let failure = StepFailure { step: name, exit_code: status, tail };
         Ok(Some(GuestOutcome::StepFailed { index, failure }))
     }
+}
+
+/// What every step finds where, seen from the guest's folder.
+fn mounts(plan: &GuestPlan, network: bool) -> Vec<OsString> {
+    let mut args: Vec<OsString> = Vec::new();
+    let mut put = |items: &[&str]| args.extend(items.iter().map(OsString::from));
+    put(&["--bind", "merged", "/", "--dev", "/dev", "--proc", "/proc", "--tmpfs", "/dev/shm"]);
+    put(&["--ro-bind", "/sys", "/sys", "--ro-bind", "scripts", guest::SCRIPTS]);
+    if network {
+        put(&["--ro-bind-try", "/etc/resolv.conf", "/etc/resolv.conf"]);
+    }
+    for (index, source) in plan.sources.iter().enumerate() {
+        let inside = format!("{}/{}", guest::CACHE, source.name);
+        let file = if plan.user.uid == 0 {
+            source.blob.path.clone().into()
+        } else {
+            format!("sources/{index}").into()
+        };
+        args.extend(["--ro-bind".into(), file, inside.into()]);
+    }
+    args
+}
+
+/// Copies of the sources that another user than root can reach and read.
+async fn copy_sources(plan: &GuestPlan, guest: &Guest) -> Result<()> {
+    for (index, source) in plan.sources.iter().enumerate() {
+        let copy = guest.folder.join("sources").join(index.to_string());
+        tokio::fs::copy(&source.blob.path, &copy)
+            .await
+            .map_err(|e| Error::io("copy", &source.blob.path, e))?;
+    }
+    Ok(())
 }
 
 fn script_name(index: usize) -> String {

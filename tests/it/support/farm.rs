@@ -102,8 +102,11 @@ pub(crate) struct Farm {
     pub(crate) runners: Runners,
     key: String,
     engine: EngineBuilder,
-    built: Mutex<HashMap<(Backend, String), Arc<OnceCell<Arc<Built>>>>>,
+    built: Mutex<HashMap<(Backend, String), SharedBuild>>,
 }
+
+/// A build that several tests ask for and one makes.
+type SharedBuild = Arc<OnceCell<Arc<Built>>>;
 
 /// A runner for each address.
 #[derive(Debug, Clone)]
@@ -220,6 +223,11 @@ impl Farm {
         };
         let resolution = assembler.resolve(&environment, Arch::host().unwrap()).await.unwrap();
         (assembler, environment, resolution)
+    }
+
+    /// The farm's key.
+    pub(crate) fn key(&self) -> &str {
+        &self.key
     }
 
     /// The public half of the farm's key.

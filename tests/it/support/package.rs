@@ -54,11 +54,14 @@ impl Sections {
     }
 }
 
+/// Records of an extended header.
+type Records = BTreeMap<String, Vec<u8>>;
+
 /// One entry of a tar as its bytes say.
 pub(crate) struct RawEntry {
     pub(crate) header: [u8; BLOCK],
     pub(crate) extended: Option<[u8; BLOCK]>,
-    pub(crate) records: BTreeMap<String, Vec<u8>>,
+    pub(crate) records: Records,
     pub(crate) content: Vec<u8>,
 }
 
@@ -67,7 +70,7 @@ pub(crate) fn entries(tar: &[u8], ended: bool) -> Vec<RawEntry> {
     let end = if ended { tar.len() - 2 * BLOCK } else { tar.len() };
     assert!(tar[end..].iter().all(|byte| *byte == 0));
     let (mut at, mut entries) = (0, Vec::new());
-    let mut pending: Option<([u8; BLOCK], BTreeMap<String, Vec<u8>>)> = None;
+    let mut pending: Option<([u8; BLOCK], Records)> = None;
     while at < end {
         let header: [u8; BLOCK] = tar[at..at + BLOCK].try_into().unwrap();
         check_header(&header);
@@ -115,7 +118,7 @@ fn text(field: &[u8]) -> &str {
 }
 
 /// `<length> <key>=<value>\n`, sorted by key.
-fn records(mut body: &[u8]) -> BTreeMap<String, Vec<u8>> {
+fn records(mut body: &[u8]) -> Records {
     let mut records = BTreeMap::new();
     while !body.is_empty() {
         let space = body.iter().position(|byte| *byte == b' ').unwrap();
