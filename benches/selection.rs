@@ -9,7 +9,7 @@ use melange_remote_sdk::conformance::backend_selector::{candidate, requirements}
 /// Half of the backends have each architecture, half of those each tier.
 fn backends(count: usize, running: u32) -> Vec<Candidate> {
     let backend = |number: usize| {
-        let arch = if number % 2 == 0 { Arch::X86_64 } else { Arch::Aarch64 };
+        let arch = if number.is_multiple_of(2) { Arch::X86_64 } else { Arch::Aarch64 };
         let tier = if number % 4 < 2 { "standard" } else { "high-memory" };
         candidate(&format!("b{number}"), arch, &[("disk", "ssd"), ("tier", tier)], running)
     };

@@ -4,6 +4,7 @@
 //! `builder::engine::EngineBuilder` in its place and real packages come out (`08_real_buildkit`).
 //!
 //! `cargo run --example 01_in_process`
+#![expect(clippy::print_stdout, reason = "an example prints what it shows")]
 
 use std::sync::Arc;
 

@@ -4,6 +4,7 @@
 //! a graph in BuildKit's low-level format. All of it is pure: run it anywhere, compare the output in tests.
 //!
 //! `cargo run --example 02_yaml_to_llb`
+#![expect(clippy::print_stdout, reason = "an example prints what it shows")]
 
 use melange_remote_sdk::arch::Arch;
 use melange_remote_sdk::guest::{Blob, GuestPlan, GuestUser};

@@ -1,6 +1,7 @@
 //! A package made by hand: pack a tree, sign it, read it back, put it into a signed index.
 //!
 //! `cargo run --example 03_pack_and_read_apk`
+#![expect(clippy::print_stdout, reason = "an example prints what it shows")]
 
 use std::collections::BTreeMap;
 

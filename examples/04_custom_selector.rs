@@ -4,6 +4,7 @@
 //! `conformance` proves that it keeps the contract.
 //!
 //! `cargo run --example 04_custom_selector`
+#![expect(clippy::print_stdout, reason = "an example prints what it shows")]
 
 use std::collections::BTreeSet;
 

@@ -4,6 +4,7 @@
 //! outside. The suite `conformance::job_store` is what every implementation of this project runs.
 //!
 //! `cargo run --example 05_custom_job_store`
+#![expect(clippy::print_stdout, reason = "an example prints what it shows")]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -4,6 +4,7 @@
 //! plain TCP client shows what goes over the wire.
 //!
 //! `cargo run --example 06_embed_server`
+#![expect(clippy::print_stdout, reason = "an example prints what it shows")]
 
 use std::sync::Arc;
 

@@ -4,6 +4,7 @@
 //! a script.
 //!
 //! `cargo run --example 07_remote_client`
+#![expect(clippy::print_stdout, reason = "an example prints what it shows")]
 
 use std::sync::Arc;
 use std::time::Duration;

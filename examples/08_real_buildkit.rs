@@ -4,6 +4,7 @@
 //! `cargo run -p test-distro -- make --out DIR`); `make test` provides both.
 //!
 //! `cargo run --example 08_real_buildkit`
+#![expect(clippy::print_stdout, reason = "an example prints what it shows")]
 
 use std::path::PathBuf;
 use std::sync::Arc;

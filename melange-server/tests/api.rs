@@ -1,4 +1,5 @@
 //! The routes, in process, over a scripted builder: every endpoint and every way to ask wrongly.
+#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 use std::sync::Arc;
 
