@@ -12,6 +12,7 @@ mod failures;
 mod isolation;
 mod oracles;
 mod packages;
+mod service;
 mod support;
 mod tidy;
 mod together;

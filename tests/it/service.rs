@@ -1,0 +1,170 @@
+//! The whole service over HTTP: the real server with the real engine, a BuildKit daemon and the sandbox behind it.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use melange_remote_sdk::api::v1::{JobView, SubmitRequest};
+use melange_remote_sdk::apk::reader::ApkFile;
+use melange_remote_sdk::client::{Client, WaitEvent};
+use melange_remote_sdk::job::JobId;
+use melange_server::assembly;
+use melange_server::config::Config;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::support::events::processes_with;
+use crate::support::farm::{daemon, distro};
+
+/// How often a waiting client looks when the log is quiet.
+const POLL: Duration = Duration::from_millis(200);
+
+/// A server of this process.
+struct Service {
+    client: Client,
+    shutdown: CancellationToken,
+    _folder: tempfile::TempDir,
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        self.shutdown.cancel();
+    }
+}
+
+/// A server whose daemon is called `x86_64` and whose sandbox is called `aarch64`: architectures by configuration,
+/// so that both ways are taken on one machine.
+async fn start() -> Option<Service> {
+    let (distro, socket) = (distro()?, daemon()?);
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    std::fs::create_dir(folder.path().join("repo")).unwrap();
+    for arch in ["x86_64", "aarch64"] {
+        std::os::unix::fs::symlink(distro.join("x86_64"), folder.path().join("repo").join(arch)).unwrap();
+    }
+    let backends = format!(
+        "backends:\n  - addr: docker://{}\n    arch: x86_64\n    labels: {{tier: daemon}}\n    maxJobs: 2\n  \
+         - addr: sandbox://local\n    arch: aarch64\n    labels: {{tier: sandbox}}\n    maxJobs: 2\n",
+        socket.display()
+    );
+    std::fs::write(folder.path().join("backends.yaml"), backends).unwrap();
+    let key = distro.join("keys/test-distro.rsa.pub").display().to_string();
+    let args = [
+        "melange-server",
+        "--listen-addr",
+        "127.0.0.1:0",
+        "--backends-config",
+        &at("backends.yaml"),
+        "--output-dir",
+        &at("output"),
+        "--state-dir",
+        &at("state"),
+        "--repository",
+        &at("repo"),
+        "--keyring",
+        &key,
+    ];
+    let config = Config::read(args.iter().map(Into::into), &|_| None).unwrap();
+    let parts = assembly::assemble(&config).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let client = Client::new(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
+    let shutdown = CancellationToken::new();
+    tokio::spawn(melange_server::serve(listener, parts.app, shutdown.clone()));
+    let stop = shutdown.clone();
+    tokio::spawn(async move { parts.scheduler.run(stop).await });
+    Some(Service { client, shutdown, _folder: folder })
+}
+
+fn definition(name: &str, script: &str) -> String {
+    let script = script.replace('\n', "\n      ");
+    format!(
+        "package:\n  name: {name}\n  version: \"1.0\"\n  epoch: 0\nenvironment:\n  contents:\n    packages: [busybox]\n\
+         pipeline:\n  - name: work\n    runs: |\n      {script}\n"
+    )
+}
+
+impl Service {
+    async fn submit(&self, arch: &str, tier: &str, config_yaml: String) -> JobId {
+        let request = SubmitRequest {
+            config_yaml,
+            arch: Some(arch.to_owned()),
+            backend_selector: BTreeMap::from([("tier".to_owned(), tier.to_owned())]),
+            ..SubmitRequest::default()
+        };
+        self.client.submit(&request).await.unwrap()
+    }
+
+    async fn wait(&self, id: JobId) -> JobView {
+        self.client.wait(id, POLL, &mut |_: WaitEvent<'_>| {}).await.unwrap()
+    }
+
+    async fn package(&self, id: JobId, folder: &Path) -> ApkFile {
+        let artifacts = self.client.artifacts(id).await.unwrap();
+        let apk = artifacts.iter().find(|artifact| artifact.name.ends_with(".apk")).unwrap();
+        let path = folder.join(format!("{id}.apk"));
+        self.client.download(id, apk, &path).await.unwrap();
+        ApkFile::open(&path).unwrap()
+    }
+}
+
+const BACKENDS: [(&str, &str, &str); 2] =
+    [("x86_64", "daemon", "docker://"), ("aarch64", "sandbox", "sandbox://local")];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn eight_jobs_run_over_two_backends_with_labels_and_architectures() {
+    let Some(service) = start().await else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let mut jobs = Vec::new();
+    for number in 0..8 {
+        let (arch, tier, addr) = BACKENDS[number % 2];
+        let script = "mkdir -p ${{targets.destdir}}/usr/share\necho ${{build.arch}} > ${{targets.destdir}}/usr/share/arch";
+        let id = service.submit(arch, tier, definition(&format!("job-{number}"), script)).await;
+        jobs.push((id, arch, addr));
+    }
+    for (id, arch, addr) in jobs {
+        let job = service.wait(id).await;
+        assert_eq!(job.status, "success", "{:?}", job.error);
+        assert!(job.backend.unwrap().addr.starts_with(addr));
+        assert_eq!(service.package(id, folder.path()).await.info.arch, arch);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failing_step_is_named_with_its_code_and_last_lines() {
+    let Some(service) = start().await else { return };
+    for (arch, tier, _) in BACKENDS {
+        let id = service
+            .submit(arch, tier, definition("broken", "echo before\necho the reason >&2\nexit 37"))
+            .await;
+        let job = service.wait(id).await;
+        assert_eq!((job.status.as_str(), job.error_class.as_deref()), ("failed", Some("build")));
+        let failure = job.failure.unwrap();
+        assert_eq!((failure.step.as_str(), failure.exit_code), ("broken: work", 37));
+        assert!(failure.tail.iter().any(|line| line == "the reason"), "{:?}", failure.tail);
+        let left = service.client.artifacts(id).await.unwrap();
+        assert!(left.iter().all(|artifact| artifact.name == "build.log"), "{left:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancelled_job_ends_with_its_processes() {
+    let Some(service) = start().await else { return };
+    for (arch, tier, _) in BACKENDS {
+        let seconds = format!("{}987", std::process::id());
+        let id =
+            service.submit(arch, tier, definition("slow", &format!("echo begun\nsleep {seconds}"))).await;
+        let client = service.client.clone();
+        let mut asked = false;
+        let mut observer = |event: WaitEvent<'_>| {
+            let WaitEvent::Log(text) = event else { return };
+            if !asked && text.lines().any(|line| line == "begun") {
+                asked = true;
+                let client = client.clone();
+                tokio::spawn(async move { client.cancel(id).await.unwrap() });
+            }
+        };
+        let job = service.client.wait(id, POLL, &mut observer).await.unwrap();
+        assert_eq!(job.status, "cancelled", "{:?}", job.error);
+        assert!(processes_with(&seconds).is_empty(), "the step of {tier} still runs");
+    }
+}
