@@ -108,7 +108,10 @@ fn benches(criterion: &mut Criterion) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let pem = generate_key(2048).expect("a key");
     let key = SigningKey::from_pem("bench.rsa", pem.as_bytes()).expect("a good key");
-    compare(folder.path(), &tree, &bytes, &key);
+    // Criterion's own sign: without it this is a test that the bench works.
+    if std::env::args().any(|argument| argument == "--bench") {
+        compare(folder.path(), &tree, &bytes, &key);
+    }
     let mut group = criterion.benchmark_group("apk_pack");
     group.sample_size(10).throughput(Throughput::Bytes(bytes.len() as u64));
     group.bench_function("package", |bencher| bencher.iter(|| pack(folder.path(), &tree, &key)));
