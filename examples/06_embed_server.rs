@@ -14,27 +14,18 @@ use melange_remote_sdk::backend::Backend;
 use melange_remote_sdk::backend::pool::Pool;
 use melange_remote_sdk::builder::scripted::{Act, ScriptedBuilder};
 use melange_remote_sdk::labels::Labels;
-use melange_remote_sdk::melange::defaults::RepositoryDefaults;
 use melange_server::assembly::{Assembly, connect};
-use melange_server::config::BuildConfig;
+use melange_server::config::Config;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let config = BuildConfig {
-        default_arch: Arch::X86_64,
-        signing_key: None,
-        repositories: RepositoryDefaults::default(),
-        allow_local_repositories: Vec::new(),
-        cache_dir: None,
-        state_dir: None,
-        namespace: "example".to_owned(),
-        buildkit_tls: None,
-    };
+    // No flags and no environment: the defaults.
+    let config = Config::read(["melange-server".into()], &|_| None).map_err(|refused| refused.to_string())?;
     let Assembly { app, scheduler } = connect(
-        &config,
+        &config.build,
         Arc::new(ScriptedBuilder::new([Act::line("built by a script")])),
         Arc::new(ObjectArtifactStorage::memory()),
         Pool::new([Backend::new("tcp://example:1234", Arch::X86_64, Labels::default())?])?,

@@ -17,9 +17,8 @@ use melange_remote_sdk::backend::pool::Pool;
 use melange_remote_sdk::builder::scripted::{Act, ScriptedBuilder};
 use melange_remote_sdk::client::{Client, WaitEvent};
 use melange_remote_sdk::labels::Labels;
-use melange_remote_sdk::melange::defaults::RepositoryDefaults;
 use melange_server::assembly::{Assembly, connect};
-use melange_server::config::BuildConfig;
+use melange_server::config::Config;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -27,23 +26,15 @@ const DEFINITION: &str = "package:\n  name: greeting\n  version: \"1.0\"\n  epoc
 
 /// A server in this program; it lives as long as the runtime.
 async fn own_server() -> Result<String, Box<dyn std::error::Error>> {
-    let config = BuildConfig {
-        default_arch: Arch::X86_64,
-        signing_key: None,
-        repositories: RepositoryDefaults::default(),
-        allow_local_repositories: Vec::new(),
-        cache_dir: None,
-        state_dir: None,
-        namespace: "example".to_owned(),
-        buildkit_tls: None,
-    };
+    // No flags and no environment: the defaults.
+    let config = Config::read(["melange-server".into()], &|_| None).map_err(|refused| refused.to_string())?;
     let script = [
         Act::line("compiling"),
         Act::line("linking"),
         Act::Write("{arch}/greeting-1.0-r0.apk".to_owned(), b"bytes of a package".to_vec()),
     ];
     let Assembly { app, scheduler } = connect(
-        &config,
+        &config.build,
         Arc::new(ScriptedBuilder::new(script)),
         Arc::new(ObjectArtifactStorage::memory()),
         Pool::new([Backend::new("tcp://example:1234", Arch::X86_64, Labels::default())?])?,

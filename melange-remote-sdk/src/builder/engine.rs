@@ -23,30 +23,12 @@ use crate::apk::tree::{EntryKind, Tree};
 use crate::apk::writer::{self, EmitOptions};
 use crate::environment::{Assembler, Resolution, Rootfs, workspace};
 use crate::error::{Error, ErrorKind, Result};
-use crate::guest::{Blob, GuestOutcome, GuestPlan, GuestRunner, GuestUser, SourceFile};
+use crate::guest::{Blob, DEFAULT_CAPABILITIES, GuestOutcome, GuestPlan, GuestRunner, GuestUser, SourceFile};
 use crate::melange::defaults::{self, RepositoryDefaults};
 use crate::melange::diagnostics::{Diagnostics, Source};
 use crate::melange::pipelines::PipelineSet;
 use crate::melange::plan::{Plan, PlanPackage};
 use crate::melange::{self, CompileOptions, Compiled, emit, script};
-
-/// Capabilities of a step unless the definition says otherwise: those that a container has.
-pub const DEFAULT_CAPABILITIES: [&str; 14] = [
-    "CAP_AUDIT_WRITE",
-    "CAP_CHOWN",
-    "CAP_DAC_OVERRIDE",
-    "CAP_FOWNER",
-    "CAP_FSETID",
-    "CAP_KILL",
-    "CAP_MKNOD",
-    "CAP_NET_BIND_SERVICE",
-    "CAP_NET_RAW",
-    "CAP_SETFCAP",
-    "CAP_SETGID",
-    "CAP_SETPCAP",
-    "CAP_SETUID",
-    "CAP_SYS_CHROOT",
-];
 
 /// Finds the runner for a backend's address.
 pub trait RunnerProvider: Send + Sync + std::fmt::Debug {

@@ -22,6 +22,24 @@ pub const CACHE: &str = "/var/cache/melange";
 /// Where the scripts of the steps are mounted, read-only.
 pub const SCRIPTS: &str = "/run/melange";
 
+/// Capabilities of root's steps unless the definition says otherwise: runc's and Docker's default.
+pub const DEFAULT_CAPABILITIES: [&str; 14] = [
+    "CAP_AUDIT_WRITE",
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_FOWNER",
+    "CAP_FSETID",
+    "CAP_KILL",
+    "CAP_MKNOD",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_NET_RAW",
+    "CAP_SETFCAP",
+    "CAP_SETGID",
+    "CAP_SETPCAP",
+    "CAP_SETUID",
+    "CAP_SYS_CHROOT",
+];
+
 /// A file on the engine's disk with its content digest; it does not change while a plan refers to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Blob {

@@ -28,26 +28,10 @@ use super::exec::{Exec, Mount, Network};
 use super::file::FileActions;
 use super::graph::{Definition, Graph, OpOutput};
 use crate::error::{Error, ErrorKind, Result};
-use crate::guest::{CACHE, GuestPlan, GuestStep, OUTPUT, SCRIPTS, SourceFile, WORKSPACE};
+use crate::guest::{
+    CACHE, DEFAULT_CAPABILITIES, GuestPlan, GuestStep, OUTPUT, SCRIPTS, SourceFile, WORKSPACE,
+};
 use crate::limits;
-
-/// What root's processes hold on every daemon: runc's and Docker's default.
-const DEFAULT_CAPABILITIES: [&str; 14] = [
-    "CAP_AUDIT_WRITE",
-    "CAP_CHOWN",
-    "CAP_DAC_OVERRIDE",
-    "CAP_FOWNER",
-    "CAP_FSETID",
-    "CAP_KILL",
-    "CAP_MKNOD",
-    "CAP_NET_BIND_SERVICE",
-    "CAP_NET_RAW",
-    "CAP_SETFCAP",
-    "CAP_SETGID",
-    "CAP_SETPCAP",
-    "CAP_SETUID",
-    "CAP_SYS_CHROOT",
-];
 
 /// Folders of [`CACHE`] that outlive a build, on the daemon's disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
