@@ -48,7 +48,7 @@ pub struct Args {
     /// Folder of downloaded sources
     #[arg(long, value_name = "DIR")]
     pub cache_dir: Option<String>,
-    /// Folder of the server's own state: indexes, packages, scratch files
+    /// Folder of the server's own state: indexes, packages, scratch files [default: /var/lib/melange/state]
     #[arg(long, value_name = "DIR")]
     pub state_dir: Option<String>,
     /// Namespace of package URLs [default: wolfi]
