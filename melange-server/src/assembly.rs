@@ -19,7 +19,7 @@ use melange_remote_sdk::environment::fetch::HttpFetcher;
 use melange_remote_sdk::environment::repository::LocalAccess;
 use melange_remote_sdk::error::{Error, Result};
 use melange_remote_sdk::job_store::memory::MemoryJobStore;
-use melange_remote_sdk::sandbox;
+use melange_remote_sdk::sandbox::{self, SandboxOptions};
 use melange_remote_sdk::scheduler::{Scheduler, SchedulerOptions, SchedulerParts};
 use tokio_util::sync::CancellationToken;
 
@@ -106,7 +106,10 @@ pub fn builder(config: &BuildConfig, backends: &[Backend]) -> Result<Arc<dyn Bui
     let fetcher = Arc::new(HttpFetcher::new()?);
     let assembler = Assembler::new(&state_dir, fetcher, LocalAccess::Below(allowed), true);
     let tls = config.buildkit_tls.as_ref().map(tls_options).transpose()?;
-    let runners = AddressedRunners::new(&state_dir, BuildkitOptions { tls, ..BuildkitOptions::default() });
+    let runners = AddressedRunners::new(
+        SandboxOptions { state_dir: state_dir.clone(), extra_capabilities: false },
+        BuildkitOptions { tls, ..BuildkitOptions::default() },
+    );
     // What a sandbox lacks is said now, not when the first job fails.
     for backend in backends.iter().filter(|backend| backend.addr() == sandbox::ADDRESS) {
         runners.runner(backend.addr())?;

@@ -14,7 +14,7 @@ use melange_remote_sdk::environment::fetch::HttpFetcher;
 use melange_remote_sdk::environment::repository::LocalAccess;
 use melange_remote_sdk::error::{Error, Result};
 use melange_remote_sdk::melange::defaults::RepositoryDefaults;
-use melange_remote_sdk::sandbox;
+use melange_remote_sdk::sandbox::{self, SandboxOptions};
 use tokio_util::sync::CancellationToken;
 
 use super::{collect_pipelines, print_line, signing_key};
@@ -64,9 +64,17 @@ pub(super) async fn run(args: BuildArgs) -> Result<Exit> {
     let cancel = CancellationToken::new();
     let on_signal = cancel.clone();
     tokio::spawn(async move {
-        if tokio::signal::ctrl_c().await.is_ok() {
-            on_signal.cancel();
+        let terminate = async {
+            match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+                Ok(mut signal) => signal.recv().await,
+                Err(_) => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            _ = tokio::signal::ctrl_c() => {}
+            _ = terminate => {}
         }
+        on_signal.cancel();
     });
     let outcome = builder.build(&input, Arc::new(Printer), cancel).await?;
     finish(&args, &outcome)
@@ -86,13 +94,17 @@ fn builder(args: &BuildArgs, state: &Path) -> Result<EngineBuilder> {
     options.extra_packages.clone_from(&args.package_append);
     let lines = |list: &[String]| list.iter().map(|line| absolute(line)).collect::<Result<Vec<_>>>();
     if !args.repositories.repositories.is_empty() {
-        options.repository_defaults = RepositoryDefaults {
-            repositories: lines(&args.repositories.repositories)?,
-            keyring: lines(&args.repositories.keyring)?,
-        };
+        options.repository_defaults =
+            RepositoryDefaults { repositories: lines(&args.repositories.repositories)?, keyring: Vec::new() };
+    }
+    if !args.repositories.keyring.is_empty() || !args.repositories.repositories.is_empty() {
+        options.repository_defaults.keyring = lines(&args.repositories.keyring)?;
     }
     let verify = !args.repositories.allow_untrusted;
-    let runners = AddressedRunners::new(state, BuildkitOptions::default());
+    let runners = AddressedRunners::new(
+        SandboxOptions { state_dir: state.to_owned(), extra_capabilities: true },
+        BuildkitOptions::default(),
+    );
     let assembler = Assembler::new(state, Arc::new(HttpFetcher::new()?), LocalAccess::Any, verify);
     Ok(EngineBuilder::new(options, assembler, Arc::new(runners)))
 }

@@ -1,7 +1,6 @@
 //! From a backend's address to what runs guests there: one runner an address, made at first use.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::engine::RunnerProvider;
@@ -14,21 +13,21 @@ use crate::sandbox::{self, SandboxOptions, SandboxRunner};
 /// Runners by address: `sandbox://local` is the embedded sandbox, everything else a BuildKit daemon.
 #[derive(Debug)]
 pub struct AddressedRunners {
-    state_dir: PathBuf,
+    sandbox: SandboxOptions,
     buildkit: BuildkitOptions,
     made: Mutex<HashMap<String, Arc<dyn GuestRunner>>>,
 }
 
 impl AddressedRunners {
-    /// Runners whose sandbox keeps its state below `state_dir` and whose daemons are reached with `buildkit`;
-    /// TLS applies to `tcp://` addresses only.
-    pub fn new(state_dir: &Path, buildkit: BuildkitOptions) -> Self {
-        Self { state_dir: state_dir.to_owned(), buildkit, made: Mutex::new(HashMap::new()) }
+    /// Runners with a sandbox as `sandbox` says, whose daemons are reached with `buildkit`; TLS applies to
+    /// `tcp://` addresses only.
+    pub fn new(sandbox: SandboxOptions, buildkit: BuildkitOptions) -> Self {
+        Self { sandbox, buildkit, made: Mutex::new(HashMap::new()) }
     }
 
     fn make(&self, addr: &str) -> Result<Arc<dyn GuestRunner>> {
         if addr == sandbox::ADDRESS {
-            return Ok(Arc::new(SandboxRunner::new(&SandboxOptions { state_dir: self.state_dir.clone() })?));
+            return Ok(Arc::new(SandboxRunner::new(&self.sandbox)?));
         }
         let address: BackendAddress = addr.parse()?;
         let mut options = self.buildkit.clone();
@@ -60,7 +59,10 @@ mod tests {
 
     #[test]
     fn an_address_keeps_its_runner_and_nonsense_has_none() {
-        let runners = AddressedRunners::new(Path::new("/nonexistent"), BuildkitOptions::default());
+        let runners = AddressedRunners::new(
+            SandboxOptions { state_dir: "/nonexistent".into(), extra_capabilities: false },
+            BuildkitOptions::default(),
+        );
         let first = runners.runner("tcp://example:1234").unwrap();
         assert!(Arc::ptr_eq(&first, &runners.runner("tcp://example:1234").unwrap()));
         assert_eq!(runners.runner("ftp://x").unwrap_err().kind(), ErrorKind::InvalidRequest);

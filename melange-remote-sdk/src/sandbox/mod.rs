@@ -9,6 +9,7 @@
 
 use std::collections::HashMap;
 use std::ffi::OsString;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::builder::{BuildEvent, BuildSink, StepFailure};
 use crate::error::{Error, ErrorKind, Result};
 use crate::guest::{self, GuestOutcome, GuestPlan, GuestRunner, GuestStep};
+use crate::limits;
 
 mod output;
 mod seccomp;
@@ -39,17 +41,40 @@ const REMOVALS_MAX: u32 = 3;
 /// How long the kernel may take to end the processes of a guest that was killed.
 const END_GRACE: Duration = Duration::from_secs(5);
 
+/// The exit code of scripts that refuse what a guest left.
+const REFUSED_CODE: i32 = 3;
+
+/// Shell functions that keep root from following a guest's links out of its tree.
+const GUARDS: &str = r#"
+refuse() { echo "$1 is a link or a file where the guest must have a folder" >&2; exit 3; }
+inside() { p=merged; for part; do p="$p/$part"; if [ -L "$p" ] || [ ! -d "$p" ]; then refuse "${p#merged}"; fi; done; }
+make_folders() { p=merged; for part; do p="$p/$part"; if [ -L "$p" ]; then refuse "${p#merged}"; fi
+  [ -d "$p" ] || mkdir "$p" || refuse "${p#merged}"; done; }
+mountable() {
+  for path in dev proc sys etc run run/melange var var/cache var/cache/melange; do
+    if [ -L "merged/$path" ] || { [ -e "merged/$path" ] && [ ! -d "merged/$path" ]; }; then refuse "/$path"; fi
+  done
+  for path in merged/etc/resolv.conf merged/var/cache/melange/sha*:*; do
+    if [ -L "$path" ] || { [ -e "$path" ] && [ ! -f "$path" ]; }; then rm -rf "$path"; fi
+  done
+}
+"#;
+
 /// What an operator decides about the sandbox.
 #[derive(Debug, Clone)]
 pub struct SandboxOptions {
-    /// Unpacked root filesystems and running guests are kept below it.
+    /// Unpacked root filesystems and running guests are kept below it, readable by nobody else.
     pub state_dir: PathBuf,
+    /// Whether definitions may ask for capabilities beyond [`guest::DEFAULT_CAPABILITIES`]. As root these are the
+    /// machine's own: only for definitions that are trusted with it.
+    pub extra_capabilities: bool,
 }
 
 /// The runner.
 #[derive(Debug)]
 pub struct SandboxRunner {
     state_dir: PathBuf,
+    extra_capabilities: bool,
     privileged: bool,
     /// One lock per root filesystem, so that it is unpacked once.
     unpacking: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
@@ -63,6 +88,8 @@ struct Guest {
     /// Whether the tree is mounted anew for each command.
     overlay: bool,
     lower: PathBuf,
+    /// Held while the guest lives, so that a later engine knows what a killed one left.
+    _lock: std::fs::File,
     _remover: Remover,
 }
 
@@ -127,11 +154,16 @@ impl SandboxRunner {
         for folder in ["roots", "guests"] {
             let path = options.state_dir.join(folder);
             std::fs::create_dir_all(&path).map_err(|e| Error::io("create", &path, e))?;
+            // A setuid file that a step makes must not be within reach of this machine's other users.
+            let private = std::fs::Permissions::from_mode(0o700);
+            std::fs::set_permissions(&path, private).map_err(|e| Error::io("protect", &path, e))?;
         }
         let state_dir =
             options.state_dir.canonicalize().map_err(|e| Error::io("open", &options.state_dir, e))?;
+        sweep(&state_dir.join("guests"), privileged);
         Ok(Self {
             state_dir,
+            extra_capabilities: options.extra_capabilities,
             privileged,
             unpacking: Mutex::new(HashMap::new()),
             overlay: tokio::sync::OnceCell::new(),
@@ -166,6 +198,9 @@ impl SandboxRunner {
         }
         let text = String::from_utf8_lossy(&output.stderr);
         let last: Vec<&str> = text.lines().rev().take(3).collect();
+        if output.status.code() == Some(REFUSED_CODE) {
+            return Err(Error::invalid(last.first().copied().unwrap_or_default().to_owned()));
+        }
         Err(Error::unexpected(format!("cannot {what}"))
             .with("because", last.into_iter().rev().collect::<Vec<_>>().join("; ")))
     }
@@ -212,15 +247,52 @@ impl SandboxRunner {
             else {
                 return false;
             };
-            let script = "cd \"$1\"; mkdir lower upper work merged; touch lower/a; \
-                          mount -t overlay overlay -o lowerdir=lower,upperdir=upper,workdir=work merged; \
-                          test -e merged/a; touch merged/b; umount merged; rm -rf work";
-            self.run_shell("mount an overlay", script, &[folder.path().into()]).await.is_ok()
+            let script = format!(
+                "cd \"$1\"; mkdir lower lower/d upper work merged; touch lower/a; {}; test -e merged/a; \
+                 touch merged/b; rmdir merged/d; mkdir merged/d; umount merged; rm -rf work",
+                self.overlay_mount()
+            );
+            self.run_shell("mount an overlay", &script, &[folder.path().into()]).await.is_ok()
         };
         *self.overlay.get_or_init(|| probe).await
     }
 
+    /// The command that mounts the overlay in the guest's folder.
+    fn overlay_mount(&self) -> &'static str {
+        if self.privileged {
+            "mount -t overlay overlay -o lowerdir=lower,upperdir=upper,workdir=work merged"
+        } else {
+            // In a user namespace only this user's own attributes can mark what is hidden.
+            "mount -t overlay overlay -o lowerdir=lower,upperdir=upper,workdir=work,userxattr merged"
+        }
+    }
+
+    /// Goes to the guest's folder and mounts its tree at `merged`; `$1` is the folder, `$2` the lower tree. The
+    /// functions that follow keep the engine from following the guest's links: no process of the guest runs
+    /// while a script does.
+    fn mount_script(&self, guest: &Guest) -> String {
+        let mount = if guest.overlay {
+            format!("ln -sfn \"$2\" lower; {}; ", self.overlay_mount())
+        } else {
+            String::new()
+        };
+        format!("cd \"$1\"; {mount}{GUARDS}")
+    }
+
+    fn check_capabilities(&self, plan: &GuestPlan) -> Result<()> {
+        let known = |name: &String| guest::DEFAULT_CAPABILITIES.contains(&name.as_str());
+        match plan.capabilities.iter().find(|name| !known(name)) {
+            Some(name) if !self.extra_capabilities => Err(Error::new(
+                ErrorKind::Unsupported,
+                format!("this sandbox does not give the capability {name}"),
+            )
+            .hint("drop it from `capabilities.add`, or build on a machine of your own with `melange build`")),
+            _ => Ok(()),
+        }
+    }
+
     async fn prepare(&self, plan: &GuestPlan) -> Result<Guest> {
+        self.check_capabilities(plan)?;
         let lower = self.lower(plan).await?;
         let folder = tempfile::Builder::new()
             .prefix(&format!("{}.", plan.name))
@@ -228,11 +300,12 @@ impl SandboxRunner {
             .map_err(|e| Error::io("create a folder in", &self.state_dir, e))?
             .keep();
         let remover = Remover { folder: folder.clone(), privileged: self.privileged };
+        let lock = locked(&folder)?;
         let overlay = self.overlay_works().await;
         for name in ["upper", "work", "merged", "scripts", "sources"] {
             std::fs::create_dir(folder.join(name)).map_err(|e| Error::io("create", &folder, e))?;
         }
-        let guest = Guest { folder, overlay, lower, _remover: remover };
+        let guest = Guest { folder, overlay, lower, _lock: lock, _remover: remover };
         for (index, step) in plan.steps.iter().enumerate() {
             let path = guest.folder.join("scripts").join(script_name(index));
             std::fs::write(&path, &step.script).map_err(|e| Error::io("write", &path, e))?;
@@ -253,10 +326,10 @@ impl SandboxRunner {
         }
         let script = format!(
             "cd \"$1\"; chmod 755 . upper merged; chmod -R u=rwX,go=rX scripts sources; \
-             {}mkdir -p merged{ws} merged{cache}; chmod 755 merged{ws} merged{cache}; \
-             chown {uid}:{gid} merged{ws} merged{cache}; \
+             {}make_folders home build; make_folders var cache melange; \
+             chmod 755 merged{ws} merged{cache}; chown -h {uid}:{gid} merged{ws} merged{cache}; \
              tar --numeric-owner --same-owner -xpf \"$3\" -C merged{ws}",
-            mount_script(&guest),
+            self.mount_script(&guest),
             ws = guest::WORKSPACE,
             cache = guest::CACHE,
             uid = plan.user.uid,
@@ -274,7 +347,7 @@ impl SandboxRunner {
         if plan.user.uid == 0 {
             return Ok(());
         }
-        let script = format!("{}shift 2; exec bwrap \"$@\"", mount_script(guest));
+        let script = format!("{}mountable; shift 2; exec bwrap \"$@\"", self.mount_script(guest));
         let mut args = mounts(plan, true);
         args.extend(["--", "/bin/sh", "-c", ":"].map(OsString::from));
         self.run_shell("prepare the sandbox", &script, &guest.args(args)).await
@@ -290,8 +363,8 @@ impl SandboxRunner {
         };
         let reachable = if as_root { "" } else { REACHABLE };
         let script = format!(
-            "{}{reachable}shift 2; exec {drop_user}bwrap \"$@\" 8>process 9<seccomp",
-            mount_script(guest)
+            "{}mountable; {reachable}shift 2; exec {drop_user}bwrap \"$@\" 8>process 9<seccomp",
+            self.mount_script(guest)
         );
         let mut args = mounts(plan, step.network);
         let mut put = |items: &[&str]| args.extend(items.iter().map(OsString::from));
@@ -333,9 +406,10 @@ impl SandboxRunner {
             }
         }
         let script = format!(
-            "{}tar --format=posix --pax-option=delete=atime,delete=ctime --numeric-owner --sort=name \
+            "{}inside home build melange-out; ulimit -f {}; tar --format=posix --pax-option=delete=atime,delete=ctime --numeric-owner --sort=name \
              --xattrs --xattrs-include='*' -cf \"$3\" -C merged{} .",
-            mount_script(guest),
+            self.mount_script(guest),
+            limits::OUTPUT_BYTES_MAX / 512,
             guest::OUTPUT
         );
         let args = guest.args([output.into()]);
@@ -358,6 +432,7 @@ impl SandboxRunner {
         let name = step.name.clone();
         sink.emit(BuildEvent::StepStarted { index, total: plan.steps.len(), name: name.clone() });
         let begin = Instant::now();
+        guest.forget_process();
         let mut child = self
             .step_command(plan, guest, index, step)
             .spawn()
@@ -369,6 +444,15 @@ impl SandboxRunner {
         if status == 0 {
             sink.emit(BuildEvent::StepFinished { index, took: begin.elapsed(), cached: false });
             return Ok(None);
+        }
+        if !guest.was_started() {
+            let last = tail.last().cloned().unwrap_or_default();
+            if status == REFUSED_CODE {
+                return Err(Error::invalid(last));
+            }
+            return Err(
+                Error::new(ErrorKind::Unavailable, "the sandbox could not be started").with("because", last)
+            );
         }
         let failure = StepFailure { step: name, exit_code: status, tail };
         Ok(Some(GuestOutcome::StepFailed { index, failure }))
@@ -411,12 +495,22 @@ fn script_name(index: usize) -> String {
     format!("step-{index:04}.sh")
 }
 
-/// Goes to the guest's folder and mounts its tree at `merged`; `$1` is the folder, `$2` the lower tree.
-fn mount_script(guest: &Guest) -> &'static str {
-    if guest.overlay {
-        "cd \"$1\"; ln -sfn \"$2\" lower; mount -t overlay overlay -o lowerdir=lower,upperdir=upper,workdir=work merged; "
-    } else {
-        "cd \"$1\"; "
+/// A lock on a guest's folder.
+fn locked(folder: &Path) -> Result<std::fs::File> {
+    let path = folder.join("lock");
+    let file = std::fs::File::create(&path).map_err(|e| Error::io("create", &path, e))?;
+    rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)
+        .map_err(|e| Error::io("lock", &path, e.into()))?;
+    Ok(file)
+}
+
+/// Removes the guests of engines that were killed: nobody holds their locks.
+fn sweep(guests: &Path, privileged: bool) {
+    for entry in std::fs::read_dir(guests).into_iter().flatten().flatten() {
+        let Ok(lock) = std::fs::File::open(entry.path().join("lock")) else { continue };
+        if rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_ok() {
+            drop(Remover { folder: entry.path(), privileged });
+        }
     }
 }
 
@@ -430,6 +524,17 @@ impl Drop for Guest {
 }
 
 impl Guest {
+    /// What bubblewrap told of the step before does not count for the next one.
+    fn forget_process(&self) {
+        // It may never have been there.
+        let _ = std::fs::remove_file(self.folder.join("process"));
+    }
+
+    /// Whether bubblewrap came as far as starting a process.
+    fn was_started(&self) -> bool {
+        std::fs::metadata(self.folder.join("process")).is_ok_and(|told| told.len() > 0)
+    }
+
     /// Whether the first process of the last step is there. It ends after all others of its namespace.
     fn is_running(&self) -> bool {
         let Ok(told) = std::fs::read_to_string(self.folder.join("process")) else { return false };

@@ -8,7 +8,11 @@ use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
 
 use crate::error::{Error, Result};
 
-const REFUSED: [i64; 31] = [
+const REFUSED: [i64; 35] = [
+    libc::SYS_fspick,
+    libc::SYS_kexec_file_load,
+    libc::SYS_mount_setattr,
+    libc::SYS_open_by_handle_at,
     libc::SYS_acct,
     libc::SYS_add_key,
     libc::SYS_bpf,

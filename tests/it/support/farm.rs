@@ -128,7 +128,10 @@ impl Farm {
     pub(crate) fn new(places: Places, key: &str, socket: Option<PathBuf>) -> Self {
         fs::create_dir_all(&places.state).unwrap();
         fs::create_dir_all(&places.sandbox).unwrap();
-        let sandbox = SandboxRunner::new(&SandboxOptions { state_dir: places.sandbox.clone() });
+        let sandbox = SandboxRunner::new(&SandboxOptions {
+            state_dir: places.sandbox.clone(),
+            extra_capabilities: false,
+        });
         if let Err(error) = &sandbox {
             missing(&error.to_string());
         }
