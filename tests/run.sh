@@ -5,7 +5,8 @@ root=$(cd "$(dirname "$0")/.." && pwd)
 . "$root/tests/setup.sh"
 cd "$root"
 
-need bwrap bubblewrap uidmap
+need bwrap bubblewrap
+need newuidmap uidmap
 need dockerd docker.io
 need cc gcc libc6-dev
 need curl curl
@@ -23,7 +24,11 @@ stop_docker() {
   if [ -n "$docker" ]; then
     as_root kill -TERM "$(cat "$docker/docker.pid")" 2> /dev/null || true
     tries=0
-    while [ -e "$docker/docker.pid" ] && [ "$tries" -lt 100 ]; do sleep 0.1; tries=$((tries + 1)); done
+    while [ -e "$docker/docker.pid" ] && [ "$tries" -lt 200 ]; do sleep 0.1; tries=$((tries + 1)); done
+    if [ -e "$docker/docker.pid" ]; then
+      as_root kill -KILL "$(cat "$docker/docker.pid")" 2> /dev/null || true
+      sleep 1
+    fi
     [ "$status" = 0 ] || tail -n 5 "$docker/log" >&2 || true
     as_root rm -rf "$docker"
   fi
@@ -40,8 +45,8 @@ else
   docker=$(mktemp -d /tmp/melange-docker.XXXXXX)
   # Limits on step logs would hide lines from the tests about logs.
   as_root env BUILDKIT_STEP_LOG_MAX_SIZE=1073741824 BUILDKIT_STEP_LOG_MAX_SPEED=1073741824 \
-    sh -c 'PATH=$PATH:/usr/sbin:/sbin; exec setsid dockerd -H "unix://$1/sock" --data-root "$1/data" --exec-root "$1/exec" \
-      --pidfile "$1/docker.pid" > "$1/log" 2>&1 < /dev/null' sh "$docker" &
+    sh -c 'PATH=$PATH:/usr/sbin:/sbin; exec setsid dockerd -H "unix://$1/sock" -G "$2" --data-root "$1/data" --exec-root "$1/exec" \
+      --pidfile "$1/docker.pid" > "$1/log" 2>&1 < /dev/null' sh "$docker" "$(id -g)" &
   tries=0
   until answers "$docker/sock"; do
     tries=$((tries + 1))

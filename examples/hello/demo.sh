@@ -6,7 +6,8 @@ root=$(cd "$(dirname "$0")/../.." && pwd)
 . "$root/tests/setup.sh"
 cd "$root"
 
-need bwrap bubblewrap uidmap
+need bwrap bubblewrap
+need newuidmap uidmap
 need cc gcc libc6-dev
 need curl curl
 command -v cargo > /dev/null || fail "a Rust toolchain is needed"

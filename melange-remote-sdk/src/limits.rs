@@ -10,6 +10,18 @@ pub const DEFINITION_BYTES_MAX: usize = 2 << 20;
 pub const INLINE_PIPELINES_MAX: usize = 1_000;
 /// The longest path of an inline pipeline.
 pub const PIPELINE_PATH_BYTES_MAX: usize = 255;
+/// One variable of a definition once resolved.
+pub const VARIABLE_BYTES_MAX: usize = 64 << 10;
+/// All variables of a definition once resolved; every step's scope holds them.
+pub const VARIABLES_BYTES_MAX: usize = 1 << 20;
+/// Variables and transforms of a definition.
+pub const VARIABLES_MAX: usize = 5_000;
+/// One text of a definition once its variables are replaced.
+pub const TEXT_BYTES_MAX: usize = 4 << 20;
+/// All texts of a definition once ranges are expanded and variables replaced.
+pub const EXPANDED_BYTES_MAX: usize = 64 << 20;
+/// Mistakes told of one definition.
+pub const DIAGNOSTICS_MAX: usize = 100;
 /// Nesting of `uses` and `pipeline`: real definitions nest two deep.
 pub const PIPELINE_DEPTH_MAX: usize = 32;
 /// Steps of one compiled definition, subpackages included.
@@ -60,8 +72,8 @@ pub const ARTIFACT_PARTS_AT_ONCE_MAX: usize = 4;
 pub const ARTIFACTS_LISTED_MAX: usize = 10_000;
 /// A compressed repository index: Alpine's main is 0.7 MB, Wolfi's 9 MB.
 pub const INDEX_COMPRESSED_BYTES_MAX: u64 = 256 << 20;
-/// A decompressed repository index.
-pub const INDEX_BYTES_MAX: u64 = 2 << 30;
+/// A decompressed repository index: Wolfi's has about 60 MB.
+pub const INDEX_BYTES_MAX: u64 = 512 << 20;
 /// One line of an index; a few packages provide thousands of names.
 pub const INDEX_LINE_BYTES_MAX: usize = 1 << 20;
 /// A downloaded package; the largest real ones are about 3 GB.

@@ -9,6 +9,7 @@
 mod buildkit;
 mod cancel;
 mod failures;
+mod hostile;
 mod isolation;
 mod oracles;
 mod packages;

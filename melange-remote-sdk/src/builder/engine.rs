@@ -135,29 +135,50 @@ impl Builder for EngineBuilder {
         cancel: CancellationToken,
     ) -> Result<BuildOutcome> {
         let mut run = Run { sink, timings: BTreeMap::new() };
-        let compiled = run.phase(Phase::Compile, async { self.compile(input) }).await;
+        let compiled = run.phase(Phase::Compile, self.compile(input)).await;
         let plan = match compiled {
             Ok(Compiled::Plan(plan)) => *plan,
             Ok(Compiled::Skipped(reason)) => return Ok(run.outcome(BuildStatus::Skipped { reason })),
             Err(error) => return refuse(run, error),
         };
         let deadline = plan.timeout;
-        let work = self.run_plan(input, plan, &mut run, &cancel);
-        let result = match deadline {
-            None => work.await,
-            Some(limit) => match tokio::time::timeout(limit, work).await {
-                Ok(result) => result,
-                Err(_) => {
-                    let reason = format!("the build took longer than its timeout of {} s", limit.as_secs());
-                    return Ok(run.outcome(BuildStatus::Failed { reason, failure: None }));
-                }
-            },
+        let stop = cancel.child_token();
+        let result = {
+            let work = self.run_plan(input, plan, &mut run, &stop);
+            tokio::pin!(work);
+            match deadline {
+                None => Some(work.await),
+                Some(limit) => match tokio::time::timeout(limit, &mut work).await {
+                    Ok(result) => Some(result),
+                    Err(_) => {
+                        // The work is seen to its end, so that nothing of the guest is left.
+                        stop.cancel();
+                        let _ = work.await;
+                        None
+                    }
+                },
+            }
+        };
+        let Some(result) = result else {
+            let limit = deadline.unwrap_or_default();
+            let reason = format!("the build took longer than its timeout of {} s", limit.as_secs());
+            return Ok(run.outcome(BuildStatus::Failed { reason, failure: None }));
         };
         match result {
             Ok(outcome) => Ok(BuildOutcome { timings: run.timings, ..outcome }),
             Err(error) => refuse(run, error),
         }
     }
+}
+
+/// Runs blocking work where it does not hold up the async world.
+async fn aside<T: Send + 'static>(
+    what: &'static str,
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|e| Error::unexpected(format!("{what} died")).source(e))?
 }
 
 /// Mistakes of the definition fail the build; everything else is the caller's to retry.
@@ -194,7 +215,7 @@ impl EngineBuilder {
         Self { options, assembler, runners }
     }
 
-    fn compile(&self, input: &BuildInput) -> Result<Compiled> {
+    async fn compile(&self, input: &BuildInput) -> Result<Compiled> {
         let source = Source::new(input.config_name.as_str(), input.config_yaml.as_str());
         let pipelines = PipelineSet::new(&input.pipelines)?;
         let options = CompileOptions {
@@ -202,8 +223,10 @@ impl EngineBuilder {
             commit: self.options.commit.clone(),
             ..CompileOptions::default()
         };
-        let mut compiled =
-            melange::compile(&source, input.arch, &pipelines, &options).map_err(Diagnostics::into_error)?;
+        let arch = input.arch;
+        let compile =
+            move || melange::compile(&source, arch, &pipelines, &options).map_err(Diagnostics::into_error);
+        let mut compiled = aside("the compiler", compile).await?;
         if let Compiled::Plan(plan) = &mut compiled {
             plan.environment.packages.extend(self.options.extra_packages.iter().cloned());
         }

@@ -132,13 +132,40 @@ impl LoadedRepository {
             Place::Folder(folder) => Ok(folder.join(arch.apk_name()).join(package.file_name())),
             Place::Url(url) => {
                 let identity = package.control_sha1.map(hex::encode).unwrap_or_default();
-                let path = cache_dir.join("packages").join(format!("{identity}-{}", package.file_name()));
+                let folder = cache_dir.join("packages");
+                let path = folder.join(format!("{identity}-{}", package.file_name()));
+                if tokio::fs::try_exists(&path).await.unwrap_or(false) {
+                    return Ok(path);
+                }
                 let url = format!("{url}/{arch}/{}", package.file_name());
-                fetcher.fetch(&url, &path, limits::APK_BYTES_MAX, false).await?;
+                let unchecked = folder.join(format!("unchecked-{}", uuid::Uuid::now_v7().simple()));
+                let result = download(&url, &unchecked, &path, package, fetcher).await;
+                for left in [unchecked.with_extension("etag"), unchecked] {
+                    // What was renamed or never made is not there.
+                    let _ = tokio::fs::remove_file(left).await;
+                }
+                result?;
                 Ok(path)
             }
         }
     }
+}
+
+/// Gets a package, compares it with the index, and only then gives it its name in the cache.
+async fn download(
+    url: &str,
+    unchecked: &Path,
+    path: &Path,
+    package: &IndexPackage,
+    fetcher: &dyn Fetcher,
+) -> Result<()> {
+    fetcher.fetch(url, unchecked, limits::APK_BYTES_MAX, false).await?;
+    let (file, package) = (unchecked.to_owned(), package.clone());
+    tokio::task::spawn_blocking(move || super::verified(&file, &package).map(drop))
+        .await
+        .map_err(|e| Error::unexpected("the check died").source(e))?
+        .map_err(|e| e.with("url", url))?;
+    tokio::fs::rename(unchecked, path).await.map_err(|e| Error::io("rename", unchecked, e))
 }
 
 /// Indexes read before, by place and version.

@@ -396,6 +396,9 @@ impl Assembly {
         owner: usize,
     ) -> Result<Option<Sha1Bytes>> {
         let path = self.place(name, 0o755)?;
+        if self.spooled.saturating_add(entry.size) > limits::ROOTFS_BYTES_MAX {
+            return Err(Error::new(ErrorKind::LimitExceeded, "the root filesystem is too large"));
+        }
         let offset = self.spooled;
         let mut content = Tee { reader: reader.content(), sink: &mut self.spool };
         let sum = checksum::sha1_of(&mut content)

@@ -31,7 +31,7 @@ pub(super) fn compile(
         let names: Vec<&str> = targets.iter().map(|target| &**target).collect();
         return Ok(Compiled::Skipped(format!("the definition is for {} only, not {arch}", names.join(", "))));
     }
-    let mut compiler = Compiler { pipelines, errors: Vec::new(), steps: 0 };
+    let mut compiler = Compiler { pipelines, errors: Vec::new(), steps: 0, bytes: 0 };
     let globals = compiler.globals(prepared, arch, options);
     let main = &document.package.name.value;
     let scope = context(&globals, main, None);
@@ -99,6 +99,8 @@ struct Compiler<'a> {
     pipelines: &'a PipelineSet,
     errors: Vec<Diagnostic>,
     steps: usize,
+    /// Bytes of all texts made so far.
+    bytes: usize,
 }
 
 impl Compiler<'_> {
@@ -136,19 +138,20 @@ impl Compiler<'_> {
             );
         }
         // Values that refer to others are resolved once against everything known.
+        let raw = document.vars.iter().map(|(name, text)| (format!("vars.{name}"), text.value.clone()));
+        let known: Variables = raw.chain(map.clone()).collect();
         for (name, value) in &document.vars {
             let resolved = if value.contains("${{") {
-                let known: Variables = document
-                    .vars
-                    .iter()
-                    .filter(|(other, _)| *other != name)
-                    .map(|(other, text)| (format!("vars.{other}"), text.value.clone()))
-                    .chain(map.clone())
-                    .collect();
                 substitute_or_report(value, &known, &document.source, &mut self.errors)
             } else {
                 value.value.clone()
             };
+            if resolved.len() > limits::VARIABLE_BYTES_MAX {
+                let message =
+                    format!("the variable `{name}` has more than {} bytes", limits::VARIABLE_BYTES_MAX);
+                self.errors.push(Diagnostic::new(&document.source, value.at, message));
+                continue;
+            }
             map.insert(format!("vars.{name}"), resolved);
         }
         map.extend(prepared.transformed.clone());
@@ -181,20 +184,32 @@ impl Compiler<'_> {
     }
 
     fn report(&mut self, mut diagnostic: Diagnostic, chain: &[String]) {
+        if self.errors.len() >= limits::DIAGNOSTICS_MAX {
+            return;
+        }
         diagnostic.notes.extend(chain.iter().rev().cloned());
         self.errors.push(diagnostic);
     }
 
     fn text(&mut self, text: &Text, scope: &Variables, source: &Arc<Source>, chain: &[String]) -> String {
-        match substitute(text, scope) {
+        if self.errors.len() >= limits::DIAGNOSTICS_MAX || self.bytes > limits::EXPANDED_BYTES_MAX {
+            return String::new();
+        }
+        let value = match substitute(text, scope) {
             Ok(value) => value,
             Err(mistakes) => {
-                for mistake in mistakes {
-                    self.report(variable_error(text, &mistake, scope, source), chain);
+                for mistake in mistakes.iter().take(limits::DIAGNOSTICS_MAX) {
+                    self.report(variable_error(text, mistake, scope, source), chain);
                 }
                 text.value.clone()
             }
+        };
+        self.bytes += value.len();
+        if self.bytes > limits::EXPANDED_BYTES_MAX {
+            let message = format!("the definition expands to more than {} bytes", limits::EXPANDED_BYTES_MAX);
+            self.report(Diagnostic::new(source, text.at, message), chain);
         }
+        value
     }
 
     fn condition(&mut self, text: &Text, scope: &Variables, source: &Arc<Source>, chain: &[String]) -> bool {

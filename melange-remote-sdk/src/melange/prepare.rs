@@ -3,7 +3,9 @@
 //! Order as melange has it: tokens, ranges, accounts, variables, strict pass over dependencies, inheritance of
 //! nested steps, validation.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::sync::{Arc, LazyLock};
 
 use regex::Regex;
@@ -29,15 +31,25 @@ pub(super) fn prepare(mut document: Document) -> Result<Prepared, Diagnostics> {
     let mut errors = Vec::new();
     let raw = tokens_of(&document.package, &document.vars);
     let transformed = transform(&document, raw.clone(), &mut errors);
-    let tokens = merge(&raw, &transformed);
+    bound_variables(&raw, &transformed, &document, &mut errors);
+    if !errors.is_empty() {
+        return Err(finished(errors));
+    }
+    let budget = Rc::new(Cell::new(Some(limits::EXPANDED_BYTES_MAX)));
+    let tokens = Tokens { map: merge(&raw, &transformed), budget: Rc::clone(&budget) };
     replace_package(&mut document.package, &tokens);
     document.pipeline.iter_mut().for_each(|step| replace_step(step, &tokens));
-    document.subpackages = expand(&document, &mut errors);
+    document.subpackages = expand(&document, &budget, &mut errors);
     replace_environment(&mut document.environment, &tokens);
     if let Some(test) = &mut document.test {
         replace_test(test, &tokens);
     }
     document.data.clear();
+    if budget.get().is_none() {
+        let message = format!("the definition expands to more than {} bytes", limits::EXPANDED_BYTES_MAX);
+        let diagnostic = Diagnostic::new(&source, document.package.at, message);
+        return Err(diagnostic.hint("use smaller ranges, or fewer variables").into());
+    }
     defaults::complete_environment(&mut document.environment, true);
     for test in
         document.test.iter_mut().chain(document.subpackages.iter_mut().filter_map(|sub| sub.test.as_mut()))
@@ -56,9 +68,34 @@ pub(super) fn prepare(mut document: Document) -> Result<Prepared, Diagnostics> {
     if errors.is_empty() {
         return Ok(Prepared { document, transformed });
     }
+    Err(finished(errors))
+}
+
+/// Mistakes in source order, each once, at most [`limits::DIAGNOSTICS_MAX`] of them.
+fn finished(mut errors: Vec<Diagnostic>) -> Diagnostics {
     errors.sort_by_key(|error| error.at);
     errors.dedup();
-    Err(Diagnostics(errors))
+    errors.truncate(limits::DIAGNOSTICS_MAX);
+    Diagnostics(errors)
+}
+
+/// Variables may double each other's length; every scope holds all of them.
+fn bound_variables(
+    raw: &Variables,
+    transformed: &Variables,
+    document: &Document,
+    errors: &mut Vec<Diagnostic>,
+) {
+    let count = raw.len() + document.var_transforms.len();
+    let bytes: usize = raw.values().chain(transformed.values()).map(String::len).sum();
+    let message = if count > limits::VARIABLES_MAX {
+        format!("the definition has {count} variables, more than {}", limits::VARIABLES_MAX)
+    } else if bytes > limits::VARIABLES_BYTES_MAX {
+        format!("the variables have {bytes} bytes, more than {}", limits::VARIABLES_BYTES_MAX)
+    } else {
+        return;
+    };
+    errors.push(Diagnostic::new(&document.source, document.package.at, message));
 }
 
 fn merge(base: &Variables, over: &Variables) -> Variables {
@@ -83,7 +120,7 @@ fn tokens_of(package: &Package, vars: &TextMap) -> Variables {
 /// Runs the `var-transforms` in order over `variables` and returns what they add.
 fn transform(document: &Document, mut variables: Variables, errors: &mut Vec<Diagnostic>) -> Variables {
     let mut added = Variables::new();
-    for entry in &document.var_transforms {
+    for entry in document.var_transforms.iter().take(limits::VARIABLES_MAX) {
         let from = substitute_or_report(&entry.from, &variables, &document.source, errors);
         let pattern = match Regex::new(&entry.pattern) {
             Ok(pattern) => pattern,
@@ -97,6 +134,11 @@ fn transform(document: &Document, mut variables: Variables, errors: &mut Vec<Dia
         };
         let result = pattern.replace_all(&from, entry.replace.as_ref() as &str).into_owned();
         let name = format!("vars.{}", &*entry.to);
+        if result.len() > limits::VARIABLE_BYTES_MAX {
+            let message = format!("the variable `{name}` has more than {} bytes", limits::VARIABLE_BYTES_MAX);
+            errors.push(Diagnostic::new(&document.source, entry.from.at, message));
+            continue;
+        }
         variables.insert(name.clone(), result.clone());
         added.insert(name, result);
     }
@@ -113,7 +155,10 @@ pub(super) fn substitute_or_report(
     match substitute(text, variables) {
         Ok(value) => value,
         Err(mistakes) => {
-            errors.extend(mistakes.iter().map(|mistake| variable_error(text, mistake, variables, source)));
+            let room = limits::DIAGNOSTICS_MAX.saturating_sub(errors.len());
+            errors.extend(
+                mistakes.iter().take(room).map(|mistake| variable_error(text, mistake, variables, source)),
+            );
             text.value.clone()
         }
     }
@@ -139,17 +184,36 @@ pub(super) fn variable_error(
     }
 }
 
-fn swap(text: &mut Text, tokens: &Variables) {
-    if text.contains("${{") {
-        text.value = replace_tokens(&text.value, tokens);
+/// The variables of the parse-time pass, and how many bytes it may still make.
+struct Tokens {
+    map: Variables,
+    budget: Rc<Cell<Option<usize>>>,
+}
+
+impl Tokens {
+    /// Takes from the budget; an overdrawn one stays so, and is reported once at the end.
+    fn spend(&self, bytes: usize) {
+        self.budget.set(self.budget.get().and_then(|left| left.checked_sub(bytes)));
     }
 }
 
-fn swap_all<'a>(texts: impl IntoIterator<Item = &'a mut Text>, tokens: &Variables) {
+fn swap(text: &mut Text, tokens: &Tokens) {
+    if text.contains("${{") && tokens.budget.get().is_some() {
+        match replace_tokens(&text.value, &tokens.map) {
+            Some(replaced) => {
+                tokens.spend(replaced.len());
+                text.value = replaced;
+            }
+            None => tokens.budget.set(None),
+        }
+    }
+}
+
+fn swap_all<'a>(texts: impl IntoIterator<Item = &'a mut Text>, tokens: &Tokens) {
     texts.into_iter().for_each(|text| swap(text, tokens));
 }
 
-fn replace_dependencies(dependencies: &mut Dependencies, tokens: &Variables) {
+fn replace_dependencies(dependencies: &mut Dependencies, tokens: &Tokens) {
     swap_all(&mut dependencies.runtime, tokens);
     swap_all(&mut dependencies.provides, tokens);
     swap_all(&mut dependencies.replaces, tokens);
@@ -157,7 +221,7 @@ fn replace_dependencies(dependencies: &mut Dependencies, tokens: &Variables) {
     swap(&mut dependencies.replaces_priority, tokens);
 }
 
-fn replace_scriptlets(scriptlets: &mut Scriptlets, tokens: &Variables) {
+fn replace_scriptlets(scriptlets: &mut Scriptlets, tokens: &Tokens) {
     swap_all(&mut scriptlets.trigger_paths, tokens);
     let Scriptlets {
         trigger_script,
@@ -176,7 +240,7 @@ fn replace_scriptlets(scriptlets: &mut Scriptlets, tokens: &Variables) {
     }
 }
 
-fn replace_package(package: &mut Package, tokens: &Variables) {
+fn replace_package(package: &mut Package, tokens: &Tokens) {
     for text in [&mut package.name, &mut package.version, &mut package.description, &mut package.url] {
         swap(text, tokens);
     }
@@ -191,7 +255,7 @@ fn replace_package(package: &mut Package, tokens: &Variables) {
     replace_scriptlets(&mut package.scriptlets, tokens);
 }
 
-fn replace_step(step: &mut Step, tokens: &Variables) {
+fn replace_step(step: &mut Step, tokens: &Tokens) {
     for text in [&mut step.name, &mut step.runs, &mut step.condition, &mut step.working_directory] {
         swap(text, tokens);
     }
@@ -201,7 +265,7 @@ fn replace_step(step: &mut Step, tokens: &Variables) {
     step.pipeline.iter_mut().flatten().for_each(|child| replace_step(child, tokens));
 }
 
-fn replace_environment(environment: &mut Environment, tokens: &Variables) {
+fn replace_environment(environment: &mut Environment, tokens: &Tokens) {
     let contents = &mut environment.contents;
     for list in [
         &mut contents.repositories,
@@ -214,12 +278,12 @@ fn replace_environment(environment: &mut Environment, tokens: &Variables) {
     swap_all(environment.environment.values_mut(), tokens);
 }
 
-fn replace_test(test: &mut Test, tokens: &Variables) {
+fn replace_test(test: &mut Test, tokens: &Tokens) {
     replace_environment(&mut test.environment, tokens);
     test.pipeline.iter_mut().for_each(|step| replace_step(step, tokens));
 }
 
-fn replace_subpackage(subpackage: &mut Subpackage, tokens: &Variables) {
+fn replace_subpackage(subpackage: &mut Subpackage, tokens: &Tokens) {
     for text in
         [&mut subpackage.condition, &mut subpackage.name, &mut subpackage.description, &mut subpackage.url]
     {
@@ -235,10 +299,15 @@ fn replace_subpackage(subpackage: &mut Subpackage, tokens: &Variables) {
 }
 
 /// Ranged subpackages become one copy per key of their data, keys in byte order.
-fn expand(document: &Document, errors: &mut Vec<Diagnostic>) -> Vec<Subpackage> {
+fn expand(
+    document: &Document,
+    budget: &Rc<Cell<Option<usize>>>,
+    errors: &mut Vec<Diagnostic>,
+) -> Vec<Subpackage> {
     // The package fields are replaced already, so the map is made anew from them, as melange does.
     let raw = tokens_of(&document.package, &document.vars);
-    let tokens = merge(&raw, &transform(document, raw.clone(), &mut Vec::new()));
+    let map = merge(&raw, &transform(document, raw.clone(), &mut Vec::new()));
+    let tokens = Tokens { map, budget: Rc::clone(budget) };
     let data: BTreeMap<&str, &TextMap> =
         document.data.iter().map(|entry| (&*entry.name, &entry.items)).collect();
     let mut expanded = Vec::new();
@@ -259,22 +328,35 @@ fn expand(document: &Document, errors: &mut Vec<Diagnostic>) -> Vec<Subpackage> 
             });
             continue;
         };
+        let weight = subpackage.pipeline.iter().map(weight).sum();
+        let mut own = Tokens { map: tokens.map.clone(), budget: Rc::clone(budget) };
         for (key, value) in *items {
+            own.spend(weight);
+            if expanded.len() >= limits::SUBPACKAGES_MAX {
+                let message =
+                    format!("the ranges expand to more than {} subpackages", limits::SUBPACKAGES_MAX);
+                errors.push(Diagnostic::new(&document.source, subpackage.at, message));
+                return expanded;
+            }
+            if own.budget.get().is_none() {
+                return expanded;
+            }
             let mut copy = subpackage.clone();
             copy.range = Text::default();
-            let mut own = tokens.clone();
-            own.insert("range.key".to_owned(), key.clone());
-            own.insert("range.value".to_owned(), value.value.clone());
+            own.map.insert("range.key".to_owned(), key.clone());
+            own.map.insert("range.value".to_owned(), value.value.clone());
             replace_subpackage(&mut copy, &own);
             expanded.push(copy);
         }
-        if expanded.len() > limits::SUBPACKAGES_MAX {
-            let message = format!("the ranges expand to more than {} subpackages", limits::SUBPACKAGES_MAX);
-            errors.push(Diagnostic::new(&document.source, subpackage.at, message));
-            break;
-        }
     }
     expanded
+}
+
+/// What a copy of a step costs, in bytes.
+fn weight(step: &Step) -> usize {
+    let texts = step.with.values().chain(step.environment.values()).map(|text| text.value.len());
+    let below = step.pipeline.iter().flatten().map(weight);
+    256 + step.runs.value.len() + texts.chain(below).sum::<usize>()
 }
 
 /// The strict pass over dependencies and environment packages.

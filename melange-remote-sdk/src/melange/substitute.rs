@@ -3,14 +3,20 @@
 
 use std::collections::BTreeMap;
 
+use crate::limits;
+
 /// Variables by name, without the `${{ }}`.
 pub type Variables = BTreeMap<String, String>;
 
-/// Replaces every literal `${{name}}` whose name is known; one pass, inserted text is not scanned again.
-pub fn replace_tokens(text: &str, variables: &Variables) -> String {
+/// Replaces every literal `${{name}}` whose name is known; one pass, inserted text is not scanned again. `None` when
+/// the result would have more than [`limits::TEXT_BYTES_MAX`] bytes.
+pub fn replace_tokens(text: &str, variables: &Variables) -> Option<String> {
     let mut result = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(start) = rest.find("${{") {
+        if result.len() > limits::TEXT_BYTES_MAX {
+            return None;
+        }
         let (before, token) = rest.split_at(start);
         result.push_str(before);
         let value = token[3..].find("}}").and_then(|end| variables.get(&token[3..3 + end]).map(|v| (v, end)));
@@ -26,7 +32,7 @@ pub fn replace_tokens(text: &str, variables: &Variables) -> String {
         }
     }
     result.push_str(rest);
-    result
+    (result.len() <= limits::TEXT_BYTES_MAX).then_some(result)
 }
 
 /// A mistake of the strict pass and the byte of its `${{`.
@@ -47,6 +53,8 @@ pub enum SubstituteErrorKind {
     Unterminated(String),
     /// The name is not defined.
     Undefined(String),
+    /// The result is too large.
+    TooLarge,
 }
 
 impl std::fmt::Display for SubstituteError {
@@ -57,6 +65,13 @@ impl std::fmt::Display for SubstituteError {
                 write!(f, "the variable reference `${{{{{name}` has no closing `}}}}`")
             }
             SubstituteErrorKind::Undefined(name) => write!(f, "the variable `{name}` is not defined"),
+            SubstituteErrorKind::TooLarge => {
+                write!(
+                    f,
+                    "with its variables replaced the text has more than {} bytes",
+                    limits::TEXT_BYTES_MAX
+                )
+            }
         }
     }
 }
@@ -104,6 +119,10 @@ fn substitute_with(
     while let Some(start) = rest.find("${{") {
         result.push_str(&rest[..start]);
         let offset = text.len() - rest.len() + start;
+        if result.len() > limits::TEXT_BYTES_MAX || errors.len() > limits::DIAGNOSTICS_MAX {
+            errors.push(SubstituteError { kind: SubstituteErrorKind::TooLarge, offset });
+            return Err(errors);
+        }
         let mut refuse = |kind| errors.push(SubstituteError { kind, offset });
         rest = rest[start + 3..].trim_start_matches(blank);
         let end = rest
@@ -142,8 +161,11 @@ mod tests {
     #[test]
     fn tokens_are_exact_and_not_rescanned() {
         let map = variables(&[("a", "${{b}}"), ("b", "x")]);
-        assert_eq!(replace_tokens("${{a}} ${{ b }} ${{b}} ${{c}} ${{", &map), "${{b}} ${{ b }} x ${{c}} ${{");
-        assert_eq!(replace_tokens("${{ ${{b}}", &map), "${{ x");
+        assert_eq!(
+            replace_tokens("${{a}} ${{ b }} ${{b}} ${{c}} ${{", &map).unwrap(),
+            "${{b}} ${{ b }} x ${{c}} ${{"
+        );
+        assert_eq!(replace_tokens("${{ ${{b}}", &map).unwrap(), "${{ x");
     }
 
     #[test]
@@ -171,7 +193,7 @@ mod tests {
         fn text_without_references_is_unchanged(text in "[a-z $}{\\n]{0,60}") {
             prop_assume!(!text.contains("${{"));
             prop_assert_eq!(substitute(&text, &Variables::new()).unwrap(), text.clone());
-            prop_assert_eq!(replace_tokens(&text, &Variables::new()), text);
+            prop_assert_eq!(replace_tokens(&text, &Variables::new()).unwrap(), text);
         }
 
         #[test]

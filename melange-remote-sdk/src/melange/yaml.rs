@@ -3,7 +3,7 @@
 //! Only the first document of a stream counts. Scalars keep their source text whatever type YAML would give
 //! them, duplicate keys are errors, merge keys (`<<`) are applied, aliases are copied under a budget.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use saphyr_parser::{Event, Parser, ScalarStyle, Span};
@@ -241,8 +241,9 @@ impl<'a> Reader<'a> {
             }
             Value::Scalar { .. } => return Err(self.error(at, "a merge key takes a map or a list of maps")),
         };
+        let mut known: HashSet<String> = entries.iter().map(|(key, _)| key.text.clone()).collect();
         for (key, node) in maps.into_iter().flatten() {
-            if !entries.iter().any(|(known, _)| known.text == key.text) {
+            if known.insert(key.text.clone()) {
                 entries.push((key, node));
             }
         }

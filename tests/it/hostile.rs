@@ -1,0 +1,131 @@
+//! Definitions that try to leave their guest, or to exhaust the engine.
+
+use std::fmt::Write as _;
+
+use crate::support::farm::{Backend, on_farm};
+
+fn definition(name: &str, environment: &str, script: &str) -> String {
+    let script = script.replace('\n', "\n      ");
+    format!(
+        "package:\n  name: {name}\n  version: \"1\"\n  epoch: 0\nenvironment:\n  contents:\n    packages: [busybox]\n\
+         {environment}pipeline:\n  - runs: |\n      {script}\n"
+    )
+}
+
+/// Builds in the sandbox what must fail, and returns the reason.
+fn refused(yaml: &str) -> Option<String> {
+    let mut told = None;
+    on_farm(async |farm| {
+        if !farm.backends().contains(&Backend::Sandbox) {
+            return;
+        }
+        told = Some(farm.build(Backend::Sandbox, "hostile", yaml).await.complaint());
+    });
+    told
+}
+
+#[test]
+fn the_output_folder_may_not_lead_out_of_the_guest() {
+    for (name, script) in [
+        ("etc", "cd /\nrm -rf /home/build/melange-out\nln -s / /home/build/melange-out"),
+        (
+            "etc",
+            "cd /\nrm -rf /home/build/melange-out\nln -s ../../../../../../../.. /home/build/melange-out",
+        ),
+        ("out", "cd /\nmv /home/build /home/other\nln -s / /home/build"),
+        ("out", "cd /\nmv /home /other\nln -s / /home"),
+    ] {
+        let Some(reason) = refused(&definition(name, "", script)) else { return };
+        assert!(reason.contains("is a link or a file where the guest must have a folder"), "{reason}");
+    }
+}
+
+#[test]
+fn paths_of_the_environment_may_not_lead_out_of_the_guest() {
+    let outside = tempfile::tempdir().unwrap();
+    let before = std::fs::metadata(outside.path()).unwrap().permissions();
+    // Folders that packages or accounts bring are there before such changes, and stay.
+    let path = "/var/cache/melange";
+    let source = outside.path().display();
+    let paths = format!("  paths:\n    - path: {path}\n      type: symlink\n      source: {source}\n");
+    let Some(reason) = refused(&definition("out", &paths, "true")) else { return };
+    assert!(reason.contains("is a link or a file where the guest must have a folder"), "{reason}");
+    assert_eq!(std::fs::metadata(outside.path()).unwrap().permissions(), before);
+    assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn mount_points_are_not_made_through_links() {
+    let outside = tempfile::tempdir().unwrap();
+    let target = outside.path().join("made-by-root");
+    let source = format!("/oldroot{}", target.display());
+    let paths =
+        format!("  paths:\n    - path: /etc/resolv.conf\n      type: symlink\n      source: {source}\n");
+    let yaml = definition("out", &paths, "test -f /etc/resolv.conf");
+    on_farm(async |farm| {
+        if farm.backends().contains(&Backend::Sandbox) {
+            farm.build(Backend::Sandbox, "hostile", &yaml).await.assert_succeeded();
+        }
+    });
+    assert!(!target.exists(), "bubblewrap made {}", target.display());
+}
+
+#[test]
+fn capabilities_of_the_machine_are_not_given() {
+    let yaml = definition("out", "", "true") + "capabilities:\n  add: [CAP_DAC_READ_SEARCH]\n";
+    let Some(reason) = refused(&yaml) else { return };
+    assert!(reason.contains("CAP_DAC_READ_SEARCH"), "{reason}");
+}
+
+#[test]
+fn definitions_that_grow_without_end_are_refused_at_once() {
+    let mut doubling =
+        String::from("package:\n  name: a\n  version: \"1\"\nvars:\n  a00: xxxxxxxxxxxxxxxx\n");
+    let mut transforms = String::from("var-transforms:\n");
+    for level in 1..60 {
+        writeln!(doubling, "  a{level:02}: ${{{{vars.a{0:02}}}}}${{{{vars.a{0:02}}}}}", level - 1).unwrap();
+        let from = if level == 1 { "vars.a00".to_owned() } else { format!("vars.t{}", level - 1) };
+        writeln!(
+            transforms,
+            "  - from: ${{{{{from}}}}}${{{{{from}}}}}\n    match: y\n    replace: z\n    to: t{level}"
+        )
+        .unwrap();
+    }
+    let mut ranged = String::from("package:\n  name: a\n  version: \"1\"\ndata:\n  - name: d\n    items:\n");
+    for item in 0..50_000 {
+        writeln!(ranged, "      k{item}: v").unwrap();
+    }
+    write!(
+        ranged,
+        "subpackages:\n  - range: d\n    name: s${{{{range.key}}}}\n    pipeline:\n      - runs: {}\n",
+        "x".repeat(100_000)
+    )
+    .unwrap();
+    let long = format!(
+        "package:\n  name: a\n  version: \"1\"\nvars:\n  v: {}\npipeline:\n  - runs: {}\n",
+        "x".repeat(60_000),
+        "${{vars.v}}".repeat(20_000)
+    );
+    for (what, text) in [
+        ("transforms", format!("package:\n  name: a\n  version: \"1\"\nvars:\n  a00: xx\n{transforms}")),
+        ("ranges", ranged),
+        ("texts", long),
+    ] {
+        let mistakes = compile(&text).unwrap_err();
+        assert!(mistakes.contains("more than"), "{what}: {mistakes:.300}");
+    }
+    // Each level is resolved from what is written, not from what the others became.
+    assert!(compile(&doubling).is_ok());
+}
+
+fn compile(text: &str) -> Result<(), String> {
+    use melange_remote_sdk::arch::Arch;
+    use melange_remote_sdk::melange::diagnostics::Source;
+    use melange_remote_sdk::melange::pipelines::PipelineSet;
+    use melange_remote_sdk::melange::{self, CompileOptions};
+
+    let source = Source::new("hostile.yaml", text);
+    melange::compile(&source, Arch::X86_64, &PipelineSet::default(), &CompileOptions::default())
+        .map(drop)
+        .map_err(|diagnostics| diagnostics.to_string())
+}
