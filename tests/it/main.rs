@@ -8,6 +8,7 @@
 
 mod buildkit;
 mod cancel;
+mod conformance;
 mod failures;
 mod hostile;
 mod isolation;

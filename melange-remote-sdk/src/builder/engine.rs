@@ -240,8 +240,11 @@ impl EngineBuilder {
         run: &mut Run,
         cancel: &CancellationToken,
     ) -> Result<BuildOutcome> {
-        let runner = self.runners.runner(&input.backend_addr)?;
         let cancelled = || Ok(BuildOutcome::without_files(BuildStatus::Cancelled));
+        if cancel.is_cancelled() {
+            return cancelled();
+        }
+        let runner = self.runners.runner(&input.backend_addr)?;
         let resolve = run.phase(Phase::Resolve, self.assembler.resolve(&plan.environment, input.arch));
         let resolution = tokio::select! {
             result = resolve => result?,
