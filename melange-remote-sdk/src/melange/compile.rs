@@ -1,64 +1,82 @@
 //! Station 7: a prepared definition and an architecture become a [`Plan`].
 //!
 //! Pure: pipelines come from a [`PipelineSet`], nothing is read from disk. All independent mistakes of one run
-//! are collected.
+//! are collected. Steps borrow the definitions that they use; only what ends up in the plan is copied.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::diagnostics::{Diagnostic, Diagnostics, Source, nearest};
-use super::document::{Document, Input, Step, Text, TextMap};
+use super::document::{Document, Input, Step, Test, Text, TextMap};
 use super::expression::evaluate;
-use super::pipelines::PipelineSet;
-use super::plan::{Plan, PlanPackage, PlanStep};
+use super::pipelines::{Definition, PipelineSet};
+use super::plan::{Plan, PlanStep, PlanTest};
 use super::prepare::{Prepared, substitute_or_report, variable_error};
-use super::substitute::{Variables, substitute, substitute_quoted};
+use super::substitute::{Lookup, Scope, Variables, substitute, substitute_quoted};
 use super::{CompileOptions, Compiled, convert};
 use crate::arch::Arch;
 use crate::limits;
 
-/// Compiles `prepared` for one architecture.
+/// Why there is nothing to compile for `arch`, if so.
+pub(super) fn skipped(document: &Document, arch: Arch) -> Option<Compiled> {
+    let targets = &document.package.target_architecture;
+    let all = targets.is_empty() || targets.iter().any(|target| &**target == "all");
+    if all || targets.iter().any(|target| target.parse::<Arch>().is_ok_and(|target| target == arch)) {
+        return None;
+    }
+    let names: Vec<&str> = targets.iter().map(|target| &**target).collect();
+    Some(Compiled::Skipped(format!("the definition is for {} only, not {arch}", names.join(", "))))
+}
+
+/// Compiles `prepared` for one architecture; mistakes go to `errors`, and the plan is of use without any.
 pub(super) fn compile(
-    prepared: &Prepared,
+    prepared: Prepared,
     arch: Arch,
     pipelines: &PipelineSet,
     options: &CompileOptions,
-) -> Result<Compiled, Diagnostics> {
+    errors: &mut Vec<Diagnostic>,
+) -> Plan {
     let document = &prepared.document;
-    let targets = &document.package.target_architecture;
-    let all = targets.is_empty() || targets.iter().any(|target| &**target == "all");
-    if !all && !targets.iter().any(|target| target.parse::<Arch>().is_ok_and(|target| target == arch)) {
-        let names: Vec<&str> = targets.iter().map(|target| &**target).collect();
-        return Ok(Compiled::Skipped(format!("the definition is for {} only, not {arch}", names.join(", "))));
-    }
     let mut compiler = Compiler { pipelines, errors: Vec::new(), steps: 0, bytes: 0 };
-    let globals = compiler.globals(prepared, arch, options);
+    let globals = Scope::new(compiler.globals(&prepared, arch, options));
     let main = &document.package.name.value;
     let scope = context(&globals, main, None);
     let mut package = convert::main_package(document, options);
     package.pipeline = compiler.pipeline(&document.pipeline, &scope, &document.source);
-    let subpackages = compiler.subpackages(document, &globals, &package);
-    if !compiler.errors.is_empty() {
-        compiler.errors.sort_by(|a, b| (&a.source.name, a.at).cmp(&(&b.source.name, b.at)));
-        compiler.errors.dedup();
-        return Err(Diagnostics(compiler.errors));
-    }
     let mut environment = convert::environment(&document.environment);
-    let pipelines =
-        std::iter::once(&package.pipeline).chain(subpackages.iter().map(|(sub, _)| &sub.pipeline));
-    for step in pipelines.flatten() {
-        collect_needs(step, &mut environment.packages);
+    package.pipeline.iter().for_each(|step| collect_needs(step, &mut environment.packages));
+    let mut tests = Vec::new();
+    if let Some(test) = &document.test {
+        tests.extend(compiler.test(test, document, main, &scope));
     }
+    let mut subpackages = Vec::new();
+    for subpackage in &document.subpackages {
+        let name = &subpackage.name.value;
+        let scope = context(&globals, name, Some(name));
+        let origin = Chain { outer: None, uses: None, source: &document.source };
+        let (exists, _) = compiler.condition(&subpackage.condition, &scope, &origin);
+        let mut package = convert::subpackage(subpackage, &package);
+        package.pipeline = compiler.pipeline(&subpackage.pipeline, &scope, &document.source);
+        package.pipeline.iter().for_each(|step| collect_needs(step, &mut environment.packages));
+        let test = subpackage.test.as_ref().and_then(|test| compiler.test(test, document, name, &scope));
+        if exists {
+            subpackages.push(package);
+            tests.extend(test);
+        }
+    }
+    errors.append(&mut compiler.errors);
     let texts = |list: &[Text]| list.iter().map(|text| text.value.clone()).collect();
-    Ok(Compiled::Plan(Box::new(Plan {
+    Plan {
         arch,
         package,
-        subpackages: subpackages.into_iter().filter(|(_, exists)| *exists).map(|(sub, _)| sub).collect(),
+        subpackages,
         environment,
+        tests,
         capabilities_add: texts(&document.capabilities.add),
         capabilities_drop: texts(&document.capabilities.drop),
         timeout: document.package.timeout,
-    })))
+        document: Arc::new(prepared.document),
+    }
 }
 
 /// Needs in document order; a step that does not run needs nothing, nor do its children.
@@ -70,40 +88,112 @@ fn collect_needs(step: &PlanStep, packages: &mut Vec<String>) {
 }
 
 /// The variables of one package's pipelines.
-fn context(globals: &Variables, name: &str, sub: Option<&str>) -> Variables {
-    let mut scope = globals.clone();
+fn context<'a>(globals: &'a Scope<'a>, name: &str, sub: Option<&str>) -> Scope<'a> {
     let folder = format!("/home/build/melange-out/{name}");
-    scope.insert("targets.contextdir".to_owned(), folder.clone());
-    scope.insert("context.name".to_owned(), name.to_owned());
+    let mut own = Variables::from([
+        ("targets.contextdir".to_owned(), folder.clone()),
+        ("context.name".to_owned(), name.to_owned()),
+    ]);
     if let Some(sub) = sub {
-        scope.insert("subpkg.name".to_owned(), sub.to_owned());
-        scope.insert("targets.subpkgdir".to_owned(), folder);
+        own.insert("subpkg.name".to_owned(), sub.to_owned());
+        own.insert("targets.subpkgdir".to_owned(), folder);
     }
-    scope
+    globals.inner(own)
+}
+
+/// Where a text stands, and the chain of `uses` that led there.
+#[derive(Clone, Copy)]
+struct Chain<'a> {
+    /// The place that used this pipeline; `None` for the definition of the package itself.
+    outer: Option<&'a Chain<'a>>,
+    uses: Option<&'a Text>,
+    source: &'a Arc<Source>,
+}
+
+impl Chain<'_> {
+    fn depth(&self) -> usize {
+        std::iter::successors(self.outer, |chain| chain.outer).count()
+    }
+
+    /// How the reader got here, innermost first.
+    fn notes(&self) -> Vec<String> {
+        let mut notes = Vec::new();
+        let mut chain = self;
+        while let (Some(outer), Some(uses)) = (chain.outer, chain.uses) {
+            let (line, column) = (uses.at.line, uses.at.column);
+            notes.push(format!("used as `{}` at {}:{line}:{column}", &**uses, outer.source.name));
+            chain = outer;
+        }
+        notes
+    }
 }
 
 /// What a step inherits from the step around it.
 struct Outer<'a> {
-    scope: &'a Variables,
+    scope: &'a Scope<'a>,
     directory: &'a str,
     environment: &'a BTreeMap<String, String>,
-    /// Where text of this step stands.
-    source: &'a Arc<Source>,
-    /// The chain of `uses` that led here, outermost first.
-    chain: &'a [String],
+    chain: &'a Chain<'a>,
     /// Whether the pipeline around it may need the network.
     network: bool,
 }
 
-struct Compiler<'a> {
-    pipelines: &'a PipelineSet,
+/// A step with the definition it uses laid over it: what the definition sets counts.
+#[derive(Clone, Copy)]
+struct Body<'a> {
+    step: &'a Step,
+    /// The definition and where it stands.
+    definition: Option<(&'a Step, &'a Chain<'a>)>,
+    own: &'a Chain<'a>,
+}
+
+impl<'a> Body<'a> {
+    /// A text of the definition, or else of the step, with the place it comes from.
+    fn text(&self, field: impl Fn(&'a Step) -> &'a Text) -> (&'a Text, &'a Chain<'a>) {
+        match self.definition.map(|(step, chain)| (field(step), chain)) {
+            Some((text, chain)) if !text.is_empty() => (text, chain),
+            _ => (field(self.step), self.own),
+        }
+    }
+
+    /// A part that the definition replaces as a whole when it has it.
+    fn part<T: ?Sized>(&self, field: impl Fn(&'a Step) -> Option<&'a T>) -> Option<(&'a T, &'a Chain<'a>)> {
+        let defined = self.definition.and_then(|(step, chain)| field(step).map(|part| (part, chain)));
+        defined.or_else(|| field(self.step).map(|part| (part, self.own)))
+    }
+
+    fn name(&self) -> &'a str {
+        match self.definition {
+            Some((definition, _)) if self.step.name.is_empty() => &definition.name,
+            _ => &self.step.name,
+        }
+    }
+
+    fn environment(&self) -> impl Iterator<Item = (&'a String, &'a Text)> {
+        self.step.environment.iter().chain(self.definition.into_iter().flat_map(|(step, _)| &step.environment))
+    }
+
+    /// The inputs that are declared, and the value given for one: the definition's own `with` comes first.
+    fn inputs(&self) -> &'a BTreeMap<String, Input> {
+        self.definition.map_or(&self.step.inputs, |(step, _)| &step.inputs)
+    }
+
+    fn given(&self, input: &str) -> Option<(&'a Text, &'a Chain<'a>)> {
+        let find = |with: &'a TextMap| with.get(input).filter(|value| !value.is_empty());
+        let defined = self.definition.and_then(|(step, chain)| find(&step.with).map(|text| (text, chain)));
+        defined.or_else(|| find(&self.step.with).map(|text| (text, self.own)))
+    }
+}
+
+struct Compiler<'p> {
+    pipelines: &'p PipelineSet,
     errors: Vec<Diagnostic>,
     steps: usize,
     /// Bytes of all texts made so far.
     bytes: usize,
 }
 
-impl Compiler<'_> {
+impl<'p> Compiler<'p> {
     fn globals(&mut self, prepared: &Prepared, arch: Arch, options: &CompileOptions) -> Variables {
         let document = &prepared.document;
         let package = &document.package;
@@ -131,18 +221,30 @@ impl Compiler<'_> {
         for name in std::iter::once(main).chain(document.subpackages.iter().map(|sub| &sub.name.value)) {
             map.insert(format!("targets.package.{name}"), format!("/home/build/melange-out/{name}"));
         }
-        for option in document.options.keys() {
+        for option in document.options.keys().chain(&options.build_options) {
             map.insert(
                 format!("options.{option}.enabled"),
                 options.build_options.contains(option).to_string(),
             );
         }
-        // Values that refer to others are resolved once against everything known.
-        let raw = document.vars.iter().map(|(name, text)| (format!("vars.{name}"), text.value.clone()));
-        let known: Variables = raw.chain(map.clone()).collect();
+        self.variables(document, &mut map);
+        map.extend(prepared.transformed.iter().map(|(name, value)| (name.clone(), value.clone())));
+        map
+    }
+
+    /// Adds `vars.*`; values that refer to others are resolved once against everything known.
+    fn variables(&mut self, document: &Document, map: &mut Variables) {
+        let mut known: Option<Variables> = None;
+        let mut added = Vec::with_capacity(document.vars.len());
         for (name, value) in &document.vars {
             let resolved = if value.contains("${{") {
-                substitute_or_report(value, &known, &document.source, &mut self.errors)
+                let known = known.get_or_insert_with(|| {
+                    let raw = document.vars.iter();
+                    raw.map(|(name, text)| (format!("vars.{name}"), text.value.clone()))
+                        .chain(map.clone())
+                        .collect()
+                });
+                substitute_or_report(value, known, &document.source, &mut self.errors)
             } else {
                 value.value.clone()
             };
@@ -152,54 +254,66 @@ impl Compiler<'_> {
                 self.errors.push(Diagnostic::new(&document.source, value.at, message));
                 continue;
             }
-            map.insert(format!("vars.{name}"), resolved);
+            added.push((format!("vars.{name}"), resolved));
         }
-        map.extend(prepared.transformed.clone());
-        map
+        map.extend(added);
     }
 
-    fn subpackages(
+    /// The test of one package; `None` when it has no steps.
+    fn test(
         &mut self,
+        test: &Test,
         document: &Document,
-        globals: &Variables,
-        main: &PlanPackage,
-    ) -> Vec<(PlanPackage, bool)> {
-        let mut result = Vec::new();
-        for subpackage in &document.subpackages {
-            let name = &subpackage.name.value;
-            let scope = context(globals, name, Some(name));
-            let exists = self.condition(&subpackage.condition, &scope, &document.source, &[]);
-            let mut package = convert::subpackage(subpackage, main);
-            package.pipeline = self.pipeline(&subpackage.pipeline, &scope, &document.source);
-            result.push((package, exists));
+        subject: &str,
+        scope: &Scope<'_>,
+    ) -> Option<PlanTest> {
+        let pipeline = self.pipeline(&test.pipeline, scope, &document.source);
+        if pipeline.is_empty() {
+            return None;
         }
-        result
+        let mut environment = convert::environment(&test.environment);
+        if environment.repositories.is_empty() {
+            let build = convert::repositories(&document.environment);
+            environment.repositories = build.0;
+            environment.keyring.extend(build.1);
+        }
+        for (name, value) in &document.environment.environment {
+            environment.variables.entry(name.clone()).or_insert_with(|| value.value.clone());
+        }
+        environment.packages.push(subject.to_owned());
+        pipeline.iter().for_each(|step| collect_needs(step, &mut environment.packages));
+        environment.packages.sort_unstable();
+        environment.packages.dedup();
+        Some(PlanTest { subject: subject.to_owned(), environment, pipeline })
     }
 
-    fn pipeline(&mut self, steps: &[Step], scope: &Variables, source: &Arc<Source>) -> Vec<PlanStep> {
+    fn pipeline(&mut self, steps: &[Step], scope: &Scope<'_>, source: &Arc<Source>) -> Vec<PlanStep> {
         let environment = BTreeMap::new();
+        let chain = Chain { outer: None, uses: None, source };
         let outer =
-            Outer { scope, directory: "", environment: &environment, source, chain: &[], network: true };
+            Outer { scope, directory: "", environment: &environment, chain: &chain, network: true };
         steps.iter().map(|step| self.step(step, &outer)).collect()
     }
 
-    fn report(&mut self, mut diagnostic: Diagnostic, chain: &[String]) {
-        if self.errors.len() >= limits::DIAGNOSTICS_MAX {
-            return;
+    fn report(&mut self, mut diagnostic: Diagnostic, chain: &Chain<'_>) {
+        if self.errors.len() < limits::DIAGNOSTICS_MAX {
+            diagnostic.notes.extend(chain.notes());
+            self.errors.push(diagnostic);
         }
-        diagnostic.notes.extend(chain.iter().rev().cloned());
-        self.errors.push(diagnostic);
     }
 
-    fn text(&mut self, text: &Text, scope: &Variables, source: &Arc<Source>, chain: &[String]) -> String {
-        if self.errors.len() >= limits::DIAGNOSTICS_MAX || self.bytes > limits::EXPANDED_BYTES_MAX {
+    fn text(&mut self, (text, chain): (&Text, &Chain<'_>), scope: &Scope<'_>) -> String {
+        if text.is_empty()
+            || self.errors.len() >= limits::DIAGNOSTICS_MAX
+            || self.bytes > limits::EXPANDED_BYTES_MAX
+        {
             return String::new();
         }
         let value = match substitute(text, scope) {
             Ok(value) => value,
             Err(mistakes) => {
                 for mistake in mistakes.iter().take(limits::DIAGNOSTICS_MAX) {
-                    self.report(variable_error(text, mistake, scope, source), chain);
+                    self.report(variable_error(text, mistake, scope, chain.source), chain);
                 }
                 text.value.clone()
             }
@@ -207,245 +321,235 @@ impl Compiler<'_> {
         self.bytes += value.len();
         if self.bytes > limits::EXPANDED_BYTES_MAX {
             let message = format!("the definition expands to more than {} bytes", limits::EXPANDED_BYTES_MAX);
-            self.report(Diagnostic::new(source, text.at, message), chain);
+            self.report(Diagnostic::new(chain.source, text.at, message), chain);
         }
         value
     }
 
-    fn condition(&mut self, text: &Text, scope: &Variables, source: &Arc<Source>, chain: &[String]) -> bool {
+    /// Whether a condition holds, and its text with the variables replaced.
+    fn condition(&mut self, text: &Text, scope: &Scope<'_>, chain: &Chain<'_>) -> (bool, String) {
         if text.is_empty() {
-            return true;
+            return (true, String::new());
         }
         let quoted = match substitute_quoted(text, scope) {
             Ok(quoted) => quoted,
             Err(mistakes) => {
-                for mistake in mistakes {
-                    self.report(variable_error(text, &mistake, scope, source), chain);
+                for mistake in mistakes.iter().take(limits::DIAGNOSTICS_MAX) {
+                    self.report(variable_error(text, mistake, scope, chain.source), chain);
                 }
-                return false;
+                return (false, String::new());
             }
         };
-        evaluate(&quoted).unwrap_or_else(|error| {
+        let holds = evaluate(&quoted).unwrap_or_else(|error| {
             let message = format!("the condition `{}` cannot be read: {}", &**text, error.message);
             let hint = "compare texts: `${{build.arch}} == \"x86_64\"`; quote variables that are replaced early, \
                         such as `\"${{range.key}}\" == \"3.12\"`";
-            self.report(Diagnostic::new(source, text.at, message).hint(hint), chain);
+            self.report(Diagnostic::new(chain.source, text.at, message).hint(hint), chain);
             false
-        })
+        });
+        (holds, quoted)
+    }
+
+    /// Whether the bounds on steps and nesting hold; a broken one is reported once.
+    fn within_bounds(&mut self, step: &Step, chain: &Chain<'_>) -> bool {
+        self.steps += 1;
+        let too_deep = chain.depth() > limits::PIPELINE_DEPTH_MAX;
+        if self.steps <= limits::STEPS_MAX && !too_deep {
+            return true;
+        }
+        if self.steps <= limits::STEPS_MAX + 1 {
+            let message = if too_deep {
+                format!("pipelines use each other more than {} deep", limits::PIPELINE_DEPTH_MAX)
+            } else {
+                format!("the definition has more than {} steps", limits::STEPS_MAX)
+            };
+            let mut diagnostic =
+                Diagnostic::new(chain.source, step.at, message).hint("look for a pipeline that uses itself");
+            // The place where the descent began says most; the rest of the chain repeats itself.
+            diagnostic.notes.extend(chain.notes().pop());
+            self.errors.push(diagnostic);
+        }
+        self.steps = self.steps.max(limits::STEPS_MAX + 1);
+        false
     }
 
     fn step(&mut self, step: &Step, outer: &Outer<'_>) -> PlanStep {
-        self.steps += 1;
-        if self.steps > limits::STEPS_MAX || outer.chain.len() > limits::PIPELINE_DEPTH_MAX {
-            let (what, most) = if outer.chain.len() > limits::PIPELINE_DEPTH_MAX {
-                ("pipelines use each other more than", limits::PIPELINE_DEPTH_MAX)
-            } else {
-                ("the definition has more steps than", limits::STEPS_MAX)
-            };
-            if self.steps <= limits::STEPS_MAX + 1 {
-                let diagnostic = Diagnostic::new(outer.source, step.at, format!("{what} {most}"));
-                self.report(
-                    diagnostic.hint("look for a pipeline that uses itself"),
-                    &outer.chain[..1.min(outer.chain.len())],
-                );
-            }
-            self.steps = self.steps.max(limits::STEPS_MAX);
+        if !self.within_bounds(step, outer.chain) {
             return PlanStep::default();
         }
-        let Some(loaded) = self.load(step, outer) else { return PlanStep::default() };
-        let scope = self.inputs(step, &loaded, outer);
-        let (source, chain) = (&loaded.source, &loaded.chain[..]);
-        let body = &loaded.step;
+        let uses = !step.uses.is_empty() && step.pipeline.as_ref().is_none_or(Vec::is_empty);
+        let definition = if uses { self.find(step, outer.chain) } else { None };
+        let found = match definition.map(|definition| (definition, definition.step())) {
+            None if uses => return PlanStep::default(),
+            None => None,
+            Some((definition, Ok(body))) => Some((definition, body)),
+            Some((_, Err(Diagnostics(mistakes)))) => {
+                let inner = Chain { outer: Some(outer.chain), uses: Some(&step.uses), source: outer.chain.source };
+                mistakes.iter().for_each(|mistake| self.report(mistake.clone(), &inner));
+                return PlanStep::default();
+            }
+        };
+        let inner = found.map(|(definition, _)| Chain {
+            outer: Some(outer.chain),
+            uses: Some(&step.uses),
+            source: definition.source(),
+        });
+        let body = Body {
+            step,
+            definition: found.map(|(_, step)| step).zip(inner.as_ref()),
+            own: outer.chain,
+        };
+        if let Some((_, definition)) = found {
+            self.refuse_undeclared(step, definition, outer.chain);
+        }
+        let network = found.map_or(outer.network, |(definition, _)| definition.network());
+        self.compile_body(&body, outer, network)
+    }
+
+    fn compile_body(&mut self, body: &Body<'_>, outer: &Outer<'_>, network: bool) -> PlanStep {
+        let scope = self.inputs(body, outer);
         let mut environment = outer.environment.clone();
-        environment.extend(body.environment.iter().map(|(name, value)| (name.clone(), value.value.clone())));
-        let directory = self.text(&body.working_directory, &scope, source, chain);
+        environment.extend(body.environment().map(|(name, value)| (name.clone(), value.value.clone())));
+        let directory = self.text(body.text(|step| &step.working_directory), &scope);
         let working_directory = if directory.is_empty() { outer.directory.to_owned() } else { directory };
+        let steps = body.part(|step| step.pipeline.as_deref());
         let inner = Outer {
-            scope: &scope,
+            scope: if scope.is_transparent() { outer.scope } else { &scope },
             directory: &working_directory,
             environment: &environment,
-            source,
-            chain,
-            network: loaded.network,
+            chain: steps.map_or(body.own, |(_, chain)| chain),
+            network,
         };
-        let children = body.pipeline.iter().flatten().map(|child| self.step(child, &inner)).collect();
+        let children = steps.iter().flat_map(|(steps, _)| *steps);
+        let pipeline = children.map(|child| self.step(child, &inner)).collect();
+        let (written, origin) = body.text(|step| &step.condition);
+        let (enabled, condition) = self.condition(written, &scope, origin);
+        let needs = body.part(|step| step.needs.as_deref());
         PlanStep {
-            at: step.at,
-            name: body.name.value.clone(),
-            uses: step.uses.value.clone(),
-            with: given(&scope, body),
-            runs: self.text(&body.runs, &scope, source, chain),
-            enabled: self.condition(&body.condition, &scope, source, chain),
-            pipeline: children,
-            needs: body.needs.iter().flatten().map(|need| self.text(need, &scope, source, chain)).collect(),
-            label: body.label.value.clone(),
-            required_steps: body.required_steps,
+            at: body.step.at,
+            condition,
+            name: body.name().to_owned(),
+            uses: body.step.uses.value.clone(),
+            with: differing(&scope, body.inputs()),
+            runs: self.text(body.text(|step| &step.runs), &scope),
+            enabled,
+            pipeline,
+            needs: needs
+                .iter()
+                .flat_map(|(needs, chain)| needs.iter().map(|need| (need, *chain)))
+                .map(|need| self.text(need, &scope))
+                .collect(),
+            label: body.text(|step| &step.label).0.value.clone(),
+            required_steps: body.part(|step| step.required_steps.as_ref()).map(|(number, _)| *number),
             working_directory,
             environment,
-            network: loaded.network,
+            network,
         }
     }
 
-    /// Lays the definition that `uses` names over the step.
-    fn load(&mut self, step: &Step, outer: &Outer<'_>) -> Option<Loaded> {
-        let own = Loaded {
-            step: step.clone(),
-            source: Arc::clone(outer.source),
-            chain: outer.chain.to_vec(),
-            network: outer.network,
-        };
-        if step.uses.is_empty() || step.pipeline.as_ref().is_some_and(|steps| !steps.is_empty()) {
-            return Some(own);
-        }
+    /// The definition that `uses` names.
+    fn find(&mut self, step: &Step, chain: &Chain<'_>) -> Option<&'p Definition> {
         let uses = &step.uses;
         if uses.starts_with('/') || uses.split('/').any(|part| part == "..") {
             let message = format!("the pipeline name `{}` must not be absolute or hold `..`", &**uses);
-            let diagnostic = Diagnostic::new(outer.source, uses.at, message);
-            self.report(diagnostic.hint("name it relative to its folder, such as `test/docs`"), outer.chain);
+            let diagnostic = Diagnostic::new(chain.source, uses.at, message);
+            self.report(diagnostic.hint("name it relative to its folder, such as `test/docs`"), chain);
             return None;
         }
-        let Some(found) = self.pipelines.find(uses) else {
+        let pipelines = self.pipelines;
+        let found = pipelines.find(uses);
+        if found.is_none() {
             let diagnostic =
-                Diagnostic::new(outer.source, uses.at, format!("there is no pipeline `{}`", &**uses));
-            let hint = match nearest(uses, self.pipelines.names()) {
+                Diagnostic::new(chain.source, uses.at, format!("there is no pipeline `{}`", &**uses));
+            let hint = match nearest(uses, pipelines.names()) {
                 Some(near) => format!("did you mean `{near}`?"),
                 None => "hand it in with `--pipeline-dir`, or use a built-in one".to_owned(),
             };
-            self.report(diagnostic.hint(hint), outer.chain);
-            return None;
-        };
-        let definition = match Step::parse_definition(&found.source) {
-            Ok(definition) => definition,
-            Err(Diagnostics(mistakes)) => {
-                let note = format!("used at {}:{}:{}", outer.source.name, uses.at.line, uses.at.column);
-                for mut mistake in mistakes {
-                    mistake.notes.push(note.clone());
-                    self.report(mistake, outer.chain);
-                }
-                return None;
-            }
-        };
-        let mut chain = outer.chain.to_vec();
-        chain.push(format!(
-            "used as `{}` at {}:{}:{}",
-            &**uses, outer.source.name, uses.at.line, uses.at.column
-        ));
-        self.refuse_undeclared(step, &definition, outer);
-        Some(Loaded { step: lay_over(step, definition), source: found.source, chain, network: found.network })
+            self.report(diagnostic.hint(hint), chain);
+        }
+        found
     }
 
-    fn refuse_undeclared(&mut self, step: &Step, definition: &Step, outer: &Outer<'_>) {
+    fn refuse_undeclared(&mut self, step: &Step, definition: &Step, chain: &Chain<'_>) {
         for (name, value) in &step.with {
             if !definition.inputs.contains_key(name) {
                 let message = format!("the pipeline `{}` has no input `{name}`", &*step.uses);
                 let at = if value.at.line > 0 { value.at } else { step.uses.at };
-                let diagnostic = Diagnostic::new(outer.source, at, message);
+                let diagnostic = Diagnostic::new(chain.source, at, message);
                 let known = definition.inputs.keys().map(String::as_str);
                 let hint = match nearest(name, known.clone()) {
                     Some(near) => format!("did you mean `{near}`?"),
+                    None if definition.inputs.is_empty() => "it takes no inputs".to_owned(),
                     None => format!("its inputs: {}", known.collect::<Vec<_>>().join(", ")),
                 };
-                self.report(diagnostic.hint(hint), outer.chain);
+                self.report(diagnostic.hint(hint), chain);
             }
         }
     }
 
     /// The scope of a step: everything inherited, with the step's own inputs over it.
-    fn inputs(&mut self, caller: &Step, loaded: &Loaded, outer: &Outer<'_>) -> Variables {
-        let step = &loaded.step;
-        let mut scope = outer.scope.clone();
-        let mut own: Vec<(String, Text, bool)> = Vec::new();
-        for (name, input) in &step.inputs {
-            let given = step.with.get(name).filter(|value| !value.is_empty());
-            let value = given.cloned().unwrap_or_else(|| input.default.clone());
+    fn inputs<'a>(&mut self, body: &Body<'_>, outer: &Outer<'a>) -> Scope<'a> {
+        let mut scope = outer.scope.inner(Variables::new());
+        let mut own = Vec::with_capacity(body.inputs().len());
+        let defaults = body.definition.map_or(body.own, |(_, chain)| chain);
+        for (name, input) in body.inputs() {
+            let (value, chain) = body.given(name).unwrap_or((&input.default, defaults));
             if value.is_empty() && input.required {
-                let message = format!("the pipeline `{}` needs the input `{name}`", &*caller.uses);
-                let at = if caller.uses.at.line > 0 { caller.uses.at } else { caller.at };
-                let hint = required_hint(name, input);
-                self.report(Diagnostic::new(outer.source, at, message).hint(hint), outer.chain);
+                let uses = &body.step.uses;
+                let message = format!("the pipeline `{}` needs the input `{name}`", &**uses);
+                let at = if uses.at.line > 0 { uses.at } else { body.step.at };
+                let diagnostic = Diagnostic::new(body.own.source, at, message);
+                self.report(diagnostic.hint(required_hint(name, input)), body.own);
             }
-            if let Some(message) = checksum_mistake(name, &value) {
+            if let Some(message) = checksum_mistake(name, value) {
                 let hint = "write the hex digits of the checksum";
-                self.report(Diagnostic::new(outer.source, value.at, message).hint(hint), outer.chain);
+                self.report(Diagnostic::new(chain.source, value.at, message).hint(hint), chain);
             }
-            own.push((format!("inputs.{name}"), value, given.is_some()));
-        }
-        // First against the outer scope, which is how `foo: ${{inputs.foo}}` hands the outer value on.
-        for (name, value, _) in &mut own {
-            if let Ok(resolved) = substitute(value, outer.scope) {
-                value.value = resolved;
+            // First against the outer scope, which is how `foo: ${{inputs.foo}}` hands the outer value on.
+            let first = if value.contains("${{") { substitute(value, outer.scope).ok() } else { None };
+            let first = first.unwrap_or_else(|| value.value.clone());
+            let open = first.contains("${{");
+            let name = format!("inputs.{name}");
+            scope.set(name.clone(), first);
+            if open {
+                own.push((name, value, chain));
             }
-            scope.insert(name.clone(), value.value.clone());
         }
         // Then among siblings; two rounds are enough for every real definition.
         for round in 0..2 {
-            for (name, value, is_given) in &own {
-                let current = scope.get(name).cloned().unwrap_or_default();
+            for (name, value, chain) in &own {
+                let current = scope.value(name).unwrap_or_default().to_owned();
                 if !current.contains("${{") {
                     continue;
                 }
-                let (source, chain) =
-                    if *is_given { (outer.source, outer.chain) } else { (&loaded.source, &loaded.chain[..]) };
                 let text = Text { value: current, at: value.at };
                 let resolved = if round == 0 {
                     substitute(&text, &scope).unwrap_or(text.value)
                 } else {
-                    self.text(&text, &scope, source, chain)
+                    self.text((&text, chain), &scope)
                 };
-                scope.insert(name.clone(), resolved);
+                scope.set(name.clone(), resolved);
             }
         }
         scope
     }
 }
 
-/// A step with its definition laid over it, and where that stands.
-struct Loaded {
-    step: Step,
-    source: Arc<Source>,
-    chain: Vec<String>,
-    network: bool,
-}
-
-fn lay_over(step: &Step, definition: Step) -> Step {
-    let mut with: TextMap = step.with.clone();
-    with.extend(definition.with);
-    let mut environment = step.environment.clone();
-    environment.extend(definition.environment);
-    let prefer = |new: Text, old: &Text| if new.is_empty() { old.clone() } else { new };
-    Step {
-        at: step.at,
-        condition: prefer(definition.condition, &step.condition),
-        name: if step.name.is_empty() { definition.name } else { step.name.clone() },
-        uses: step.uses.clone(),
-        with,
-        runs: prefer(definition.runs, &step.runs),
-        pipeline: definition.pipeline,
-        inputs: definition.inputs,
-        needs: definition.needs.or_else(|| step.needs.clone()),
-        label: prefer(definition.label, &step.label),
-        required_steps: definition.required_steps.or(step.required_steps),
-        working_directory: prefer(definition.working_directory, &step.working_directory),
-        environment,
-    }
-}
-
-/// The entries of `with` whose final value differs from the declared default.
-fn given(scope: &Variables, step: &Step) -> BTreeMap<String, String> {
-    let mut with = BTreeMap::new();
-    for (name, input) in &step.inputs {
-        if let Some(value) = scope.get(&format!("inputs.{name}")).filter(|value| **value != *input.default) {
-            with.insert(name.clone(), value.clone());
-        }
-    }
-    with
+/// The inputs whose final value differs from the declared default.
+fn differing(scope: &Scope<'_>, inputs: &BTreeMap<String, Input>) -> BTreeMap<String, String> {
+    let value = |name: &str| scope.value(&format!("inputs.{name}")).map(str::to_owned);
+    inputs
+        .iter()
+        .filter_map(|(name, input)| Some((name, value(name).filter(|value| **value != *input.default)?)))
+        .map(|(name, value)| (name.clone(), value))
+        .collect()
 }
 
 fn required_hint(name: &str, input: &Input) -> String {
     if input.description.is_empty() {
         format!("add `{name}:` to its `with`")
     } else {
-        format!("add `{name}:` to its `with` ({})", &*input.description)
+        format!("add `{name}:` to its `with` ({})", input.description.trim())
     }
 }
 

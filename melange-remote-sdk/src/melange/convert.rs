@@ -111,18 +111,21 @@ fn setcap(setcap: &SetCap) -> PlanSetCap {
     }
 }
 
+/// The repositories of an environment, those of the build first, and their keys.
+pub(super) fn repositories(environment: &Environment) -> (Vec<String>, Vec<String>) {
+    let contents = &environment.contents;
+    let all = contents.build_repositories.iter().chain(&contents.repositories);
+    (all.map(|text| text.value.clone()).collect(), texts(&contents.keyring))
+}
+
 /// The environment without the needs of the steps.
 pub(super) fn environment(environment: &Environment) -> PlanEnvironment {
     let contents = &environment.contents;
+    let (repositories, keyring) = repositories(environment);
     let or_else = |text: &Text, other: String| if text.is_empty() { other } else { text.value.clone() };
     PlanEnvironment {
-        repositories: contents
-            .build_repositories
-            .iter()
-            .chain(&contents.repositories)
-            .map(|text| text.value.clone())
-            .collect(),
-        keyring: texts(&contents.keyring),
+        repositories,
+        keyring,
         packages: texts(&contents.packages),
         users: environment
             .accounts

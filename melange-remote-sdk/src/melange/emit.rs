@@ -1,48 +1,76 @@
-//! `.melange.yaml`: the compiled, locked definition that every package carries.
+//! The compiled definition as data: `.melange.yaml`, which every package carries, and what people and programs read
+//! of a compilation. Keys stand in the order of the schema; values that say nothing are left out.
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::plan::{Plan, PlanPackage, PlanStep};
+use super::document::{BuildOption, Checks, Copyright, Cpe, Resources, SetCap, Text, TextMap, Update};
+use super::plan::{Plan, PlanEnvironment, PlanPackage, PlanStep, PlanTest};
 
-#[derive(Serialize)]
-struct Emitted<'a> {
+/// A compiled definition, ready for any serializer.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct CompiledDefinition<'a> {
     package: Package<'a>,
     environment: Environment<'a>,
     #[serde(skip_serializing_if = "Capabilities::is_empty")]
     capabilities: Capabilities<'a>,
-    #[serde(skip_serializing_if = "<[PlanStep]>::is_empty")]
-    pipeline: &'a [PlanStep],
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pipeline: Vec<Step<'a>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     subpackages: Vec<Subpackage<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    update: Option<&'a Update>,
+    #[serde(skip_serializing_if = "is_empty_map")]
+    vars: &'a TextMap,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    var_transforms: Vec<VarTransform<'a>>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    options: BTreeMap<&'a str, Options<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    test: Option<Test<'a>>,
 }
 
-#[derive(Serialize)]
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
 struct Package<'a> {
     name: &'a str,
     version: &'a str,
     epoch: u64,
     #[serde(flatten)]
     common: Common<'a>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    copyright: Vec<Copyright<'a>>,
-    resources: BTreeMap<(), ()>,
+    #[serde(skip_serializing_if = "<[Text]>::is_empty")]
+    target_architecture: &'a [Text],
+    #[serde(skip_serializing_if = "<[Copyright]>::is_empty")]
+    copyright: &'a [Copyright],
+    #[serde(skip_serializing_if = "is_default")]
+    cpe: &'a Cpe,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    timeout: Option<String>,
+    resources: &'a Resources,
+    #[serde(skip_serializing_if = "is_default")]
+    test_resources: &'a Resources,
 }
 
-#[derive(Serialize)]
+#[derive(Debug, Serialize)]
 struct Subpackage<'a> {
     name: &'a str,
-    #[serde(skip_serializing_if = "<[PlanStep]>::is_empty")]
-    pipeline: &'a [PlanStep],
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pipeline: Vec<Step<'a>>,
     #[serde(flatten)]
     common: Common<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    test: Option<Test<'a>>,
 }
 
-#[derive(Serialize)]
+/// What main packages and subpackages share.
+#[derive(Debug, Serialize)]
 struct Common<'a> {
     #[serde(skip_serializing_if = "str::is_empty")]
     description: &'a str,
+    #[serde(skip_serializing_if = "is_empty_map")]
+    annotations: &'a TextMap,
     #[serde(skip_serializing_if = "str::is_empty")]
     url: &'a str,
     #[serde(skip_serializing_if = "str::is_empty")]
@@ -51,19 +79,16 @@ struct Common<'a> {
     dependencies: Dependencies<'a>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     options: BTreeMap<&'static str, bool>,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    scriptlets: BTreeMap<&'a str, &'a str>,
+    #[serde(skip_serializing_if = "Scriptlets::is_empty")]
+    scriptlets: Scriptlets<'a>,
+    #[serde(skip_serializing_if = "is_default")]
+    checks: &'a Checks,
+    #[serde(skip_serializing_if = "<[SetCap]>::is_empty")]
+    setcap: &'a [SetCap],
 }
 
-#[derive(Serialize)]
-struct Copyright<'a> {
-    #[serde(skip_serializing_if = "str::is_empty")]
-    attestation: &'a str,
-    #[serde(skip_serializing_if = "str::is_empty")]
-    license: &'a str,
-}
-
-#[derive(Serialize)]
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
 struct Dependencies<'a> {
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     runtime: &'a [String],
@@ -71,9 +96,9 @@ struct Dependencies<'a> {
     provides: &'a [String],
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     replaces: &'a [String],
-    #[serde(rename = "provider-priority", skip_serializing_if = "str::is_empty")]
+    #[serde(skip_serializing_if = "str::is_empty")]
     provider_priority: &'a str,
-    #[serde(rename = "replaces-priority", skip_serializing_if = "str::is_empty")]
+    #[serde(skip_serializing_if = "str::is_empty")]
     replaces_priority: &'a str,
 }
 
@@ -87,7 +112,29 @@ impl Dependencies<'_> {
     }
 }
 
-#[derive(Serialize)]
+#[derive(Debug, Serialize)]
+struct Scriptlets<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trigger: Option<Trigger<'a>>,
+    #[serde(flatten)]
+    scripts: BTreeMap<&'a str, &'a str>,
+}
+
+impl Scriptlets<'_> {
+    fn is_empty(&self) -> bool {
+        self.trigger.is_none() && self.scripts.is_empty()
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct Trigger<'a> {
+    #[serde(skip_serializing_if = "str::is_empty")]
+    script: &'a str,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    paths: &'a [String],
+}
+
+#[derive(Debug, Serialize)]
 struct Capabilities<'a> {
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     add: &'a [String],
@@ -101,7 +148,7 @@ impl Capabilities<'_> {
     }
 }
 
-#[derive(Serialize)]
+#[derive(Debug, Serialize)]
 struct Environment<'a> {
     contents: Contents<'a>,
     accounts: Accounts<'a>,
@@ -110,22 +157,22 @@ struct Environment<'a> {
     environment: &'a BTreeMap<String, String>,
 }
 
-#[derive(Serialize)]
+#[derive(Debug, Serialize)]
 struct Contents<'a> {
     repositories: &'a [String],
     keyring: &'a [String],
     packages: &'a [String],
 }
 
-#[derive(Serialize)]
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
 struct Accounts<'a> {
-    #[serde(rename = "run-as")]
     run_as: &'a str,
     users: Vec<User<'a>>,
     groups: Vec<Group<'a>>,
 }
 
-#[derive(Serialize)]
+#[derive(Debug, Serialize)]
 struct User<'a> {
     username: &'a str,
     uid: u32,
@@ -134,7 +181,7 @@ struct User<'a> {
     homedir: &'a str,
 }
 
-#[derive(Serialize)]
+#[derive(Debug, Serialize)]
 struct Group<'a> {
     groupname: &'a str,
     gid: u32,
@@ -142,69 +189,224 @@ struct Group<'a> {
     members: &'a [String],
 }
 
-/// The text, with `lock` in place of the requested packages.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct Step<'a> {
+    #[serde(rename = "if", skip_serializing_if = "str::is_empty")]
+    condition: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    name: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    uses: &'a str,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    with: &'a BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    runs: &'a str,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pipeline: Vec<Step<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    needs: Option<Needs<'a>>,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    label: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    assertions: Option<Assertions>,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    working_directory: &'a str,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    environment: &'a BTreeMap<String, String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Needs<'a> {
+    packages: &'a [String],
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct Assertions {
+    required_steps: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct VarTransform<'a> {
+    from: &'a str,
+    r#match: &'a str,
+    replace: &'a str,
+    to: &'a str,
+}
+
+/// A build option; its packages lie as deep as they are written.
+#[derive(Debug, Serialize)]
+struct Options<'a> {
+    #[serde(skip_serializing_if = "is_empty_map")]
+    vars: &'a TextMap,
+    environment: BTreeMap<&'static str, BTreeMap<&'static str, OptionPackages<'a>>>,
+}
+
+#[derive(Debug, Serialize)]
+struct OptionPackages<'a> {
+    #[serde(skip_serializing_if = "<[Text]>::is_empty")]
+    add: &'a [Text],
+    #[serde(skip_serializing_if = "<[Text]>::is_empty")]
+    remove: &'a [Text],
+}
+
+#[derive(Debug, Serialize)]
+struct Test<'a> {
+    environment: Environment<'a>,
+    pipeline: Vec<Step<'a>>,
+}
+
+fn is_empty_map(map: &&TextMap) -> bool {
+    map.is_empty()
+}
+
+fn is_default<T: Default + PartialEq>(value: &&T) -> bool {
+    **value == T::default()
+}
+
+/// The text of `.melange.yaml`: the compiled definition, with `lock` in place of the requested packages.
 ///
 /// # Errors
 /// The YAML writer's, which these types never cause.
 pub fn locked_definition(plan: &Plan, lock: &[String]) -> Result<String, serde_yaml::Error> {
-    let environment = &plan.environment;
-    let emitted = Emitted {
+    serde_yaml::to_string(&view(plan, lock))
+}
+
+/// The compiled definition, with the packages that its environment asks for.
+pub fn compiled_definition(plan: &Plan) -> CompiledDefinition<'_> {
+    view(plan, &plan.environment.packages)
+}
+
+fn view<'a>(plan: &'a Plan, packages: &'a [String]) -> CompiledDefinition<'a> {
+    let document = &*plan.document;
+    let written: BTreeMap<&str, _> =
+        document.subpackages.iter().map(|sub| (&*sub.name, (&sub.annotations, &sub.checks, &sub.setcap))).collect();
+    let tests: BTreeMap<&str, &PlanTest> = plan.tests.iter().map(|test| (test.subject.as_str(), test)).collect();
+    let test = |name: &str| tests.get(name).map(|test| self::test(test, plan));
+    let package = &document.package;
+    CompiledDefinition {
         package: Package {
             name: &plan.package.name,
             version: &plan.package.version,
             epoch: plan.package.epoch,
-            common: common(&plan.package),
-            copyright: plan
-                .package
-                .copyright
-                .iter()
-                .map(|entry| Copyright { attestation: &entry.attestation, license: &entry.license })
-                .collect(),
-            resources: BTreeMap::new(),
+            common: common(&plan.package, &package.annotations, &package.checks, &package.setcap),
+            target_architecture: &package.target_architecture,
+            copyright: &package.copyright,
+            cpe: &package.cpe,
+            timeout: package.timeout.map(|timeout| format!("{}s", timeout.as_secs_f64())),
+            resources: &package.resources,
+            test_resources: &package.test_resources,
         },
-        environment: Environment {
-            contents: Contents {
-                repositories: &environment.repositories,
-                keyring: &environment.keyring,
-                packages: lock,
-            },
-            accounts: Accounts {
-                run_as: &environment.run_as,
-                users: environment
-                    .users
-                    .iter()
-                    .map(|user| User {
-                        username: &user.name,
-                        uid: user.uid,
-                        gid: user.gid,
-                        shell: &user.shell,
-                        homedir: &user.home,
-                    })
-                    .collect(),
-                groups: environment
-                    .groups
-                    .iter()
-                    .map(|group| Group { groupname: &group.name, gid: group.gid, members: &group.members })
-                    .collect(),
-            },
-            archs: [plan.arch.oci_name()],
-            environment: &environment.variables,
-        },
+        environment: environment(&plan.environment, packages, plan),
         capabilities: Capabilities { add: &plan.capabilities_add, drop: &plan.capabilities_drop },
-        pipeline: &plan.package.pipeline,
+        pipeline: steps(&plan.package.pipeline, true),
         subpackages: plan
             .subpackages
             .iter()
-            .map(|sub| Subpackage { name: &sub.name, pipeline: &sub.pipeline, common: common(sub) })
+            .filter_map(|sub| {
+                let (annotations, checks, setcap) = written.get(sub.name.as_str())?;
+                Some(Subpackage {
+                    name: &sub.name,
+                    pipeline: steps(&sub.pipeline, true),
+                    common: common(sub, annotations, checks, setcap),
+                    test: test(&sub.name),
+                })
+            })
             .collect(),
-    };
-    serde_yaml::to_string(&emitted)
+        update: document.update.as_ref(),
+        vars: &document.vars,
+        var_transforms: document
+            .var_transforms
+            .iter()
+            .map(|entry| VarTransform {
+                from: &entry.from,
+                r#match: &entry.pattern,
+                replace: &entry.replace,
+                to: &entry.to,
+            })
+            .collect(),
+        options: document.options.iter().map(|(name, option)| (name.as_str(), self::option(option))).collect(),
+        test: test(&plan.package.name),
+    }
 }
 
-fn common(package: &PlanPackage) -> Common<'_> {
+fn option(option: &BuildOption) -> Options<'_> {
+    let packages = OptionPackages { add: &option.add, remove: &option.remove };
+    let contents = BTreeMap::from([("packages", packages)]);
+    Options { vars: &option.vars, environment: BTreeMap::from([("contents", contents)]) }
+}
+
+fn test<'a>(test: &'a PlanTest, plan: &Plan) -> Test<'a> {
+    Test {
+        environment: environment(&test.environment, &test.environment.packages, plan),
+        pipeline: steps(&test.pipeline, true),
+    }
+}
+
+fn environment<'a>(environment: &'a PlanEnvironment, packages: &'a [String], plan: &Plan) -> Environment<'a> {
+    Environment {
+        contents: Contents {
+            repositories: &environment.repositories,
+            keyring: &environment.keyring,
+            packages,
+        },
+        accounts: Accounts {
+            run_as: &environment.run_as,
+            users: environment
+                .users
+                .iter()
+                .map(|user| User {
+                    username: &user.name,
+                    uid: user.uid,
+                    gid: user.gid,
+                    shell: &user.shell,
+                    homedir: &user.home,
+                })
+                .collect(),
+            groups: environment
+                .groups
+                .iter()
+                .map(|group| Group { groupname: &group.name, gid: group.gid, members: &group.members })
+                .collect(),
+        },
+        archs: [plan.arch.oci_name()],
+        environment: &environment.variables,
+    }
+}
+
+/// Needs of outermost steps are part of the environment by now and left out, as melange does.
+fn steps(steps: &[PlanStep], outermost: bool) -> Vec<Step<'_>> {
+    let needs = |step: &PlanStep| !outermost && !step.needs.is_empty();
+    steps
+        .iter()
+        .map(|step| Step {
+            condition: &step.condition,
+            name: &step.name,
+            uses: &step.uses,
+            with: &step.with,
+            runs: &step.runs,
+            pipeline: self::steps(&step.pipeline, false),
+            needs: needs(step).then_some(Needs { packages: &step.needs }),
+            label: &step.label,
+            assertions: step.required_steps.map(|required_steps| Assertions { required_steps }),
+            working_directory: &step.working_directory,
+            environment: &step.environment,
+        })
+        .collect()
+}
+
+fn common<'a>(
+    package: &'a PlanPackage,
+    annotations: &'a TextMap,
+    checks: &'a Checks,
+    setcap: &'a [SetCap],
+) -> Common<'a> {
     let options = package.options;
+    let trigger = package.scriptlets.get(".trigger").map_or("", String::as_str);
     Common {
         description: &package.description,
+        annotations,
         url: &package.url,
         commit: &package.commit,
         dependencies: Dependencies {
@@ -223,10 +425,17 @@ fn common(package: &PlanPackage) -> Common<'_> {
         .into_iter()
         .filter(|(_, on)| *on)
         .collect(),
-        scriptlets: package
-            .scriptlets
-            .iter()
-            .map(|(name, text)| (name.trim_start_matches('.'), text.as_str()))
-            .collect(),
+        scriptlets: Scriptlets {
+            trigger: (!trigger.is_empty() || !package.trigger_paths.is_empty())
+                .then_some(Trigger { script: trigger, paths: &package.trigger_paths }),
+            scripts: package
+                .scriptlets
+                .iter()
+                .filter(|(name, _)| **name != ".trigger")
+                .map(|(name, text)| (name.trim_start_matches('.'), text.as_str()))
+                .collect(),
+        },
+        checks,
+        setcap,
     }
 }

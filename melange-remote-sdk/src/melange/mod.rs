@@ -7,7 +7,7 @@
 //!
 //! Everything here is pure: no clock, no network, no disk.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::arch::Arch;
@@ -17,6 +17,7 @@ mod convert;
 pub mod defaults;
 pub mod diagnostics;
 pub mod document;
+mod dotenv;
 pub mod emit;
 pub mod expression;
 pub mod pipelines;
@@ -28,8 +29,8 @@ mod validate;
 pub mod yaml;
 
 use defaults::RepositoryDefaults;
-use diagnostics::{Diagnostics, Source};
-use document::Document;
+use diagnostics::{Diagnostic, Diagnostics, Position, Source};
+use document::{Document, Reading};
 use pipelines::PipelineSet;
 use plan::Plan;
 
@@ -38,6 +39,10 @@ use plan::Plan;
 pub struct CompileOptions {
     /// Build options that are switched on.
     pub build_options: BTreeSet<String>,
+    /// Files of variables, YAML maps laid over the definition's `vars` in order.
+    pub vars_files: Vec<Arc<Source>>,
+    /// Files of environment variables in dotenv syntax; the definition wins over all, an earlier file over a later.
+    pub env_files: Vec<Arc<Source>>,
     /// The flavor of `host.triplet.*`: `gnu` or `musl`.
     pub libc_flavor: String,
     /// The commit recorded when the definition names none.
@@ -50,6 +55,8 @@ impl Default for CompileOptions {
     fn default() -> Self {
         Self {
             build_options: BTreeSet::new(),
+            vars_files: Vec::new(),
+            env_files: Vec::new(),
             libc_flavor: "gnu".to_owned(),
             commit: "unknown".to_owned(),
             defaults: Some(RepositoryDefaults::default()),
@@ -69,7 +76,7 @@ pub enum Compiled {
 /// Parses and compiles a definition for one architecture.
 ///
 /// # Errors
-/// Every independent mistake of the stage that found one, each with file, line, column, cause and hint.
+/// Every independent mistake of all stages, each with file, line, column, cause and hint.
 ///
 /// ```
 /// use melange_remote_sdk::arch::Arch;
@@ -86,23 +93,64 @@ pub fn compile(
     pipelines: &PipelineSet,
     options: &CompileOptions,
 ) -> Result<Compiled, Diagnostics> {
-    let mut document = Document::parse(source)?;
-    apply_build_options(&mut document, &options.build_options);
+    let mut mistakes = Mistakes::default();
+    let Reading { mut document, mistakes: found, usable } = Document::read(source)?;
+    mistakes.add(found);
+    if !usable {
+        return Err(mistakes.into_diagnostics(source));
+    }
     if let Some(defaults) = &options.defaults {
+        // A test without repositories takes those of the build.
         defaults.inject(&mut document.environment);
     }
-    let prepared = prepare::prepare(document)?;
-    compile::compile(&prepared, arch, pipelines, options)
+    let mut found = Vec::new();
+    let prepared = prepare::prepare(document, options, &mut found).map(|mut prepared| {
+        prepare::switch_on(&mut prepared, &options.build_options, &mut found);
+        prepared
+    });
+    mistakes.add(found);
+    let Some(prepared) = prepared else { return Err(mistakes.into_diagnostics(source)) };
+    if mistakes.is_empty()
+        && let Some(skipped) = compile::skipped(&prepared.document, arch)
+    {
+        return Ok(skipped);
+    }
+    let mut found = Vec::new();
+    let plan = compile::compile(prepared, arch, pipelines, options, &mut found);
+    mistakes.add(found);
+    if mistakes.is_empty() {
+        return Ok(Compiled::Plan(Box::new(plan)));
+    }
+    Err(mistakes.into_diagnostics(source))
 }
 
-fn apply_build_options(document: &mut Document, selected: &BTreeSet<String>) {
-    let options: BTreeMap<_, _> =
-        document.options.iter().filter(|(name, _)| selected.contains(*name)).collect();
-    for option in options.values() {
-        document.vars.extend(option.vars.clone());
-        let packages = &mut document.environment.contents.packages;
-        packages.extend(option.add.iter().cloned());
-        packages.retain(|package| !option.remove.iter().any(|remove| **remove == **package));
+/// The mistakes of all stages. What a later stage says about a place that an earlier one named already is left out.
+#[derive(Default)]
+struct Mistakes(Vec<Diagnostic>);
+
+impl Mistakes {
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn add(&mut self, stage: Vec<Diagnostic>) {
+        let known: BTreeSet<(String, Option<Position>)> =
+            self.0.iter().map(|mistake| (mistake.source.name.clone(), mistake.at)).collect();
+        let is_new = |mistake: &Diagnostic| !known.contains(&(mistake.source.name.clone(), mistake.at));
+        self.0.extend(stage.into_iter().filter(is_new));
+    }
+
+    /// In order of place, those of the definition itself first, each once, at most
+    /// [`limits::DIAGNOSTICS_MAX`](crate::limits::DIAGNOSTICS_MAX) of them.
+    fn into_diagnostics(self, main: &Arc<Source>) -> Diagnostics {
+        let mut list = self.0;
+        list.sort_by(|a, b| {
+            let key = |mistake: &Diagnostic| (mistake.source.name != main.name, mistake.at);
+            key(a).0.cmp(&key(b).0).then_with(|| (&a.source.name, a.at).cmp(&(&b.source.name, b.at)))
+        });
+        list.dedup();
+        list.truncate(crate::limits::DIAGNOSTICS_MAX);
+        Diagnostics(list)
     }
 }
 

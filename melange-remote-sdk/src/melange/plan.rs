@@ -1,12 +1,11 @@
 //! A definition as it will be executed: concrete values only, conditions decided, needs collected.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Serialize;
-
 use super::diagnostics::Position;
-use super::document::PackageOptions;
+use super::document::{Document, PackageOptions};
 use crate::arch::Arch;
 
 /// What a definition comes to on one architecture.
@@ -20,12 +19,16 @@ pub struct Plan {
     pub subpackages: Vec<PlanPackage>,
     /// The build environment, with what the steps need.
     pub environment: PlanEnvironment,
+    /// The tests that have steps: main first, then each subpackage that exists.
+    pub tests: Vec<PlanTest>,
     /// Capabilities added to the sandbox's default set.
     pub capabilities_add: Vec<String>,
     /// Capabilities dropped from it.
     pub capabilities_drop: Vec<String>,
     /// The deadline of the whole build.
     pub timeout: Option<Duration>,
+    /// The definition it was made of, variables replaced and ranges expanded, for what builds only carry along.
+    pub document: Arc<Document>,
 }
 
 impl Plan {
@@ -33,6 +36,18 @@ impl Plan {
     pub fn packages(&self) -> impl Iterator<Item = &PlanPackage> {
         std::iter::once(&self.package).chain(&self.subpackages)
     }
+}
+
+/// The test of one package.
+#[derive(Debug, Clone, Default)]
+pub struct PlanTest {
+    /// The package under test, main or sub.
+    pub subject: String,
+    /// Its environment: the packages of the test, the package under test and what the steps need, sorted; the
+    /// variables of the build environment below its own.
+    pub environment: PlanEnvironment,
+    /// Its steps.
+    pub pipeline: Vec<PlanStep>,
 }
 
 /// A package to emit, main or sub.
@@ -168,46 +183,35 @@ pub struct PlanPath {
 }
 
 /// A step with concrete values.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default)]
 pub struct PlanStep {
     /// Where it begins in its source.
-    #[serde(skip)]
     pub at: Position,
+    /// Its condition with the variables replaced by quoted values, may be empty.
+    pub condition: String,
     /// Its name, may be empty.
-    #[serde(skip_serializing_if = "String::is_empty")]
     pub name: String,
     /// The pipeline that it used, may be empty.
-    #[serde(skip_serializing_if = "String::is_empty")]
     pub uses: String,
     /// The values given to that pipeline that differ from its defaults.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub with: BTreeMap<String, String>,
     /// Its script, may be empty.
-    #[serde(skip_serializing_if = "String::is_empty")]
     pub runs: String,
     /// Whether its condition holds; a step that does not run takes its children along.
-    #[serde(skip)]
     pub enabled: bool,
     /// Its children, run after its own script.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub pipeline: Vec<PlanStep>,
     /// Packages that it needs, collected for the environment.
-    #[serde(skip)]
     pub needs: Vec<String>,
     /// A label without effect.
-    #[serde(skip_serializing_if = "String::is_empty")]
     pub label: String,
     /// How many direct children must run.
-    #[serde(skip)]
     pub required_steps: Option<u64>,
     /// Its directory as written, relative to the workspace.
-    #[serde(rename = "working-directory", skip_serializing_if = "String::is_empty")]
     pub working_directory: String,
     /// Its environment, its parents' included.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub environment: BTreeMap<String, String>,
     /// Whether it may need the network.
-    #[serde(skip)]
     pub network: bool,
 }
 

@@ -4,7 +4,7 @@
 //! nested steps, validation.
 
 use std::cell::Cell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::{Arc, LazyLock};
 
@@ -12,10 +12,11 @@ use regex::Regex;
 
 use super::diagnostics::{Diagnostic, Diagnostics, Source, nearest};
 use super::document::{
-    Dependencies, Document, Environment, Package, Scriptlets, Step, Subpackage, Test, Text, TextMap,
+    BuildOption, Dependencies, Document, Environment, Package, Scriptlets, Step, Subpackage, Test, Text, TextMap,
+    Update, parse_variables,
 };
-use super::substitute::{SubstituteError, SubstituteErrorKind, Variables, replace_tokens, substitute};
-use super::{defaults, validate};
+use super::substitute::{Lookup, SubstituteError, SubstituteErrorKind, Variables, replace_tokens, substitute};
+use super::{CompileOptions, defaults, dotenv, validate};
 use crate::limits;
 
 /// A definition after the parse-time stage, with the variables that the compile stage begins with.
@@ -25,31 +26,40 @@ pub(super) struct Prepared {
     pub(super) transformed: Variables,
 }
 
-/// Runs the parse-time stage.
-pub(super) fn prepare(mut document: Document) -> Result<Prepared, Diagnostics> {
+/// Runs the parse-time stage; mistakes go to `errors`. `None` when the definition is beyond a bound, so that going on
+/// would cost more than it tells.
+pub(super) fn prepare(
+    mut document: Document,
+    options: &CompileOptions,
+    errors: &mut Vec<Diagnostic>,
+) -> Option<Prepared> {
     let source = Arc::clone(&document.source);
-    let mut errors = Vec::new();
+    read_variables(&mut document, options, errors);
     let raw = tokens_of(&document.package, &document.vars);
-    let transformed = transform(&document, raw.clone(), &mut errors);
-    bound_variables(&raw, &transformed, &document, &mut errors);
-    if !errors.is_empty() {
-        return Err(finished(errors));
+    let transformed = transform(&document, raw.clone(), errors);
+    if !are_bounded(&raw, &transformed, &document, errors) {
+        return None;
     }
     let budget = Rc::new(Cell::new(Some(limits::EXPANDED_BYTES_MAX)));
     let tokens = Tokens { map: merge(&raw, &transformed), budget: Rc::clone(&budget) };
     replace_package(&mut document.package, &tokens);
     document.pipeline.iter_mut().for_each(|step| replace_step(step, &tokens));
-    document.subpackages = expand(&document, &budget, &mut errors);
+    document.subpackages = expand(&mut document, &budget, errors);
     replace_environment(&mut document.environment, &tokens);
     if let Some(test) = &mut document.test {
         replace_test(test, &tokens);
+    }
+    if let Some(update) = &mut document.update {
+        replace_update(update, &tokens);
     }
     document.data.clear();
     if budget.get().is_none() {
         let message = format!("the definition expands to more than {} bytes", limits::EXPANDED_BYTES_MAX);
         let diagnostic = Diagnostic::new(&source, document.package.at, message);
-        return Err(diagnostic.hint("use smaller ranges, or fewer variables").into());
+        errors.push(diagnostic.hint("use smaller ranges, or fewer variables"));
+        return None;
     }
+    read_environment_files(&mut document, options, errors);
     defaults::complete_environment(&mut document.environment, true);
     for test in
         document.test.iter_mut().chain(document.subpackages.iter_mut().filter_map(|sub| sub.test.as_mut()))
@@ -57,35 +67,69 @@ pub(super) fn prepare(mut document: Document) -> Result<Prepared, Diagnostics> {
         defaults::complete_environment(&mut test.environment, false);
     }
     let strict = merge(&tokens_of(&document.package, &document.vars), &transformed);
-    substitute_dependencies(&mut document, &strict, &source, &mut errors);
+    substitute_dependencies(&mut document, &strict, &source, errors);
     let nothing = (Text::default(), TextMap::new());
     for step in
         document.pipeline.iter_mut().chain(document.subpackages.iter_mut().flat_map(|sub| &mut sub.pipeline))
     {
         inherit(step, &nothing.0, &nothing.1);
     }
-    validate::validate(&document, &mut errors);
-    if errors.is_empty() {
-        return Ok(Prepared { document, transformed });
-    }
-    Err(finished(errors))
+    validate::validate(&document, errors);
+    Some(Prepared { document, transformed })
 }
 
-/// Mistakes in source order, each once, at most [`limits::DIAGNOSTICS_MAX`] of them.
-fn finished(mut errors: Vec<Diagnostic>) -> Diagnostics {
-    errors.sort_by_key(|error| error.at);
-    errors.dedup();
-    errors.truncate(limits::DIAGNOSTICS_MAX);
-    Diagnostics(errors)
+/// Switches build options on: their variables and packages, after everything else of this stage. Exact tokens are
+/// replaced by then, so the new values show where references are resolved later, as in melange.
+pub(super) fn switch_on(prepared: &mut Prepared, selected: &BTreeSet<String>, errors: &mut Vec<Diagnostic>) {
+    let document = &mut prepared.document;
+    let chosen: Vec<BuildOption> =
+        selected.iter().filter_map(|name| document.options.get(name)).cloned().collect();
+    if chosen.is_empty() {
+        return;
+    }
+    for option in chosen {
+        document.vars.extend(option.vars);
+        let packages = &mut document.environment.contents.packages;
+        packages.extend(option.add);
+        packages.retain(|package| !option.remove.iter().any(|remove| **remove == **package));
+    }
+    let raw = tokens_of(&document.package, &document.vars);
+    prepared.transformed = transform(document, raw, errors);
+}
+
+/// Files of variables, the later over the earlier, all over those of the definition.
+fn read_variables(document: &mut Document, options: &CompileOptions, errors: &mut Vec<Diagnostic>) {
+    for file in &options.vars_files {
+        match parse_variables(file) {
+            Ok(variables) => document
+                .vars
+                .extend(variables.into_iter().map(|(name, value)| (name, Text::made(value.value)))),
+            Err(Diagnostics(mistakes)) => errors.extend(mistakes),
+        }
+    }
+}
+
+/// Files of environment variables: the definition comes before all of them, an earlier file before a later one.
+fn read_environment_files(document: &mut Document, options: &CompileOptions, errors: &mut Vec<Diagnostic>) {
+    for file in &options.env_files {
+        match dotenv::parse(file) {
+            Ok(variables) => {
+                for (name, value) in variables {
+                    document.environment.environment.entry(name).or_insert_with(|| Text::made(value));
+                }
+            }
+            Err(Diagnostics(mistakes)) => errors.extend(mistakes),
+        }
+    }
 }
 
 /// Variables may double each other's length; every scope holds all of them.
-fn bound_variables(
+fn are_bounded(
     raw: &Variables,
     transformed: &Variables,
     document: &Document,
     errors: &mut Vec<Diagnostic>,
-) {
+) -> bool {
     let count = raw.len() + document.var_transforms.len();
     let bytes: usize = raw.values().chain(transformed.values()).map(String::len).sum();
     let message = if count > limits::VARIABLES_MAX {
@@ -93,9 +137,10 @@ fn bound_variables(
     } else if bytes > limits::VARIABLES_BYTES_MAX {
         format!("the variables have {bytes} bytes, more than {}", limits::VARIABLES_BYTES_MAX)
     } else {
-        return;
+        return true;
     };
     errors.push(Diagnostic::new(&document.source, document.package.at, message));
+    false
 }
 
 fn merge(base: &Variables, over: &Variables) -> Variables {
@@ -129,6 +174,8 @@ fn transform(document: &Document, mut variables: Variables, errors: &mut Vec<Dia
                 let cause = text.lines().last().unwrap_or_default().trim().to_owned();
                 let message = format!("the expression `{}` is not valid: {cause}", &*entry.pattern);
                 errors.push(Diagnostic::new(&document.source, entry.pattern.at, message));
+                // Defined all the same, so that the variable's readers are not at fault.
+                added.insert(format!("vars.{}", &*entry.to), String::new());
                 continue;
             }
         };
@@ -168,7 +215,7 @@ pub(super) fn substitute_or_report(
 pub(super) fn variable_error(
     text: &Text,
     mistake: &SubstituteError,
-    variables: &Variables,
+    variables: &impl Lookup,
     source: &Arc<Source>,
 ) -> Diagnostic {
     let begin = text.value[..mistake.offset].rfind('\n').map_or(0, |newline| newline + 1);
@@ -176,7 +223,7 @@ pub(super) fn variable_error(
     let at = source.find_line(text.at, line, mistake.offset - begin);
     let diagnostic = Diagnostic::new(source, at, mistake.to_string());
     match &mistake.kind {
-        SubstituteErrorKind::Undefined(name) => match nearest(name, variables.keys().map(String::as_str)) {
+        SubstituteErrorKind::Undefined(name) => match nearest(name, variables.names()) {
             Some(near) => diagnostic.hint(format!("did you mean `{near}`?")),
             None => diagnostic.hint("define it under `vars`, or check its spelling"),
         },
@@ -298,12 +345,34 @@ fn replace_subpackage(subpackage: &mut Subpackage, tokens: &Tokens) {
     }
 }
 
+fn replace_update(update: &mut Update, tokens: &Tokens) {
+    if let Some(monitor) = &mut update.release_monitor {
+        swap(&mut monitor.version_filter_contains, tokens);
+        swap(&mut monitor.version_filter_prefix, tokens);
+    }
+    if let Some(github) = &mut update.github {
+        for text in [
+            &mut github.identifier,
+            &mut github.tag_filter,
+            &mut github.tag_filter_prefix,
+            &mut github.tag_filter_contains,
+        ] {
+            swap(text, tokens);
+        }
+    }
+    if let Some(git) = &mut update.git {
+        swap(&mut git.tag_filter_prefix, tokens);
+        swap(&mut git.tag_filter_contains, tokens);
+    }
+}
+
 /// Ranged subpackages become one copy per key of their data, keys in byte order.
 fn expand(
-    document: &Document,
+    document: &mut Document,
     budget: &Rc<Cell<Option<usize>>>,
     errors: &mut Vec<Diagnostic>,
 ) -> Vec<Subpackage> {
+    let written = std::mem::take(&mut document.subpackages);
     // The package fields are replaced already, so the map is made anew from them, as melange does.
     let raw = tokens_of(&document.package, &document.vars);
     let map = merge(&raw, &transform(document, raw.clone(), &mut Vec::new()));
@@ -311,11 +380,10 @@ fn expand(
     let data: BTreeMap<&str, &TextMap> =
         document.data.iter().map(|entry| (&*entry.name, &entry.items)).collect();
     let mut expanded = Vec::new();
-    for (index, subpackage) in document.subpackages.iter().enumerate() {
+    for (index, mut subpackage) in written.into_iter().enumerate() {
         if subpackage.range.is_empty() {
-            let mut plain = subpackage.clone();
-            replace_subpackage(&mut plain, &tokens);
-            expanded.push(plain);
+            replace_subpackage(&mut subpackage, &tokens);
+            expanded.push(subpackage);
             continue;
         }
         let Some(items) = data.get(&*subpackage.range) else {
@@ -328,7 +396,8 @@ fn expand(
             });
             continue;
         };
-        let weight = subpackage.pipeline.iter().map(weight).sum();
+        let tests = subpackage.test.iter().flat_map(|test| &test.pipeline);
+        let weight = subpackage.pipeline.iter().chain(tests).map(weight).sum();
         let mut own = Tokens { map: tokens.map.clone(), budget: Rc::clone(budget) };
         for (key, value) in *items {
             own.spend(weight);

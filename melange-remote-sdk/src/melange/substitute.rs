@@ -8,6 +8,76 @@ use crate::limits;
 /// Variables by name, without the `${{ }}`.
 pub type Variables = BTreeMap<String, String>;
 
+/// Where references find their values.
+pub trait Lookup {
+    /// The value of a variable.
+    fn value(&self, name: &str) -> Option<&str>;
+    /// Every name that has a value, for hints.
+    fn names(&self) -> Vec<&str>;
+}
+
+impl Lookup for Variables {
+    fn value(&self, name: &str) -> Option<&str> {
+        self.get(name).map(String::as_str)
+    }
+
+    fn names(&self) -> Vec<&str> {
+        self.keys().map(String::as_str).collect()
+    }
+}
+
+/// Variables on top of others: what a step sees, without a copy of everything around it.
+#[derive(Debug)]
+pub struct Scope<'a> {
+    outer: Option<&'a Scope<'a>>,
+    own: Variables,
+}
+
+impl<'a> Scope<'a> {
+    /// The outermost scope.
+    pub fn new(own: Variables) -> Self {
+        Self { outer: None, own }
+    }
+
+    /// A scope inside this one; its own variables hide those of the same name.
+    pub fn inner(&'a self, own: Variables) -> Scope<'a> {
+        Scope { outer: Some(self), own }
+    }
+
+    /// Sets a variable of this scope.
+    pub fn set(&mut self, name: String, value: String) {
+        self.own.insert(name, value);
+    }
+
+    /// Whether this scope adds nothing to the one around it.
+    pub fn is_transparent(&self) -> bool {
+        self.own.is_empty()
+    }
+}
+
+impl Lookup for Scope<'_> {
+    fn value(&self, name: &str) -> Option<&str> {
+        let mut scope = Some(self);
+        while let Some(current) = scope {
+            if let Some(value) = current.own.get(name) {
+                return Some(value);
+            }
+            scope = current.outer;
+        }
+        None
+    }
+
+    fn names(&self) -> Vec<&str> {
+        let mut names = Vec::new();
+        let mut scope = Some(self);
+        while let Some(current) = scope {
+            names.extend(current.own.keys().map(String::as_str));
+            scope = current.outer;
+        }
+        names
+    }
+}
+
 /// Replaces every literal `${{name}}` whose name is known; one pass, inserted text is not scanned again. `None` when
 /// the result would have more than [`limits::TEXT_BYTES_MAX`] bytes.
 pub fn replace_tokens(text: &str, variables: &Variables) -> Option<String> {
@@ -80,20 +150,19 @@ impl std::fmt::Display for SubstituteError {
 ///
 /// # Errors
 /// Every mistake of the text, in order.
-pub fn substitute(text: &str, variables: &Variables) -> Result<String, Vec<SubstituteError>> {
-    substitute_with(text, |name| variables.get(name).cloned())
+pub fn substitute(text: &str, variables: &impl Lookup) -> Result<String, Vec<SubstituteError>> {
+    substitute_with(text, |name, result| variables.value(name).map(|value| result.push_str(value)))
 }
 
 /// As [`substitute`], each value inserted as a double-quoted string, for conditions.
 ///
 /// # Errors
 /// Every mistake of the text, in order.
-pub fn substitute_quoted(text: &str, variables: &Variables) -> Result<String, Vec<SubstituteError>> {
-    substitute_with(text, |name| variables.get(name).map(|value| quote(value)))
+pub fn substitute_quoted(text: &str, variables: &impl Lookup) -> Result<String, Vec<SubstituteError>> {
+    substitute_with(text, |name, result| variables.value(name).map(|value| quote(value, result)))
 }
 
-fn quote(value: &str) -> String {
-    let mut quoted = String::with_capacity(value.len() + 2);
+fn quote(value: &str, quoted: &mut String) {
     quoted.push('"');
     for c in value.chars() {
         match c {
@@ -105,12 +174,11 @@ fn quote(value: &str) -> String {
         }
     }
     quoted.push('"');
-    quoted
 }
 
 fn substitute_with(
     text: &str,
-    lookup: impl Fn(&str) -> Option<String>,
+    insert: impl Fn(&str, &mut String) -> Option<()>,
 ) -> Result<String, Vec<SubstituteError>> {
     let blank = [' ', '\t', '\r', '\n'];
     let mut result = String::with_capacity(text.len());
@@ -134,9 +202,7 @@ fn substitute_with(
             rest = after;
             if name.is_empty() {
                 refuse(SubstituteErrorKind::EmptyName);
-            } else if let Some(value) = lookup(name) {
-                result.push_str(&value);
-            } else {
+            } else if insert(name, &mut result).is_none() {
                 refuse(SubstituteErrorKind::Undefined(name.to_owned()));
             }
         } else {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{Text, TextMap};
+use crate::limits;
 use crate::melange::diagnostics::{Diagnostic, Diagnostics, Position, Source, nearest};
 use crate::melange::yaml::{Key, Node, Value};
 
@@ -12,6 +13,8 @@ pub(super) struct Decoder<'a> {
     pub(super) source: &'a Arc<Source>,
     errors: Vec<Diagnostic>,
     lenient: bool,
+    /// How many mistakes left a value behind that is not what was written; unknown fields do not count.
+    lost: usize,
 }
 
 /// The entries of a map, with the names that were asked for.
@@ -35,22 +38,33 @@ impl<'n> Fields<'n> {
 
 impl<'a> Decoder<'a> {
     pub(super) fn strict(source: &'a Arc<Source>) -> Self {
-        Self { source, errors: Vec::new(), lenient: false }
+        Self { source, errors: Vec::new(), lenient: false, lost: 0 }
     }
 
     pub(super) fn lenient(source: &'a Arc<Source>) -> Self {
-        Self { source, errors: Vec::new(), lenient: true }
+        Self { source, errors: Vec::new(), lenient: true, lost: 0 }
     }
 
-    pub(super) fn finish<T>(mut self, value: T) -> Result<T, Diagnostics> {
-        if self.errors.is_empty() {
-            return Ok(value);
-        }
+    pub(super) fn finish<T>(self, value: T) -> Result<T, Diagnostics> {
+        if self.errors.is_empty() { Ok(value) } else { Err(Diagnostics(self.mistakes())) }
+    }
+
+    /// The mistakes in source order.
+    pub(super) fn mistakes(mut self) -> Vec<Diagnostic> {
         self.errors.sort_by_key(|error| error.at);
-        Err(Diagnostics(self.errors))
+        self.errors.truncate(limits::DIAGNOSTICS_MAX);
+        self.errors
+    }
+
+    /// Reads a part that later stages build on: whether it came through whole, and the part.
+    pub(super) fn whole<T>(&mut self, read: impl FnOnce(&mut Self) -> T) -> (bool, T) {
+        let before = self.lost;
+        let value = read(self);
+        (self.lost == before, value)
     }
 
     pub(super) fn error(&mut self, at: Position, message: impl Into<String>) -> &mut Diagnostic {
+        self.lost += 1;
         let index = self.errors.len();
         self.errors.push(Diagnostic::new(self.source, at, message));
         &mut self.errors[index]
@@ -83,8 +97,8 @@ impl<'a> Decoder<'a> {
                         format!("known fields: {}", known.join(", "))
                     }
                 };
-                self.error(key.at, format!("unknown field `{}` in {}", key.text, fields.what)).hint =
-                    Some(hint);
+                let message = format!("unknown field `{}` in {}", key.text, fields.what);
+                self.errors.push(Diagnostic::new(self.source, key.at, message).hint(hint));
             }
         }
     }

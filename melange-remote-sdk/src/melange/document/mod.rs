@@ -15,6 +15,7 @@ mod environment;
 mod package;
 mod step;
 mod text;
+mod update;
 
 use decode::Decoder;
 
@@ -24,9 +25,19 @@ pub use package::{
 };
 pub use step::{Input, Step};
 pub use text::Text;
+pub use update::{
+    GitMonitor, GithubMonitor, OciMonitor, ReleaseMonitor, Schedule, Update, VersionData, VersionSource,
+    VersionTransform,
+};
 
 /// A map of texts, sorted by key.
 pub type TextMap = BTreeMap<String, Text>;
+
+/// For serde: leaves out a switch that is off.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands out references")]
+fn is_false(value: &bool) -> bool {
+    !value
+}
 
 /// A whole definition.
 #[derive(Debug, Clone)]
@@ -45,8 +56,8 @@ pub struct Document {
     pub subpackages: Vec<Subpackage>,
     /// Sources of ranges.
     pub data: Vec<RangeData>,
-    /// Metadata for update bots, kept as read.
-    pub update: Option<Node>,
+    /// Metadata for update bots.
+    pub update: Option<Update>,
     /// Variables.
     pub vars: TextMap,
     /// Variables derived from others, in order.
@@ -143,22 +154,52 @@ pub struct BuildOption {
     pub remove: Vec<Text>,
 }
 
+/// A definition that was read, mistakes included.
+#[derive(Debug)]
+pub(super) struct Reading {
+    /// What could be read; fields at fault have their zero value.
+    pub(super) document: Document,
+    /// The mistakes, in source order.
+    pub(super) mistakes: Vec<Diagnostic>,
+    /// Whether later stages can look for further mistakes without naming these again.
+    pub(super) usable: bool,
+}
+
 impl Document {
     /// Reads a definition.
     ///
     /// # Errors
     /// Every independent mistake of the file, in source order; one alone for broken syntax.
     pub fn parse(source: &Arc<Source>) -> Result<Self, Diagnostics> {
+        let Reading { document, mistakes, .. } = Self::read(source)?;
+        if mistakes.is_empty() { Ok(document) } else { Err(Diagnostics(mistakes)) }
+    }
+
+    /// Reads as much of a definition as can be read.
+    ///
+    /// # Errors
+    /// Broken syntax, and a file that holds nothing.
+    pub(super) fn read(source: &Arc<Source>) -> Result<Reading, Diagnostic> {
         let Some(root) = yaml::read(source)? else {
             let message = "the definition is empty";
             return Err(Diagnostic::new(source, Position { line: 1, column: 1 }, message)
-                .hint("a definition begins with `package:`")
-                .into());
+                .hint("a definition begins with `package:`"));
         };
         let mut decoder = Decoder::strict(source);
-        let document = decoder.document(&root);
-        decoder.finish(document)
+        let (usable, document) = decoder.document(&root);
+        Ok(Reading { document, usable, mistakes: decoder.mistakes() })
     }
+}
+
+/// Reads a file of variables: one map of texts.
+///
+/// # Errors
+/// Broken syntax, anything but a map, values that are no scalars.
+pub fn parse_variables(source: &Arc<Source>) -> Result<TextMap, Diagnostics> {
+    let Some(root) = yaml::read(source)? else { return Ok(TextMap::new()) };
+    let mut decoder = Decoder::strict(source);
+    let variables = decoder.text_map(Some(&root));
+    decoder.finish(variables)
 }
 
 impl Step {
@@ -176,29 +217,38 @@ impl Step {
 }
 
 impl Decoder<'_> {
-    fn document(&mut self, root: &Node) -> Document {
-        let mut fields = self.fields(root, "the definition");
-        let package = fields.get("package");
-        if package.is_none() {
-            self.error(root.at, "the definition has no `package`").hint =
-                Some("add `package:` with `name`, `version` and `epoch`".to_owned());
-        }
+    /// The definition, and whether the parts that its variables come from were read whole.
+    fn document(&mut self, root: &Node) -> (bool, Document) {
+        let (is_map, mut fields) = self.whole(|decoder| decoder.fields(root, "the definition"));
+        let (has_package, package) = self.whole(|decoder| {
+            let package = fields.get("package");
+            if package.is_none() && is_map {
+                decoder.error(root.at, "the definition has no `package`").hint =
+                    Some("add `package:` with `name`, `version` and `epoch`".to_owned());
+            }
+            package.map(|node| decoder.package(node)).unwrap_or_default()
+        });
+        let (has_variables, (vars, var_transforms, data)) = self.whole(|decoder| {
+            let vars = decoder.text_map(fields.get("vars"));
+            let transforms = decoder.list(fields.get("var-transforms"), Self::var_transform);
+            (vars, transforms, decoder.list(fields.get("data"), Self::range_data))
+        });
         let document = Document {
             source: Arc::clone(self.source),
-            package: package.map(|node| self.package(node)).unwrap_or_default(),
+            package,
             environment: fields.get("environment").map(|node| self.environment(node)).unwrap_or_default(),
             capabilities: fields.get("capabilities").map(|node| self.capabilities(node)).unwrap_or_default(),
             pipeline: self.steps(fields.get("pipeline")),
             subpackages: self.list(fields.get("subpackages"), Self::subpackage),
-            data: self.list(fields.get("data"), Self::range_data),
-            update: fields.get("update").cloned(),
-            vars: self.text_map(fields.get("vars")),
-            var_transforms: self.list(fields.get("var-transforms"), Self::var_transform),
+            data,
+            update: fields.get("update").map(|node| self.update(node)),
+            vars,
+            var_transforms,
             options: self.map_of(fields.get("options"), Self::build_option),
             test: fields.get("test").map(|node| self.test(node)),
         };
         self.refuse_unknown(&fields);
-        document
+        (is_map && has_package && has_variables, document)
     }
 
     fn capabilities(&mut self, node: &Node) -> Capabilities {

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde::Serialize;
+
 use super::decode::Decoder;
 use super::{Text, TextMap};
 use crate::melange::diagnostics::Position;
@@ -51,17 +53,23 @@ pub struct Package {
 }
 
 /// One licence.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub struct Copyright {
     /// Files it is about.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub paths: Vec<Text>,
     /// The holder's statement.
+    #[serde(skip_serializing_if = "str::is_empty")]
     pub attestation: Text,
     /// An SPDX expression.
+    #[serde(skip_serializing_if = "str::is_empty")]
     pub license: Text,
     /// A file with the licence's text.
+    #[serde(skip_serializing_if = "str::is_empty")]
     pub license_path: Text,
     /// The licence that a detector should find.
+    #[serde(skip_serializing_if = "str::is_empty")]
     pub detection_override: Text,
 }
 
@@ -115,58 +123,80 @@ pub struct Scriptlets {
 }
 
 /// Linters switched off.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub struct Checks {
     /// Their names.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub disabled: Vec<Text>,
 }
 
 /// The parts of a CPE 2.3 name.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub struct Cpe {
     /// `a` or `o`.
+    #[serde(skip_serializing_if = "str::is_empty")]
     pub part: Text,
     /// The vendor.
+    #[serde(skip_serializing_if = "str::is_empty")]
     pub vendor: Text,
     /// The product.
+    #[serde(skip_serializing_if = "str::is_empty")]
     pub product: Text,
     /// The edition.
+    #[serde(skip_serializing_if = "str::is_empty")]
     pub edition: Text,
     /// The language.
+    #[serde(skip_serializing_if = "str::is_empty")]
     pub language: Text,
     /// The software edition.
+    #[serde(rename = "sw_edition", skip_serializing_if = "str::is_empty")]
     pub sw_edition: Text,
     /// The target software.
+    #[serde(rename = "target_sw", skip_serializing_if = "str::is_empty")]
     pub target_sw: Text,
     /// The target hardware.
+    #[serde(rename = "target_hw", skip_serializing_if = "str::is_empty")]
     pub target_hw: Text,
     /// Anything else.
+    #[serde(skip_serializing_if = "str::is_empty")]
     pub other: Text,
 }
 
 /// File capabilities of one path.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub struct SetCap {
     /// Where it begins.
+    #[serde(skip)]
     pub at: Position,
     /// The file, relative to the package's root.
+    #[serde(skip_serializing_if = "str::is_empty")]
     pub path: Text,
     /// Capability lists to flags, such as `cap_net_raw: +ep`.
+    #[serde(skip_serializing_if = "TextMap::is_empty")]
     pub add: TextMap,
     /// Why.
+    #[serde(skip_serializing_if = "str::is_empty")]
     pub reason: Text,
 }
 
 /// Hints for the machine.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub struct Resources {
     /// Cores.
+    #[serde(skip_serializing_if = "str::is_empty")]
     pub cpu: Text,
     /// Model.
+    #[serde(skip_serializing_if = "str::is_empty")]
     pub cpumodel: Text,
     /// Memory.
+    #[serde(skip_serializing_if = "str::is_empty")]
     pub memory: Text,
     /// Disk.
+    #[serde(skip_serializing_if = "str::is_empty")]
     pub disk: Text,
 }
 

@@ -2,6 +2,8 @@
 
 use std::ops::Deref;
 
+use serde::{Serialize, Serializer};
+
 use super::Position;
 
 /// A scalar as written, with the place where it begins.
@@ -23,6 +25,12 @@ impl Text {
     /// A text that stands nowhere in the source.
     pub fn made(value: impl Into<String>) -> Self {
         Self { value: value.into(), at: Position::default() }
+    }
+}
+
+impl Serialize for Text {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.value)
     }
 }
 

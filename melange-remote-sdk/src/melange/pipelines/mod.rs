@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock, OnceLock};
 
 use crate::error::{Error, Result};
 use crate::limits;
-use crate::melange::diagnostics::Source;
+use crate::melange::diagnostics::{Diagnostics, Source};
+use crate::melange::document::Step;
 
 /// A built-in pipeline: its name, its text, and whether its own scripts may need the network.
 struct Builtin {
@@ -116,20 +117,48 @@ impl fmt::Display for PipelinePath {
     }
 }
 
-/// The pipelines that one compilation may use.
-#[derive(Debug, Clone, Default)]
+/// The pipelines that compilations may use. Each is read when first used, once for all compilations.
+#[derive(Debug, Default)]
 pub struct PipelineSet {
-    inline: BTreeMap<String, Arc<Source>>,
+    inline: BTreeMap<String, Definition>,
 }
 
-/// A pipeline that was found.
-#[derive(Debug, Clone)]
-pub struct FoundPipeline {
-    /// Its text.
-    pub source: Arc<Source>,
-    /// Whether its own scripts may need the network.
-    pub network: bool,
+/// A pipeline definition.
+#[derive(Debug)]
+pub struct Definition {
+    source: Arc<Source>,
+    network: bool,
+    step: OnceLock<Result<Step, Diagnostics>>,
 }
+
+impl Definition {
+    fn new(source: Arc<Source>, network: bool) -> Self {
+        Self { source, network, step: OnceLock::new() }
+    }
+
+    /// Its text.
+    pub fn source(&self) -> &Arc<Source> {
+        &self.source
+    }
+
+    /// Whether its own scripts may need the network.
+    pub fn network(&self) -> bool {
+        self.network
+    }
+
+    /// What it says; its mistakes when it cannot be read.
+    pub fn step(&self) -> Result<&Step, &Diagnostics> {
+        self.step.get_or_init(|| Step::parse_definition(&self.source)).as_ref()
+    }
+}
+
+static BUILTIN_DEFINITIONS: LazyLock<BTreeMap<&'static str, Definition>> = LazyLock::new(|| {
+    let definition = |builtin: &Builtin| {
+        let source = Source::new(format!("built-in {}.yaml", builtin.name), builtin.text);
+        (builtin.name, Definition::new(source, builtin.network))
+    };
+    BUILTINS.iter().map(definition).collect()
+});
 
 impl PipelineSet {
     /// The built-in pipelines with `inline` ones before them.
@@ -145,19 +174,15 @@ impl PipelineSet {
         let mut set = Self::default();
         for (path, text) in inline {
             let path = PipelinePath::parse(path)?;
-            set.inline.insert(path.uses().to_owned(), Source::new(path.as_str(), text.as_str()));
+            let source = Source::new(path.as_str(), text.as_str());
+            set.inline.insert(path.uses().to_owned(), Definition::new(source, true));
         }
         Ok(set)
     }
 
     /// Finds the pipeline that `uses` names: inline before built-in.
-    pub fn find(&self, uses: &str) -> Option<FoundPipeline> {
-        if let Some(source) = self.inline.get(uses) {
-            return Some(FoundPipeline { source: Arc::clone(source), network: true });
-        }
-        let builtin = BUILTINS.iter().find(|builtin| builtin.name == uses)?;
-        let source = Source::new(format!("built-in {}.yaml", builtin.name), builtin.text);
-        Some(FoundPipeline { source, network: builtin.network })
+    pub fn find(&self, uses: &str) -> Option<&Definition> {
+        self.inline.get(uses).or_else(|| BUILTIN_DEFINITIONS.get(uses))
     }
 
     /// Every name that `uses` may have.
@@ -175,7 +200,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::melange::document::Step;
 
     #[test]
     fn every_builtin_parses_and_documents_its_inputs() {
