@@ -39,6 +39,8 @@ pub(crate) enum Command {
     },
     /// Build a definition on this machine, in the sandbox or on a BuildKit daemon
     Build(BuildArgs),
+    /// Compile definitions and print what would be built, without building
+    Compile(CompileArgs),
     /// Make a key pair for signing packages and indexes
     Keygen(KeygenArgs),
     /// Make a repository index of packages
@@ -67,6 +69,51 @@ pub(crate) struct RepositoryArgs {
     /// Use repositories whose index is not signed by a known key
     #[arg(long)]
     pub(crate) allow_untrusted: bool,
+}
+
+/// What changes how a definition is read.
+#[derive(Debug, Clone, ClapArgs)]
+pub(crate) struct DefinitionArgs {
+    /// A folder of pipelines; the first that has a pipeline counts (repeatable)
+    #[arg(long = "pipeline-dir", alias = "pipeline-dirs", value_name = "DIR")]
+    pub(crate) pipeline_dirs: Vec<PathBuf>,
+    /// A YAML map of variables laid over those of the definition (repeatable, the last wins)
+    #[arg(long = "vars-file", value_name = "FILE")]
+    pub(crate) vars_files: Vec<PathBuf>,
+    /// Environment variables in dotenv syntax; the definition wins over them (repeatable, the first wins)
+    #[arg(long = "env-file", value_name = "FILE")]
+    pub(crate) env_files: Vec<PathBuf>,
+    /// A build option to switch on (repeatable)
+    #[arg(long = "build-option", value_name = "OPTION")]
+    pub(crate) build_options: Vec<String>,
+    /// The flavor of `${{host.triplet.*}}`
+    #[arg(long = "override-host-triplet-libc-substitution-flavor", value_name = "FLAVOR", default_value = "gnu")]
+    pub(crate) libc_flavor: String,
+}
+
+/// How a compiled definition is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Default)]
+pub(crate) enum CompileFormat {
+    /// One object a line.
+    Json,
+    /// One document a definition, as packages carry it.
+    #[default]
+    Yaml,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct CompileArgs {
+    /// Definitions; a folder stands for the `.yaml` files in it
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+    /// The architecture
+    #[arg(long, default_value_t = Arch::host().unwrap_or(Arch::X86_64))]
+    pub(crate) arch: Arch,
+    #[command(flatten)]
+    pub(crate) definition: DefinitionArgs,
+    /// How the result is printed
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: CompileFormat,
 }
 
 #[derive(Debug, ClapArgs)]

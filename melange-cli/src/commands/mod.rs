@@ -10,6 +10,8 @@ use crate::exit::Exit;
 
 mod apk;
 mod build;
+mod compile;
+mod definition;
 mod index;
 mod keygen;
 mod remote;
@@ -19,6 +21,7 @@ pub(crate) async fn run(args: Args) -> Result<Exit> {
     match args.command {
         Command::Remote { command } => remote::run(command).await,
         Command::Build(args) => build::run(args).await,
+        Command::Compile(args) => compile::run(&args),
         Command::Keygen(args) => keygen::run(&args),
         Command::Index(args) => index::run(&args),
         Command::Apk { command } => apk::run(command).await,

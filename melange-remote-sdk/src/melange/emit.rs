@@ -273,6 +273,14 @@ pub fn locked_definition(plan: &Plan, lock: &[String]) -> Result<String, serde_y
     serde_yaml::to_string(&view(plan, lock))
 }
 
+/// A compiled definition as YAML.
+///
+/// # Errors
+/// The YAML writer's, which these types never cause.
+pub fn yaml(definition: &CompiledDefinition<'_>) -> Result<String, serde_yaml::Error> {
+    serde_yaml::to_string(definition)
+}
+
 /// The compiled definition, with the packages that its environment asks for.
 pub fn compiled_definition(plan: &Plan) -> CompiledDefinition<'_> {
     view(plan, &plan.environment.packages)

@@ -1,0 +1,110 @@
+//! What all verbs on definitions share: the files they name, read with a bound, and options for the compiler.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use melange_remote_sdk::error::{Error, Result};
+use melange_remote_sdk::limits;
+use melange_remote_sdk::melange::CompileOptions;
+use melange_remote_sdk::melange::diagnostics::Source;
+use melange_remote_sdk::melange::pipelines::PipelineSet;
+
+use super::collect_pipelines;
+use crate::args::DefinitionArgs;
+
+/// How many files are worked on before their results are printed.
+const CHUNK: usize = 128;
+
+/// Reads a text file as a source named as the caller wrote it.
+pub(super) fn source(path: &Path) -> Result<Arc<Source>> {
+    let file = std::fs::File::open(path).map_err(|e| Error::io("read", path, e))?;
+    let most = limits::DEFINITION_BYTES_MAX as u64 + 1;
+    let mut bytes = Vec::new();
+    file.take(most).read_to_end(&mut bytes).map_err(|e| Error::io("read", path, e))?;
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        let line = error.as_bytes()[..at].iter().filter(|byte| **byte == b'\n').count() + 1;
+        Error::invalid(format!("{}:{line}: the file is not UTF-8", path.display()))
+            .hint("save it as UTF-8")
+    })?;
+    Ok(Source::new(path.display().to_string(), text))
+}
+
+/// The files that `paths` stand for: folders give the `.yaml` files right in them, sorted.
+pub(super) fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for path in paths {
+        if !path.is_dir() {
+            files.push(path.clone());
+            continue;
+        }
+        let list = |error| Error::io("list", path, error);
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir(path).map_err(list)? {
+            let file = entry.map_err(list)?.path();
+            let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            if name.ends_with(".yaml") && !name.starts_with('.') && file.is_file() {
+                found.push(file);
+            }
+        }
+        if found.is_empty() {
+            return Err(Error::invalid(format!("{} holds no .yaml file", path.display())));
+        }
+        found.sort();
+        files.append(&mut found);
+    }
+    Ok(files)
+}
+
+/// The pipelines and the options that the arguments describe.
+pub(super) fn compiler(args: &DefinitionArgs) -> Result<(PipelineSet, CompileOptions)> {
+    let pipelines = PipelineSet::new(&collect_pipelines(&args.pipeline_dirs)?)?;
+    let sources = |paths: &[PathBuf]| paths.iter().map(|path| source(path)).collect::<Result<Vec<_>>>();
+    let options = CompileOptions {
+        build_options: args.build_options.iter().cloned().collect(),
+        vars_files: sources(&args.vars_files)?,
+        env_files: sources(&args.env_files)?,
+        libc_flavor: args.libc_flavor.clone(),
+        ..CompileOptions::default()
+    };
+    Ok((pipelines, options))
+}
+
+/// Works on every file on all cores and hands the results over in the order of the files.
+pub(super) fn for_each<T: Send>(
+    files: &[PathBuf],
+    work: impl Fn(&Path) -> T + Sync,
+    mut done: impl FnMut(&Path, T) -> Result<()>,
+) -> Result<()> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    for chunk in files.chunks(CHUNK) {
+        let next = AtomicUsize::new(0);
+        let mut results: Vec<(usize, T)> = std::thread::scope(|scope| {
+            let worker = || {
+                let mut own = Vec::new();
+                while let index = next.fetch_add(1, Ordering::Relaxed)
+                    && let Some(file) = chunk.get(index)
+                {
+                    own.push((index, work(file)));
+                }
+                own
+            };
+            let workers: Vec<_> = (1..threads.min(chunk.len())).map(|_| scope.spawn(worker)).collect();
+            let mut all = worker();
+            for worker in workers {
+                match worker.join() {
+                    Ok(own) => all.extend(own),
+                    Err(panic) => std::panic::resume_unwind(panic),
+                }
+            }
+            all
+        });
+        results.sort_by_key(|(index, _)| *index);
+        for (index, result) in results {
+            done(&chunk[index], result)?;
+        }
+    }
+    Ok(())
+}
