@@ -51,6 +51,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         workspace: blob("b"),
         sources: Vec::new(),
         steps,
+        scripts: Vec::new(),
+        shared_root: true,
         user: GuestUser { uid: 0, gid: 0 },
         capabilities: Vec::new(),
     };

@@ -66,16 +66,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("the daemon builds for {:?}", runner.ping().await?.platforms);
 
     let builder = EngineBuilder::new(options, assembler, Arc::new(SingleRunner(runner)));
-    let input = BuildInput {
-        attempt: "example".to_owned(),
-        config_yaml: DEFINITION.to_owned(),
-        config_name: "greeting.yaml".to_owned(),
-        pipelines: Default::default(),
-        arch: Arch::X86_64,
-        debug: false,
-        backend_addr: String::new(),
-        source_dir: None,
-    };
+    let input =
+        BuildInput { config_name: "greeting.yaml".to_owned(), ..BuildInput::new(DEFINITION, Arch::X86_64) };
     let outcome = builder.build(&input, Arc::new(Printer), CancellationToken::new()).await?;
     if outcome.status != BuildStatus::Succeeded {
         return Err(format!("{:?}", outcome.status).into());

@@ -39,6 +39,8 @@ pub(crate) enum Command {
     },
     /// Build a definition on this machine, in the sandbox or on a BuildKit daemon
     Build(BuildArgs),
+    /// Test packages as their definition says, in the sandbox or on a BuildKit daemon
+    Test(TestArgs),
     /// Compile definitions and print what would be built, without building
     Compile(CompileArgs),
     /// Make a key pair for signing packages and indexes
@@ -87,7 +89,11 @@ pub(crate) struct DefinitionArgs {
     #[arg(long = "build-option", value_name = "OPTION")]
     pub(crate) build_options: Vec<String>,
     /// The flavor of `${{host.triplet.*}}`
-    #[arg(long = "override-host-triplet-libc-substitution-flavor", value_name = "FLAVOR", default_value = "gnu")]
+    #[arg(
+        long = "override-host-triplet-libc-substitution-flavor",
+        value_name = "FLAVOR",
+        default_value = "gnu"
+    )]
     pub(crate) libc_flavor: String,
 }
 
@@ -116,27 +122,19 @@ pub(crate) struct CompileArgs {
     pub(crate) format: CompileFormat,
 }
 
+/// Where and how steps run.
 #[derive(Debug, ClapArgs)]
-pub(crate) struct BuildArgs {
-    /// The definition
-    pub(crate) file: PathBuf,
+pub(crate) struct RunArgs {
     /// The architecture
     #[arg(long, default_value_t = Arch::host().unwrap_or(Arch::X86_64))]
     pub(crate) arch: Arch,
-    /// Where packages and the index go, below a folder named after the architecture
-    #[arg(long, default_value = "packages")]
-    pub(crate) out_dir: PathBuf,
-    /// A folder of pipelines (repeatable)
-    #[arg(long = "pipeline-dir", value_name = "DIR")]
-    pub(crate) pipeline_dirs: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) definition: DefinitionArgs,
     /// Files that are copied into the workspace; the folder named after the definition if it exists
     #[arg(long, value_name = "DIR")]
     pub(crate) source_dir: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) repositories: RepositoryArgs,
-    /// The key that signs packages and the index
-    #[arg(long, value_name = "FILE")]
-    pub(crate) signing_key: Option<PathBuf>,
     /// The source cache: files named sha256:<hex> or sha512:<hex>
     #[arg(long, value_name = "DIR")]
     pub(crate) cache_dir: Option<PathBuf>,
@@ -149,15 +147,48 @@ pub(crate) struct BuildArgs {
     /// The namespace of package URLs
     #[arg(long, default_value = "wolfi")]
     pub(crate) namespace: String,
+    /// Trace every command of the steps
+    #[arg(long)]
+    pub(crate) debug: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct BuildArgs {
+    /// The definition
+    pub(crate) file: PathBuf,
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
+    /// Where packages and the index go, below a folder named after the architecture
+    #[arg(long, default_value = "packages")]
+    pub(crate) out_dir: PathBuf,
+    /// The key that signs packages and the index
+    #[arg(long, value_name = "FILE")]
+    pub(crate) signing_key: Option<PathBuf>,
     /// A package added to the environment (repeatable)
     #[arg(long = "package-append", value_name = "PACKAGE")]
     pub(crate) package_append: Vec<String>,
     /// Seconds since 1970 stamped on everything
     #[arg(long, env = "SOURCE_DATE_EPOCH", default_value_t = 0)]
     pub(crate) source_date_epoch: i64,
-    /// Trace every command of the steps
+    /// Test the packages too; nothing is written when a test fails
     #[arg(long)]
-    pub(crate) debug: bool,
+    pub(crate) test: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct TestArgs {
+    /// The definition
+    pub(crate) file: PathBuf,
+    /// The package that the main test is about, such as hello=2.10-r0; the definition's own when missing
+    pub(crate) package: Option<String>,
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
+    /// Only the test of this package, main or sub (repeatable)
+    #[arg(long = "only", value_name = "PACKAGE")]
+    pub(crate) only: Vec<String>,
+    /// A package added to the environment of every test (repeatable)
+    #[arg(long = "test-package-append", value_name = "PACKAGE")]
+    pub(crate) test_package_append: Vec<String>,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -298,6 +329,9 @@ pub(crate) enum RemoteCommand {
         /// Go on until the job has finished
         #[arg(short, long)]
         follow: bool,
+        /// Only what the test of this package wrote
+        #[arg(long, value_name = "PACKAGE")]
+        test: Option<String>,
         #[command(flatten)]
         server: ServerArgs,
     },

@@ -35,6 +35,9 @@ pub(crate) fn job(job: &JobView) -> String {
     if let (Some(begin), Some(end)) = (job.started_at, job.finished_at) {
         line("took", format!("{:.1} s", end.duration_since(begin).as_secs_f64()));
     }
+    for test in &job.tests {
+        line("test", format!("{} {}", test.package, test.status));
+    }
     for artifact in &job.artifacts {
         line("artifact", format!("{} ({} bytes)", artifact.name, artifact.size));
     }
@@ -93,6 +96,10 @@ pub(crate) fn progress(job: &JobView) -> String {
     }
 }
 
+fn seconds(milliseconds: u64) -> String {
+    format!("{}.{:02} s", milliseconds / 1000, milliseconds % 1000 / 10)
+}
+
 /// How a job ended: the failing step first, with its last lines.
 pub(crate) fn finished(job: &JobView) -> String {
     let mut text = String::new();
@@ -103,13 +110,12 @@ pub(crate) fn finished(job: &JobView) -> String {
         ));
         failure.tail.iter().for_each(|line| text.push_str(&format!("  {line}\n")));
     }
-    let phases: Vec<String> = job
-        .phases
-        .iter()
-        .map(|phase| {
-            format!("{} {}.{:02} s", phase.name, phase.duration_ms / 1000, phase.duration_ms % 1000 / 10)
-        })
-        .collect();
+    for test in &job.tests {
+        let took = test.duration_ms.map(|took| format!(" ({})", seconds(took))).unwrap_or_default();
+        text.push_str(&format!("test {}: {}{took}\n", test.package, test.status));
+    }
+    let phases: Vec<String> =
+        job.phases.iter().map(|phase| format!("{} {}", phase.name, seconds(phase.duration_ms))).collect();
     if !phases.is_empty() {
         text.push_str(&format!("time: {}\n", phases.join(", ")));
     }

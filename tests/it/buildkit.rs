@@ -129,7 +129,7 @@ async fn logs_come_while_the_step_runs() {
     let (events, cancel) = (Arc::new(Collected::default()), CancellationToken::new());
     let task = guest.spawn(&runner, &events, &cancel);
     wait_until(PATIENCE, || events.lines(0) == ["begun"]).await;
-    assert_eq!(processes_with(&marker).len(), 1);
+    wait_until(PATIENCE, || processes_with(&marker).len() == 1).await;
     let asked = Instant::now();
     cancel.cancel();
     assert_eq!(task.await.unwrap().unwrap(), GuestOutcome::Cancelled);

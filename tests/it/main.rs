@@ -16,6 +16,7 @@ mod oracles;
 mod packages;
 mod service;
 mod support;
+mod testing;
 mod tidy;
 mod together;
 mod unprivileged;

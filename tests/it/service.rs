@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
+use futures_util::StreamExt;
 use melange_remote_sdk::api::v1::{JobView, SubmitRequest};
 use melange_remote_sdk::apk::reader::ApkFile;
 use melange_remote_sdk::client::{Client, WaitEvent};
@@ -98,6 +99,16 @@ impl Service {
         self.client.wait(id, POLL, &mut |_: WaitEvent<'_>| {}).await.unwrap()
     }
 
+    /// What the test of a package wrote.
+    async fn log_of(&self, id: JobId, package: &str) -> String {
+        let mut log = self.client.log(id, 0, true, Some(package)).await.unwrap();
+        let mut text = Vec::new();
+        while let Some(chunk) = log.next().await {
+            text.extend_from_slice(&chunk.unwrap());
+        }
+        String::from_utf8(text).unwrap()
+    }
+
     async fn package(&self, id: JobId, folder: &Path) -> ApkFile {
         let artifacts = self.client.artifacts(id).await.unwrap();
         let apk = artifacts.iter().find(|artifact| artifact.name.ends_with(".apk")).unwrap();
@@ -166,5 +177,53 @@ async fn a_cancelled_job_ends_with_its_processes() {
         let job = service.client.wait(id, POLL, &mut observer).await.unwrap();
         assert_eq!(job.status, "cancelled", "{:?}", job.error);
         assert!(processes_with(&seconds).is_empty(), "the step of {tier} still runs");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_with_tests_tells_how_each_ended_and_what_it_wrote() {
+    let Some(service) = start().await else { return };
+    let tested = |name: &str, script: &str| {
+        let test = |line: &str| {
+            format!(
+                "environment: {{contents: {{packages: [busybox]}}}}\n      pipeline:\n        - runs: {line}\n"
+            )
+        };
+        let definition = definition(name, "true");
+        format!(
+            "{definition}subpackages:\n  - name: {name}-sub\n    test:\n      {}test:\n  {}",
+            test("echo of the sub"),
+            test(script).replace("\n    ", "\n")
+        )
+    };
+    for (arch, tier, _) in BACKENDS {
+        for (script, status, tests) in [
+            ("echo of the main", "success", ["passed", "passed"]),
+            ("echo of the main; exit 9", "failed", ["failed", "passed"]),
+        ] {
+            let request = SubmitRequest {
+                config_yaml: tested("tested", script),
+                arch: Some(arch.to_owned()),
+                backend_selector: BTreeMap::from([("tier".to_owned(), tier.to_owned())]),
+                with_test: true,
+                ..SubmitRequest::default()
+            };
+            let id = service.client.submit(&request).await.unwrap();
+            let job = service.wait(id).await;
+            assert_eq!(job.status, status, "{:?}", job.error);
+            let ended: Vec<(&str, &str)> =
+                job.tests.iter().map(|test| (test.package.as_str(), test.status.as_str())).collect();
+            assert_eq!(ended, [("tested", tests[0]), ("tested-sub", tests[1])]);
+            assert!(job.tests.iter().all(|test| test.duration_ms.is_some()));
+            assert!(job.phases.iter().any(|phase| phase.name == "test"));
+            if status == "failed" {
+                let failure = job.tests[0].failure.as_ref().unwrap();
+                assert_eq!((failure.step.as_str(), failure.exit_code), ("test tested: runs", 9));
+            }
+            let (main, sub) = (service.log_of(id, "tested").await, service.log_of(id, "tested-sub").await);
+            assert!(main.contains("of the main\n") && !main.contains("of the sub"), "{main}");
+            assert!(sub.contains("of the sub\n") && !sub.contains("of the main"), "{sub}");
+            assert!(service.client.log(id, 0, false, Some("nobody")).await.is_err());
+        }
     }
 }

@@ -29,7 +29,7 @@ pub(super) async fn run(command: ApkCommand) -> Result<Exit> {
 
 /// An assembler whose downloads go to the user's cache.
 fn assembler(args: &ResolveArgs) -> Result<Assembler> {
-    let cache = super::build::state_dir(None)?;
+    let cache = super::local::state_dir(None)?;
     Ok(Assembler::new(
         &cache,
         Arc::new(HttpFetcher::new()?),
@@ -43,10 +43,10 @@ fn environment(args: &ResolveArgs) -> Result<PlanEnvironment> {
         .repositories
         .repositories
         .iter()
-        .map(|line| super::build::absolute(line))
+        .map(|line| super::local::absolute(line))
         .collect::<Result<_>>()?;
     let keyring =
-        args.repositories.keyring.iter().map(|line| super::build::absolute(line)).collect::<Result<_>>()?;
+        args.repositories.keyring.iter().map(|line| super::local::absolute(line)).collect::<Result<_>>()?;
     Ok(PlanEnvironment {
         repositories,
         keyring,

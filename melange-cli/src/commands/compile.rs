@@ -68,7 +68,8 @@ fn compile(
         Compiled::Skipped(reason) => (Some(reason.as_str()), None),
     };
     let definition = plan.map(|plan| compiled_definition(plan));
-    let wrong = |error: &dyn std::fmt::Display| Error::unexpected(format!("cannot write {}: {error}", source.name));
+    let wrong =
+        |error: &dyn std::fmt::Display| Error::unexpected(format!("cannot write {}: {error}", source.name));
     match args.format {
         CompileFormat::Json => {
             let printed = Printed { file: &source.name, arch: args.arch.apk_name(), skipped, definition };

@@ -26,8 +26,7 @@ pub(super) fn source(path: &Path) -> Result<Arc<Source>> {
     let text = String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
         let line = error.as_bytes()[..at].iter().filter(|byte| **byte == b'\n').count() + 1;
-        Error::invalid(format!("{}:{line}: the file is not UTF-8", path.display()))
-            .hint("save it as UTF-8")
+        Error::invalid(format!("{}:{line}: the file is not UTF-8", path.display())).hint("save it as UTF-8")
     })?;
     Ok(Source::new(path.display().to_string(), text))
 }

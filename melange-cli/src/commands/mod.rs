@@ -14,7 +14,9 @@ mod compile;
 mod definition;
 mod index;
 mod keygen;
+mod local;
 mod remote;
+mod test;
 
 /// Runs the verb.
 pub(crate) async fn run(args: Args) -> Result<Exit> {
@@ -22,6 +24,7 @@ pub(crate) async fn run(args: Args) -> Result<Exit> {
         Command::Remote { command } => remote::run(command).await,
         Command::Build(args) => build::run(args).await,
         Command::Compile(args) => compile::run(&args),
+        Command::Test(args) => test::run(args).await,
         Command::Keygen(args) => keygen::run(&args),
         Command::Index(args) => index::run(&args),
         Command::Apk { command } => apk::run(command).await,

@@ -26,7 +26,9 @@ pub(super) async fn run(command: RemoteCommand) -> Result<Exit> {
         }
         RemoteCommand::List { status, limit, server } => list(&server, limit, status.as_deref()).await,
         RemoteCommand::Wait { job, server, poll_interval } => wait(&server, id(&job)?, poll_interval).await,
-        RemoteCommand::Logs { job, follow, server } => logs(&server, id(&job)?, follow).await,
+        RemoteCommand::Logs { job, follow, test, server } => {
+            logs(&server, id(&job)?, follow, test.as_deref()).await
+        }
         RemoteCommand::Get { job, names, out_dir, server } => get(&server, id(&job)?, &names, &out_dir).await,
         RemoteCommand::Cancel { job, server } => {
             client(&server)?.cancel(id(&job)?).await?;
@@ -170,8 +172,8 @@ impl Progress {
     }
 }
 
-async fn logs(server: &ServerArgs, id: JobId, follow: bool) -> Result<Exit> {
-    let mut log = client(server)?.log(id, 0, follow).await?;
+async fn logs(server: &ServerArgs, id: JobId, follow: bool, test: Option<&str>) -> Result<Exit> {
+    let mut log = client(server)?.log(id, 0, follow, test).await?;
     let mut out = std::io::stdout();
     while let Some(chunk) = log.next().await {
         if out.write_all(&chunk?).and_then(|()| out.flush()).is_err() {

@@ -179,6 +179,9 @@ pub struct JobView {
     /// Time spent in the phases of the present or last attempt.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub phases: Vec<PhaseView>,
+    /// The tests of the present or last attempt.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tests: Vec<TestView>,
     /// What it made.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub artifacts: Vec<ArtifactView>,
@@ -209,6 +212,24 @@ pub struct StepView {
     /// Whether its result was there already.
     #[serde(default)]
     pub cached: bool,
+}
+
+/// The test of one package.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TestView {
+    /// The package under test.
+    pub package: String,
+    /// `running`, `passed` or `failed`.
+    pub status: String,
+    /// How long it took, its environment included.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub duration_ms: Option<u64>,
+    /// Why it failed, in one line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// The step at fault.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<FailureView>,
 }
 
 /// A phase.
@@ -244,11 +265,7 @@ impl JobView {
             finished_at: job.finished_at,
             error: error.map(|error| error.message.clone()),
             error_class: error.map(|error| class_name(error.class).to_owned()),
-            failure: error.and_then(|error| error.step.as_ref()).map(|step| FailureView {
-                step: step.step.clone(),
-                exit_code: step.exit_code,
-                tail: step.tail.clone(),
-            }),
+            failure: error.and_then(|error| error.step.as_ref()).map(FailureView::from),
             note: job.note.clone(),
             log_path: log_path.filter(|_| job.state.is_terminal()),
             output_path: output_path.filter(|_| !job.artifacts.is_empty()),
@@ -267,7 +284,26 @@ impl JobView {
                 .iter()
                 .map(|phase| PhaseView { name: phase.name.clone(), duration_ms: phase.took_ms })
                 .collect(),
+            tests: job.tests.iter().map(TestView::from).collect(),
             artifacts: job.artifacts.iter().map(ArtifactView::from).collect(),
+        }
+    }
+}
+
+impl From<&crate::job::JobStepFailure> for FailureView {
+    fn from(step: &crate::job::JobStepFailure) -> Self {
+        Self { step: step.step.clone(), exit_code: step.exit_code, tail: step.tail.clone() }
+    }
+}
+
+impl From<&crate::job::JobTest> for TestView {
+    fn from(test: &crate::job::JobTest) -> Self {
+        Self {
+            package: test.package.clone(),
+            status: test.state.name().to_owned(),
+            duration_ms: test.took_ms,
+            error: test.error.clone(),
+            failure: test.step.as_ref().map(FailureView::from),
         }
     }
 }

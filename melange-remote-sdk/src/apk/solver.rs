@@ -54,11 +54,21 @@ pub struct Solver<'a> {
 impl<'a> Solver<'a> {
     /// Tables over `repositories`, in order.
     pub fn new(repositories: &[RepositoryPackages<'a>], policy: Policy) -> Self {
+        Self::with_first(repositories, None, policy)
+    }
+
+    /// As [`Self::new`]; what the repository at `first` has is not looked for in the others, whatever their versions.
+    pub fn with_first(repositories: &[RepositoryPackages<'a>], first: Option<usize>, policy: Policy) -> Self {
+        let own = first.and_then(|first| repositories.get(first)).map_or(&[][..], |entry| entry.packages);
+        let hidden: HashSet<&str> = own.iter().map(|package| package.name.as_str()).collect();
         let mut packages = Vec::new();
         let mut by_name: HashMap<&'a str, Vec<Id>> = HashMap::new();
         let mut install_if: HashMap<&'a str, Vec<Id>> = HashMap::new();
         for (repository, entry) in repositories.iter().enumerate() {
             for (index, package) in entry.packages.iter().enumerate() {
+                if Some(repository) != first && hidden.contains(package.name.as_str()) {
+                    continue;
+                }
                 let id = packages.len();
                 packages.push((Choice { repository, package: index }, package, entry.tag));
                 by_name.entry(&package.name).or_default().push(id);

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
+use super::testing::{self, Tests};
 use super::{
     BuildEvent, BuildInput, BuildOutcome, BuildSink, BuildStatus, Builder, BuiltFile, LogStream, Phase,
 };
@@ -21,13 +22,16 @@ use crate::apk::scan::{self, ScanInput};
 use crate::apk::signature::SigningKey;
 use crate::apk::tree::{EntryKind, Tree};
 use crate::apk::writer::{self, EmitOptions};
+use crate::environment::repository::LoadedRepository;
 use crate::environment::{Assembler, Resolution, Rootfs, workspace};
 use crate::error::{Error, ErrorKind, Result};
-use crate::guest::{Blob, DEFAULT_CAPABILITIES, GuestOutcome, GuestPlan, GuestRunner, GuestUser, SourceFile};
+use crate::guest::{
+    Blob, DEFAULT_CAPABILITIES, GuestOutcome, GuestPlan, GuestRunner, GuestStep, GuestUser, SourceFile,
+};
 use crate::melange::defaults::{self, RepositoryDefaults};
 use crate::melange::diagnostics::{Diagnostics, Source};
 use crate::melange::pipelines::PipelineSet;
-use crate::melange::plan::{Plan, PlanPackage};
+use crate::melange::plan::{Plan, PlanEnvironment, PlanPackage};
 use crate::melange::{self, CompileOptions, Compiled, emit, script};
 
 /// Finds the runner for a backend's address.
@@ -95,19 +99,23 @@ impl EngineOptions {
 /// The builder.
 #[derive(Debug)]
 pub struct EngineBuilder {
-    options: EngineOptions,
-    assembler: Assembler,
-    runners: Arc<dyn RunnerProvider>,
+    pub(super) options: EngineOptions,
+    pub(super) assembler: Assembler,
+    pub(super) runners: Arc<dyn RunnerProvider>,
 }
 
 /// One build under way: where events go and how long phases took.
-struct Run {
-    sink: Arc<dyn BuildSink>,
+pub(super) struct Run {
+    pub(super) sink: Arc<dyn BuildSink>,
     timings: BTreeMap<Phase, Duration>,
 }
 
 impl Run {
-    async fn phase<T>(&mut self, phase: Phase, work: impl Future<Output = T>) -> T {
+    pub(super) fn new(sink: Arc<dyn BuildSink>) -> Self {
+        Self { sink, timings: BTreeMap::new() }
+    }
+
+    pub(super) async fn phase<T>(&mut self, phase: Phase, work: impl Future<Output = T>) -> T {
         self.sink.emit(BuildEvent::PhaseStarted { phase });
         let begin = Instant::now();
         let result = work.await;
@@ -121,7 +129,7 @@ impl Run {
         self.sink.emit(BuildEvent::Log { stream: LogStream::Engine, step: None, line: line.into() });
     }
 
-    fn outcome(self, status: BuildStatus) -> BuildOutcome {
+    pub(super) fn outcome(self, status: BuildStatus) -> BuildOutcome {
         BuildOutcome { timings: self.timings, ..BuildOutcome::without_files(status) }
     }
 }
@@ -134,10 +142,13 @@ impl Builder for EngineBuilder {
         sink: Arc<dyn BuildSink>,
         cancel: CancellationToken,
     ) -> Result<BuildOutcome> {
-        let mut run = Run { sink, timings: BTreeMap::new() };
+        let mut run = Run::new(sink);
         let compiled = run.phase(Phase::Compile, self.compile(input)).await;
         let plan = match compiled {
-            Ok(Compiled::Plan(plan)) => *plan,
+            Ok(Compiled::Plan(mut plan)) => {
+                plan.environment.packages.extend(self.options.extra_packages.iter().cloned());
+                *plan
+            }
             Ok(Compiled::Skipped(reason)) => return Ok(run.outcome(BuildStatus::Skipped { reason })),
             Err(error) => return refuse(run, error),
         };
@@ -172,7 +183,7 @@ impl Builder for EngineBuilder {
 }
 
 /// Runs blocking work where it does not hold up the async world.
-async fn aside<T: Send + 'static>(
+pub(super) async fn aside<T: Send + 'static>(
     what: &'static str,
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
@@ -182,7 +193,7 @@ async fn aside<T: Send + 'static>(
 }
 
 /// Mistakes of the definition fail the build; everything else is the caller's to retry.
-fn refuse(run: Run, error: Error) -> Result<BuildOutcome> {
+pub(super) fn refuse(run: Run, error: Error) -> Result<BuildOutcome> {
     match error.kind() {
         ErrorKind::InvalidRequest
         | ErrorKind::NotFound
@@ -215,22 +226,24 @@ impl EngineBuilder {
         Self { options, assembler, runners }
     }
 
-    async fn compile(&self, input: &BuildInput) -> Result<Compiled> {
+    pub(super) async fn compile(&self, input: &BuildInput) -> Result<Compiled> {
         let source = Source::new(input.config_name.as_str(), input.config_yaml.as_str());
         let pipelines = PipelineSet::new(&input.pipelines)?;
+        let sources = |files: &[(String, String)]| {
+            files.iter().map(|(name, text)| Source::new(name.as_str(), text.as_str())).collect()
+        };
         let options = CompileOptions {
             defaults: Some(self.options.repository_defaults.clone()),
             commit: self.options.commit.clone(),
-            ..CompileOptions::default()
+            build_options: input.reading.build_options.iter().cloned().collect(),
+            vars_files: sources(&input.reading.vars_files),
+            env_files: sources(&input.reading.env_files),
+            libc_flavor: input.reading.libc_flavor.clone(),
         };
         let arch = input.arch;
         let compile =
             move || melange::compile(&source, arch, &pipelines, &options).map_err(Diagnostics::into_error);
-        let mut compiled = aside("the compiler", compile).await?;
-        if let Compiled::Plan(plan) = &mut compiled {
-            plan.environment.packages.extend(self.options.extra_packages.iter().cloned());
-        }
-        Ok(compiled)
+        aside("the compiler", compile).await
     }
 
     async fn run_plan(
@@ -259,7 +272,11 @@ impl EngineBuilder {
         };
         let scratch = self.scratch(&input.attempt)?;
         let output = scratch.path().join("output.tar");
-        let guest = self.guest_plan(input, &plan, &rootfs, scratch.path())?;
+        let steps = script::guest_steps(&plan, self.options.epoch_seconds, input.debug)
+            .map_err(|e| Error::invalid(e.to_string()))?;
+        let parts = GuestParts { plan: &plan, environment: &plan.environment, rootfs: &rootfs, steps };
+        let guest = self.guest_plan(input, parts, scratch.path())?;
+        let count = guest.steps.len();
         let steps = runner.run(&guest, &output, Arc::clone(&run.sink), cancel.clone());
         let outcome = run.phase(Phase::Steps, steps).await?;
         match outcome {
@@ -272,10 +289,11 @@ impl EngineBuilder {
                 return Ok(BuildOutcome::without_files(status));
             }
         }
+        let plan = Arc::new(plan);
         let emission = Emission {
             options: self.options.clone(),
             config_name: input.config_name.clone(),
-            plan,
+            plan: Arc::clone(&plan),
             resolution,
             rootfs,
             output,
@@ -287,15 +305,35 @@ impl EngineBuilder {
             .phase(Phase::Package, emit)
             .await
             .map_err(|e| Error::unexpected("the packaging died").source(e))??;
-        Ok(BuildOutcome {
-            status: BuildStatus::Succeeded,
-            files,
-            timings: BTreeMap::new(),
-            scratch: Some(Arc::new(scratch)),
-        })
+        let tests = if input.with_test && !plan.tests.is_empty() {
+            let own = self.made_packages(&plan, scratch.path()).await?;
+            let tests = Tests { input, plan: &plan, own: Some(own), first_step: count };
+            let sink = Arc::clone(&run.sink);
+            match run.phase(Phase::Test, self.run_tests(tests, &*runner, sink, cancel)).await? {
+                Some(reports) => reports,
+                None => return cancelled(),
+            }
+        } else {
+            Vec::new()
+        };
+        let status = testing::status_of(&tests);
+        let files = if status == BuildStatus::Succeeded { files } else { Vec::new() };
+        let scratch = Some(Arc::new(scratch));
+        Ok(BuildOutcome { status, files, tests, timings: BTreeMap::new(), scratch })
     }
 
-    fn scratch(&self, attempt: &str) -> Result<tempfile::TempDir> {
+    /// The packages that were just made, as a repository.
+    async fn made_packages(&self, plan: &Plan, scratch: &Path) -> Result<Arc<LoadedRepository>> {
+        let (folder, arch) = (scratch.to_owned(), plan.arch);
+        aside("the reader", move || {
+            let path = folder.join(arch.apk_name()).join("APKINDEX.tar.gz");
+            let bytes = std::fs::read(&path).map_err(|e| Error::io("read", &path, e))?;
+            Ok(Arc::new(LoadedRepository::made(&folder, Index::read(&bytes, None)?)))
+        })
+        .await
+    }
+
+    pub(super) fn scratch(&self, attempt: &str) -> Result<tempfile::TempDir> {
         let folder = self.options.state_dir.join("builds");
         std::fs::create_dir_all(&folder).map_err(|e| Error::io("create", &folder, e))?;
         tempfile::Builder::new()
@@ -304,16 +342,15 @@ impl EngineBuilder {
             .map_err(|e| Error::io("create a folder in", &folder, e))
     }
 
-    fn guest_plan(
+    /// What a runner needs to know; the workspace is written into `scratch`.
+    pub(super) fn guest_plan(
         &self,
         input: &BuildInput,
-        plan: &Plan,
-        rootfs: &Rootfs,
+        parts: GuestParts<'_>,
         scratch: &Path,
     ) -> Result<GuestPlan> {
-        let user = guest_user(plan, rootfs)?;
-        let steps = script::guest_steps(plan, self.options.epoch_seconds, input.debug)
-            .map_err(|e| Error::invalid(e.to_string()))?;
+        let GuestParts { plan, environment, rootfs, steps } = parts;
+        let user = guest_user(environment, rootfs)?;
         let workspace = workspace::write(
             &scratch.join("workspace.tar"),
             plan,
@@ -339,10 +376,20 @@ impl EngineBuilder {
             workspace,
             sources,
             steps,
+            scripts: Vec::new(),
+            shared_root: true,
             user,
             capabilities: capabilities.into_iter().collect(),
         })
     }
+}
+
+/// What a guest is made of.
+pub(super) struct GuestParts<'a> {
+    pub(super) plan: &'a Plan,
+    pub(super) environment: &'a PlanEnvironment,
+    pub(super) rootfs: &'a Rootfs,
+    pub(super) steps: Vec<GuestStep>,
 }
 
 /// A name for scratch folders.
@@ -352,15 +399,15 @@ fn folder_name(attempt: &str) -> String {
 }
 
 /// The account of `run-as`: root when it says nothing.
-fn guest_user(plan: &Plan, rootfs: &Rootfs) -> Result<GuestUser> {
-    let name = plan.environment.run_as.as_str();
+fn guest_user(environment: &PlanEnvironment, rootfs: &Rootfs) -> Result<GuestUser> {
+    let name = environment.run_as.as_str();
     if matches!(name, "" | "root" | "0") {
         return Ok(GuestUser { uid: 0, gid: 0 });
     }
     let uid = match name.parse() {
         Ok(uid) => uid,
         Err(_) => {
-            let declared = plan.environment.users.iter().find(|user| user.name == name).map(|user| user.uid);
+            let declared = environment.users.iter().find(|user| user.name == name).map(|user| user.uid);
             let installed = rootfs.names.users.iter().find(|(_, known)| *known == name).map(|(uid, _)| *uid);
             declared.or(installed).ok_or_else(|| {
                 Error::invalid(format!("`run-as` names the account {name:?}, which the environment lacks"))
@@ -368,7 +415,7 @@ fn guest_user(plan: &Plan, rootfs: &Rootfs) -> Result<GuestUser> {
             })?
         }
     };
-    let gid = plan.environment.users.iter().find(|user| user.uid == uid).map_or(uid, |user| user.gid);
+    let gid = environment.users.iter().find(|user| user.uid == uid).map_or(uid, |user| user.gid);
     Ok(GuestUser { uid, gid })
 }
 
@@ -409,7 +456,7 @@ fn digest_of(path: &Path) -> Result<String> {
 struct Emission {
     options: EngineOptions,
     config_name: String,
-    plan: Plan,
+    plan: Arc<Plan>,
     resolution: Resolution,
     rootfs: Rootfs,
     output: PathBuf,

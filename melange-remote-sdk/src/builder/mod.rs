@@ -20,6 +20,10 @@ pub mod engine;
 #[cfg(all(feature = "buildkit", feature = "sandbox"))]
 pub mod runners;
 pub mod scripted;
+#[cfg(feature = "apk")]
+mod session;
+#[cfg(feature = "apk")]
+pub mod testing;
 
 /// Everything that a builder may read of a job.
 #[derive(Debug, Clone)]
@@ -40,6 +44,48 @@ pub struct BuildInput {
     pub backend_addr: String,
     /// Files beside the definition, copied into the workspace; `None` means there are none.
     pub source_dir: Option<PathBuf>,
+    /// Whether the packages are tested once they are made; a test that fails fails the build.
+    pub with_test: bool,
+    /// What changes how the definition is read.
+    pub reading: Reading,
+}
+
+impl BuildInput {
+    /// A definition to be built for `arch`, with nothing else said.
+    pub fn new(config_yaml: impl Into<String>, arch: Arch) -> Self {
+        Self {
+            attempt: "build".to_owned(),
+            config_yaml: config_yaml.into(),
+            config_name: crate::job::spec::CONFIG_NAME.to_owned(),
+            pipelines: BTreeMap::new(),
+            arch,
+            debug: false,
+            backend_addr: String::new(),
+            source_dir: None,
+            with_test: false,
+            reading: Reading::default(),
+        }
+    }
+}
+
+/// What changes how a definition is read; files by name and text, in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reading {
+    /// Build options that are switched on.
+    pub build_options: Vec<String>,
+    /// YAML maps laid over `vars`.
+    pub vars_files: Vec<(String, String)>,
+    /// Environment variables in dotenv syntax.
+    pub env_files: Vec<(String, String)>,
+    /// The flavor of `host.triplet.*`: `gnu` or `musl`.
+    pub libc_flavor: String,
+}
+
+impl Default for Reading {
+    fn default() -> Self {
+        let libc_flavor = "gnu".to_owned();
+        Self { build_options: Vec::new(), vars_files: Vec::new(), env_files: Vec::new(), libc_flavor }
+    }
 }
 
 /// Where a line of output came from.
@@ -87,6 +133,22 @@ pub enum BuildEvent {
         /// Whether the daemon had its result already and did not run it.
         cached: bool,
     },
+    /// The test of a package began; its steps follow, numbered on from those before.
+    TestStarted {
+        /// Its position among the tests, from 0.
+        index: usize,
+        /// How many there are.
+        total: usize,
+        /// The package under test.
+        subject: String,
+    },
+    /// The test of a package ended.
+    TestFinished {
+        /// Its position among the tests, from 0.
+        index: usize,
+        /// How it ended.
+        report: TestReport,
+    },
     /// One line of output, without its newline.
     Log {
         /// Where it came from.
@@ -111,6 +173,8 @@ pub enum Phase {
     Steps,
     /// Analysing and packing the outputs.
     Package,
+    /// Testing the packages.
+    Test,
     /// Storing the artifacts.
     Store,
 }
@@ -124,6 +188,7 @@ impl Phase {
             Self::Environment => "environment",
             Self::Steps => "steps",
             Self::Package => "package",
+            Self::Test => "test",
             Self::Store => "store",
         }
     }
@@ -153,6 +218,31 @@ pub struct StepFailure {
     pub exit_code: i32,
     /// The last lines that it wrote, at most [`crate::limits::LOG_TAIL_LINES`].
     pub tail: Vec<String>,
+}
+
+/// How the test of one package ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TestReport {
+    /// The package under test.
+    pub subject: String,
+    /// How it ended.
+    pub status: TestStatus,
+    /// How long it took, its environment included.
+    pub took: Duration,
+}
+
+/// How a test ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TestStatus {
+    /// Every step ended well.
+    Passed,
+    /// A step ended badly, or the test's environment cannot be made.
+    Failed {
+        /// One line.
+        reason: String,
+        /// The step at fault, when a step is.
+        failure: Option<StepFailure>,
+    },
 }
 
 /// How a build ended.
@@ -197,6 +287,8 @@ pub struct BuildOutcome {
     pub status: BuildStatus,
     /// The files it made; empty unless it succeeded.
     pub files: Vec<BuiltFile>,
+    /// The tests that were run to their end, in order.
+    pub tests: Vec<TestReport>,
     /// Time spent in each phase that was reached.
     pub timings: BTreeMap<Phase, Duration>,
     /// Keeps the scratch folder of [`Self::files`] alive; the last clone dropped removes it.
@@ -206,7 +298,7 @@ pub struct BuildOutcome {
 impl BuildOutcome {
     /// An outcome without files.
     pub fn without_files(status: BuildStatus) -> Self {
-        Self { status, files: Vec::new(), timings: BTreeMap::new(), scratch: None }
+        Self { status, files: Vec::new(), tests: Vec::new(), timings: BTreeMap::new(), scratch: None }
     }
 }
 

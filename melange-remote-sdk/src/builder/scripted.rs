@@ -119,7 +119,12 @@ impl Scene {
             return BuildOutcome::without_files(status);
         }
         let timings = [(Phase::Steps, Duration::from_millis(1))].into();
-        BuildOutcome { status, files: self.files, timings, scratch: self.scratch }
+        BuildOutcome {
+            files: self.files,
+            timings,
+            scratch: self.scratch,
+            ..BuildOutcome::without_files(status)
+        }
     }
 }
 

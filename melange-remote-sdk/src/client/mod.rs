@@ -125,7 +125,8 @@ impl Client {
         self.answer(|| self.http.post(format!("{}{}", self.base, v1::job_cancel(id)))).await.map(drop)
     }
 
-    /// A job's log from `offset` (in bytes) as it is; with `follow` until the job has finished.
+    /// A job's log from `offset` (in bytes) as it is; with `follow` until the job has finished; with `test` the part
+    /// that the test of this package wrote.
     ///
     /// # Errors
     /// `NotFound`, or as [`Self::submit`]; in the stream `Unavailable` when the connection breaks.
@@ -134,8 +135,12 @@ impl Client {
         id: JobId,
         offset: u64,
         follow: bool,
+        test: Option<&str>,
     ) -> Result<impl Stream<Item = Result<bytes::Bytes>> + Unpin + use<>> {
-        let path = format!("{}?offset={offset}&follow={follow}", v1::job_logs(id));
+        let mut path = format!("{}?offset={offset}&follow={follow}", v1::job_logs(id));
+        if let Some(package) = test {
+            path.push_str(&format!("&test={}", encode(package)));
+        }
         let response = self.answer(|| self.get(&path)).await?;
         Ok(response.bytes_stream().map(|chunk| chunk.map_err(|e| transport("the log", e))))
     }

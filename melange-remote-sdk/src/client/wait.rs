@@ -73,7 +73,7 @@ impl Client {
         rest: &mut Vec<u8>,
         observer: &mut dyn WaitObserver,
     ) -> Result<()> {
-        let mut log = self.log(id, *offset, true).await?;
+        let mut log = self.log(id, *offset, true, None).await?;
         loop {
             match tokio::time::timeout(poll, log.next()).await {
                 Ok(Some(chunk)) => take(&chunk?, offset, rest, observer),
@@ -94,7 +94,7 @@ impl Client {
         rest: &mut Vec<u8>,
         observer: &mut dyn WaitObserver,
     ) -> Result<()> {
-        let mut log = self.log(id, *offset, false).await?;
+        let mut log = self.log(id, *offset, false, None).await?;
         while let Some(chunk) = log.next().await {
             take(&chunk?, offset, rest, observer);
         }

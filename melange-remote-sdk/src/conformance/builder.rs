@@ -1,6 +1,5 @@
 //! The promises of [`Builder`].
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use sha2::{Digest, Sha256};
@@ -31,13 +30,9 @@ pub struct Case {
 pub fn input(config_yaml: &str) -> BuildInput {
     BuildInput {
         attempt: "conformance".to_owned(),
-        config_yaml: config_yaml.to_owned(),
         config_name: "conformance.yaml".to_owned(),
-        pipelines: BTreeMap::new(),
-        arch: Arch::host().unwrap_or(Arch::X86_64),
-        debug: false,
         backend_addr: "sandbox://local".to_owned(),
-        source_dir: None,
+        ..BuildInput::new(config_yaml, Arch::host().unwrap_or(Arch::X86_64))
     }
 }
 

@@ -67,6 +67,11 @@ impl Resolution {
     pub fn packages(&self) -> impl Iterator<Item = &IndexPackage> {
         self.choices.iter().map(|choice| &self.repositories[choice.repository].index.packages[choice.package])
     }
+
+    /// The lines of the repositories that have one.
+    fn lines(&self) -> impl Iterator<Item = &str> {
+        self.repositories.iter().map(|loaded| loaded.line.as_str()).filter(|line| !line.is_empty())
+    }
 }
 
 /// An assembled root filesystem.
@@ -96,6 +101,22 @@ impl Assembler {
         self.resolve_with(environment, arch, Policy::Apko).await
     }
 
+    /// As [`Self::resolve`], with packages that come before all repositories: what they are called is not looked for
+    /// elsewhere.
+    ///
+    /// # Errors
+    /// As [`Self::resolve`].
+    pub async fn resolve_over(
+        &self,
+        own: Option<Arc<LoadedRepository>>,
+        environment: &PlanEnvironment,
+        arch: Arch,
+    ) -> Result<Resolution> {
+        let (repositories, keyring) = self.load(own.as_ref(), environment, arch).await?;
+        let (world, first) = (environment.packages.clone(), own.map(|_| 0));
+        solve(repositories, keyring, world, first, Policy::Apko).await
+    }
+
     /// As [`Self::resolve`], with a choice of whose rules decide.
     ///
     /// # Errors
@@ -106,6 +127,17 @@ impl Assembler {
         arch: Arch,
         policy: Policy,
     ) -> Result<Resolution> {
+        let (repositories, keyring) = self.load(None, environment, arch).await?;
+        solve(repositories, keyring, environment.packages.clone(), None, policy).await
+    }
+
+    /// The repositories of an environment behind `own`, and its keys.
+    async fn load(
+        &self,
+        own: Option<&Arc<LoadedRepository>>,
+        environment: &PlanEnvironment,
+        arch: Arch,
+    ) -> Result<(Vec<Arc<LoadedRepository>>, Keyring)> {
         let keyring = self.keyring(&environment.keyring).await?;
         let mut locations = environment.repositories.clone();
         locations.sort();
@@ -114,18 +146,14 @@ impl Assembler {
             return Err(Error::invalid("the environment names no repository")
                 .hint("add `environment.contents.repositories`, or give the server `--repository`"));
         }
-        let mut repositories = Vec::new();
+        let mut repositories: Vec<Arc<LoadedRepository>> = own.cloned().into_iter().collect();
         for location in &locations {
             let location = Location::parse(location, &self.local)?;
             let trusted = self.verify.then_some(&keyring);
             let loaded = self.indexes.load(&location, arch, trusted, &*self.fetcher, &self.cache_dir).await?;
             repositories.extend(loaded);
         }
-        let world = environment.packages.clone();
-        let resolution = tokio::task::spawn_blocking(move || lock(repositories, keyring, world, policy))
-            .await
-            .map_err(|e| Error::unexpected("the solver died").source(e))??;
-        Ok(resolution)
+        Ok((repositories, keyring))
     }
 
     async fn keyring(&self, entries: &[String]) -> Result<Keyring> {
@@ -153,9 +181,23 @@ impl Assembler {
         let folder = self.cache_dir.join("rootfs");
         tokio::fs::create_dir_all(&folder).await.map_err(|e| Error::io("create", &folder, e))?;
         let path = folder.join(format!("{key}.tar"));
-        if let Some(found) = cached(&path).await {
-            return Ok(found);
+        match cached(&path).await {
+            Some(found) => Ok(found),
+            None => self.assemble_at(&path, resolution, environment, arch).await,
         }
+    }
+
+    /// As [`Self::assemble`], always anew, and as the file `path`.
+    ///
+    /// # Errors
+    /// As [`Self::assemble`].
+    pub async fn assemble_at(
+        &self,
+        path: &Path,
+        resolution: &Resolution,
+        environment: &PlanEnvironment,
+        arch: Arch,
+    ) -> Result<Rootfs> {
         let mut files = Vec::new();
         for choice in &resolution.choices {
             let repository = &resolution.repositories[choice.repository];
@@ -166,15 +208,29 @@ impl Assembler {
         let input = rootfs::Input {
             arch,
             packages: files,
-            repositories: resolution.repositories.iter().map(|loaded| loaded.line.clone()).collect(),
+            repositories: resolution.lines().map(str::to_owned).collect(),
             world: resolution.world.clone(),
             keyring: resolution.keyring.clone(),
             environment: environment.clone(),
         };
+        let path = path.to_owned();
         tokio::task::spawn_blocking(move || rootfs::write(&input, &path))
             .await
             .map_err(|e| Error::unexpected("the assembly died").source(e))?
     }
+}
+
+/// As [`lock`], where it does not hold up the async world.
+async fn solve(
+    repositories: Vec<Arc<LoadedRepository>>,
+    keyring: Keyring,
+    world: Vec<String>,
+    first: Option<usize>,
+    policy: Policy,
+) -> Result<Resolution> {
+    tokio::task::spawn_blocking(move || lock(repositories, keyring, world, first, policy))
+        .await
+        .map_err(|e| Error::unexpected("the solver died").source(e))?
 }
 
 /// Resolves, locks, and resolves the lock again for the installation order.
@@ -182,6 +238,7 @@ fn lock(
     repositories: Vec<Arc<LoadedRepository>>,
     keyring: Keyring,
     world: Vec<String>,
+    preferred: Option<usize>,
     policy: Policy,
 ) -> Result<Resolution> {
     let mut world = world;
@@ -191,7 +248,7 @@ fn lock(
         .iter()
         .map(|loaded| RepositoryPackages { tag: &loaded.tag, packages: &loaded.index.packages })
         .collect();
-    let solver = Solver::new(&tables, policy);
+    let solver = Solver::with_first(&tables, preferred, policy);
     let first = solver.solve(&world)?;
     let pins: BTreeMap<String, String> = world
         .iter()
@@ -228,9 +285,7 @@ fn cache_key(resolution: &Resolution, environment: &PlanEnvironment, arch: Arch)
         put(&package.version_text);
         put(&package.control_sha1.map(|sum| checksum::q1(&sum)).unwrap_or_default());
     }
-    for loaded in &resolution.repositories {
-        put(&loaded.line);
-    }
+    resolution.lines().for_each(&mut put);
     for line in &resolution.world {
         put(line);
     }

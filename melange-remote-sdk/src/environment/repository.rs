@@ -106,7 +106,7 @@ impl Location {
 /// A repository with its index.
 #[derive(Debug)]
 pub struct LoadedRepository {
-    /// The line as written.
+    /// The line as written; empty for packages that this engine made.
     pub line: String,
     /// The tag that pins its packages.
     pub tag: String,
@@ -116,6 +116,12 @@ pub struct LoadedRepository {
 }
 
 impl LoadedRepository {
+    /// A folder of packages made by this engine, with their index; it has no line of its own.
+    pub fn made(folder: &Path, index: Index) -> Self {
+        let place = Place::Folder(folder.to_owned());
+        Self { line: String::new(), tag: String::new(), index: Arc::new(index), place }
+    }
+
     /// The package's file on this machine, downloaded when need be. A downloaded file is checked against the
     /// index before it gets its name in the cache.
     ///

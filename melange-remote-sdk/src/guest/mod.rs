@@ -22,6 +22,16 @@ pub const CACHE: &str = "/var/cache/melange";
 /// Where the scripts of the steps are mounted, read-only.
 pub const SCRIPTS: &str = "/run/melange";
 
+/// Where the guest finds the script at `index` of [`GuestPlan::scripts`].
+pub fn script_path(index: usize) -> String {
+    format!("{SCRIPTS}/{}", script_name(index))
+}
+
+/// The name of that script in its folder.
+pub(crate) fn script_name(index: usize) -> String {
+    format!("script-{index:05}.sh")
+}
+
 /// Capabilities of root's steps unless the definition says otherwise: runc's and Docker's default.
 pub const DEFAULT_CAPABILITIES: [&str; 14] = [
     "CAP_AUDIT_WRITE",
@@ -97,6 +107,11 @@ pub struct GuestPlan {
     pub sources: Vec<SourceFile>,
     /// The steps, run one after another in the same mutable tree.
     pub steps: Vec<GuestStep>,
+    /// Further scripts that the steps call, read-only at [`script_path`].
+    pub scripts: Vec<String>,
+    /// Whether other guests are likely to have the same root filesystem, so that a runner should keep what it made
+    /// of it.
+    pub shared_root: bool,
     /// Who runs them.
     pub user: GuestUser,
     /// Capabilities that steps hold besides none, such as `CAP_CHOWN`.

@@ -64,6 +64,9 @@ pub struct Job {
     pub steps: Vec<JobStep>,
     /// Time spent in the phases of the present or last attempt, in order.
     pub phases: Vec<JobPhase>,
+    /// The tests of the present or last attempt, in order.
+    #[serde(default)]
+    pub tests: Vec<JobTest>,
 }
 
 impl Job {
@@ -87,6 +90,7 @@ impl Job {
             artifacts: Vec::new(),
             steps: Vec::new(),
             phases: Vec::new(),
+            tests: Vec::new(),
         }
     }
 }
@@ -174,6 +178,50 @@ pub struct JobStep {
     pub took_ms: Option<u64>,
     /// Whether its result was there already.
     pub cached: bool,
+}
+
+/// The test of one package.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobTest {
+    /// Its position among the tests, from 0.
+    pub index: usize,
+    /// The package under test.
+    pub package: String,
+    /// Where it is.
+    pub state: JobTestState,
+    /// Why it failed, in one line.
+    pub error: Option<String>,
+    /// The step at fault, when a step is.
+    pub step: Option<JobStepFailure>,
+    /// How long it took in milliseconds, its environment included.
+    pub took_ms: Option<u64>,
+    /// Where its part of the job's log begins, in bytes.
+    pub log_begin: u64,
+    /// Where it ends; `None` while the test runs.
+    pub log_end: Option<u64>,
+}
+
+/// Where a test is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum JobTestState {
+    /// It runs, or its attempt ended before it did.
+    Running,
+    /// Every step ended well.
+    Passed,
+    /// A step ended badly, or the environment could not be made.
+    Failed,
+}
+
+impl JobTestState {
+    /// The name on the wire.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Passed => "passed",
+            Self::Failed => "failed",
+        }
+    }
 }
 
 /// Time spent in a phase.

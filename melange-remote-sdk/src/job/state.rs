@@ -6,7 +6,9 @@ use std::str::FromStr;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Job, JobArtifact, JobBackend, JobError, JobPhase, JobStep, Waiting};
+use super::{
+    Job, JobArtifact, JobBackend, JobError, JobPhase, JobStep, JobStepFailure, JobTest, JobTestState, Waiting,
+};
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits;
 
@@ -101,6 +103,28 @@ pub enum JobEvent {
         /// Whether its result was there already.
         cached: bool,
     },
+    /// The test of a package began.
+    TestStarted {
+        /// Its position among the tests, from 0.
+        index: usize,
+        /// The package under test.
+        package: String,
+        /// How long the log was.
+        log_offset: u64,
+    },
+    /// The test of a package ended.
+    TestFinished {
+        /// Its position among the tests, from 0.
+        index: usize,
+        /// How long it took in milliseconds.
+        took_ms: u64,
+        /// Why it failed; `None` when it passed.
+        error: Option<String>,
+        /// The step at fault, when a step is.
+        step: Option<JobStepFailure>,
+        /// How long the log was.
+        log_offset: u64,
+    },
     /// Somebody asked for it to stop.
     CancelRequested,
     /// The attempt gives it back.
@@ -170,13 +194,24 @@ impl JobEvent {
             Self::Assigned { .. }
             | Self::PhaseFinished { .. }
             | Self::StepStarted { .. }
-            | Self::StepFinished { .. } => Kind::Progress,
+            | Self::StepFinished { .. }
+            | Self::TestStarted { .. }
+            | Self::TestFinished { .. } => Kind::Progress,
             Self::CancelRequested => Kind::CancelRequested,
             Self::Requeued { .. } | Self::LeaseLost { .. } => Kind::GivenBack,
             Self::Succeeded { .. } => Kind::Succeeded,
             Self::Failed { .. } => Kind::Failed,
             Self::Cancelled => Kind::Cancelled,
         }
+    }
+
+    /// The event with the length of the log, where it tells of it.
+    #[must_use]
+    pub fn at_log_offset(mut self, length: u64) -> Self {
+        if let Self::TestStarted { log_offset, .. } | Self::TestFinished { log_offset, .. } = &mut self {
+            *log_offset = length;
+        }
+        self
     }
 
     /// The event's name, for logs.
@@ -188,6 +223,8 @@ impl JobEvent {
             Self::PhaseFinished { .. } => "phase_finished",
             Self::StepStarted { .. } => "step_started",
             Self::StepFinished { .. } => "step_finished",
+            Self::TestStarted { .. } => "test_started",
+            Self::TestFinished { .. } => "test_finished",
             Self::CancelRequested => "cancel_requested",
             Self::Requeued { .. } => "requeued",
             Self::LeaseLost { .. } => "lease_lost",
@@ -244,6 +281,17 @@ impl Job {
                     step.cached = cached;
                 }
             }
+            JobEvent::TestStarted { index, package, log_offset } => {
+                self.begin_test(index, package, log_offset);
+            }
+            JobEvent::TestFinished { index, took_ms, error, step, log_offset } => {
+                if let Some(test) = self.tests.iter_mut().rev().find(|test| test.index == index) {
+                    test.state = if error.is_some() { JobTestState::Failed } else { JobTestState::Passed };
+                    (test.error, test.step) = (error, step);
+                    test.took_ms = Some(took_ms);
+                    test.log_end = Some(log_offset);
+                }
+            }
             JobEvent::CancelRequested => self.cancel_requested = true,
             JobEvent::Requeued { error, not_before, refund } => {
                 self.attempt -= u32::from(refund && self.attempt > 0);
@@ -271,6 +319,15 @@ impl Job {
         self.backend = None;
         self.steps.clear();
         self.phases.clear();
+        self.tests.clear();
+    }
+
+    fn begin_test(&mut self, index: usize, package: String, log_begin: u64) {
+        if self.tests.len() < limits::STEPS_RECORDED_MAX {
+            let state = JobTestState::Running;
+            let (error, step, took_ms, log_end) = (None, None, None, None);
+            self.tests.push(JobTest { index, package, state, error, step, took_ms, log_begin, log_end });
+        }
     }
 
     fn begin_step(&mut self, index: usize, name: String) {
@@ -314,6 +371,8 @@ mod tests {
             JobEvent::StepStarted { index: 0, name: "a".to_owned() },
             JobEvent::StepFinished { index: 0, took_ms: 1, cached: false },
             JobEvent::PhaseFinished { phase: JobPhase { name: "steps".to_owned(), took_ms: 1 } },
+            JobEvent::TestStarted { index: 0, package: "a".to_owned(), log_offset: 3 },
+            JobEvent::TestFinished { index: 0, took_ms: 1, error: None, step: None, log_offset: 5 },
             JobEvent::CancelRequested,
             JobEvent::Requeued { error: error.clone(), not_before: None, refund: false },
             JobEvent::LeaseLost { error: error.clone() },

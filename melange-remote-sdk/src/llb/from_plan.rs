@@ -29,7 +29,7 @@ use super::file::FileActions;
 use super::graph::{Definition, Graph, OpOutput};
 use crate::error::{Error, ErrorKind, Result};
 use crate::guest::{
-    CACHE, DEFAULT_CAPABILITIES, GuestPlan, GuestStep, OUTPUT, SCRIPTS, SourceFile, WORKSPACE,
+    self, CACHE, DEFAULT_CAPABILITIES, GuestPlan, GuestStep, OUTPUT, SCRIPTS, SourceFile, WORKSPACE,
 };
 use crate::limits;
 
@@ -129,6 +129,10 @@ fn add_mounts(graph: &mut Graph, plan: &GuestPlan, options: &PlanOptions<'_>) ->
         let mut files = FileActions::on_scratch();
         for (index, step) in plan.steps.iter().enumerate() {
             files = files.make_file(&format!("/{}", script_name(index)), 0o555, step.script.as_bytes());
+        }
+        for (index, script) in plan.scripts.iter().enumerate() {
+            let path = format!("/{}", guest::script_name(index));
+            files = files.make_file(&path, 0o555, script.as_bytes());
         }
         let scripts = graph.file(files, "scripts");
         mounts.push(Mount::read_only(SCRIPTS, &scripts, ""));
@@ -249,6 +253,8 @@ mod tests {
             workspace: blob('b'),
             sources: vec![SourceFile { name: "sha256:cc".to_owned(), blob: blob('c') }],
             steps: vec![step("hello: fetch", "set -e\necho fetch\n"), step("hello: make", "make install\n")],
+            scripts: Vec::new(),
+            shared_root: true,
             user: GuestUser { uid: 1000, gid: 1000 },
             capabilities: vec!["CAP_CHOWN".to_owned()],
         }

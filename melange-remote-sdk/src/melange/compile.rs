@@ -170,7 +170,10 @@ impl<'a> Body<'a> {
     }
 
     fn environment(&self) -> impl Iterator<Item = (&'a String, &'a Text)> {
-        self.step.environment.iter().chain(self.definition.into_iter().flat_map(|(step, _)| &step.environment))
+        self.step
+            .environment
+            .iter()
+            .chain(self.definition.into_iter().flat_map(|(step, _)| &step.environment))
     }
 
     /// The inputs that are declared, and the value given for one: the definition's own `with` comes first.
@@ -290,8 +293,7 @@ impl<'p> Compiler<'p> {
     fn pipeline(&mut self, steps: &[Step], scope: &Scope<'_>, source: &Arc<Source>) -> Vec<PlanStep> {
         let environment = BTreeMap::new();
         let chain = Chain { outer: None, uses: None, source };
-        let outer =
-            Outer { scope, directory: "", environment: &environment, chain: &chain, network: true };
+        let outer = Outer { scope, directory: "", environment: &environment, chain: &chain, network: true };
         steps.iter().map(|step| self.step(step, &outer)).collect()
     }
 
@@ -384,7 +386,8 @@ impl<'p> Compiler<'p> {
             None => None,
             Some((definition, Ok(body))) => Some((definition, body)),
             Some((_, Err(Diagnostics(mistakes)))) => {
-                let inner = Chain { outer: Some(outer.chain), uses: Some(&step.uses), source: outer.chain.source };
+                let inner =
+                    Chain { outer: Some(outer.chain), uses: Some(&step.uses), source: outer.chain.source };
                 mistakes.iter().for_each(|mistake| self.report(mistake.clone(), &inner));
                 return PlanStep::default();
             }
@@ -394,11 +397,8 @@ impl<'p> Compiler<'p> {
             uses: Some(&step.uses),
             source: definition.source(),
         });
-        let body = Body {
-            step,
-            definition: found.map(|(_, step)| step).zip(inner.as_ref()),
-            own: outer.chain,
-        };
+        let body =
+            Body { step, definition: found.map(|(_, step)| step).zip(inner.as_ref()), own: outer.chain };
         if let Some((_, definition)) = found {
             self.refuse_undeclared(step, definition, outer.chain);
         }

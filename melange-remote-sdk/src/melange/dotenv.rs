@@ -174,7 +174,8 @@ mod tests {
     fn lines_comments_quotes_and_references() {
         let text = "# comment\n\nexport A=1\nB: two words # why\nC='$A #'\nD=\"$A-${B}\\n\\$A\"\nE=$A/$X/${A}b\nF=\nG=a#b\nH=\"x\ny\" # more\nI=#none\n";
         let map = read(text);
-        let pairs: Vec<(&str, &str)> = map.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+        let pairs: Vec<(&str, &str)> =
+            map.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
         assert_eq!(
             pairs,
             [

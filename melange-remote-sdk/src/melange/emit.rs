@@ -288,9 +288,13 @@ pub fn compiled_definition(plan: &Plan) -> CompiledDefinition<'_> {
 
 fn view<'a>(plan: &'a Plan, packages: &'a [String]) -> CompiledDefinition<'a> {
     let document = &*plan.document;
-    let written: BTreeMap<&str, _> =
-        document.subpackages.iter().map(|sub| (&*sub.name, (&sub.annotations, &sub.checks, &sub.setcap))).collect();
-    let tests: BTreeMap<&str, &PlanTest> = plan.tests.iter().map(|test| (test.subject.as_str(), test)).collect();
+    let written: BTreeMap<&str, _> = document
+        .subpackages
+        .iter()
+        .map(|sub| (&*sub.name, (&sub.annotations, &sub.checks, &sub.setcap)))
+        .collect();
+    let tests: BTreeMap<&str, &PlanTest> =
+        plan.tests.iter().map(|test| (test.subject.as_str(), test)).collect();
     let test = |name: &str| tests.get(name).map(|test| self::test(test, plan));
     let package = &document.package;
     CompiledDefinition {
@@ -334,7 +338,11 @@ fn view<'a>(plan: &'a Plan, packages: &'a [String]) -> CompiledDefinition<'a> {
                 to: &entry.to,
             })
             .collect(),
-        options: document.options.iter().map(|(name, option)| (name.as_str(), self::option(option))).collect(),
+        options: document
+            .options
+            .iter()
+            .map(|(name, option)| (name.as_str(), self::option(option)))
+            .collect(),
         test: test(&plan.package.name),
     }
 }

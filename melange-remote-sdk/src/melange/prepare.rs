@@ -12,10 +12,12 @@ use regex::Regex;
 
 use super::diagnostics::{Diagnostic, Diagnostics, Source, nearest};
 use super::document::{
-    BuildOption, Dependencies, Document, Environment, Package, Scriptlets, Step, Subpackage, Test, Text, TextMap,
-    Update, parse_variables,
+    BuildOption, Dependencies, Document, Environment, Package, Scriptlets, Step, Subpackage, Test, Text,
+    TextMap, Update, parse_variables,
 };
-use super::substitute::{Lookup, SubstituteError, SubstituteErrorKind, Variables, replace_tokens, substitute};
+use super::substitute::{
+    Lookup, SubstituteError, SubstituteErrorKind, Variables, replace_tokens, substitute,
+};
 use super::{CompileOptions, defaults, dotenv, validate};
 use crate::limits;
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::plan::{Plan, PlanStep};
+use super::plan::{Plan, PlanStep, PlanTest};
 use crate::guest::GuestStep;
 
 /// The search path of every script; only a step's own environment can change it.
@@ -27,9 +27,8 @@ pub struct RequiredSteps {
 /// # Errors
 /// An assertion about the number of steps that does not hold.
 pub fn guest_steps(plan: &Plan, epoch_seconds: i64, debug: bool) -> Result<Vec<GuestStep>, RequiredSteps> {
-    let mut chain =
-        Chain { plan, epoch_seconds, debug, prologue: Vec::new(), steps: Vec::new(), package: "" };
-    chain.prologue.push("[ ! -x /sbin/ldconfig ] || /sbin/ldconfig /lib || true".to_owned());
+    let base = [("SOURCE_DATE_EPOCH".to_owned(), epoch_seconds.to_string())];
+    let mut chain = Chain::new(base.into_iter().chain(plan.environment.variables.clone()).collect(), debug);
     for package in plan.packages() {
         chain.package = &package.name;
         let folder = format!("/home/build/melange-out/{}", package.name);
@@ -38,16 +37,26 @@ pub fn guest_steps(plan: &Plan, epoch_seconds: i64, debug: bool) -> Result<Vec<G
             chain.walk(step)?;
         }
     }
-    if !chain.prologue.is_empty() {
-        chain.package = &plan.package.name;
-        chain.push("finish".to_owned(), "/home/build", "", BTreeMap::new(), false);
+    chain.package = &plan.package.name;
+    Ok(chain.finish())
+}
+
+/// The chain of scripts of a test. Tests have no `SOURCE_DATE_EPOCH`.
+///
+/// # Errors
+/// As [`guest_steps`].
+pub fn test_steps(test: &PlanTest, debug: bool) -> Result<Vec<GuestStep>, RequiredSteps> {
+    let mut chain = Chain::new(test.environment.variables.clone(), debug);
+    chain.package = &test.subject;
+    for step in &test.pipeline {
+        chain.walk(step)?;
     }
-    Ok(chain.steps)
+    Ok(chain.finish())
 }
 
 struct Chain<'a> {
-    plan: &'a Plan,
-    epoch_seconds: i64,
+    /// What every script finds in its environment; only a step's own comes before it.
+    base: BTreeMap<String, String>,
     debug: bool,
     /// Lines that run before the next script, each harmless to repeat.
     prologue: Vec<String>,
@@ -55,7 +64,8 @@ struct Chain<'a> {
     package: &'a str,
 }
 
-fn quote(text: &str) -> String {
+/// `text` as one word of a shell.
+pub(crate) fn quote(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
 }
 
@@ -65,6 +75,20 @@ fn make_directory(path: &str) -> String {
 }
 
 impl Chain<'_> {
+    fn new(mut base: BTreeMap<String, String>, debug: bool) -> Self {
+        base.insert("PATH".to_owned(), PATH.to_owned());
+        let ldconfig = "[ ! -x /sbin/ldconfig ] || /sbin/ldconfig /lib || true".to_owned();
+        Self { base, debug, prologue: vec![ldconfig], steps: Vec::new(), package: "" }
+    }
+
+    /// The steps; what is left to be done before a script gets one of its own.
+    fn finish(mut self) -> Vec<GuestStep> {
+        if !self.prologue.is_empty() {
+            self.push("finish".to_owned(), "/home/build", "", BTreeMap::new(), false);
+        }
+        self.steps
+    }
+
     fn walk(&mut self, step: &PlanStep) -> Result<(), RequiredSteps> {
         if !step.enabled {
             return Ok(());
@@ -110,10 +134,7 @@ impl Chain<'_> {
             script.push('\n');
         }
         script.push_str("exit 0\n");
-        let mut environment =
-            BTreeMap::from([("SOURCE_DATE_EPOCH".to_owned(), self.epoch_seconds.to_string())]);
-        environment.extend(self.plan.environment.variables.clone());
-        environment.insert("PATH".to_owned(), PATH.to_owned());
+        let mut environment = self.base.clone();
         environment.extend(own);
         self.steps.push(GuestStep { name, script, environment: environment.into_iter().collect(), network });
     }

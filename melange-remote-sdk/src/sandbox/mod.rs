@@ -223,13 +223,7 @@ impl SandboxRunner {
             .map_err(|e| Error::io("create a folder in", &self.state_dir, e))?;
         let folder = unfinished.keep();
         let remover = Remover { folder: folder.clone(), privileged: self.privileged };
-        let script = "chmod 755 \"$2\"; tar --numeric-owner --same-owner --xattrs --xattrs-include='*' -xpf \"$1\" -C \"$2\"";
-        self.run_shell(
-            "unpack the root filesystem",
-            script,
-            &[plan.root.path.clone().into(), folder.clone().into()],
-        )
-        .await?;
+        self.unpack(&plan.root.path, &folder).await?;
         match std::fs::rename(&folder, &path) {
             Ok(()) => std::mem::forget(remover),
             // Another process was faster; ours is removed.
@@ -237,6 +231,11 @@ impl SandboxRunner {
             Err(error) => return Err(Error::io("create", &path, error)),
         }
         Ok(path)
+    }
+
+    async fn unpack(&self, root: &Path, folder: &Path) -> Result<()> {
+        let script = "chmod 755 \"$2\"; tar --numeric-owner --same-owner --xattrs --xattrs-include='*' -xpf \"$1\" -C \"$2\"";
+        self.run_shell("unpack the root filesystem", script, &[root.into(), folder.into()]).await
     }
 
     /// Whether overlays can be mounted below the state folder.
@@ -293,7 +292,7 @@ impl SandboxRunner {
 
     async fn prepare(&self, plan: &GuestPlan) -> Result<Guest> {
         self.check_capabilities(plan)?;
-        let lower = self.lower(plan).await?;
+        let lower = if plan.shared_root { self.lower(plan).await? } else { PathBuf::new() };
         let folder = tempfile::Builder::new()
             .prefix(&format!("{}.", plan.name))
             .tempdir_in(self.state_dir.join("guests"))
@@ -301,7 +300,7 @@ impl SandboxRunner {
             .keep();
         let remover = Remover { folder: folder.clone(), privileged: self.privileged };
         let lock = locked(&folder)?;
-        let overlay = self.overlay_works().await;
+        let overlay = plan.shared_root && self.overlay_works().await;
         for name in ["upper", "work", "merged", "scripts", "sources"] {
             std::fs::create_dir(folder.join(name)).map_err(|e| Error::io("create", &folder, e))?;
         }
@@ -310,11 +309,18 @@ impl SandboxRunner {
             let path = guest.folder.join("scripts").join(script_name(index));
             std::fs::write(&path, &step.script).map_err(|e| Error::io("write", &path, e))?;
         }
+        for (index, script) in plan.scripts.iter().enumerate() {
+            let path = guest.folder.join("scripts").join(guest::script_name(index));
+            std::fs::write(&path, script).map_err(|e| Error::io("write", &path, e))?;
+        }
         seccomp::write(&guest.folder.join("seccomp"))?;
         if plan.user.uid != 0 {
             copy_sources(plan, &guest).await?;
         }
-        if !overlay {
+        if !plan.shared_root {
+            let tree = guest.folder.join("merged");
+            self.unpack(&plan.root.path, &tree).await?;
+        } else if !overlay {
             tracing::info!("overlays are not available here; the root filesystem is copied for this guest");
             let script = "cp -a --reflink=auto \"$1/.\" \"$2/\"";
             self.run_shell(

@@ -209,13 +209,11 @@ impl Attempt {
     async fn build(&self) -> Result<BuildOutcome> {
         let input = BuildInput {
             attempt: format!("{}-{}", self.id, self.fence),
-            config_yaml: self.spec.config_yaml().to_owned(),
-            config_name: crate::job::spec::CONFIG_NAME.to_owned(),
             pipelines: self.spec.pipelines().iter().map(|(p, text)| (p.to_string(), text.clone())).collect(),
-            arch: self.spec.arch(),
             debug: self.spec.debug(),
             backend_addr: self.slot.backend().addr().to_owned(),
-            source_dir: None,
+            with_test: self.spec.with_test(),
+            ..BuildInput::new(self.spec.config_yaml(), self.spec.arch())
         };
         let builder = Arc::clone(&self.parts.builder);
         let sink: Arc<dyn BuildSink> = Arc::clone(&self.events) as _;
@@ -239,13 +237,18 @@ impl Attempt {
 
     /// Writes lines and events to the job store as they come.
     async fn record_events(&self) {
+        // How long the log is; it begins with a line of this attempt.
+        let mut length = 0;
         while let Some(item) = self.events.next().await {
             match item {
-                Item::Event(event) => self.record_quietly(event).await,
+                Item::Event(event) => self.record_quietly(event.at_log_offset(length)).await,
                 Item::Lines(lines) => {
                     let append = || self.parts.job_store.append_log(self.id, self.fence, lines.clone());
-                    if let Err(error) = self.persist(append).await {
-                        tracing::warn!(job = %self.id, error = %error.chain(), "lines of a log are lost");
+                    match self.persist(append).await {
+                        Ok(grown) => length = grown,
+                        Err(error) => {
+                            tracing::warn!(job = %self.id, error = %error.chain(), "lines of a log are lost");
+                        }
                     }
                 }
             }
@@ -435,7 +438,7 @@ pub(super) fn artifact_key(id: JobId, name: &str) -> Result<ArtifactKey> {
     format!("{id}/{name}").parse()
 }
 
-fn step_failure(failure: StepFailure) -> JobStepFailure {
+pub(super) fn step_failure(failure: StepFailure) -> JobStepFailure {
     JobStepFailure { step: failure.step, exit_code: failure.exit_code, tail: failure.tail }
 }
 

@@ -10,7 +10,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::Notify;
 
-use crate::builder::{BuildEvent, BuildSink, Phase};
+use super::attempt::step_failure;
+use crate::builder::{BuildEvent, BuildSink, Phase, TestStatus};
 use crate::job::{JobEvent, JobPhase};
 use crate::limits;
 
@@ -107,6 +108,27 @@ impl BuildSink for EventQueue {
             }
             BuildEvent::StepFinished { index, took, cached } => {
                 state.push_event(JobEvent::StepFinished { index, took_ms: millis(took), cached });
+            }
+            BuildEvent::TestStarted { index, total, subject } => {
+                state.push_event(JobEvent::TestStarted { index, package: subject.clone(), log_offset: 0 });
+                state.push_line(format!("--- test {} of {total}: {subject}", index.saturating_add(1)));
+            }
+            BuildEvent::TestFinished { index, report } => {
+                let (how, reason, step) = match report.status {
+                    TestStatus::Passed => ("passed".to_owned(), None, None),
+                    TestStatus::Failed { reason, failure } => {
+                        (format!("failed: {reason}"), Some(reason), failure.map(step_failure))
+                    }
+                };
+                state.push_line(format!("--- the test of {} {how}", report.subject));
+                let took_ms = millis(report.took);
+                state.push_event(JobEvent::TestFinished {
+                    index,
+                    took_ms,
+                    error: reason,
+                    step,
+                    log_offset: 0,
+                });
             }
             BuildEvent::PhaseStarted { .. } => {}
         }

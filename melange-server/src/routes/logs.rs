@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt, TryStreamExt, stream};
 use melange_remote_sdk::artifact_storage::ArtifactKey;
 use melange_remote_sdk::error::{Error, ErrorKind, Result};
-use melange_remote_sdk::job::JobId;
+use melange_remote_sdk::job::{JobId, JobTest};
 use melange_remote_sdk::job_store::Subject;
 use melange_remote_sdk::limits;
 
@@ -20,12 +20,16 @@ use crate::problem::Handled;
 
 pub(super) async fn read(State(app): State<App>, Path(id): Path<String>, uri: Uri) -> Handled<Response> {
     let id = job_id(&id)?;
-    let parameters = Parameters::read(&uri, &["offset", "follow"])?;
-    let offset = parameters.get("offset", "a whole number from 0")?.unwrap_or(0);
+    let parameters = Parameters::read(&uri, &["offset", "follow", "test"])?;
+    let mut offset = parameters.get("offset", "a whole number from 0")?.unwrap_or(0);
     let follow = parameters.get("follow", "true or false")?.unwrap_or(false);
+    let test: Option<String> = parameters.get("test", "the name of a package")?;
+    if let Some(package) = &test {
+        offset = test_of(&app, id, package).await?.log_begin.saturating_add(offset);
+    }
     match app.job_store.read_log(id, offset, 1).await {
         Ok(_) => {
-            let chunks = follow_log(app, Reader { id, offset, follow });
+            let chunks = follow_log(app, Reader { id, offset, follow, test });
             Ok(text_stream(Body::from_stream(chunks.map_err(io::Error::other))))
         }
         // The job store may forget what the artifacts still have.
@@ -38,6 +42,22 @@ struct Reader {
     id: JobId,
     offset: u64,
     follow: bool,
+    /// The package whose test the reader is interested in; it ends with the test.
+    test: Option<String>,
+}
+
+/// A test of a job.
+async fn test_of(app: &App, id: JobId, package: &str) -> Result<JobTest> {
+    let job = app.job_store.get(id).await?;
+    job.tests.iter().rev().find(|test| test.package == package).cloned().ok_or_else(|| {
+        let known: Vec<&str> = job.tests.iter().map(|test| test.package.as_str()).collect();
+        let hint = if known.is_empty() {
+            "the job has no tests, or they have not begun".to_owned()
+        } else {
+            format!("there are tests of {}", known.join(", "))
+        };
+        Error::new(ErrorKind::NotFound, format!("the job has no test of {package:?}")).hint(hint)
+    })
 }
 
 /// The chunks of the log from the reader's offset on, until there is no more to come.
@@ -54,8 +74,18 @@ async fn next_chunk(app: &App, reader: &Reader) -> Result<Bytes> {
     loop {
         // Subscribed and looked at before the log is read: lines behind the last look are not missed.
         let mut hint = app.job_store.changed(Subject::Log(reader.id));
-        let ended = app.job_store.get(reader.id).await?.state.is_terminal();
-        let chunk = app.job_store.read_log(reader.id, reader.offset, limits::LOG_READ_BYTES_MAX).await?;
+        let mut ended = app.job_store.get(reader.id).await?.state.is_terminal();
+        let mut most = limits::LOG_READ_BYTES_MAX;
+        if let Some(package) = &reader.test
+            && let Some(end) = test_of(app, reader.id, package).await?.log_end
+        {
+            ended = true;
+            most = most.min(usize::try_from(end.saturating_sub(reader.offset)).unwrap_or(most));
+        }
+        if most == 0 {
+            return Ok(Bytes::new());
+        }
+        let chunk = app.job_store.read_log(reader.id, reader.offset, most).await?;
         if !chunk.bytes.is_empty() || ended || !reader.follow {
             return Ok(chunk.bytes);
         }

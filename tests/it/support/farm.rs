@@ -158,16 +158,12 @@ impl Farm {
     pub(crate) fn input(backend: Backend, name: &str, yaml: &str) -> BuildInput {
         BuildInput {
             attempt: name.to_owned(),
-            config_yaml: yaml.to_owned(),
             config_name: format!("{name}.yaml"),
-            pipelines: BTreeMap::new(),
-            arch: Arch::host().unwrap(),
-            debug: false,
             backend_addr: match backend {
                 Backend::Sandbox => sandbox::ADDRESS.to_owned(),
                 Backend::Buildkit => "docker://".to_owned(),
             },
-            source_dir: None,
+            ..BuildInput::new(yaml, Arch::host().unwrap())
         }
     }
 
@@ -226,6 +222,16 @@ impl Farm {
         };
         let resolution = assembler.resolve(&environment, Arch::host().unwrap()).await.unwrap();
         (assembler, environment, resolution)
+    }
+
+    /// The engine.
+    pub(crate) fn engine(&self) -> &EngineBuilder {
+        &self.engine
+    }
+
+    /// The repositories of definitions that name none.
+    pub(crate) fn defaults(&self) -> RepositoryDefaults {
+        distro_defaults(&self.places.distro)
     }
 
     /// The farm's key.

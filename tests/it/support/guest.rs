@@ -54,6 +54,8 @@ impl Guest {
             workspace: nothing,
             sources: Vec::new(),
             steps: Vec::new(),
+            scripts: Vec::new(),
+            shared_root: true,
             user: GuestUser { uid: 0, gid: 0 },
             capabilities: vec!["CAP_CHOWN".to_owned()],
         };

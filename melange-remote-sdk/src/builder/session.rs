@@ -1,0 +1,213 @@
+//! A session: the steps of a test as one script of one guest, so that what one step leaves running in the
+//! background is there for the next. The script marks where its steps begin and end in both of its streams, and a
+//! sink in between makes the events of single steps out of the marks.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use super::{BuildEvent, BuildSink, LogStream, StepFailure};
+use crate::guest::{self, GuestStep};
+use crate::limits;
+use crate::melange::script::quote;
+
+/// Steps joined into one, with the scripts that it calls.
+pub(super) struct Joined {
+    /// The step that runs them all.
+    pub(super) step: GuestStep,
+    /// The scripts of the steps, as [`guest::GuestPlan::scripts`].
+    pub(super) scripts: Vec<String>,
+    /// What begins every mark.
+    pub(super) mark: String,
+}
+
+/// Joins `steps`, which have the variables `base` in common.
+pub(super) fn join(name: &str, steps: Vec<GuestStep>) -> Joined {
+    let mark = format!("@@melange-{} ", uuid::Uuid::now_v7().simple());
+    let base = common(&steps);
+    let mut script = format!("say() {{ echo \"{mark}$1\"; echo \"{mark}$1\" >&2; }}\n");
+    let mut scripts = Vec::with_capacity(steps.len());
+    for (index, step) in steps.into_iter().enumerate() {
+        let own: Vec<_> = step.environment.into_iter().filter(|variable| !base.contains(variable)).collect();
+        script.push_str(&format!("say 'begin {index}'\n("));
+        script.push_str(&call(&own, &guest::script_path(index)));
+        script.push_str(&format!(")\ncode=$?\nsay \"end {index}\"\n[ $code = 0 ] || exit $code\n"));
+        scripts.push(step.script);
+    }
+    // Nothing is taken out of a test's guest; the folder is there for the runner to find.
+    let output = guest::OUTPUT;
+    script.push_str(&format!("rm -rf {output} && mkdir -p {output}\n"));
+    let step = GuestStep { name: name.to_owned(), script, environment: base, network: true };
+    Joined { step, scripts, mark }
+}
+
+/// The variables that all steps have with the same value.
+fn common(steps: &[GuestStep]) -> Vec<(String, String)> {
+    let Some((first, others)) = steps.split_first() else { return Vec::new() };
+    let everywhere =
+        |variable: &&(String, String)| others.iter().all(|step| step.environment.contains(*variable));
+    first.environment.iter().filter(everywhere).cloned().collect()
+}
+
+/// The command that runs a script with further variables.
+fn call(own: &[(String, String)], path: &str) -> String {
+    let is_name = |name: &str| {
+        !name.starts_with(|c: char| c.is_ascii_digit())
+            && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+    };
+    let mut text = String::new();
+    let mut by_env = String::new();
+    for (name, value) in own {
+        if is_name(name) {
+            text.push_str(&format!("export {name}={}; ", quote(value)));
+        } else {
+            by_env.push_str(&format!("{} ", quote(&format!("{name}={value}"))));
+        }
+    }
+    let env = if by_env.is_empty() { "" } else { "env " };
+    text.push_str(&format!("exec {env}{by_env}/bin/sh {path}"));
+    text
+}
+
+/// Makes the events of single steps out of a session's marks.
+pub(super) struct SessionSink {
+    sink: Arc<dyn BuildSink>,
+    mark: String,
+    names: Vec<String>,
+    /// The number of the first step, and of all.
+    first: usize,
+    total: usize,
+    state: Mutex<State>,
+}
+
+/// What arrived and is not told yet: the lines of a later step wait until both streams have ended the earlier.
+#[derive(Default)]
+struct State {
+    open: usize,
+    begun: Option<Instant>,
+    streams: [Stream; 2],
+    tail: VecDeque<String>,
+}
+
+#[derive(Default)]
+struct Stream {
+    waiting: VecDeque<Item>,
+    /// Whether this stream has ended the open step.
+    ended: bool,
+}
+
+enum Item {
+    Line(String),
+    Begin,
+    End,
+}
+
+impl SessionSink {
+    pub(super) fn new(
+        sink: Arc<dyn BuildSink>,
+        mark: String,
+        names: Vec<String>,
+        first: usize,
+        total: usize,
+    ) -> Self {
+        Self { sink, mark, names, first, total, state: Mutex::default() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells what is left and, of a step that did not end well, its name and last lines.
+    pub(super) fn finish(&self, exit_code: i32) -> StepFailure {
+        let mut state = self.lock();
+        for stream in [LogStream::Stdout, LogStream::Stderr] {
+            while let Some(item) = state.of(stream).waiting.pop_front() {
+                self.tell(&mut state, stream, item);
+            }
+        }
+        // The marks of a step that fails are there like those of any other: it is the last one that began.
+        let last = if state.begun.is_none() { state.open.saturating_sub(1) } else { state.open };
+        let step = self.names.get(last).cloned().unwrap_or_default();
+        StepFailure { step, exit_code, tail: state.tail.iter().cloned().collect() }
+    }
+
+    fn take(&self, stream: LogStream, line: &str) {
+        let mut state = self.lock();
+        match line.split_once(&self.mark) {
+            Some((before, mark)) => {
+                // A step that ends without a newline.
+                if !before.is_empty() {
+                    state.of(stream).waiting.push_back(Item::Line(before.to_owned()));
+                }
+                let item = if mark.starts_with("begin") { Item::Begin } else { Item::End };
+                state.of(stream).waiting.push_back(item);
+            }
+            None => state.of(stream).waiting.push_back(Item::Line(line.to_owned())),
+        }
+        self.advance(&mut state);
+    }
+
+    /// Tells everything that belongs to the open step, and goes on to the next one when both streams have ended it.
+    fn advance(&self, state: &mut State) {
+        loop {
+            for stream in [LogStream::Stdout, LogStream::Stderr] {
+                while !state.of(stream).ended
+                    && let Some(item) = state.of(stream).waiting.pop_front()
+                {
+                    self.tell(state, stream, item);
+                }
+            }
+            let [out, err] = &state.streams;
+            let full = out.waiting.len().max(err.waiting.len()) > limits::EVENT_QUEUE_MAX;
+            if !(out.ended && err.ended || (out.ended || err.ended) && full) {
+                return;
+            }
+            let took = state.begun.take().map(|begun| begun.elapsed()).unwrap_or_default();
+            let index = self.first + state.open;
+            self.sink.emit(BuildEvent::StepFinished { index, took, cached: false });
+            state.open += 1;
+            state.streams.iter_mut().for_each(|stream| stream.ended = false);
+        }
+    }
+
+    fn tell(&self, state: &mut State, stream: LogStream, item: Item) {
+        match item {
+            Item::Line(line) => {
+                if state.tail.len() >= limits::LOG_TAIL_LINES {
+                    state.tail.pop_front();
+                }
+                state.tail.push_back(line.clone());
+                self.sink.emit(BuildEvent::Log { stream, step: Some(self.first + state.open), line });
+            }
+            Item::Begin => {
+                if state.begun.is_none() {
+                    state.begun = Some(Instant::now());
+                    state.tail.clear();
+                    let name = self.names.get(state.open).cloned().unwrap_or_default();
+                    let index = self.first + state.open;
+                    self.sink.emit(BuildEvent::StepStarted { index, total: self.total, name });
+                }
+            }
+            Item::End => state.of(stream).ended = true,
+        }
+    }
+}
+
+impl State {
+    fn of(&mut self, stream: LogStream) -> &mut Stream {
+        &mut self.streams[usize::from(stream == LogStream::Stderr)]
+    }
+}
+
+impl BuildSink for SessionSink {
+    fn emit(&self, event: BuildEvent) {
+        match event {
+            BuildEvent::Log { stream: stream @ (LogStream::Stdout | LogStream::Stderr), line, .. } => {
+                self.take(stream, &line);
+            }
+            // The session is one step to the runner only.
+            BuildEvent::StepStarted { .. } | BuildEvent::StepFinished { .. } => {}
+            other => self.sink.emit(other),
+        }
+    }
+}
