@@ -19,6 +19,7 @@ fmt:
 	cargo fmt --all
 
 bench:
+	cargo build --release -p melange-cli
 	cargo bench -p melange-remote
 
 doc:

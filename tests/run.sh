@@ -10,6 +10,7 @@ need newuidmap uidmap
 need dockerd docker.io
 need cc gcc libc6-dev
 need curl curl
+need xz xz-utils
 need setcap libcap2-bin
 command -v cargo > /dev/null || fail "a Rust toolchain is needed"
 

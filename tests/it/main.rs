@@ -9,6 +9,7 @@
 mod buildkit;
 mod cancel;
 mod conformance;
+mod corpus;
 mod failures;
 mod hostile;
 mod isolation;

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+pub(crate) mod corpus;
 pub(crate) mod events;
 pub(crate) mod farm;
 pub(crate) mod guest;
