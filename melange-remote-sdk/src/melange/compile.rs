@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::diagnostics::{Diagnostic, Diagnostics, Source, nearest};
+use super::diagnostics::{Diagnostic, Diagnostics, Note, Source, nearest};
 use super::document::{Document, Input, Step, Test, Text, TextMap};
 use super::expression::evaluate;
 use super::pipelines::{Definition, PipelineSet};
@@ -116,12 +116,12 @@ impl Chain<'_> {
     }
 
     /// How the reader got here, innermost first.
-    fn notes(&self) -> Vec<String> {
+    fn notes(&self) -> Vec<Note> {
         let mut notes = Vec::new();
         let mut chain = self;
         while let (Some(outer), Some(uses)) = (chain.outer, chain.uses) {
-            let (line, column) = (uses.at.line, uses.at.column);
-            notes.push(format!("used as `{}` at {}:{line}:{column}", &**uses, outer.source.name));
+            let message = format!("used as `{}`", &**uses);
+            notes.push(Note { message, source: Arc::clone(outer.source), at: uses.at });
             chain = outer;
         }
         notes
@@ -247,7 +247,10 @@ impl<'p> Compiler<'p> {
                         .chain(map.clone())
                         .collect()
                 });
-                substitute_or_report(value, known, &document.source, &mut self.errors)
+                let before = self.errors.len();
+                let text = substitute_or_report(value, known, &document.source, &mut self.errors);
+                // Its readers are not at fault.
+                if self.errors.len() > before { String::new() } else { text }
             } else {
                 value.value.clone()
             };
@@ -346,7 +349,7 @@ impl<'p> Compiler<'p> {
             let message = format!("the condition `{}` cannot be read: {}", &**text, error.message);
             let hint = "compare texts: `${{build.arch}} == \"x86_64\"`; quote variables that are replaced early, \
                         such as `\"${{range.key}}\" == \"3.12\"`";
-            self.report(Diagnostic::new(chain.source, text.at, message).hint(hint), chain);
+            self.report(Diagnostic::new(chain.source, text.at, message).hint(hint).whole(), chain);
             false
         });
         (holds, quoted)
@@ -474,7 +477,7 @@ impl<'p> Compiler<'p> {
         for (name, value) in &step.with {
             if !definition.inputs.contains_key(name) {
                 let message = format!("the pipeline `{}` has no input `{name}`", &*step.uses);
-                let at = if value.at.line > 0 { value.at } else { step.uses.at };
+                let at = chain.source.key_of(value.at, name).unwrap_or(step.uses.at);
                 let diagnostic = Diagnostic::new(chain.source, at, message);
                 let known = definition.inputs.keys().map(String::as_str);
                 let hint = match nearest(name, known.clone()) {
@@ -494,16 +497,17 @@ impl<'p> Compiler<'p> {
         let defaults = body.definition.map_or(body.own, |(_, chain)| chain);
         for (name, input) in body.inputs() {
             let (value, chain) = body.given(name).unwrap_or((&input.default, defaults));
-            if value.is_empty() && input.required {
+            if value.is_empty() && input.required && !is_misspelt(name, body) {
                 let uses = &body.step.uses;
                 let message = format!("the pipeline `{}` needs the input `{name}`", &**uses);
                 let at = if uses.at.line > 0 { uses.at } else { body.step.at };
                 let diagnostic = Diagnostic::new(body.own.source, at, message);
                 self.report(diagnostic.hint(required_hint(name, input)), body.own);
             }
-            if let Some(message) = checksum_mistake(name, value) {
-                let hint = "write the hex digits of the checksum";
-                self.report(Diagnostic::new(chain.source, value.at, message).hint(hint), chain);
+            if let Some((message, hint)) = checksum_mistake(name, value) {
+                self.report(Diagnostic::new(chain.source, value.at, message).hint(hint).whole(), chain);
+                scope.set(format!("inputs.{name}"), String::new());
+                continue;
             }
             // First against the outer scope, which is how `foo: ${{inputs.foo}}` hands the outer value on.
             let first = if value.contains("${{") { substitute(value, outer.scope).ok() } else { None };
@@ -545,6 +549,13 @@ fn differing(scope: &Scope<'_>, inputs: &BTreeMap<String, Input>) -> BTreeMap<St
         .collect()
 }
 
+/// Whether an undeclared input is probably this one; it is reported already.
+fn is_misspelt(input: &str, body: &Body<'_>) -> bool {
+    let declared = body.inputs();
+    let undeclared = body.step.with.keys().filter(|name| !declared.contains_key(*name));
+    undeclared.into_iter().any(|name| nearest(name, declared.keys().map(String::as_str)) == Some(input))
+}
+
 fn required_hint(name: &str, input: &Input) -> String {
     if input.description.is_empty() {
         format!("add `{name}:` to its `with`")
@@ -553,15 +564,24 @@ fn required_hint(name: &str, input: &Input) -> String {
     }
 }
 
-fn checksum_mistake(name: &str, value: &str) -> Option<String> {
+/// What is wrong with a checksum, and what to do.
+fn checksum_mistake(name: &str, value: &str) -> Option<(String, String)> {
     let length = match name {
         "expected-sha256" => 64,
         "expected-sha512" => 128,
         "expected-commit" => 40,
         _ => return None,
     };
-    let fits = value.len() == length && value.bytes().all(|byte| byte.is_ascii_hexdigit());
-    (!value.is_empty() && !fits).then(|| {
-        format!("`{name}` must have {length} hex digits, this has {} characters", value.chars().count())
-    })
+    if value.is_empty() || value.len() == length && value.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return None;
+    }
+    if value.contains("${{") {
+        let message = format!("`{name}` is checked before its variables are replaced");
+        let hint = "write it out, or use a variable that is replaced early: `${{vars.…}}`, without spaces";
+        return Some((message, hint.to_owned()));
+    }
+    let count = value.chars().count();
+    let message = format!("`{name}` must have {length} hex digits, this has {count} characters");
+    let what = if name == "expected-commit" { "commit" } else { "checksum" };
+    Some((message, format!("write the {length} digits of the {what}, 0-9 and a-f")))
 }

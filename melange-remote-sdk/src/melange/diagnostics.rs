@@ -7,6 +7,12 @@ use serde::Serialize;
 
 use crate::error::Error;
 
+/// Characters of a line that are shown.
+const SHOWN_MAX: usize = 200;
+
+/// How far above its value a key is looked for.
+const KEY_LINES_MAX: usize = 3;
+
 /// A place in a source text, both counted from 1; columns count characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize)]
 pub struct Position {
@@ -35,6 +41,39 @@ impl Source {
         self.text.lines().nth(usize::try_from(line).ok()?.checked_sub(1)?)
     }
 
+    /// The place of the key of a value that begins at `value`.
+    pub(crate) fn key_of(&self, value: Position, key: &str) -> Option<Position> {
+        let first = usize::try_from(value.line).ok()?;
+        let column = usize::try_from(value.column).ok()?;
+        (1..=first).rev().take(KEY_LINES_MAX).find_map(|number| {
+            let line = self.line(u32::try_from(number).ok()?)?;
+            let end = if number == first { column.saturating_sub(1) } else { usize::MAX };
+            let head: String = line.chars().take(end).collect();
+            let at = head.rfind(&format!("{key}:")).or_else(|| head.rfind(&format!("{key}\":")))?;
+            let column = u32::try_from(head[..at].chars().count() + 1).ok()?;
+            Some(Position { line: u32::try_from(number).ok()?, column })
+        })
+    }
+
+    /// How many characters the word, scalar or reference at a place has; 0 where there is none.
+    fn length_at(&self, at: Position, whole: bool) -> usize {
+        let before = usize::try_from(at.column).unwrap_or(1).saturating_sub(1);
+        let Some(line) = self.line(at.line) else { return 0 };
+        let Some((start, _)) = line.char_indices().nth(before) else { return 0 };
+        let (head, text) = line.split_at(start);
+        let end = if text.starts_with("${{") && !whole {
+            text.find("}}").map(|end| end + 2)
+        } else if let Some(quote) = text.chars().next().filter(|c| matches!(c, '"' | '\'')) {
+            text[1..].find(quote).map(|end| end + 2)
+        } else {
+            let opened = head.matches(['[', '{']).count() > head.matches([']', '}']).count();
+            let ends = [text.find(": "), text.find(" #"), text.strip_suffix(':').map(str::len)];
+            let closed = if opened { text.find([',', ']', '}']) } else { None };
+            ends.into_iter().chain([closed]).flatten().min()
+        };
+        text[..end.unwrap_or(text.len())].trim_end().chars().count()
+    }
+
     /// The place of byte `offset` of `line`, one line of a text that begins at `from`: a source line that ends
     /// with it is preferred to one that merely holds it; without either it is `from` itself.
     pub(crate) fn find_line(&self, from: Position, line: &str, offset: usize) -> Position {
@@ -60,26 +99,81 @@ impl Source {
     }
 }
 
+/// How much a diagnostic weighs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum Severity {
+    /// The definition cannot be built.
+    #[default]
+    Error,
+    /// The definition can be built, and probably does not mean what it says.
+    Warning,
+}
+
+impl Severity {
+    /// The word that people read.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warning => "warning",
+        }
+    }
+}
+
+/// Something that belongs to a diagnostic and stands elsewhere.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Note {
+    /// One sentence without a full stop.
+    pub message: String,
+    /// The text that it is about.
+    pub source: Arc<Source>,
+    /// Where.
+    pub at: Position,
+}
+
 /// One mistake.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Diagnostic {
+    /// How much it weighs.
+    pub severity: Severity,
     /// The text that holds it.
     pub source: Arc<Source>,
     /// Where, when it has a place.
     pub at: Option<Position>,
+    /// Whether it is about the whole scalar that begins there, not about a reference in it.
+    pub whole: bool,
     /// The cause, one sentence without a full stop.
     pub message: String,
     /// What to do.
     pub hint: Option<String>,
     /// How the reader got here, such as the chain of `uses`, innermost first.
-    pub notes: Vec<String>,
+    pub notes: Vec<Note>,
 }
 
 impl Diagnostic {
     /// A mistake at a place.
     pub fn new(source: &Arc<Source>, at: Position, message: impl Into<String>) -> Self {
         let at = (at.line > 0).then_some(at);
-        Self { source: Arc::clone(source), at, message: message.into(), hint: None, notes: Vec::new() }
+        let (source, message) = (Arc::clone(source), message.into());
+        Self { severity: Severity::Error, source, at, whole: false, message, hint: None, notes: Vec::new() }
+    }
+
+    /// The same about the whole scalar at its place.
+    #[must_use]
+    pub fn whole(mut self) -> Self {
+        self.whole = true;
+        self
+    }
+
+    /// How many characters it is about; at least one.
+    pub fn length(&self) -> usize {
+        self.at.map_or(1, |at| self.source.length_at(at, self.whole)).max(1)
+    }
+
+    /// The same as a warning.
+    #[must_use]
+    pub fn warning(mut self) -> Self {
+        self.severity = Severity::Warning;
+        self
     }
 
     /// Adds what to do.
@@ -87,6 +181,16 @@ impl Diagnostic {
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
+    }
+
+    /// The variable whose definition is missing, when that is the mistake.
+    pub(crate) fn undefined_variable(&self) -> Option<&str> {
+        self.message.strip_prefix("the variable `")?.strip_suffix("` is not defined")
+    }
+
+    /// The line that it is about.
+    pub fn source_line(&self) -> Option<&str> {
+        self.source.line(self.at?.line)
     }
 
     /// `file:line:column: message`, on one line.
@@ -100,22 +204,24 @@ impl Diagnostic {
 
 impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "error: {}", self.message)?;
+        writeln!(f, "{}: {}", self.severity.name(), self.message)?;
         if let Some(at) = self.at {
             writeln!(f, "  --> {}:{}:{}", self.source.name, at.line, at.column)?;
             if let Some(line) = self.source.line(at.line) {
                 let number = at.line.to_string();
                 let margin = " ".repeat(number.len());
                 let shown: String =
-                    line.chars().take(200).map(|c| if c.is_control() { ' ' } else { c }).collect();
-                let before = usize::try_from(at.column).unwrap_or(1).saturating_sub(1).min(200);
-                writeln!(f, "{margin} |\n{number} | {shown}\n{margin} | {}^", " ".repeat(before))?;
+                    line.chars().take(SHOWN_MAX).map(|c| if c.is_control() { ' ' } else { c }).collect();
+                let before = usize::try_from(at.column).unwrap_or(1).saturating_sub(1).min(SHOWN_MAX);
+                let marked = self.length().min(SHOWN_MAX.saturating_sub(before).max(1));
+                let (blank, carets) = (" ".repeat(before), "^".repeat(marked));
+                writeln!(f, "{margin} |\n{number} | {shown}\n{margin} | {blank}{carets}")?;
             }
         } else {
             writeln!(f, "  --> {}", self.source.name)?;
         }
-        for note in &self.notes {
-            writeln!(f, "  note: {note}")?;
+        for Note { message, source, at } in &self.notes {
+            writeln!(f, "  note: {message} at {}:{}:{}", source.name, at.line, at.column)?;
         }
         if let Some(hint) = &self.hint {
             writeln!(f, "  hint: {hint}")?;
@@ -202,7 +308,7 @@ mod tests {
             .to_string();
         assert_eq!(
             text,
-            "error: unknown field `nam`\n  --> a.yaml:2:3\n  |\n2 |   nam: x\n  |   ^\n  hint: did you mean `name`?\n"
+            "error: unknown field `nam`\n  --> a.yaml:2:3\n  |\n2 |   nam: x\n  |   ^^^\n  hint: did you mean `name`?\n"
         );
     }
 

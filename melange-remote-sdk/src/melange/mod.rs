@@ -149,9 +149,22 @@ impl Mistakes {
             key(a).0.cmp(&key(b).0).then_with(|| (&a.source.name, a.at).cmp(&(&b.source.name, b.at)))
         });
         list.dedup();
+        drop_echoes(&mut list);
         list.truncate(crate::limits::DIAGNOSTICS_MAX);
         Diagnostics(list)
     }
+}
+
+/// A variable's value may refer to another that is not defined: what uses the first is not at fault, when the place
+/// that names the second is reported too.
+fn drop_echoes(list: &mut Vec<Diagnostic>) {
+    let is_written = |mistake: &Diagnostic| match mistake.undefined_variable() {
+        Some(name) => mistake.source_line().is_none_or(|line| line.contains(name)),
+        None => true,
+    };
+    let written: BTreeSet<String> =
+        list.iter().filter(|mistake| is_written(mistake)).map(|mistake| mistake.message.clone()).collect();
+    list.retain(|mistake| is_written(mistake) || !written.contains(&mistake.message));
 }
 
 #[cfg(test)]

@@ -21,6 +21,9 @@ use super::substitute::{
 use super::{CompileOptions, defaults, dotenv, validate};
 use crate::limits;
 
+/// How many names a hint lists.
+const KNOWN_SHOWN_MAX: usize = 8;
+
 /// A definition after the parse-time stage, with the variables that the compile stage begins with.
 #[derive(Debug, Clone)]
 pub(super) struct Prepared {
@@ -168,12 +171,18 @@ fn tokens_of(package: &Package, vars: &TextMap) -> Variables {
 fn transform(document: &Document, mut variables: Variables, errors: &mut Vec<Diagnostic>) -> Variables {
     let mut added = Variables::new();
     for entry in document.var_transforms.iter().take(limits::VARIABLES_MAX) {
-        let from = substitute_or_report(&entry.from, &variables, &document.source, errors);
+        let known = errors.len();
+        let mut from = substitute_or_report(&entry.from, &variables, &document.source, errors);
+        if errors.len() > known {
+            // Defined all the same, so that the variable's readers are not at fault.
+            from.clear();
+        }
         let pattern = match Regex::new(&entry.pattern) {
             Ok(pattern) => pattern,
             Err(error) => {
                 let text = error.to_string();
-                let cause = text.lines().last().unwrap_or_default().trim().to_owned();
+                let last = text.lines().last().unwrap_or_default().trim();
+                let cause = last.trim_start_matches("error: ");
                 let message = format!("the expression `{}` is not valid: {cause}", &*entry.pattern);
                 errors.push(Diagnostic::new(&document.source, entry.pattern.at, message));
                 // Defined all the same, so that the variable's readers are not at fault.
@@ -227,9 +236,32 @@ pub(super) fn variable_error(
     match &mistake.kind {
         SubstituteErrorKind::Undefined(name) => match nearest(name, variables.names()) {
             Some(near) => diagnostic.hint(format!("did you mean `{near}`?")),
-            None => diagnostic.hint("define it under `vars`, or check its spelling"),
+            None => diagnostic.hint(undefined_hint(name, &variables.names())),
         },
         _ => diagnostic.hint("a reference is written `${{name}}`"),
+    }
+}
+
+/// What to do about a variable that resembles no other.
+fn undefined_hint(name: &str, known: &[&str]) -> String {
+    let family = name.split_once('.').map_or(name, |(family, _)| family);
+    match (family, name) {
+        ("range", _) => "there is `range.key` in subpackages with a `range` only".to_owned(),
+        ("inputs", _) => "inputs are known inside of the pipeline that declares them only".to_owned(),
+        ("subpkg", _) | (_, "targets.subpkgdir") => "it is known in pipelines of subpackages only".to_owned(),
+        ("vars", _) => "define it under `vars`, or check its spelling".to_owned(),
+        _ => {
+            let prefix = format!("{family}.");
+            let mut near: Vec<&str> =
+                known.iter().copied().filter(|name| name.starts_with(&prefix)).collect();
+            near.sort_unstable();
+            near.dedup();
+            near.truncate(KNOWN_SHOWN_MAX);
+            if near.is_empty() {
+                return "define it under `vars` and write `vars.` before its name".to_owned();
+            }
+            format!("known: {}", near.join(", "))
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::diagnostics::Diagnostic;
+use super::diagnostics::{Diagnostic, Position};
 use super::document::{Document, Step, Text};
 use super::prepare::is_package_name;
 use crate::apk::version::Version;
@@ -35,7 +35,9 @@ impl Checker<'_> {
 
     fn package(&mut self) {
         let package = &self.document.package;
-        if !is_package_name(&package.name) {
+        if package.name.is_empty() {
+            self.report(&package.name, "the package has no `name`".to_owned(), "add `name:`");
+        } else if !is_package_name(&package.name) {
             let message = format!("{:?} is not a package name", package.name.value);
             self.report(
                 &package.name,
@@ -72,7 +74,7 @@ impl Checker<'_> {
     }
 
     fn subpackages(&mut self) {
-        let mut seen: HashMap<&str, usize> = HashMap::new();
+        let mut seen: HashMap<&str, (usize, Position)> = HashMap::new();
         for (index, subpackage) in self.document.subpackages.iter().enumerate() {
             let name = if subpackage.name.at.line > 0 {
                 subpackage.name.clone()
@@ -94,9 +96,11 @@ impl Checker<'_> {
                     format!("subpackage {index} has the name of the main package"),
                     "rename it",
                 );
-            } else if let Some(first) = seen.insert(&subpackage.name, index) {
+            } else if let Some((first, at)) = seen.insert(&subpackage.name, (index, subpackage.at)) {
                 let message = format!("two subpackages are named `{}` (indexes {first} and {index})", &*name);
-                self.report(&name, message, "rename one of them");
+                let ranged = at == subpackage.at;
+                let hint = if ranged { "put `${{range.key}}` into the name" } else { "rename one of them" };
+                self.report(&name, message, hint);
             }
         }
     }

@@ -59,6 +59,14 @@ impl Node {
             if matches!(text.as_str(), "" | "~" | "null" | "Null" | "NULL"))
     }
 
+    /// The text of a scalar.
+    pub fn scalar(&self) -> Option<&str> {
+        match &self.value {
+            Value::Scalar { text, .. } => Some(text),
+            _ => None,
+        }
+    }
+
     /// The kind in words.
     pub fn kind(&self) -> &'static str {
         match self.value {
@@ -130,13 +138,51 @@ fn position(span: Span) -> Position {
     }
 }
 
+/// What is probably behind a mistake that the scanner found only later.
+fn syntax_hint(source: &Source, at: Position, info: &str) -> Option<String> {
+    if info.contains("mapping values are not allowed") {
+        let number = usize::try_from(at.line).ok()?;
+        let lines = source.text.lines().enumerate().take(number.saturating_sub(1));
+        let before = lines.filter(|(_, line)| !line.trim().is_empty()).last();
+        let glued = |line: &str| {
+            let bytes = line.as_bytes();
+            let colon = line.find(':')?;
+            (!line.contains(": ") && !line.trim_end().ends_with(':') && bytes.get(colon + 1) != Some(&b'/'))
+                .then_some(())
+        };
+        return Some(match before {
+            Some((index, line)) if glued(line).is_some() => {
+                format!("write a space behind the `:` of line {}", index + 1)
+            }
+            _ => "indent this line like the one that it belongs to, or put the text into quotes".to_owned(),
+        });
+    }
+    let hint = if info.contains("illegal placement of ':'") || info.contains("flow") {
+        "a bracket, brace or quote before this place is not closed"
+    } else if info.contains("quoted scalar") {
+        "the quote that begins here is not closed"
+    } else if info.contains("anchor") {
+        "an alias needs an anchor (`&name`) before it"
+    } else if info.contains("did not find expected") {
+        "the indentation of this line does not fit those before it"
+    } else {
+        return None;
+    };
+    Some(hint.to_owned())
+}
+
 impl<'a> Reader<'a> {
     fn next(&mut self) -> Result<(Event<'a>, Span), Diagnostic> {
         match self.events.next_event() {
             Some(Ok(pair)) => Ok(pair),
             Some(Err(error)) => {
                 let at = position(Span::empty(*error.marker()));
-                Err(Diagnostic::new(self.source, at, format!("this is not valid YAML: {}", error.info())))
+                let message = format!("this is not valid YAML: {}", error.info());
+                let diagnostic = Diagnostic::new(self.source, at, message);
+                Err(match syntax_hint(self.source, at, error.info()) {
+                    Some(hint) => diagnostic.hint(hint),
+                    None => diagnostic,
+                })
             }
             None => Ok((Event::StreamEnd, Span::default())),
         }

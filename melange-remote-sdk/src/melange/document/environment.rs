@@ -88,6 +88,9 @@ pub struct PathMutation {
     pub recursive: bool,
 }
 
+/// What a path may be.
+const PATH_KINDS: [&str; 5] = ["directory", "empty-file", "hardlink", "symlink", "permissions"];
+
 const CARRIED: [&str; 12] = [
     "entrypoint",
     "cmd",
@@ -158,10 +161,15 @@ impl Decoder<'_> {
             homedir: self.text(fields.get("homedir")),
         };
         self.refuse_unknown(&fields);
+        let uid = fields.get("uid");
         if user.username.is_empty() {
-            self.error(node.at, "a user needs a `username`");
-        } else if user.uid == 0 {
-            self.error(node.at, format!("the user `{}` must not have uid 0", &*user.username));
+            self.error(node.at, "a user has no `username`").hint = Some("add `username:`".to_owned());
+        } else if uid.is_none() {
+            let message = format!("the user `{}` has no `uid`", &*user.username);
+            self.error(node.at, message).hint = Some("add `uid:` with a number from 1".to_owned());
+        } else if let Some(uid) = uid.filter(|uid| uid.scalar() == Some("0")) {
+            let message = format!("the user `{}` must not have the uid of root", &*user.username);
+            self.error(uid.at, message).hint = Some("use a number from 1".to_owned());
         }
         user
     }
@@ -175,7 +183,7 @@ impl Decoder<'_> {
         };
         self.refuse_unknown(&fields);
         if group.groupname.is_empty() {
-            self.error(node.at, "a group needs a `groupname`");
+            self.error(node.at, "a group has no `groupname`").hint = Some("add `groupname:`".to_owned());
         }
         group
     }
@@ -203,6 +211,11 @@ impl Decoder<'_> {
             recursive: self.boolean(fields.get("recursive")),
         };
         self.refuse_unknown(&fields);
+        if !PATH_KINDS.contains(&&*mutation.kind) {
+            let at = if mutation.kind.at.line > 0 { mutation.kind.at } else { node.at };
+            let message = format!("{:?} is no type of a path", mutation.kind.value);
+            self.error(at, message).hint = Some(format!("known: {}", PATH_KINDS.join(", ")));
+        }
         mutation
     }
 }

@@ -220,14 +220,13 @@ impl Decoder<'_> {
     /// The definition, and whether the parts that its variables come from were read whole.
     fn document(&mut self, root: &Node) -> (bool, Document) {
         let (is_map, mut fields) = self.whole(|decoder| decoder.fields(root, "the definition"));
-        let (has_package, package) = self.whole(|decoder| {
-            let package = fields.get("package");
-            if package.is_none() && is_map {
-                decoder.error(root.at, "the definition has no `package`").hint =
-                    Some("add `package:` with `name`, `version` and `epoch`".to_owned());
-            }
-            package.map(|node| decoder.package(node)).unwrap_or_default()
-        });
+        let package = fields.get("package");
+        if package.is_none() && is_map {
+            self.error(root.at, "the definition has no `package`").hint =
+                Some("add `package:` with `name`, `version` and `epoch`".to_owned());
+        }
+        let has_package = package.is_some_and(|node| matches!(node.value, yaml::Value::Map(_)));
+        let package = package.map(|node| self.package(node)).unwrap_or_default();
         let (has_variables, (vars, var_transforms, data)) = self.whole(|decoder| {
             let vars = decoder.text_map(fields.get("vars"));
             let transforms = decoder.list(fields.get("var-transforms"), Self::var_transform);
