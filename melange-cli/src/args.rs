@@ -43,6 +43,8 @@ pub(crate) enum Command {
     Test(TestArgs),
     /// Compile definitions and print what would be built, without building
     Compile(CompileArgs),
+    /// Look for mistakes and doubtful places in definitions
+    Lint(LintArgs),
     /// Make a key pair for signing packages and indexes
     Keygen(KeygenArgs),
     /// Make a repository index of packages
@@ -120,6 +122,30 @@ pub(crate) struct CompileArgs {
     /// How the result is printed
     #[arg(long, value_enum, default_value_t)]
     pub(crate) format: CompileFormat,
+    /// How mistakes are printed, on standard error
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) message_format: Output,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct LintArgs {
+    /// Definitions; a folder stands for the `.yaml` files in it
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+    /// Read the files as definitions
+    #[arg(long, required = true)]
+    pub(crate) definitions: bool,
+    /// The architecture
+    #[arg(long, default_value_t = Arch::host().unwrap_or(Arch::X86_64))]
+    pub(crate) arch: Arch,
+    #[command(flatten)]
+    pub(crate) definition: DefinitionArgs,
+    /// How diagnostics are printed: for people, or in the form of the Language Server Protocol, one file a line
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) message_format: Output,
+    /// Fail for warnings too
+    #[arg(long)]
+    pub(crate) strict: bool,
 }
 
 /// Where and how steps run.

@@ -13,7 +13,6 @@ use serde::Serialize;
 use super::definition;
 use crate::args::{CompileArgs, CompileFormat};
 use crate::exit::Exit;
-use crate::render;
 
 /// What is printed of one file.
 #[derive(Serialize)]
@@ -43,8 +42,7 @@ pub(super) fn run(args: &CompileArgs) -> Result<Exit> {
                         std::process::exit(0);
                     }
                     exit = Exit::Failed;
-                    let _ = file;
-                    eprint!("{}", render::error(&error));
+                    eprint!("{}", definition::complaint(args.message_format, file, &error));
                 }
             }
             Ok(())

@@ -7,12 +7,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use melange_remote_sdk::error::{Error, Result};
 use melange_remote_sdk::limits;
-use melange_remote_sdk::melange::CompileOptions;
-use melange_remote_sdk::melange::diagnostics::Source;
+use melange_remote_sdk::melange::diagnostics::{Diagnostic, Diagnostics, Source};
 use melange_remote_sdk::melange::pipelines::PipelineSet;
+use melange_remote_sdk::melange::{CompileOptions, lsp};
 
 use super::collect_pipelines;
-use crate::args::DefinitionArgs;
+use crate::args::{DefinitionArgs, Output};
+use crate::render;
 
 /// How many files are worked on before their results are printed.
 const CHUNK: usize = 128;
@@ -69,6 +70,26 @@ pub(super) fn compiler(args: &DefinitionArgs) -> Result<(PipelineSet, CompileOpt
         ..CompileOptions::default()
     };
     Ok((pipelines, options))
+}
+
+/// Diagnostics for people, or as one JSON object a line in the form of the Language Server Protocol.
+pub(super) fn messages(format: Output, file: &str, found: &[Diagnostic]) -> String {
+    match format {
+        Output::Text => Diagnostics(found.to_vec()).to_string(),
+        Output::Json => {
+            let object = |file: &lsp::FileDiagnostics| serde_json::to_string(file).unwrap_or_default() + "\n";
+            lsp::by_file(file, found).iter().map(object).collect()
+        }
+    }
+}
+
+/// An error of one file in the form that was asked for; a definition's mistakes in full.
+pub(super) fn complaint(format: Output, file: &Path, error: &Error) -> String {
+    let source = std::error::Error::source(error);
+    match source.and_then(|source| source.downcast_ref::<Diagnostics>()) {
+        Some(Diagnostics(found)) => messages(format, &file.display().to_string(), found),
+        None => render::error(error),
+    }
 }
 
 /// Works on every file on all cores and hands the results over in the order of the files.

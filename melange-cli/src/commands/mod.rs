@@ -14,6 +14,7 @@ mod compile;
 mod definition;
 mod index;
 mod keygen;
+mod lint;
 mod local;
 mod remote;
 mod test;
@@ -25,6 +26,7 @@ pub(crate) async fn run(args: Args) -> Result<Exit> {
         Command::Build(args) => build::run(args).await,
         Command::Compile(args) => compile::run(&args),
         Command::Test(args) => test::run(args).await,
+        Command::Lint(args) => lint::run(&args),
         Command::Keygen(args) => keygen::run(&args),
         Command::Index(args) => index::run(&args),
         Command::Apk { command } => apk::run(command).await,

@@ -37,7 +37,8 @@ impl Source {
         Arc::new(Self { name: name.into(), text: text.into() })
     }
 
-    fn line(&self, line: u32) -> Option<&str> {
+    /// A line, from 1.
+    pub(crate) fn line(&self, line: u32) -> Option<&str> {
         self.text.lines().nth(usize::try_from(line).ok()?.checked_sub(1)?)
     }
 

@@ -20,6 +20,8 @@ pub mod document;
 mod dotenv;
 pub mod emit;
 pub mod expression;
+pub mod lint;
+pub mod lsp;
 pub mod pipelines;
 pub mod plan;
 mod prepare;

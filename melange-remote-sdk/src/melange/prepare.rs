@@ -357,6 +357,22 @@ fn replace_environment(environment: &mut Environment, tokens: &Tokens) {
         swap_all(list, tokens);
     }
     swap_all(environment.environment.values_mut(), tokens);
+    let image = &mut environment.image;
+    let entrypoint = &mut image.entrypoint;
+    for text in [
+        &mut entrypoint.kind,
+        &mut entrypoint.command,
+        &mut entrypoint.shell_fragment,
+        &mut image.cmd,
+        &mut image.stop_signal,
+        &mut image.work_dir,
+        &mut image.vcs_url,
+    ] {
+        swap(text, tokens);
+    }
+    swap_all(entrypoint.services.values_mut(), tokens);
+    swap_all(image.annotations.values_mut(), tokens);
+    swap_all(&mut image.volumes, tokens);
 }
 
 fn replace_test(test: &mut Test, tokens: &Tokens) {

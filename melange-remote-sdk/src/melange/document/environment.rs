@@ -15,8 +15,44 @@ pub struct Environment {
     pub environment: TextMap,
     /// Changes to the file tree.
     pub paths: Vec<PathMutation>,
-    /// Fields that builds carry along without using them.
-    pub carried: Vec<(String, Node)>,
+    /// What an image made of the environment would be told; builds read it and do not use it.
+    pub image: Image,
+}
+
+/// The parts of an image configuration that do not change a build.
+#[derive(Debug, Clone, Default)]
+pub struct Image {
+    /// What the image runs.
+    pub entrypoint: Entrypoint,
+    /// Its arguments.
+    pub cmd: Text,
+    /// The signal that stops it.
+    pub stop_signal: Text,
+    /// Its working directory.
+    pub work_dir: Text,
+    /// Architectures; a build has one of its own.
+    pub archs: Vec<Text>,
+    /// Where it comes from.
+    pub vcs_url: Text,
+    /// Free annotations.
+    pub annotations: TextMap,
+    /// Another configuration that it builds on.
+    pub include: Text,
+    /// Mount points.
+    pub volumes: Vec<Text>,
+}
+
+/// What an image runs.
+#[derive(Debug, Clone, Default)]
+pub struct Entrypoint {
+    /// `service-bundle` or empty.
+    pub kind: Text,
+    /// A command.
+    pub command: Text,
+    /// A line for a shell.
+    pub shell_fragment: Text,
+    /// Services by name.
+    pub services: TextMap,
 }
 
 /// Repositories, keys and packages.
@@ -91,21 +127,6 @@ pub struct PathMutation {
 /// What a path may be.
 const PATH_KINDS: [&str; 5] = ["directory", "empty-file", "hardlink", "symlink", "permissions"];
 
-const CARRIED: [&str; 12] = [
-    "entrypoint",
-    "cmd",
-    "stop-signal",
-    "work-dir",
-    "archs",
-    "vcs-url",
-    "annotations",
-    "include",
-    "volumes",
-    "layering",
-    "format",
-    "certificates",
-];
-
 impl Decoder<'_> {
     pub(super) fn environment(&mut self, node: &Node) -> Environment {
         let mut fields = self.fields(node, "`environment`");
@@ -114,13 +135,52 @@ impl Decoder<'_> {
             accounts: self.accounts(fields.get("accounts")),
             environment: self.text_map(fields.get("environment")),
             paths: self.list(fields.get("paths"), Self::path_mutation),
-            carried: CARRIED
-                .iter()
-                .filter_map(|name| fields.get(name).map(|node| ((*name).to_owned(), node.clone())))
-                .collect(),
+            image: Image {
+                entrypoint: fields.get("entrypoint").map(|node| self.entrypoint(node)).unwrap_or_default(),
+                cmd: self.text(fields.get("cmd")),
+                stop_signal: self.text(fields.get("stop-signal")),
+                work_dir: self.text(fields.get("work-dir")),
+                archs: self.texts(fields.get("archs")),
+                vcs_url: self.text(fields.get("vcs-url")),
+                annotations: self.text_map(fields.get("annotations")),
+                include: self.text(fields.get("include")),
+                volumes: self.texts(fields.get("volumes")),
+            },
         };
+        self.text(fields.get("format"));
+        if let Some(layering) = fields.get("layering") {
+            let mut inner = self.fields(layering, "`layering`");
+            self.text(inner.get("strategy"));
+            self.integer(inner.get("budget"));
+            self.refuse_unknown(&inner);
+        }
+        if let Some(certificates) = fields.get("certificates") {
+            let mut inner = self.fields(certificates, "`certificates`");
+            self.list(inner.get("additional"), Self::named_content);
+            self.refuse_unknown(&inner);
+        }
         self.refuse_unknown(&fields);
         environment
+    }
+
+    fn entrypoint(&mut self, node: &Node) -> Entrypoint {
+        let mut fields = self.fields(node, "`entrypoint`");
+        let entrypoint = Entrypoint {
+            kind: self.text(fields.get("type")),
+            command: self.text(fields.get("command")),
+            shell_fragment: self.text(fields.get("shell-fragment")),
+            services: self.text_map(fields.get("services")),
+        };
+        self.refuse_unknown(&fields);
+        entrypoint
+    }
+
+    /// An entry with a `name` and its `content`, which builds drop.
+    fn named_content(&mut self, node: &Node) {
+        let mut fields = self.fields(node, "an entry with a name and its content");
+        self.text(fields.get("name"));
+        self.text(fields.get("content"));
+        self.refuse_unknown(&fields);
     }
 
     fn contents(&mut self, node: Option<&Node>) -> Contents {
@@ -132,8 +192,13 @@ impl Decoder<'_> {
             keyring: self.texts(fields.get("keyring")),
             packages: self.texts(fields.get("packages")),
         };
-        for dropped in ["runtime_repositories", "runtime_keyring", "baseimage"] {
-            fields.get(dropped);
+        self.texts(fields.get("runtime_repositories"));
+        self.list(fields.get("runtime_keyring"), Self::named_content);
+        if let Some(image) = fields.get("baseimage") {
+            let mut inner = self.fields(image, "`baseimage`");
+            self.text(inner.get("image"));
+            self.text(inner.get("apkindex"));
+            self.refuse_unknown(&inner);
         }
         self.refuse_unknown(&fields);
         contents

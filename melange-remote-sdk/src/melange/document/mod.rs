@@ -19,7 +19,7 @@ mod update;
 
 use decode::Decoder;
 
-pub use environment::{Accounts, Contents, Environment, Group, PathMutation, User};
+pub use environment::{Accounts, Contents, Entrypoint, Environment, Group, Image, PathMutation, User};
 pub use package::{
     Checks, Copyright, Cpe, Dependencies, Package, PackageOptions, Resources, Scriptlets, SetCap,
 };
