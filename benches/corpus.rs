@@ -1,5 +1,6 @@
 //! `melange compile` over two thirds of a real distribution, as its users call it: wall time and peak memory of the
 //! whole command, pipelines read, results written as JSON.
+#![expect(clippy::print_stdout, reason = "figures are what a bench is for")]
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
