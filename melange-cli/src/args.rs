@@ -45,6 +45,13 @@ pub(crate) enum Command {
     Compile(CompileArgs),
     /// Look for mistakes and doubtful places in definitions
     Lint(LintArgs),
+    /// Print what a definition says, by a template such as '{{.Package.Version}}'
+    Query(QueryArgs),
+    /// Show the built-in pipelines
+    Pipelines {
+        #[command(subcommand)]
+        command: PipelinesCommand,
+    },
     /// Make a key pair for signing packages and indexes
     Keygen(KeygenArgs),
     /// Make a repository index of packages
@@ -125,6 +132,43 @@ pub(crate) struct CompileArgs {
     /// How mistakes are printed, on standard error
     #[arg(long, value_enum, default_value_t)]
     pub(crate) message_format: Output,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct QueryArgs {
+    /// The definition
+    pub(crate) file: PathBuf,
+    /// Fields, lists and conditions as in Go's templates
+    #[arg(value_name = "TEMPLATE")]
+    pub(crate) template: String,
+    /// The architecture
+    #[arg(long, default_value_t = Arch::host().unwrap_or(Arch::X86_64))]
+    pub(crate) arch: Arch,
+    #[command(flatten)]
+    pub(crate) definition: DefinitionArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PipelinesCommand {
+    /// List them
+    List {
+        /// How
+        #[arg(long, value_enum, default_value_t)]
+        output: Output,
+    },
+    /// Show what one does, needs and takes
+    Show {
+        /// Its name, such as autoconf/make
+        name: String,
+        /// Print its file instead
+        #[arg(long)]
+        source: bool,
+        /// How
+        #[arg(long, value_enum, default_value_t)]
+        output: Output,
+    },
+    /// Print the reference of all, in Markdown
+    Reference,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -8,6 +8,7 @@ mod args;
 mod commands;
 mod exit;
 mod render;
+mod template;
 
 #[tokio::main]
 async fn main() -> ExitCode {

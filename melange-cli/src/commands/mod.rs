@@ -16,6 +16,8 @@ mod index;
 mod keygen;
 mod lint;
 mod local;
+mod pipelines;
+mod query;
 mod remote;
 mod test;
 
@@ -26,6 +28,8 @@ pub(crate) async fn run(args: Args) -> Result<Exit> {
         Command::Build(args) => build::run(args).await,
         Command::Compile(args) => compile::run(&args),
         Command::Test(args) => test::run(args).await,
+        Command::Query(args) => query::run(&args),
+        Command::Pipelines { command } => pipelines::run(command),
         Command::Lint(args) => lint::run(&args),
         Command::Keygen(args) => keygen::run(&args),
         Command::Index(args) => index::run(&args),

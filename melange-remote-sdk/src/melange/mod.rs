@@ -95,6 +95,16 @@ pub fn compile(
     pipelines: &PipelineSet,
     options: &CompileOptions,
 ) -> Result<Compiled, Diagnostics> {
+    stages(source, arch, pipelines, options, true)
+}
+
+fn stages(
+    source: &Arc<Source>,
+    arch: Arch,
+    pipelines: &PipelineSet,
+    options: &CompileOptions,
+    steps_count: bool,
+) -> Result<Compiled, Diagnostics> {
     let mut mistakes = Mistakes::default();
     let Reading { mut document, mistakes: found, usable } = Document::read(source)?;
     mistakes.add(found);
@@ -119,11 +129,27 @@ pub fn compile(
     }
     let mut found = Vec::new();
     let plan = compile::compile(prepared, arch, pipelines, options, &mut found);
-    mistakes.add(found);
+    if steps_count {
+        mistakes.add(found);
+    }
     if mistakes.is_empty() {
         return Ok(Compiled::Plan(Box::new(plan)));
     }
     Err(mistakes.into_diagnostics(source))
+}
+
+/// As [`compile`], for looking at a definition: mistakes in steps, such as pipelines that are not at hand, leave those
+/// steps empty instead of being reported.
+///
+/// # Errors
+/// Mistakes of reading and preparing.
+pub fn inspect(
+    source: &Arc<Source>,
+    arch: Arch,
+    pipelines: &PipelineSet,
+    options: &CompileOptions,
+) -> Result<Compiled, Diagnostics> {
+    stages(source, arch, pipelines, options, false)
 }
 
 /// The mistakes of all stages. What a later stage says about a place that an earlier one named already is left out.

@@ -9,6 +9,8 @@ use crate::limits;
 use crate::melange::diagnostics::{Diagnostics, Source};
 use crate::melange::document::{Input, Step};
 
+pub mod reference;
+
 /// A built-in pipeline: its name, its text, and whether its own scripts may need the network.
 struct Builtin {
     name: &'static str,

@@ -1,0 +1,59 @@
+//! `melange pipelines`: what `uses:` can name.
+
+use melange_remote_sdk::error::{Error, ErrorKind, Result};
+use melange_remote_sdk::melange::pipelines::{BuiltinPipeline, builtins, reference};
+use serde_json::json;
+
+use super::print_line;
+use crate::args::{Output, PipelinesCommand};
+use crate::exit::Exit;
+use crate::render;
+
+pub(super) fn run(command: PipelinesCommand) -> Result<Exit> {
+    match command {
+        PipelinesCommand::List { output: Output::Text } => {
+            let rows: Vec<[String; 2]> =
+                builtins().map(|pipeline| [pipeline.name.to_owned(), pipeline.title]).collect();
+            print_line(render::table(&rows).trim_end());
+        }
+        PipelinesCommand::List { output: Output::Json } => {
+            let all: Vec<_> = builtins().map(|pipeline| as_json(&pipeline)).collect();
+            print_line(&serde_json::Value::from(all).to_string());
+        }
+        PipelinesCommand::Show { name, source, output } => {
+            let pipeline = builtins().find(|pipeline| pipeline.name == name).ok_or_else(|| {
+                Error::new(ErrorKind::NotFound, format!("there is no built-in pipeline `{name}`"))
+                    .hint("`melange pipelines list` names them")
+            })?;
+            match output {
+                _ if source => print_line(pipeline.text.trim_end()),
+                Output::Text => print_line(reference::of(&pipeline).trim_end()),
+                Output::Json => print_line(&as_json(&pipeline).to_string()),
+            }
+        }
+        PipelinesCommand::Reference => print_line(reference::all().trim_end()),
+    }
+    Ok(Exit::Ok)
+}
+
+fn as_json(pipeline: &BuiltinPipeline) -> serde_json::Value {
+    let inputs: serde_json::Map<String, serde_json::Value> = pipeline
+        .inputs
+        .iter()
+        .map(|(name, input)| {
+            let about = json!({
+                "description": &*input.description,
+                "default": &*input.default,
+                "required": input.required,
+            });
+            (name.clone(), about)
+        })
+        .collect();
+    json!({
+        "name": pipeline.name,
+        "title": pipeline.title,
+        "needs": pipeline.needs,
+        "inputs": inputs,
+        "network": pipeline.network,
+    })
+}
