@@ -47,6 +47,12 @@ pub(crate) enum Command {
     Lint(LintArgs),
     /// Print what a definition says, by a template such as '{{.Package.Version}}'
     Query(QueryArgs),
+    /// Print the JSON Schema of definitions, for editors
+    Schema {
+        /// That of pipelines, the targets of `uses`, instead
+        #[arg(long)]
+        pipeline: bool,
+    },
     /// Show the built-in pipelines
     Pipelines {
         #[command(subcommand)]

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use melange_remote_sdk::error::{Error, Result};
+use melange_remote_sdk::melange::document::schema;
 
 use crate::args::{Args, Command};
 use crate::exit::Exit;
@@ -29,6 +30,11 @@ pub(crate) async fn run(args: Args) -> Result<Exit> {
         Command::Compile(args) => compile::run(&args),
         Command::Test(args) => test::run(args).await,
         Command::Query(args) => query::run(&args),
+        Command::Schema { pipeline } => {
+            let schema = if pipeline { schema::pipeline() } else { schema::definition() };
+            print_line(&format!("{schema:#}"));
+            Ok(Exit::Ok)
+        }
         Command::Pipelines { command } => pipelines::run(command),
         Command::Lint(args) => lint::run(&args),
         Command::Keygen(args) => keygen::run(&args),

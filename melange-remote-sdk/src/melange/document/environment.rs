@@ -6,6 +6,7 @@ use crate::melange::yaml::Node;
 
 /// A build or test environment.
 #[derive(Debug, Clone, Default)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename_all = "kebab-case", deny_unknown_fields))]
 pub struct Environment {
     /// Repositories, keys and packages.
     pub contents: Contents,
@@ -16,11 +17,13 @@ pub struct Environment {
     /// Changes to the file tree.
     pub paths: Vec<PathMutation>,
     /// What an image made of the environment would be told; builds read it and do not use it.
+    #[cfg_attr(feature = "schema", schemars(flatten))]
     pub image: Image,
 }
 
 /// The parts of an image configuration that do not change a build.
 #[derive(Debug, Clone, Default)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename_all = "kebab-case", deny_unknown_fields))]
 pub struct Image {
     /// What the image runs.
     pub entrypoint: Entrypoint,
@@ -44,8 +47,10 @@ pub struct Image {
 
 /// What an image runs.
 #[derive(Debug, Clone, Default)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename_all = "kebab-case", deny_unknown_fields))]
 pub struct Entrypoint {
     /// `service-bundle` or empty.
+    #[cfg_attr(feature = "schema", schemars(rename = "type"))]
     pub kind: Text,
     /// A command.
     pub command: Text,
@@ -57,6 +62,7 @@ pub struct Entrypoint {
 
 /// Repositories, keys and packages.
 #[derive(Debug, Clone, Default)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename_all = "snake_case", deny_unknown_fields))]
 pub struct Contents {
     /// Repositories used during the build only.
     pub build_repositories: Vec<Text>,
@@ -70,6 +76,7 @@ pub struct Contents {
 
 /// Users and groups.
 #[derive(Debug, Clone, Default)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename_all = "kebab-case", deny_unknown_fields))]
 pub struct Accounts {
     /// The account that steps run as: a name or a number.
     pub run_as: Text,
@@ -81,6 +88,7 @@ pub struct Accounts {
 
 /// A user.
 #[derive(Debug, Clone, Default)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename_all = "kebab-case", deny_unknown_fields))]
 pub struct User {
     /// Its name.
     pub username: Text,
@@ -96,6 +104,7 @@ pub struct User {
 
 /// A group.
 #[derive(Debug, Clone, Default)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename_all = "kebab-case", deny_unknown_fields))]
 pub struct Group {
     /// Its name.
     pub groupname: Text,
@@ -107,10 +116,12 @@ pub struct Group {
 
 /// A change to the file tree after all packages are installed.
 #[derive(Debug, Clone, Default)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename_all = "kebab-case", deny_unknown_fields))]
 pub struct PathMutation {
     /// The path.
     pub path: Text,
     /// `directory`, `empty-file`, `hardlink`, `symlink` or `permissions`.
+    #[cfg_attr(feature = "schema", schemars(rename = "type"))]
     pub kind: Text,
     /// The owner.
     pub uid: Option<u32>,
@@ -119,6 +130,7 @@ pub struct PathMutation {
     /// Permission bits.
     pub permissions: u32,
     /// The target of a link.
+    #[cfg_attr(feature = "schema", schemars(skip))]
     pub source: Text,
     /// Whether the change goes for everything below.
     pub recursive: bool,

@@ -13,6 +13,8 @@ use super::yaml::{self, Node};
 mod decode;
 mod environment;
 mod package;
+#[cfg(feature = "schema")]
+pub mod schema;
 mod step;
 mod text;
 mod update;
@@ -41,8 +43,10 @@ fn is_false(value: &bool) -> bool {
 
 /// A whole definition.
 #[derive(Debug, Clone)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename_all = "kebab-case", deny_unknown_fields))]
 pub struct Document {
     /// The text it was read from.
+    #[cfg_attr(feature = "schema", schemars(skip))]
     pub source: Arc<Source>,
     /// The main package.
     pub package: Package,
@@ -70,6 +74,7 @@ pub struct Document {
 
 /// Capabilities added to and dropped from the sandbox's default set.
 #[derive(Debug, Clone, Default)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename_all = "kebab-case", deny_unknown_fields))]
 pub struct Capabilities {
     /// Added, such as `CAP_SYS_ADMIN`.
     pub add: Vec<Text>,
@@ -79,10 +84,13 @@ pub struct Capabilities {
 
 /// A subpackage.
 #[derive(Debug, Clone, Default)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename_all = "kebab-case", deny_unknown_fields))]
 pub struct Subpackage {
     /// Where it begins.
+    #[cfg_attr(feature = "schema", schemars(skip))]
     pub at: Position,
     /// The condition under which it exists.
+    #[cfg_attr(feature = "schema", schemars(rename = "if"))]
     pub condition: Text,
     /// The name of the range that multiplies it.
     pub range: Text,
@@ -114,6 +122,7 @@ pub struct Subpackage {
 
 /// A test: an environment and steps.
 #[derive(Debug, Clone, Default)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename_all = "kebab-case", deny_unknown_fields))]
 pub struct Test {
     /// The environment of the test.
     pub environment: Environment,
@@ -123,6 +132,7 @@ pub struct Test {
 
 /// One source of a range.
 #[derive(Debug, Clone, Default)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename_all = "kebab-case", deny_unknown_fields))]
 pub struct RangeData {
     /// The name that `range:` refers to.
     pub name: Text,
@@ -132,10 +142,12 @@ pub struct RangeData {
 
 /// One `var-transforms` entry.
 #[derive(Debug, Clone, Default)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename_all = "kebab-case", deny_unknown_fields))]
 pub struct VarTransform {
     /// The text to transform; variables in it are replaced.
     pub from: Text,
     /// An RE2 expression.
+    #[cfg_attr(feature = "schema", schemars(rename = "match"))]
     pub pattern: Text,
     /// The replacement, with `$1` and `${name}`.
     pub replace: Text,

@@ -11,8 +11,10 @@ use crate::melange::yaml::Node;
 
 /// The main package.
 #[derive(Debug, Clone, Default)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename_all = "kebab-case", deny_unknown_fields))]
 pub struct Package {
     /// Where it begins.
+    #[cfg_attr(feature = "schema", schemars(skip))]
     pub at: Position,
     /// Its name.
     pub name: Text,
@@ -45,6 +47,7 @@ pub struct Package {
     /// File capabilities.
     pub setcap: Vec<SetCap>,
     /// Deadline of the whole build.
+    #[cfg_attr(feature = "schema", schemars(with = "Text"))]
     pub timeout: Option<Duration>,
     /// Hints for the machine that builds.
     pub resources: Resources,
@@ -55,6 +58,7 @@ pub struct Package {
 /// One licence.
 #[derive(Debug, Clone, Default, Serialize)]
 #[serde(rename_all = "kebab-case")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename_all = "kebab-case", deny_unknown_fields))]
 pub struct Copyright {
     /// Files it is about.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -75,6 +79,7 @@ pub struct Copyright {
 
 /// Dependencies, provides, replaces and their priorities.
 #[derive(Debug, Clone, Default)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename_all = "kebab-case", deny_unknown_fields))]
 pub struct Dependencies {
     /// Needed at run time; `!name` is a conflict.
     pub runtime: Vec<Text>,
@@ -90,6 +95,7 @@ pub struct Dependencies {
 
 /// Switches of the dependency generator.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename_all = "kebab-case", deny_unknown_fields))]
 pub struct PackageOptions {
     /// No generated provides.
     pub no_provides: bool,
@@ -125,6 +131,7 @@ pub struct Scriptlets {
 /// Linters switched off.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename_all = "kebab-case", deny_unknown_fields))]
 pub struct Checks {
     /// Their names.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -134,6 +141,7 @@ pub struct Checks {
 /// The parts of a CPE 2.3 name.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename_all = "kebab-case", deny_unknown_fields))]
 pub struct Cpe {
     /// `a` or `o`.
     #[serde(skip_serializing_if = "str::is_empty")]
@@ -167,6 +175,7 @@ pub struct Cpe {
 /// File capabilities of one path.
 #[derive(Debug, Clone, Default, Serialize)]
 #[serde(rename_all = "kebab-case")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename_all = "kebab-case", deny_unknown_fields))]
 pub struct SetCap {
     /// Where it begins.
     #[serde(skip)]
@@ -185,6 +194,7 @@ pub struct SetCap {
 /// Hints for the machine.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename_all = "kebab-case", deny_unknown_fields))]
 pub struct Resources {
     /// Cores.
     #[serde(skip_serializing_if = "str::is_empty")]

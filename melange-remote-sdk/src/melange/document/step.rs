@@ -3,16 +3,21 @@
 use std::collections::BTreeMap;
 
 use super::decode::Decoder;
+#[cfg(feature = "schema")]
+use super::schema;
 use super::{Text, TextMap};
 use crate::melange::diagnostics::Position;
 use crate::melange::yaml::Node;
 
 /// A step. `None` and empty differ where a pipeline definition is laid over the step that uses it.
 #[derive(Debug, Clone, Default)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename_all = "kebab-case", deny_unknown_fields))]
 pub struct Step {
     /// Where it begins.
+    #[cfg_attr(feature = "schema", schemars(skip))]
     pub at: Position,
     /// The condition under which it runs.
+    #[cfg_attr(feature = "schema", schemars(rename = "if"))]
     pub condition: Text,
     /// Its name.
     pub name: Text,
@@ -27,10 +32,12 @@ pub struct Step {
     /// Inputs that a definition declares.
     pub inputs: BTreeMap<String, Input>,
     /// Packages it needs in the environment; `None` when the field is missing.
+    #[cfg_attr(feature = "schema", schemars(with = "Option<schema::Needs>"))]
     pub needs: Option<Vec<Text>>,
     /// A label without effect.
     pub label: Text,
     /// How many direct children must have run.
+    #[cfg_attr(feature = "schema", schemars(rename = "assertions", with = "Option<schema::Assertions>"))]
     pub required_steps: Option<u64>,
     /// Its directory, relative to the workspace.
     pub working_directory: Text,
@@ -40,6 +47,7 @@ pub struct Step {
 
 /// A declared input.
 #[derive(Debug, Clone, Default)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename_all = "kebab-case", deny_unknown_fields))]
 pub struct Input {
     /// What it is for.
     pub description: Text,
