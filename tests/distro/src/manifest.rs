@@ -52,6 +52,8 @@ pub struct Spec {
     pub include: Vec<String>,
     /// Leave out paths that match.
     pub exclude: Vec<String>,
+    /// Leave out what has such a path in Debian, where two places of Debian would become one here.
+    pub exclude_debian: Vec<String>,
     /// Further dependencies.
     pub depends: Vec<String>,
     /// Further names it answers to; without a version they get the package's own.
