@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::error::{Error, Result};
 use crate::limits;
 use crate::melange::diagnostics::Source;
+use crate::melange::document::{Input, Step};
 
 /// A built-in pipeline: its name, its text, and whether its own scripts may need the network.
 struct Builtin {
@@ -26,18 +27,42 @@ macro_rules! builtins {
 }
 
 static BUILTINS: &[Builtin] = builtins![
+    "R/build" true,
     "autoconf/configure" false,
     "autoconf/make" true,
     "autoconf/make-install" false,
+    "cargo/build" true,
     "cmake/build" true,
     "cmake/configure" true,
     "cmake/install" false,
     "fetch" true,
+    "git-am" false,
     "git-checkout" true,
+    "go/build" true,
+    "go/build/v2" true,
+    "go/bump" true,
+    "go/covdata" false,
+    "go/install" true,
+    "llvm/covreport" false,
+    "maven/configure-mirror" false,
+    "maven/pombump" true,
     "meson/compile" false,
     "meson/configure" false,
     "meson/install" false,
+    "npm/install" true,
     "patch" false,
+    "pecl/install" false,
+    "pecl/phpize" false,
+    "perl/cleanup" false,
+    "perl/make" true,
+    "python/build" true,
+    "python/build-wheel" true,
+    "python/import" false,
+    "python/install" true,
+    "python/test" true,
+    "ruby/build" false,
+    "ruby/clean" false,
+    "ruby/install" true,
     "split/alldocs" false,
     "split/bin" false,
     "split/debug" false,
@@ -48,6 +73,11 @@ static BUILTINS: &[Builtin] = builtins![
     "split/manpages" false,
     "split/static" false,
     "strip" false,
+    "xcover/ensure" false,
+    "xcover/profile" false,
+    "xcover/status" false,
+    "xcover/stop" false,
+    "xcover/wait" false,
 ];
 
 /// The names of the built-in pipelines, sorted.
@@ -58,6 +88,54 @@ pub fn builtin_names() -> impl Iterator<Item = &'static str> {
 /// The text of a built-in pipeline.
 pub fn builtin_text(name: &str) -> Option<&'static str> {
     BUILTINS.iter().find(|builtin| builtin.name == name).map(|builtin| builtin.text)
+}
+
+/// What a built-in pipeline says about itself.
+#[derive(Debug, Clone)]
+pub struct BuiltinPipeline {
+    /// What a step writes in `uses` to get it.
+    pub name: &'static str,
+    /// Its file.
+    pub text: &'static str,
+    /// What it does, in one line.
+    pub title: String,
+    /// The packages it adds to the environment, as written: they may refer to inputs.
+    pub needs: Vec<String>,
+    /// What a step may or must say in `with`, by name.
+    pub inputs: BTreeMap<String, Input>,
+    /// Whether its own scripts may need the network.
+    pub network: bool,
+}
+
+/// The built-in pipelines with what they say about themselves, sorted by name.
+///
+/// ```
+/// use melange_remote_sdk::melange::pipelines::builtins;
+/// let patch = builtins().find(|builtin| builtin.name == "patch").unwrap();
+/// assert_eq!(patch.needs, ["patch"]);
+/// assert_eq!(&*patch.inputs["strip-components"].default, "1");
+/// ```
+pub fn builtins() -> impl Iterator<Item = BuiltinPipeline> {
+    BUILTINS.iter().map(Builtin::describe)
+}
+
+impl Builtin {
+    fn source(&self) -> Arc<Source> {
+        Source::new(format!("built-in {}.yaml", self.name), self.text)
+    }
+
+    fn describe(&self) -> BuiltinPipeline {
+        let step = Step::parse_definition(&self.source()).expect("built-in pipelines parse");
+        let needs = step.needs.unwrap_or_default();
+        BuiltinPipeline {
+            name: self.name,
+            text: self.text,
+            title: step.name.value,
+            needs: needs.into_iter().map(|package| package.value).collect(),
+            inputs: step.inputs,
+            network: self.network,
+        }
+    }
 }
 
 /// The path of an inline pipeline: relative, no `..`, ends in `.yaml`.
@@ -156,8 +234,7 @@ impl PipelineSet {
             return Some(FoundPipeline { source: Arc::clone(source), network: true });
         }
         let builtin = BUILTINS.iter().find(|builtin| builtin.name == uses)?;
-        let source = Source::new(format!("built-in {}.yaml", builtin.name), builtin.text);
-        Some(FoundPipeline { source, network: builtin.network })
+        Some(FoundPipeline { source: builtin.source(), network: builtin.network })
     }
 
     /// Every name that `uses` may have.
@@ -171,33 +248,4 @@ impl PipelineSet {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::melange::document::Step;
-
-    #[test]
-    fn every_builtin_parses_and_documents_its_inputs() {
-        for builtin in BUILTINS {
-            let source = Source::new(builtin.name, builtin.text);
-            let step = Step::parse_definition(&source).unwrap();
-            assert!(!step.name.is_empty(), "{}", builtin.name);
-            for (name, input) in &step.inputs {
-                assert!(!input.description.is_empty(), "{} {name}", builtin.name);
-            }
-        }
-        let names: Vec<&str> = builtin_names().collect();
-        assert!(names.is_sorted());
-    }
-
-    proptest! {
-        #[test]
-        fn no_accepted_path_leaves_its_folder(path in "[a-z./]{1,24}\\.yaml") {
-            if let Ok(path) = PipelinePath::parse(&path) {
-                prop_assert!(!path.as_str().starts_with('/'));
-                prop_assert!(path.as_str().split('/').all(|part| !part.is_empty() && part != ".." && part != "."));
-            }
-        }
-    }
-}
+mod tests;
