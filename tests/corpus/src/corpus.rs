@@ -53,7 +53,7 @@ pub(crate) struct Definition {
 /// One thing a definition fetches.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Tarball {
-    /// The last part of its address, variables unfilled.
+    /// The last part of its address.
     pub(crate) name: String,
     /// Its name in the source cache.
     pub(crate) cached: String,
@@ -139,7 +139,7 @@ fn tarballs(text: &str) -> Vec<Tarball> {
             cached = value(line, field).map(|sum| format!("{kind}:{sum}")).or(cached);
         }
         if let (Some(uri), Some(cached)) = (address, &cached) {
-            let name = uri.rsplit('/').next().unwrap_or(uri).to_owned();
+            let name = filled(uri.rsplit('/').next().unwrap_or(uri), text);
             found.push(Tarball { name, cached: cached.clone() });
         }
         if address.is_some() && cached.is_some() {
@@ -147,6 +147,22 @@ fn tarballs(text: &str) -> Vec<Tarball> {
         }
     }
     found
+}
+
+/// A name with the definition's own fields in place of `${{package.version}}`, `${{vars.some-version}}` and the like.
+fn filled(name: &str, text: &str) -> String {
+    let mut whole = String::new();
+    let mut rest = name;
+    while let Some((before, (word, after))) =
+        rest.split_once("${{").and_then(|(before, rest)| Some((before, rest.split_once("}}")?)))
+    {
+        let word = word.trim();
+        let value = word.split_once('.').and_then(|(_, key)| field(text, key)).unwrap_or(word);
+        whole.push_str(before);
+        whole.push_str(value);
+        rest = after;
+    }
+    whole + rest
 }
 
 /// The folder of the definitions: `given` itself, or what the archive `given` holds, unpacked below `work`.
@@ -218,10 +234,7 @@ subpackages:
         assert_eq!(thing.makes, ["thing", "thing-dev"]);
         assert_eq!(thing.needs, ["build-base", "other-dev"]);
         let tarball = |name: &str, cached: &str| Tarball { name: name.to_owned(), cached: cached.to_owned() };
-        let expected = [
-            tarball("thing-${{package.version}}.tar.gz", "sha256:12ab"),
-            tarball("data.tar.xz", "sha512:34cd"),
-        ];
+        let expected = [tarball("thing-2.0.tar.gz", "sha256:12ab"), tarball("data.tar.xz", "sha512:34cd")];
         assert_eq!(thing.tarballs, expected);
         let cache = tempfile::tempdir().unwrap();
         fs::write(cache.path().join("sha256:12ab"), "").unwrap();
