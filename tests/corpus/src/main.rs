@@ -55,6 +55,7 @@ fn main() -> Result<ExitCode> {
     let chosen = chosen(&list, &arguments.definitions)?;
     let minimum = arguments.minimum.unwrap_or(list.minimum.min(chosen.len()));
     let work = std::path::absolute(&arguments.out)?;
+    let _lock = test_distro::cache::lock(&work)?;
     for part in ["logs", "packages", "state"] {
         let path = work.join(part);
         fs::create_dir_all(&path).with_context(|| path.display().to_string())?;
