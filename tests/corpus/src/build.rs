@@ -116,6 +116,9 @@ impl Setting {
             Ok(packages) => {
                 outcome.verdict = Verdict::Built;
                 outcome.packages = packages;
+                if let Err(error) = self.install(definition, &outcome.packages, before) {
+                    outcome.reason = format!("not to be installed: {error:#}");
+                }
             }
             Err(error) => {
                 outcome.verdict = Verdict::Failed;
@@ -144,6 +147,16 @@ impl Setting {
         Ok(packages)
     }
 
+    /// Looks for everything that an installation of the packages would bring.
+    fn install(&self, definition: &Definition, packages: &[String], before: &[&str]) -> Result<()> {
+        let own = [&[definition.name.as_str()], before].concat();
+        let mut command = Command::new(&self.melange);
+        command.args(["apk", "resolve", "--pick"]);
+        self.add_repositories(&mut command, &own);
+        command.args(packages);
+        self.run(command, "install", definition)
+    }
+
     /// The tests find what was built in its folder.
     fn test(&self, definition: &Definition, before: &[&str]) -> Result<()> {
         let own = [&[definition.name.as_str()], before].concat();
@@ -159,6 +172,13 @@ impl Setting {
             command.arg("--source-dir").arg(side);
         }
         command.arg("--pipeline-dir").arg(self.corpus.join("pipelines"));
+        self.add_repositories(&mut command, before);
+        command.arg("--cache-dir").arg(&self.cache).arg("--state-dir").arg(self.work.join("state"));
+        command
+    }
+
+    /// The test distribution, and what some definitions made.
+    fn add_repositories(&self, command: &mut Command, before: &[&str]) {
         command.arg("--repository").arg(&self.distro).arg("--keyring").arg(&self.distro_key);
         for name in before.iter().filter(|name| self.out(name).is_dir()) {
             command.arg("--repository").arg(self.out(name));
@@ -166,8 +186,6 @@ impl Setting {
         if !before.is_empty() {
             command.arg("--keyring").arg(self.key.with_added_extension("pub"));
         }
-        command.arg("--cache-dir").arg(&self.cache).arg("--state-dir").arg(self.work.join("state"));
-        command
     }
 
     fn run(&self, mut command: Command, verb: &str, definition: &Definition) -> Result<()> {
@@ -178,7 +196,7 @@ impl Setting {
             .stdout(log.try_clone()?)
             .stderr(log)
             .status()
-            .context("cannot run timeout")?;
+            .with_context(|| format!("cannot run {}", command.get_program().display()))?;
         match status.code() {
             Some(0) => Ok(()),
             Some(STOPPED) => anyhow::bail!("{verb} stopped after {} s", self.deadline.as_secs()),
