@@ -160,7 +160,10 @@ impl Setting {
     /// The tests find what was built in its folder.
     fn test(&self, definition: &Definition, before: &[&str]) -> Result<()> {
         let own = [&[definition.name.as_str()], before].concat();
-        self.run(self.command("test", definition, &own), "test", definition)
+        let mut command = self.command("test", definition, &own);
+        // As Wolfi does: few definitions ask for the shell that their tests run in.
+        command.args(["--test-package-append", "wolfi-base"]);
+        self.run(command, "test", definition)
     }
 
     /// What `build` and `test` are both told.
@@ -243,7 +246,8 @@ fn packages(out: &Path) -> Result<Vec<String>> {
 
 /// Why a call failed, by its log: what it says itself, and the last line of the step that failed.
 fn cause(log: &str) -> Option<String> {
-    let lines: Vec<&str> = log.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let said = |line: &&str| !line.is_empty() && !line.starts_with("time: ");
+    let lines: Vec<&str> = log.lines().map(str::trim).filter(said).collect();
     let at = lines.iter().rposition(|line| line.starts_with("failed: ") || line.starts_with("error: "))?;
     let said = lines[at].split_once(": ").map_or(lines[at], |(_, rest)| rest);
     match lines[at + 1..].last() {
@@ -258,7 +262,8 @@ mod tests {
 
     #[test]
     fn logs_say_why() {
-        let log = "[1/2] a: fetch\n  x\nfailed: the step `a: fetch` failed\nits last lines:\n  y\n  no such thing\n";
+        let log = "[1/2] a: fetch\n  x\nfailed: the step `a: fetch` failed\nits last lines:\n  y\n  no such thing\n\
+            time: compile 0.00 s\n";
         assert_eq!(cause(log).unwrap(), "the step `a: fetch` failed: no such thing");
         assert_eq!(cause("error: nothing provides x\n").unwrap(), "nothing provides x");
         assert_eq!(cause("x\n"), None);
