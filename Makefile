@@ -1,6 +1,6 @@
 # One-word commands. `make demo` and `make test` do all their set-up on a fresh Debian machine with a Rust
 # toolchain; the others expect what those install.
-.PHONY: demo test lint bench doc ci fmt
+.PHONY: demo test corpus-build lint bench doc ci fmt
 
 # Builds GNU hello through melange-server in the embedded sandbox, installs the package and runs it.
 demo:
@@ -10,6 +10,10 @@ demo:
 # the demo.
 test:
 	@tests/run.sh
+
+# Builds Wolfi's own definitions, unmodified, as far as Debian's archive has what they fetch; prints a table.
+corpus-build:
+	@tests/corpus/run.sh
 
 lint:
 	cargo fmt --all --check

@@ -1,7 +1,7 @@
 //! When the work can be left out: locks, stamps, and putting a finished repository in its place.
 
 use std::fs::{self, File};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
@@ -24,6 +24,13 @@ const GENERATOR: &[&str] = &[
     include_str!("tree.rs"),
     include_str!("version.rs"),
 ];
+
+/// Where Debian packages and lists are kept when the caller does not say: below the user's cache directory.
+pub fn default_directory() -> Result<PathBuf> {
+    let folder = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let base = folder("XDG_CACHE_HOME").or_else(|| folder("HOME").map(|home| home.join(".cache")));
+    Ok(base.context("neither --cache nor HOME is set")?.join("melange-remote-test-distro"))
+}
 
 const STAMP: &str = ".stamp.json";
 

@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::{Parser, Subcommand};
 use test_distro::make::{Options, Outcome, make};
-use test_distro::{sources, verify};
+use test_distro::{cache::default_directory, sources, verify};
 
 /// Makes a signed APK repository out of Debian packages.
 #[derive(Parser)]
@@ -58,7 +58,7 @@ enum Command {
 fn main() -> Result<()> {
     match Arguments::parse().command {
         Command::Make { out, profiles, suite, cache, refresh, jobs } => {
-            let cache = cache.map_or_else(default_cache, Ok)?;
+            let cache = cache.map_or_else(default_directory, Ok)?;
             let options = Options { out, cache, suite, profiles, refresh, jobs };
             match make(&options)? {
                 Outcome::Kept => eprintln!("{} is up to date", options.out.display()),
@@ -67,7 +67,7 @@ fn main() -> Result<()> {
             Ok(())
         }
         Command::Sources { out, cache, definitions } => {
-            let cache = cache.map_or_else(default_cache, Ok)?;
+            let cache = cache.map_or_else(default_directory, Ok)?;
             sources::fetch(&out, &cache, &definitions, |line| eprintln!("{line}"))
         }
         Command::Verify { directory } => {
@@ -76,15 +76,4 @@ fn main() -> Result<()> {
             Ok(())
         }
     }
-}
-
-/// The user's cache directory.
-fn default_cache() -> Result<PathBuf> {
-    let base = match std::env::var_os("XDG_CACHE_HOME") {
-        Some(path) => PathBuf::from(path),
-        None => {
-            PathBuf::from(std::env::var_os("HOME").context("neither --cache nor HOME is set")?).join(".cache")
-        }
-    };
-    Ok(base.join("melange-remote-test-distro"))
 }

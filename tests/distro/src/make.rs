@@ -63,7 +63,9 @@ struct Converted {
 pub fn make(options: &Options) -> Result<Outcome> {
     let begin = Instant::now();
     let _lock = lock(&options.out)?;
-    let manifest = Manifest::parse(BUILT_IN, &options.suite)?;
+    let mut manifest = Manifest::parse(BUILT_IN, &options.suite)?;
+    let profile = manifest.profiles(&options.profiles)?;
+    manifest.skip.retain(|name| !profile.debs.contains(name));
     let key = SigningKey::load_or_generate(&options.out.join("keys"))?;
     let profiles = options.profiles.join(" ");
     let request = digest(&[BUILT_IN, &generator(), &options.suite, &profiles, key.public_pem()]);
@@ -84,7 +86,6 @@ pub fn make(options: &Options) -> Result<Outcome> {
     remove_directory(&work)?;
     let repository = work.join(ARCH);
     fs::create_dir_all(&repository).with_context(|| repository.display().to_string())?;
-    let profile = manifest.profiles(&options.profiles)?;
     let start = Instant::now();
     let converted = convert(options, &manifest, &plan(&manifest, &profile, &debs)?, &key, &work)?;
     seconds.convert = start.elapsed().as_secs_f64();

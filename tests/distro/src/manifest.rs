@@ -36,6 +36,8 @@ pub struct Profile {
     pub debs: BTreeSet<String>,
     /// APK packages that must come out.
     pub packages: BTreeSet<String>,
+    /// Further dependencies that packages have in this profile.
+    pub depends: BTreeMap<String, BTreeSet<String>>,
 }
 
 /// How one APK package is made.
@@ -52,8 +54,12 @@ pub struct Spec {
     pub include: Vec<String>,
     /// Leave out paths that match.
     pub exclude: Vec<String>,
+    /// Leave out what has such a path in Debian, where two places of Debian would become one here.
+    pub exclude_debian: Vec<String>,
     /// Further dependencies.
     pub depends: Vec<String>,
+    /// Of what is made here: only where a profile names it.
+    pub only_if_named: bool,
     /// Further names it answers to; without a version they get the package's own.
     pub provides: Vec<String>,
     /// Debian dependencies to leave out.
@@ -129,6 +135,9 @@ impl Manifest {
             if seen.insert(name) {
                 union.debs.extend(profile.debs.iter().cloned());
                 union.packages.extend(profile.packages.iter().cloned());
+                for (package, depends) in &profile.depends {
+                    union.depends.entry(package.clone()).or_default().extend(depends.iter().cloned());
+                }
                 todo.extend(profile.include.iter().map(String::as_str));
             }
         }
@@ -152,6 +161,12 @@ mod tests {
                         manifest.package.contains_key(package) || manifest.made_here.contains_key(package);
                     assert!(known, "profile {name} expects {package}, which nothing makes");
                 }
+                for package in whole.depends.keys() {
+                    assert!(
+                        whole.packages.contains(package),
+                        "profile {name} changes {package}, but lacks it"
+                    );
+                }
             }
         }
         assert!(Manifest::parse(BUILT_IN, "sarge").is_err());
@@ -166,10 +181,12 @@ mod tests {
 
     #[test]
     fn profiles_contain_what_they_include() {
-        let text = "skip = []\n[suite.x]\n[profile.p]\ndebs = ['a']\n[profile.q]\ninclude = ['p', 'q']\ndebs = ['b']\n[package]\n[virtual]\n";
+        let text = "skip = []\n[suite.x]\n[profile.p]\ndebs = ['a']\ndepends = { a = ['b'] }\n\
+            [profile.q]\ninclude = ['p', 'q']\ndebs = ['b']\ndepends = { a = ['c'] }\n[package]\n[virtual]\n";
         let manifest = Manifest::parse(text, "x").unwrap();
         let union = manifest.profiles(&["q".to_owned()]).unwrap();
         assert_eq!(union.debs, ["a", "b"].map(str::to_owned).into());
+        assert_eq!(union.depends["a"], ["b", "c"].map(str::to_owned).into());
         assert!(manifest.profiles(&["r".to_owned()]).is_err());
     }
 }

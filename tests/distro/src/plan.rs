@@ -53,6 +53,10 @@ pub fn plan(manifest: &Manifest, profile: &Profile, debs: &BTreeMap<String, Deb>
     }
     let missing: Vec<&String> = profile.packages.iter().filter(|name| !planned.contains_key(*name)).collect();
     ensure!(missing.is_empty(), "no Debian package was found for {missing:?}");
+    for (name, depends) in &profile.depends {
+        let package = planned.get_mut(name).with_context(|| format!("no package {name} to add to"))?;
+        package.spec.depends.extend(depends.iter().cloned());
+    }
     Ok(planned.into_values().collect())
 }
 
@@ -91,7 +95,9 @@ fn usable<'a>(
     profile: &Profile,
     planned: &BTreeMap<String, Planned>,
 ) -> BTreeMap<&'a String, &'a Spec> {
-    let mut usable: BTreeMap<&String, &Spec> = manifest.made_here.iter().collect();
+    let wanted = |name: &str, spec: &Spec| !spec.only_if_named || profile.packages.contains(name);
+    let mut usable: BTreeMap<&String, &Spec> =
+        manifest.made_here.iter().filter(|(name, spec)| wanted(name, spec)).collect();
     loop {
         let mut names: BTreeSet<&str> = planned.keys().map(String::as_str).collect();
         names.extend(planned.values().flat_map(|package| package.spec.provides.iter().map(String::as_str)));
@@ -141,6 +147,26 @@ mod tests {
         assert_eq!(planned[2].version, "1.0-r2");
         assert_eq!(planned[2].origin, "src");
         assert_eq!(planned[2].description, "a");
+    }
+
+    #[test]
+    fn a_profile_names_and_adds() {
+        let text = format!("{MANIFEST}[virtual.rare]\nversion = '1-r0'\nonly_if_named = true\n");
+        let text = text.replace(
+            "[package.tool]",
+            "[profile.q]\ninclude = ['p']\npackages = ['rare']\ndepends = { tool = ['rare'] }\n[package.tool]",
+        );
+        let manifest = Manifest::parse(&text, "x").unwrap();
+        let planned = |profile: &str| {
+            let profile = manifest.profiles(&[profile.to_owned()]).unwrap();
+            plan(&manifest, &profile, &debs(&["lib", "tool-1"])).unwrap()
+        };
+        assert!(
+            planned("p").iter().all(|package| package.name != "rare" && package.spec.depends != ["rare"])
+        );
+        let more = planned("q");
+        assert!(more.iter().any(|package| package.name == "rare"));
+        assert!(more.iter().any(|package| package.name == "tool" && package.spec.depends == ["rare"]));
     }
 
     #[test]

@@ -33,6 +33,13 @@ pub struct Source {
     /// Whether a run without it has failed; others are passed over when the archive does not have them.
     #[serde(default)]
     pub required: bool,
+    /// Of what it is a part: `base` is what a run fetches that names no definition.
+    #[serde(default = "base")]
+    pub profile: String,
+}
+
+fn base() -> String {
+    "base".to_owned()
 }
 
 #[derive(Deserialize)]
@@ -46,12 +53,16 @@ pub fn table() -> Result<Vec<Source>> {
     Ok(toml::from_str::<Table>(TABLE).context("sources.toml")?.source)
 }
 
-/// Fetches the tarballs of some definitions (all, when none is named) into a directory. `say` is told of each.
+/// Fetches the tarballs of some definitions (the base ones, when none is named) into a directory. `say` is told of
+/// each.
 pub fn fetch(out: &Path, cache: &Path, definitions: &[String], mut say: impl FnMut(&str)) -> Result<()> {
     let _lock = lock(out)?;
     let chosen: Vec<Source> = table()?
         .into_iter()
-        .filter(|source| definitions.is_empty() || definitions.contains(&source.definition))
+        .filter(|source| match definitions {
+            [] => source.profile == base(),
+            named => named.contains(&source.definition),
+        })
         .collect();
     for name in definitions {
         ensure!(chosen.iter().any(|source| source.definition == *name), "no tarball is known for {name:?}");
@@ -67,22 +78,31 @@ pub fn fetch(out: &Path, cache: &Path, definitions: &[String], mut say: impl FnM
     for (suite, sources) in by_suite {
         let _lock = lock(cache)?;
         let apt = Apt::new(&cache.join("apt").join(format!("{suite}-sources")), suite, Fetch::Sources)?;
-        apt.update(false).with_context(|| format!("lists of {suite}'s sources"))?;
+        if let Err(error) = apt.update(false) {
+            let error = error.context(format!("lists of {suite}'s sources"));
+            if sources.iter().any(|source| source.required) {
+                return Err(error);
+            }
+            sources.iter().for_each(|source| pass_over(source, &error, &mut say));
+            continue;
+        }
         for source in sources {
             match fetch_one(&apt, source, out) {
                 Ok(()) => say(&format!("{}: {} fetched", source.definition, source.file)),
                 Err(error) if source.required => {
                     return Err(error.context(format!("{} is needed", source.definition)));
                 }
-                Err(error) => {
-                    let reason = format!("{error:#}");
-                    let line = reason.lines().find(|line| line.contains("E: ")).unwrap_or(&reason);
-                    say(&format!("{}: passed over: {line}", source.definition));
-                }
+                Err(error) => pass_over(source, &error, &mut say),
             }
         }
     }
     Ok(())
+}
+
+fn pass_over(source: &Source, error: &anyhow::Error, say: &mut impl FnMut(&str)) {
+    let reason = format!("{error:#}");
+    let line = reason.lines().find(|line| line.contains("E: ")).unwrap_or(&reason);
+    say(&format!("{}: passed over: {line}", source.definition));
 }
 
 fn fetch_one(apt: &Apt, source: &Source, out: &Path) -> Result<()> {

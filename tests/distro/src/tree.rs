@@ -42,7 +42,11 @@ impl Tree {
     pub fn from_debs(debs: &[Deb], spec: &Spec, python: &str) -> Result<Self> {
         let mut tree = Self::default();
         for deb in debs {
-            let wanted = |path: &str| !is_dropped(path) && chosen(&map_path(path, python), spec);
+            let wanted = |path: &str| {
+                !is_dropped(path)
+                    && !matches_any(path, &spec.exclude_debian)
+                    && chosen(&map_path(path, python), spec)
+            };
             read_files(&deb.path, wanted, |entry| tree.take(entry, spec, python))
                 .with_context(|| format!("Debian package {}", deb.name))?;
         }
