@@ -1,6 +1,6 @@
 # One-word commands. `make demo` and `make test` do all their set-up on a fresh Debian machine with a Rust
 # toolchain; the others expect what those install.
-.PHONY: demo test corpus-build lint bench doc ci fmt
+.PHONY: reference demo test corpus-build lint bench doc ci fmt
 
 # Builds GNU hello through melange-server in the embedded sandbox, installs the package and runs it.
 demo:
@@ -21,6 +21,13 @@ lint:
 
 fmt:
 	cargo fmt --all
+
+# Writes the generated parts of docs/ anew.
+reference:
+	cargo build -p melange-cli
+	$(or $(CARGO_TARGET_DIR),target)/debug/melange schema > docs/definition.schema.json
+	$(or $(CARGO_TARGET_DIR),target)/debug/melange schema --pipeline > docs/pipeline.schema.json
+	$(or $(CARGO_TARGET_DIR),target)/debug/melange pipelines reference > docs/pipelines.md
 
 bench:
 	cargo build --release -p melange-cli

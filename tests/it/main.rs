@@ -15,6 +15,7 @@ mod hostile;
 mod isolation;
 mod oracles;
 mod packages;
+mod schema;
 mod service;
 mod support;
 mod testing;

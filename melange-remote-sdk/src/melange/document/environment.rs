@@ -6,7 +6,11 @@ use crate::melange::yaml::Node;
 
 /// A build or test environment.
 #[derive(Debug, Clone, Default)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename_all = "kebab-case", deny_unknown_fields))]
+#[cfg_attr(
+    feature = "schema",
+    derive(schemars::JsonSchema),
+    schemars(rename_all = "kebab-case", deny_unknown_fields)
+)]
 pub struct Environment {
     /// Repositories, keys and packages.
     pub contents: Contents,
@@ -23,7 +27,11 @@ pub struct Environment {
 
 /// The parts of an image configuration that do not change a build.
 #[derive(Debug, Clone, Default)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename_all = "kebab-case", deny_unknown_fields))]
+#[cfg_attr(
+    feature = "schema",
+    derive(schemars::JsonSchema),
+    schemars(rename_all = "kebab-case", deny_unknown_fields)
+)]
 pub struct Image {
     /// What the image runs.
     pub entrypoint: Entrypoint,
@@ -47,7 +55,11 @@ pub struct Image {
 
 /// What an image runs.
 #[derive(Debug, Clone, Default)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename_all = "kebab-case", deny_unknown_fields))]
+#[cfg_attr(
+    feature = "schema",
+    derive(schemars::JsonSchema),
+    schemars(rename_all = "kebab-case", deny_unknown_fields)
+)]
 pub struct Entrypoint {
     /// `service-bundle` or empty.
     #[cfg_attr(feature = "schema", schemars(rename = "type"))]
@@ -62,7 +74,11 @@ pub struct Entrypoint {
 
 /// Repositories, keys and packages.
 #[derive(Debug, Clone, Default)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename_all = "snake_case", deny_unknown_fields))]
+#[cfg_attr(
+    feature = "schema",
+    derive(schemars::JsonSchema),
+    schemars(rename_all = "snake_case", deny_unknown_fields)
+)]
 pub struct Contents {
     /// Repositories used during the build only.
     pub build_repositories: Vec<Text>,
@@ -76,7 +92,11 @@ pub struct Contents {
 
 /// Users and groups.
 #[derive(Debug, Clone, Default)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename_all = "kebab-case", deny_unknown_fields))]
+#[cfg_attr(
+    feature = "schema",
+    derive(schemars::JsonSchema),
+    schemars(rename_all = "kebab-case", deny_unknown_fields)
+)]
 pub struct Accounts {
     /// The account that steps run as: a name or a number.
     pub run_as: Text,
@@ -88,7 +108,11 @@ pub struct Accounts {
 
 /// A user.
 #[derive(Debug, Clone, Default)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename_all = "kebab-case", deny_unknown_fields))]
+#[cfg_attr(
+    feature = "schema",
+    derive(schemars::JsonSchema),
+    schemars(rename_all = "kebab-case", deny_unknown_fields)
+)]
 pub struct User {
     /// Its name.
     pub username: Text,
@@ -104,7 +128,11 @@ pub struct User {
 
 /// A group.
 #[derive(Debug, Clone, Default)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename_all = "kebab-case", deny_unknown_fields))]
+#[cfg_attr(
+    feature = "schema",
+    derive(schemars::JsonSchema),
+    schemars(rename_all = "kebab-case", deny_unknown_fields)
+)]
 pub struct Group {
     /// Its name.
     pub groupname: Text,
@@ -116,7 +144,11 @@ pub struct Group {
 
 /// A change to the file tree after all packages are installed.
 #[derive(Debug, Clone, Default)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename_all = "kebab-case", deny_unknown_fields))]
+#[cfg_attr(
+    feature = "schema",
+    derive(schemars::JsonSchema),
+    schemars(rename_all = "kebab-case", deny_unknown_fields)
+)]
 pub struct PathMutation {
     /// The path.
     pub path: Text,
@@ -130,7 +162,6 @@ pub struct PathMutation {
     /// Permission bits.
     pub permissions: u32,
     /// The target of a link.
-    #[cfg_attr(feature = "schema", schemars(skip))]
     pub source: Text,
     /// Whether the change goes for everything below.
     pub recursive: bool,

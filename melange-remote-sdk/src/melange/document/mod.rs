@@ -43,7 +43,11 @@ fn is_false(value: &bool) -> bool {
 
 /// A whole definition.
 #[derive(Debug, Clone)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename_all = "kebab-case", deny_unknown_fields))]
+#[cfg_attr(
+    feature = "schema",
+    derive(schemars::JsonSchema),
+    schemars(rename_all = "kebab-case", deny_unknown_fields)
+)]
 pub struct Document {
     /// The text it was read from.
     #[cfg_attr(feature = "schema", schemars(skip))]
@@ -74,7 +78,11 @@ pub struct Document {
 
 /// Capabilities added to and dropped from the sandbox's default set.
 #[derive(Debug, Clone, Default)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename_all = "kebab-case", deny_unknown_fields))]
+#[cfg_attr(
+    feature = "schema",
+    derive(schemars::JsonSchema),
+    schemars(rename_all = "kebab-case", deny_unknown_fields)
+)]
 pub struct Capabilities {
     /// Added, such as `CAP_SYS_ADMIN`.
     pub add: Vec<Text>,
@@ -84,7 +92,11 @@ pub struct Capabilities {
 
 /// A subpackage.
 #[derive(Debug, Clone, Default)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename_all = "kebab-case", deny_unknown_fields))]
+#[cfg_attr(
+    feature = "schema",
+    derive(schemars::JsonSchema),
+    schemars(rename_all = "kebab-case", deny_unknown_fields)
+)]
 pub struct Subpackage {
     /// Where it begins.
     #[cfg_attr(feature = "schema", schemars(skip))]
@@ -122,7 +134,11 @@ pub struct Subpackage {
 
 /// A test: an environment and steps.
 #[derive(Debug, Clone, Default)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename_all = "kebab-case", deny_unknown_fields))]
+#[cfg_attr(
+    feature = "schema",
+    derive(schemars::JsonSchema),
+    schemars(rename_all = "kebab-case", deny_unknown_fields)
+)]
 pub struct Test {
     /// The environment of the test.
     pub environment: Environment,
@@ -132,7 +148,11 @@ pub struct Test {
 
 /// One source of a range.
 #[derive(Debug, Clone, Default)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename_all = "kebab-case", deny_unknown_fields))]
+#[cfg_attr(
+    feature = "schema",
+    derive(schemars::JsonSchema),
+    schemars(rename_all = "kebab-case", deny_unknown_fields)
+)]
 pub struct RangeData {
     /// The name that `range:` refers to.
     pub name: Text,
@@ -142,7 +162,11 @@ pub struct RangeData {
 
 /// One `var-transforms` entry.
 #[derive(Debug, Clone, Default)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename_all = "kebab-case", deny_unknown_fields))]
+#[cfg_attr(
+    feature = "schema",
+    derive(schemars::JsonSchema),
+    schemars(rename_all = "kebab-case", deny_unknown_fields)
+)]
 pub struct VarTransform {
     /// The text to transform; variables in it are replaced.
     pub from: Text,

@@ -11,7 +11,11 @@ use crate::melange::yaml::Node;
 
 /// The main package.
 #[derive(Debug, Clone, Default)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename_all = "kebab-case", deny_unknown_fields))]
+#[cfg_attr(
+    feature = "schema",
+    derive(schemars::JsonSchema),
+    schemars(rename_all = "kebab-case", deny_unknown_fields)
+)]
 pub struct Package {
     /// Where it begins.
     #[cfg_attr(feature = "schema", schemars(skip))]
@@ -58,7 +62,11 @@ pub struct Package {
 /// One licence.
 #[derive(Debug, Clone, Default, Serialize)]
 #[serde(rename_all = "kebab-case")]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename_all = "kebab-case", deny_unknown_fields))]
+#[cfg_attr(
+    feature = "schema",
+    derive(schemars::JsonSchema),
+    schemars(rename_all = "kebab-case", deny_unknown_fields)
+)]
 pub struct Copyright {
     /// Files it is about.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -79,7 +87,11 @@ pub struct Copyright {
 
 /// Dependencies, provides, replaces and their priorities.
 #[derive(Debug, Clone, Default)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename_all = "kebab-case", deny_unknown_fields))]
+#[cfg_attr(
+    feature = "schema",
+    derive(schemars::JsonSchema),
+    schemars(rename_all = "kebab-case", deny_unknown_fields)
+)]
 pub struct Dependencies {
     /// Needed at run time; `!name` is a conflict.
     pub runtime: Vec<Text>,
@@ -95,7 +107,11 @@ pub struct Dependencies {
 
 /// Switches of the dependency generator.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename_all = "kebab-case", deny_unknown_fields))]
+#[cfg_attr(
+    feature = "schema",
+    derive(schemars::JsonSchema),
+    schemars(rename_all = "kebab-case", deny_unknown_fields)
+)]
 pub struct PackageOptions {
     /// No generated provides.
     pub no_provides: bool,
@@ -131,7 +147,11 @@ pub struct Scriptlets {
 /// Linters switched off.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename_all = "kebab-case", deny_unknown_fields))]
+#[cfg_attr(
+    feature = "schema",
+    derive(schemars::JsonSchema),
+    schemars(rename_all = "kebab-case", deny_unknown_fields)
+)]
 pub struct Checks {
     /// Their names.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -141,7 +161,11 @@ pub struct Checks {
 /// The parts of a CPE 2.3 name.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename_all = "kebab-case", deny_unknown_fields))]
+#[cfg_attr(
+    feature = "schema",
+    derive(schemars::JsonSchema),
+    schemars(rename_all = "kebab-case", deny_unknown_fields)
+)]
 pub struct Cpe {
     /// `a` or `o`.
     #[serde(skip_serializing_if = "str::is_empty")]
@@ -175,7 +199,11 @@ pub struct Cpe {
 /// File capabilities of one path.
 #[derive(Debug, Clone, Default, Serialize)]
 #[serde(rename_all = "kebab-case")]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename_all = "kebab-case", deny_unknown_fields))]
+#[cfg_attr(
+    feature = "schema",
+    derive(schemars::JsonSchema),
+    schemars(rename_all = "kebab-case", deny_unknown_fields)
+)]
 pub struct SetCap {
     /// Where it begins.
     #[serde(skip)]
@@ -194,7 +222,11 @@ pub struct SetCap {
 /// Hints for the machine.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename_all = "kebab-case", deny_unknown_fields))]
+#[cfg_attr(
+    feature = "schema",
+    derive(schemars::JsonSchema),
+    schemars(rename_all = "kebab-case", deny_unknown_fields)
+)]
 pub struct Resources {
     /// Cores.
     #[serde(skip_serializing_if = "str::is_empty")]

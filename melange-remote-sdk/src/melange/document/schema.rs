@@ -169,20 +169,22 @@ fn require(schema: &mut Value, fields: &[&str]) {
 
 /// Nothing is needed, and everything may be null.
 fn relax(schema: &mut Value) {
-    match schema {
-        Value::Object(map) => {
-            map.remove("required");
-            for part in ["properties", "additionalProperties", "items"] {
-                match map.get_mut(part) {
-                    Some(Value::Object(parts)) if part == "properties" => parts.values_mut().for_each(nullable),
-                    Some(value @ Value::Object(_)) => nullable(value),
-                    _ => {}
-                }
-            }
-            map.values_mut().for_each(relax);
+    let Value::Object(map) = schema else { return };
+    map.remove("required");
+    if let Some(Value::Object(parts)) = map.get_mut("$defs") {
+        parts.values_mut().for_each(relax);
+    }
+    let fields = map.get_mut("properties").and_then(Value::as_object_mut);
+    let mut parts: Vec<&mut Value> = fields.into_iter().flat_map(Map::values_mut).collect();
+    parts.iter_mut().for_each(|part| {
+        relax(part);
+        nullable(part);
+    });
+    for inner in ["additionalProperties", "items"] {
+        if let Some(part) = map.get_mut(inner) {
+            relax(part);
+            nullable(part);
         }
-        Value::Array(items) => items.iter_mut().for_each(relax),
-        _ => {}
     }
 }
 
@@ -212,9 +214,7 @@ fn add_dropped(schema: &mut Value) {
             "additionalProperties": false
         }
     });
-    let object = |properties: Value| {
-        json!({ "type": ["object", "null"], "properties": properties, "additionalProperties": false })
-    };
+    let object = |properties: Value| json!({ "type": ["object", "null"], "properties": properties, "additionalProperties": false });
     let text = json!({ "type": ["string", "number", "boolean", "null"] });
     let environment = [
         ("format", text.clone()),

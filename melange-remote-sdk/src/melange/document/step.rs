@@ -9,9 +9,14 @@ use super::{Text, TextMap};
 use crate::melange::diagnostics::Position;
 use crate::melange::yaml::Node;
 
-/// A step. `None` and empty differ where a pipeline definition is laid over the step that uses it.
+// `None` and empty differ where a pipeline definition is laid over the step that uses it.
+/// A step of a pipeline.
 #[derive(Debug, Clone, Default)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename_all = "kebab-case", deny_unknown_fields))]
+#[cfg_attr(
+    feature = "schema",
+    derive(schemars::JsonSchema),
+    schemars(rename_all = "kebab-case", deny_unknown_fields)
+)]
 pub struct Step {
     /// Where it begins.
     #[cfg_attr(feature = "schema", schemars(skip))]
@@ -27,11 +32,11 @@ pub struct Step {
     pub with: TextMap,
     /// Its script.
     pub runs: Text,
-    /// Nested steps; `None` when the field is missing.
+    /// Nested steps.
     pub pipeline: Option<Vec<Step>>,
     /// Inputs that a definition declares.
     pub inputs: BTreeMap<String, Input>,
-    /// Packages it needs in the environment; `None` when the field is missing.
+    /// Packages it needs in the environment.
     #[cfg_attr(feature = "schema", schemars(with = "Option<schema::Needs>"))]
     pub needs: Option<Vec<Text>>,
     /// A label without effect.
@@ -47,7 +52,11 @@ pub struct Step {
 
 /// A declared input.
 #[derive(Debug, Clone, Default)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename_all = "kebab-case", deny_unknown_fields))]
+#[cfg_attr(
+    feature = "schema",
+    derive(schemars::JsonSchema),
+    schemars(rename_all = "kebab-case", deny_unknown_fields)
+)]
 pub struct Input {
     /// What it is for.
     pub description: Text,

@@ -9,7 +9,11 @@ use crate::melange::yaml::Node;
 /// How new versions are found.
 #[derive(Debug, Clone, Default, Serialize)]
 #[serde(rename_all = "kebab-case")]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename_all = "kebab-case", deny_unknown_fields))]
+#[cfg_attr(
+    feature = "schema",
+    derive(schemars::JsonSchema),
+    schemars(rename_all = "kebab-case", deny_unknown_fields)
+)]
 pub struct Update {
     /// Whether a bot may update the definition.
     #[serde(skip_serializing_if = "is_false")]
@@ -59,7 +63,11 @@ pub struct Update {
 /// release-monitoring.org.
 #[derive(Debug, Clone, Default, Serialize)]
 #[serde(rename_all = "kebab-case")]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename_all = "kebab-case", deny_unknown_fields))]
+#[cfg_attr(
+    feature = "schema",
+    derive(schemars::JsonSchema),
+    schemars(rename_all = "kebab-case", deny_unknown_fields)
+)]
 pub struct ReleaseMonitor {
     /// The project's number there.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -81,7 +89,11 @@ pub struct ReleaseMonitor {
 /// GitHub's releases or tags.
 #[derive(Debug, Clone, Default, Serialize)]
 #[serde(rename_all = "kebab-case")]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename_all = "kebab-case", deny_unknown_fields))]
+#[cfg_attr(
+    feature = "schema",
+    derive(schemars::JsonSchema),
+    schemars(rename_all = "kebab-case", deny_unknown_fields)
+)]
 pub struct GithubMonitor {
     /// `owner/name`.
     #[serde(skip_serializing_if = "str::is_empty")]
@@ -109,7 +121,11 @@ pub struct GithubMonitor {
 /// Tags of any git repository.
 #[derive(Debug, Clone, Default, Serialize)]
 #[serde(rename_all = "kebab-case")]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename_all = "kebab-case", deny_unknown_fields))]
+#[cfg_attr(
+    feature = "schema",
+    derive(schemars::JsonSchema),
+    schemars(rename_all = "kebab-case", deny_unknown_fields)
+)]
 pub struct GitMonitor {
     /// Text taken off the front.
     #[serde(skip_serializing_if = "str::is_empty")]
@@ -128,7 +144,11 @@ pub struct GitMonitor {
 /// Tags of a registry.
 #[derive(Debug, Clone, Default, Serialize)]
 #[serde(rename_all = "kebab-case")]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename_all = "kebab-case", deny_unknown_fields))]
+#[cfg_attr(
+    feature = "schema",
+    derive(schemars::JsonSchema),
+    schemars(rename_all = "kebab-case", deny_unknown_fields)
+)]
 pub struct OciMonitor {
     /// The repository.
     #[serde(skip_serializing_if = "str::is_empty")]
@@ -150,7 +170,11 @@ pub struct OciMonitor {
 /// Streams of versions.
 #[derive(Debug, Clone, Default, Serialize)]
 #[serde(rename_all = "kebab-case")]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename_all = "kebab-case", deny_unknown_fields))]
+#[cfg_attr(
+    feature = "schema",
+    derive(schemars::JsonSchema),
+    schemars(rename_all = "kebab-case", deny_unknown_fields)
+)]
 pub struct VersionData {
     /// How a version is written.
     #[serde(rename = "version_format", skip_serializing_if = "str::is_empty")]
@@ -163,7 +187,11 @@ pub struct VersionData {
 /// One stream.
 #[derive(Debug, Clone, Default, Serialize)]
 #[serde(rename_all = "kebab-case")]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename_all = "kebab-case", deny_unknown_fields))]
+#[cfg_attr(
+    feature = "schema",
+    derive(schemars::JsonSchema),
+    schemars(rename_all = "kebab-case", deny_unknown_fields)
+)]
 pub struct VersionSource {
     /// Its name.
     #[serde(skip_serializing_if = "str::is_empty")]
@@ -185,7 +213,11 @@ pub struct VersionSource {
 /// One change of a version.
 #[derive(Debug, Clone, Default, Serialize)]
 #[serde(rename_all = "kebab-case")]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename_all = "kebab-case", deny_unknown_fields))]
+#[cfg_attr(
+    feature = "schema",
+    derive(schemars::JsonSchema),
+    schemars(rename_all = "kebab-case", deny_unknown_fields)
+)]
 pub struct VersionTransform {
     /// An expression.
     #[serde(rename = "match", skip_serializing_if = "str::is_empty")]
@@ -198,7 +230,11 @@ pub struct VersionTransform {
 /// When to look.
 #[derive(Debug, Clone, Default, Serialize)]
 #[serde(rename_all = "kebab-case")]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename_all = "kebab-case", deny_unknown_fields))]
+#[cfg_attr(
+    feature = "schema",
+    derive(schemars::JsonSchema),
+    schemars(rename_all = "kebab-case", deny_unknown_fields)
+)]
 pub struct Schedule {
     /// Why.
     #[serde(skip_serializing_if = "str::is_empty")]
