@@ -14,7 +14,7 @@ use crate::apt::{Apt, Fetch};
 use crate::cache::{Stamp, digest, generator, lock, remove_directory, replace_directory};
 use crate::deb::Deb;
 use crate::key::{KEY_NAME, SigningKey};
-use crate::manifest::{BUILT_IN, Manifest};
+use crate::manifest::{BUILT_IN, Manifest, Profile};
 use crate::parallel;
 use crate::plan::{Planned, plan};
 use crate::report::{Report, Seconds};
@@ -72,7 +72,7 @@ pub fn make(options: &Options) -> Result<Outcome> {
         return Ok(Outcome::Kept);
     }
 
-    let (debs, mut seconds) = debian_packages(options, &manifest)?;
+    let Fetched { debs, left_out, mut seconds } = debian_packages(options, &manifest)?;
     let versions: Vec<String> =
         debs.values().map(|deb| format!("{}={}", deb.name, deb.control.get("Version"))).collect();
     let content = digest(&[request.as_str(), &versions.join("\n")]);
@@ -91,7 +91,7 @@ pub fn make(options: &Options) -> Result<Outcome> {
 
     let start = Instant::now();
     check_owners(&converted)?;
-    let (converted, resolution) = with_dependencies(converted, &manifest)?;
+    let (converted, resolution) = with_dependencies(converted, &left_out)?;
     let packages = write_packages(options, &converted, &resolution, &repository, &key)?;
     seconds.write = start.elapsed().as_secs_f64();
     seconds.all = begin.elapsed().as_secs_f64();
@@ -105,20 +105,44 @@ pub fn make(options: &Options) -> Result<Outcome> {
     Ok(Outcome::Made)
 }
 
-/// The Debian packages of the profiles, downloaded.
-fn debian_packages(options: &Options, manifest: &Manifest) -> Result<(BTreeMap<String, Deb>, Seconds)> {
+/// The Debian packages of the profiles.
+struct Fetched {
+    debs: BTreeMap<String, Deb>,
+    /// Those that a dependency may name although they are not there.
+    left_out: BTreeSet<String>,
+    seconds: Seconds,
+}
+
+/// The versions of the Debian packages of a profile, and the names of those that it leaves out.
+fn wanted(
+    apt: &Apt,
+    profile: &Profile,
+    skip: &BTreeSet<String>,
+) -> Result<(BTreeMap<String, String>, BTreeSet<String>)> {
+    let mut closure = apt.closure(&profile.debs)?;
+    let mut left_out = skip.clone();
+    if !profile.alone.is_empty() {
+        for (name, version) in apt.closure(&profile.debs.union(&profile.alone).cloned().collect())? {
+            if profile.alone.contains(&name) {
+                closure.insert(name, version);
+            } else if !closure.contains_key(&name) {
+                left_out.insert(name);
+            }
+        }
+    }
+    closure.retain(|name, _| !skip.contains(name));
+    Ok((closure, left_out))
+}
+
+/// Downloads the Debian packages of the profiles.
+fn debian_packages(options: &Options, manifest: &Manifest) -> Result<Fetched> {
     let _lock = lock(&options.cache)?;
     let mut seconds = Seconds::default();
     let start = Instant::now();
     let apt = Apt::new(&options.cache.join("apt").join(&options.suite), &options.suite, Fetch::Packages)?;
     apt.update(options.refresh)?;
-    let roots = manifest.profiles(&options.profiles)?.debs;
-    let wanted = |apt: &Apt| -> Result<BTreeMap<String, String>> {
-        let mut closure = apt.closure(&roots)?;
-        closure.retain(|name, _| !manifest.skip.contains(name));
-        Ok(closure)
-    };
-    let mut closure = wanted(&apt)?;
+    let profile = manifest.profiles(&options.profiles)?;
+    let (mut closure, mut left_out) = wanted(&apt, &profile, &manifest.skip)?;
     seconds.resolve = start.elapsed().as_secs_f64();
 
     let start = Instant::now();
@@ -126,7 +150,7 @@ fn debian_packages(options: &Options, manifest: &Manifest) -> Result<(BTreeMap<S
     if download(&apt, &closure, &directory).is_err() {
         // The archive has moved on since the lists were fetched.
         apt.update(true)?;
-        closure = wanted(&apt)?;
+        (closure, left_out) = wanted(&apt, &profile, &manifest.skip)?;
         download(&apt, &closure, &directory)?;
     }
     let files: Vec<(String, PathBuf)> = closure
@@ -135,7 +159,8 @@ fn debian_packages(options: &Options, manifest: &Manifest) -> Result<(BTreeMap<S
         .collect::<Result<_>>()?;
     let debs = parallel::map(options.jobs, &files, |(name, path)| Deb::open(name, path))?;
     seconds.download = start.elapsed().as_secs_f64();
-    Ok((debs.into_iter().map(|deb| (deb.name.clone(), deb)).collect(), seconds))
+    let debs = debs.into_iter().map(|deb| (deb.name.clone(), deb)).collect();
+    Ok(Fetched { debs, left_out, seconds })
 }
 
 /// Downloads what is not there yet.
@@ -227,7 +252,7 @@ fn check_owners(converted: &[Converted]) -> Result<()> {
 
 fn with_dependencies(
     converted: Vec<Converted>,
-    manifest: &Manifest,
+    left_out: &BTreeSet<String>,
 ) -> Result<(Vec<(Converted, Candidate)>, Resolution)> {
     let mut candidates = Vec::new();
     let mut rest = Vec::new();
@@ -243,7 +268,7 @@ fn with_dependencies(
         });
         rest.push(package);
     }
-    let resolution = resolve(&candidates, &manifest.skip)?;
+    let resolution = resolve(&candidates, left_out)?;
     Ok((rest.into_iter().zip(candidates).collect(), resolution))
 }
 
