@@ -14,6 +14,7 @@ mod hostile;
 mod isolation;
 mod oracles;
 mod packages;
+mod pipelines;
 mod service;
 mod support;
 mod tidy;

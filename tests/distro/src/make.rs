@@ -72,7 +72,7 @@ pub fn make(options: &Options) -> Result<Outcome> {
         return Ok(Outcome::Kept);
     }
 
-    let Fetched { debs, left_out, mut seconds } = debian_packages(options, &manifest)?;
+    let (debs, mut seconds) = debian_packages(options, &manifest)?;
     let versions: Vec<String> =
         debs.values().map(|deb| format!("{}={}", deb.name, deb.control.get("Version"))).collect();
     let content = digest(&[request.as_str(), &versions.join("\n")]);
@@ -91,7 +91,7 @@ pub fn make(options: &Options) -> Result<Outcome> {
 
     let start = Instant::now();
     check_owners(&converted)?;
-    let (converted, resolution) = with_dependencies(converted, &left_out)?;
+    let (converted, resolution) = with_dependencies(converted, &manifest, &profile)?;
     let packages = write_packages(options, &converted, &resolution, &repository, &key)?;
     seconds.write = start.elapsed().as_secs_f64();
     seconds.all = begin.elapsed().as_secs_f64();
@@ -105,44 +105,23 @@ pub fn make(options: &Options) -> Result<Outcome> {
     Ok(Outcome::Made)
 }
 
-/// The Debian packages of the profiles.
-struct Fetched {
-    debs: BTreeMap<String, Deb>,
-    /// Those that a dependency may name although they are not there.
-    left_out: BTreeSet<String>,
-    seconds: Seconds,
+/// The versions of the Debian packages of a profile.
+fn wanted(apt: &Apt, profile: &Profile, skip: &BTreeSet<String>) -> Result<BTreeMap<String, String>> {
+    let mut wanted = apt.closure(&profile.debs)?;
+    wanted.extend(apt.versions(&profile.alone)?);
+    wanted.retain(|name, _| !skip.contains(name));
+    Ok(wanted)
 }
 
-/// The versions of the Debian packages of a profile, and the names of those that it leaves out.
-fn wanted(
-    apt: &Apt,
-    profile: &Profile,
-    skip: &BTreeSet<String>,
-) -> Result<(BTreeMap<String, String>, BTreeSet<String>)> {
-    let mut closure = apt.closure(&profile.debs)?;
-    let mut left_out = skip.clone();
-    if !profile.alone.is_empty() {
-        for (name, version) in apt.closure(&profile.debs.union(&profile.alone).cloned().collect())? {
-            if profile.alone.contains(&name) {
-                closure.insert(name, version);
-            } else if !closure.contains_key(&name) {
-                left_out.insert(name);
-            }
-        }
-    }
-    closure.retain(|name, _| !skip.contains(name));
-    Ok((closure, left_out))
-}
-
-/// Downloads the Debian packages of the profiles.
-fn debian_packages(options: &Options, manifest: &Manifest) -> Result<Fetched> {
+/// The Debian packages of the profiles, downloaded.
+fn debian_packages(options: &Options, manifest: &Manifest) -> Result<(BTreeMap<String, Deb>, Seconds)> {
     let _lock = lock(&options.cache)?;
     let mut seconds = Seconds::default();
     let start = Instant::now();
     let apt = Apt::new(&options.cache.join("apt").join(&options.suite), &options.suite, Fetch::Packages)?;
     apt.update(options.refresh)?;
     let profile = manifest.profiles(&options.profiles)?;
-    let (mut closure, mut left_out) = wanted(&apt, &profile, &manifest.skip)?;
+    let mut closure = wanted(&apt, &profile, &manifest.skip)?;
     seconds.resolve = start.elapsed().as_secs_f64();
 
     let start = Instant::now();
@@ -150,7 +129,7 @@ fn debian_packages(options: &Options, manifest: &Manifest) -> Result<Fetched> {
     if download(&apt, &closure, &directory).is_err() {
         // The archive has moved on since the lists were fetched.
         apt.update(true)?;
-        (closure, left_out) = wanted(&apt, &profile, &manifest.skip)?;
+        closure = wanted(&apt, &profile, &manifest.skip)?;
         download(&apt, &closure, &directory)?;
     }
     let files: Vec<(String, PathBuf)> = closure
@@ -159,8 +138,7 @@ fn debian_packages(options: &Options, manifest: &Manifest) -> Result<Fetched> {
         .collect::<Result<_>>()?;
     let debs = parallel::map(options.jobs, &files, |(name, path)| Deb::open(name, path))?;
     seconds.download = start.elapsed().as_secs_f64();
-    let debs = debs.into_iter().map(|deb| (deb.name.clone(), deb)).collect();
-    Ok(Fetched { debs, left_out, seconds })
+    Ok((debs.into_iter().map(|deb| (deb.name.clone(), deb)).collect(), seconds))
 }
 
 /// Downloads what is not there yet.
@@ -252,7 +230,8 @@ fn check_owners(converted: &[Converted]) -> Result<()> {
 
 fn with_dependencies(
     converted: Vec<Converted>,
-    left_out: &BTreeSet<String>,
+    manifest: &Manifest,
+    profile: &Profile,
 ) -> Result<(Vec<(Converted, Candidate)>, Resolution)> {
     let mut candidates = Vec::new();
     let mut rest = Vec::new();
@@ -268,7 +247,7 @@ fn with_dependencies(
         });
         rest.push(package);
     }
-    let resolution = resolve(&candidates, left_out)?;
+    let resolution = resolve(&candidates, &manifest.skip, &profile.alone)?;
     Ok((rest.into_iter().zip(candidates).collect(), resolution))
 }
 
