@@ -272,6 +272,9 @@ mod tests {
     fn a_package_made_of_two_parts_does_not_depend_on_itself() {
         let mut package = candidate("gcc", "gcc", "Depends: cpp");
         package.debs.push(candidate("", "cpp", "Depends: gcc").debs.remove(0));
-        assert_eq!(resolve(&[package], &BTreeSet::new(), &BTreeSet::new()).unwrap().depends["gcc"], Vec::<String>::new());
+        assert_eq!(
+            resolve(&[package], &BTreeSet::new(), &BTreeSet::new()).unwrap().depends["gcc"],
+            Vec::<String>::new()
+        );
     }
 }

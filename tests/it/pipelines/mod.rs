@@ -12,6 +12,8 @@ use crate::support::package::{RawEntry, Sections, entries};
 mod absent;
 mod languages;
 mod npm;
+mod sources;
+mod splits;
 
 /// What a package holds, by path.
 struct Contents(BTreeMap<String, RawEntry>);
@@ -37,6 +39,13 @@ impl Contents {
     fn text(&self, path: &str) -> String {
         String::from_utf8(self.entry(path).content.clone()).unwrap()
     }
+}
+
+/// Says so when a package holds other files than these and the list of what it holds.
+fn only_files(contents: &Contents, expected: &[&str]) {
+    let mut files = contents.files();
+    files.retain(|path| !path.starts_with("var/lib/db/sbom/"));
+    assert_eq!(files, expected);
 }
 
 /// Builds a definition in the sandbox, which must work; `None` after saying that there is no sandbox.

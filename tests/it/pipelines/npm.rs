@@ -13,8 +13,11 @@ use crate::support::farm::on_toolchains;
 
 const SCRIPTS: &str = include_str!("../definitions/pipelines/scripts.yaml");
 
+/// Files by their names.
+type Files = Vec<(&'static str, String)>;
+
 /// `greeter`, which has a program and needs `words`, of which there are two versions.
-fn registry() -> BTreeMap<&'static str, BTreeMap<&'static str, Vec<(&'static str, String)>>> {
+fn registry() -> BTreeMap<&'static str, BTreeMap<&'static str, Files>> {
     let manifest = |value: serde_json::Value| ("package.json", value.to_string());
     let greeter = json!({
         "name": "greeter", "version": "1.0.0", "bin": {"greeter": "cli.js"}, "dependencies": {"words": "^1.0.0"}
@@ -32,7 +35,8 @@ fn registry() -> BTreeMap<&'static str, BTreeMap<&'static str, Vec<(&'static str
 
 /// A package as npm wants it.
 fn tarball(files: &[(&str, String)]) -> Vec<u8> {
-    let mut builder = tar::Builder::new(flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast()));
+    let mut builder =
+        tar::Builder::new(flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast()));
     for (name, text) in files {
         let mut header = tar::Header::new_gnu();
         header.set_mode(0o644);
@@ -81,7 +85,41 @@ fn r_and_npm_packages_are_installed() {
     on_toolchains(async |farm| {
         let yaml = SCRIPTS.replace("@registry@", &serve().await);
         let Some(built) = build(farm, "scripts", &yaml).await else { return };
-        println!("{}", built.events.text());
-        let _ = (Contents::of(&built, "scripts-1.0.0-r0"), failure, try_build);
+        assert_eq!(built.events.lines_of("scripts: run"), ["hello there "]);
+        let words = Contents::of(&built, "scripts-1.0.0-r0");
+        assert!(words.text("usr/lib/R/library/words/DESCRIPTION").contains("Version: 1.0.0\n"));
+
+        assert_eq!(built.events.lines_of("npm-greeter: run"), ["hello from 1.1.0"]);
+        let greeter = Contents::of(&built, "npm-greeter-1.0.0-r0");
+        assert_eq!(greeter.entry("usr/bin/greeter").link(), "../lib/node_modules/greeter/cli.js");
+        assert_eq!(greeter.entry("usr/lib/node_modules/greeter/cli.js").mode(), 0o755);
+        let program = "usr/lib/node_modules/greeter/node_modules/words/index.js";
+        assert_eq!(greeter.text(program), "module.exports = 'hello from 1.1.0'\n");
+
+        let overridden = built.events.lines_of("npm-overridden: run");
+        assert_eq!(
+            overridden,
+            ["hello from 1.0.0", ".:", "node_modules", "", "node_modules:", ".bin", "greeter"]
+        );
+        let opt = Contents::of(&built, "npm-overridden-1.0.0-r0");
+        let program = "opt/greeter/lib/node_modules/greeter/node_modules/words/index.js";
+        assert_eq!(opt.text(program), "module.exports = 'hello from 1.0.0'\n");
+
+        for (step, message, from, to) in [
+            (
+                "npm-greeter: npm/install",
+                "No matching version",
+                "version: ${{package.version}}\n      - name",
+                "version: 9.9.9\n      - name",
+            ),
+            ("npm-overridden: npm/install", "the override words has no version", "words@1.0.0", "words"),
+            ("scripts: R/build", "words 1.0.0 was not installed", "join <- ", "join <- )"),
+        ] {
+            let changed = yaml.replacen(from, to, 1);
+            assert_ne!(changed, yaml);
+            let (failed, tail) = failure(&try_build(farm, "scripts", &changed).await.unwrap());
+            assert_eq!(failed, step);
+            assert!(tail.contains(message), "no {message:?} in:\n{tail}");
+        }
     });
 }

@@ -258,6 +258,17 @@ impl Farm {
         (assembler, environment, resolution)
     }
 
+    /// A repository of what was built, with the key beside it as `farm.rsa.pub`.
+    pub(crate) fn repository(&self, name: &str, built: &Built) -> PathBuf {
+        let repository = self.places.state.join(name);
+        fs::create_dir_all(repository.join("x86_64")).unwrap();
+        for (name, bytes) in built.bytes() {
+            fs::write(repository.join(name), bytes).unwrap();
+        }
+        fs::write(repository.join("farm.rsa.pub"), self.public_key()).unwrap();
+        repository
+    }
+
     /// The farm's key.
     pub(crate) fn key(&self) -> &str {
         &self.key
