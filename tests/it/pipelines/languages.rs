@@ -110,30 +110,34 @@ fn python_packages_are_built_and_imported() {
         assert_eq!(wheel.entry("usr/bin/new-greet").mode(), 0o755);
         assert_eq!(wheel.text(&format!("{packages}/newtools/deep.py")), "ANSWER = 42\n");
         assert!(!wheel.files().iter().any(|path| path.ends_with(".pyc")), "{:?}", wheel.files());
+    });
+}
 
-        for (message, from, to) in [
-            ("FAIL: import nothing", "import: newtools\n", "import: nothing\n"),
-            ("from needs import", "import: newtools\n", "from: newtools\n"),
-            ("imports excludes import", "import: newtools\n", "import: a\n              imports: import b\n"),
-            ("nothing to import was given", "import: newtools\n", "imports: '# nothing'\n"),
+#[test]
+fn an_import_that_fails_or_says_nothing_fails_the_step() {
+    on_toolchains(async |farm| {
+        let import = |packages: &str, with: &str| {
+            format!(
+                "package:\n  name: import\n  version: 1\n  epoch: 0\nenvironment:\n  contents:\n    packages: [{packages}]\n\
+                 pipeline:\n  - uses: python/import\n    with:\n      {with}\n"
+            )
+        };
+        for (message, packages, with) in [
             (
-                "/nowhere/bin/python: not found",
-                "import: newtools\n",
-                "import: newtools\n              venv: /nowhere\n",
+                "FAIL: import nothing",
+                "python3",
+                "imports: |\n        import json\n        import nothing\n        import re",
             ),
+            ("PASS: import re", "python3", "imports: |\n        import nothing\n        import re"),
+            ("from needs import", "python3", "from: json"),
+            ("imports excludes import", "python3", "{import: json, imports: import re}"),
+            ("nothing to import was given", "python3", "imports: '# nothing'"),
+            ("/nowhere/bin/python: not found", "python3", "{import: json, venv: /nowhere}"),
+            ("found 0 interpreters", "busybox", "import: json"),
         ] {
-            // None of the packages is needed for it.
-            let mut yaml =
-                PYTHON.replacen(from, to, 1).replace("${{targets.contextdir}}/usr/bin/new-greet", "exit 0");
-            for step in ["build", "install", "build-wheel"] {
-                yaml = yaml.replace(&format!("- uses: python/{step}\n"), "- runs: 'true'\n");
-            }
-            yaml = yaml
-                .replace("python3 melange-out/python-module/usr/bin/old-greet", "exit 0")
-                .replace("ls old/build", "exit 0");
-            assert_ne!(yaml, PYTHON);
-            let (step, tail) = failure(&try_build(farm, "python-module", &yaml).await.unwrap());
-            assert_eq!(step, "python-wheel: python/import");
+            let Some(built) = try_build(farm, "import", &import(packages, with)).await else { return };
+            let (step, tail) = failure(&built);
+            assert_eq!(step, "import: python/import");
             assert!(tail.contains(message), "no {message:?} in:\n{tail}");
         }
     });
