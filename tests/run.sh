@@ -17,6 +17,7 @@ command -v cargo > /dev/null || fail "a Rust toolchain is needed"
 say "building"
 cargo build --workspace --all-targets
 make_distro "$target/debug/test-distro"
+make_toolchains "$target/debug/test-distro"
 
 docker=
 stop_docker() {

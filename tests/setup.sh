@@ -27,3 +27,11 @@ make_distro() {
   "$1" sources --out "$distro/cache"
   export MELANGE_TEST_DISTRO=$distro
 }
+
+# make_toolchains BINARY: the distribution's toolchains, kept between runs.
+make_toolchains() {
+  toolchains=${MELANGE_TEST_TOOLCHAINS:-$target/test-toolchains}
+  say "the toolchains of the test distribution"
+  "$1" make --suite trixie --profile toolchains --out "$toolchains"
+  export MELANGE_TEST_TOOLCHAINS=$toolchains
+}

@@ -1,8 +1,9 @@
 //! The integration tests, one binary. A new test goes into the file of the station it is about.
 //!
 //! Nothing is faked: definitions are built by the engine in the sandbox and on a BuildKit daemon, from the test
-//! distribution (`tests/distro`). `MELANGE_TEST_DISTRO` names its folder, `MELANGE_TEST_DOCKER_SOCK` the socket
-//! of a dockerd; what is missing is said aloud, and where `CI` is set it is a failure.
+//! distribution (`tests/distro`). `MELANGE_TEST_DISTRO` names its folder, `MELANGE_TEST_TOOLCHAINS` that of its
+//! toolchains, `MELANGE_TEST_DOCKER_SOCK` the socket of a dockerd; what is missing is said aloud, and where `CI`
+//! is set it is a failure.
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 #![expect(clippy::print_stdout, reason = "figures are part of a test's report")]
 
@@ -15,6 +16,7 @@ mod hostile;
 mod isolation;
 mod oracles;
 mod packages;
+mod pipelines;
 mod schema;
 mod service;
 mod support;

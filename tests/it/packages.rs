@@ -1,7 +1,6 @@
 //! Real software through both builders: configured, compiled, split, packed, signed, installed, run.
 
 use std::fmt::Write;
-use std::fs;
 
 use melange_remote_sdk::apk::index::Index;
 
@@ -69,13 +68,7 @@ fn a_built_package_installs_and_runs() {
     on_farm(async |farm| {
         let Some(&first) = farm.backends().first() else { return };
         let hello = farm.built(first, "hello").await;
-        let repository = farm.places.state.join("repository");
-        fs::create_dir_all(repository.join("x86_64")).unwrap();
-        for (name, bytes) in hello.bytes() {
-            fs::write(repository.join(name), bytes).unwrap();
-        }
-        let key = repository.join("farm.rsa.pub");
-        fs::write(&key, farm.public_key()).unwrap();
+        let repository = farm.repository("repository", &hello);
         let distro = farm.places.distro.display();
         let yaml = include_str!("definitions/greeting.yaml")
             .replace("@distro@", &distro.to_string())

@@ -81,6 +81,26 @@ impl Apt {
         Ok(closure)
     }
 
+    /// The newest versions of some packages.
+    pub fn versions(&self, names: &BTreeSet<String>) -> Result<BTreeMap<String, String>> {
+        if names.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let mut arguments = vec!["show", "--no-all-versions"];
+        arguments.extend(names.iter().map(String::as_str));
+        let output = self.run("apt-cache", &arguments, Path::new("/"))?;
+        let mut versions = BTreeMap::new();
+        for paragraph in String::from_utf8_lossy(&output.stdout).split("\n\n") {
+            let field = |name| paragraph.lines().find_map(|line| line.strip_prefix(name));
+            if let (Some(name), Some(version)) = (field("Package: "), field("Version: ")) {
+                versions.insert(name.to_owned(), version.to_owned());
+            }
+        }
+        let missing: Vec<&String> = names.iter().filter(|name| !versions.contains_key(*name)).collect();
+        ensure!(missing.is_empty(), "apt knows no {missing:?}");
+        Ok(versions)
+    }
+
     /// Downloads packages into a directory; apt checks them against its signed lists.
     pub fn download(&self, packages: &[String], into: &Path) -> Result<()> {
         // Many names in one call, but not so many that a command line gets too long.

@@ -14,7 +14,7 @@ use crate::apt::{Apt, Fetch};
 use crate::cache::{Stamp, digest, generator, lock, remove_directory, replace_directory};
 use crate::deb::Deb;
 use crate::key::{KEY_NAME, SigningKey};
-use crate::manifest::{BUILT_IN, Manifest};
+use crate::manifest::{BUILT_IN, Manifest, Profile};
 use crate::parallel;
 use crate::plan::{Planned, plan};
 use crate::report::{Report, Seconds};
@@ -92,7 +92,7 @@ pub fn make(options: &Options) -> Result<Outcome> {
 
     let start = Instant::now();
     check_owners(&converted)?;
-    let (converted, resolution) = with_dependencies(converted, &manifest)?;
+    let (converted, resolution) = with_dependencies(converted, &manifest, &profile)?;
     let packages = write_packages(options, &converted, &resolution, &repository, &key)?;
     seconds.write = start.elapsed().as_secs_f64();
     seconds.all = begin.elapsed().as_secs_f64();
@@ -106,6 +106,14 @@ pub fn make(options: &Options) -> Result<Outcome> {
     Ok(Outcome::Made)
 }
 
+/// The versions of the Debian packages of a profile.
+fn wanted(apt: &Apt, profile: &Profile, skip: &BTreeSet<String>) -> Result<BTreeMap<String, String>> {
+    let mut wanted = apt.closure(&profile.debs)?;
+    wanted.extend(apt.versions(&profile.alone)?);
+    wanted.retain(|name, _| !skip.contains(name));
+    Ok(wanted)
+}
+
 /// The Debian packages of the profiles, downloaded.
 fn debian_packages(options: &Options, manifest: &Manifest) -> Result<(BTreeMap<String, Deb>, Seconds)> {
     let _lock = lock(&options.cache)?;
@@ -113,13 +121,8 @@ fn debian_packages(options: &Options, manifest: &Manifest) -> Result<(BTreeMap<S
     let start = Instant::now();
     let apt = Apt::new(&options.cache.join("apt").join(&options.suite), &options.suite, Fetch::Packages)?;
     apt.update(options.refresh)?;
-    let roots = manifest.profiles(&options.profiles)?.debs;
-    let wanted = |apt: &Apt| -> Result<BTreeMap<String, String>> {
-        let mut closure = apt.closure(&roots)?;
-        closure.retain(|name, _| !manifest.skip.contains(name));
-        Ok(closure)
-    };
-    let mut closure = wanted(&apt)?;
+    let profile = manifest.profiles(&options.profiles)?;
+    let mut closure = wanted(&apt, &profile, &manifest.skip)?;
     seconds.resolve = start.elapsed().as_secs_f64();
 
     let start = Instant::now();
@@ -127,7 +130,7 @@ fn debian_packages(options: &Options, manifest: &Manifest) -> Result<(BTreeMap<S
     if download(&apt, &closure, &directory).is_err() {
         // The archive has moved on since the lists were fetched.
         apt.update(true)?;
-        closure = wanted(&apt)?;
+        closure = wanted(&apt, &profile, &manifest.skip)?;
         download(&apt, &closure, &directory)?;
     }
     let files: Vec<(String, PathBuf)> = closure
@@ -229,6 +232,7 @@ fn check_owners(converted: &[Converted]) -> Result<()> {
 fn with_dependencies(
     converted: Vec<Converted>,
     manifest: &Manifest,
+    profile: &Profile,
 ) -> Result<(Vec<(Converted, Candidate)>, Resolution)> {
     let mut candidates = Vec::new();
     let mut rest = Vec::new();
@@ -244,7 +248,7 @@ fn with_dependencies(
         });
         rest.push(package);
     }
-    let resolution = resolve(&candidates, &manifest.skip)?;
+    let resolution = resolve(&candidates, &manifest.skip, &profile.alone)?;
     Ok((rest.into_iter().zip(candidates).collect(), resolution))
 }
 

@@ -34,6 +34,8 @@ pub struct Profile {
     pub include: Vec<String>,
     /// Debian packages to start from.
     pub debs: BTreeSet<String>,
+    /// Debian packages taken without what they depend on, unless something else asks for that.
+    pub alone: BTreeSet<String>,
     /// APK packages that must come out.
     pub packages: BTreeSet<String>,
     /// Further dependencies that packages have in this profile.
@@ -134,6 +136,7 @@ impl Manifest {
                 .with_context(|| format!("no profile {name:?}, only {:?}", self.profile.keys()))?;
             if seen.insert(name) {
                 union.debs.extend(profile.debs.iter().cloned());
+                union.alone.extend(profile.alone.iter().cloned());
                 union.packages.extend(profile.packages.iter().cloned());
                 for (package, depends) in &profile.depends {
                     union.depends.entry(package.clone()).or_default().extend(depends.iter().cloned());
@@ -182,11 +185,12 @@ mod tests {
     #[test]
     fn profiles_contain_what_they_include() {
         let text = "skip = []\n[suite.x]\n[profile.p]\ndebs = ['a']\ndepends = { a = ['b'] }\n\
-            [profile.q]\ninclude = ['p', 'q']\ndebs = ['b']\ndepends = { a = ['c'] }\n[package]\n[virtual]\n";
+            [profile.q]\ninclude = ['p', 'q']\ndebs = ['b']\nalone = ['c']\ndepends = { a = ['c'] }\n[package]\n[virtual]\n";
         let manifest = Manifest::parse(text, "x").unwrap();
         let union = manifest.profiles(&["q".to_owned()]).unwrap();
         assert_eq!(union.debs, ["a", "b"].map(str::to_owned).into());
         assert_eq!(union.depends["a"], ["b", "c"].map(str::to_owned).into());
+        assert_eq!(union.alone, ["c"].map(str::to_owned).into());
         assert!(manifest.profiles(&["r".to_owned()]).is_err());
     }
 }

@@ -48,8 +48,13 @@ pub struct Resolution {
     pub dropped: Vec<(String, String)>,
 }
 
-/// Gives every package its dependencies; fails when one leads nowhere.
-pub fn resolve(candidates: &[Candidate], skip: &BTreeSet<String>) -> Result<Resolution> {
+/// Gives every package its dependencies; fails when one leads nowhere, unless it is on one of `skip` or of one
+/// of `alone`.
+pub fn resolve(
+    candidates: &[Candidate],
+    skip: &BTreeSet<String>,
+    alone: &BTreeSet<String>,
+) -> Result<Resolution> {
     let names = Names::collect(candidates);
     let mut resolution = Resolution::default();
     let mut broken = Vec::new();
@@ -71,11 +76,11 @@ pub fn resolve(candidates: &[Candidate], skip: &BTreeSet<String>) -> Result<Reso
             for alternatives in deb.control.depends() {
                 match names.debian(candidate, &alternatives, skip) {
                     Debian::Packages(packages) => depends.extend(packages),
-                    Debian::LeftOut => {
-                        resolution.dropped.push((candidate.name.clone(), alternatives.join(" | ")));
-                    }
-                    Debian::Unknown => {
+                    Debian::Unknown if !alone.contains(&deb.name) => {
                         broken.push(format!("{}: Debian's {}", candidate.name, alternatives.join(" | ")));
+                    }
+                    Debian::LeftOut | Debian::Unknown => {
+                        resolution.dropped.push((candidate.name.clone(), alternatives.join(" | ")));
                     }
                 }
             }
@@ -217,7 +222,7 @@ mod tests {
             candidate("foo", "libfoo2", ""),
             candidate("x", "x-real", "Provides: virtual-x (= 3)"),
         ];
-        let resolution = resolve(&packages, &names(&["dpkg"])).unwrap();
+        let resolution = resolve(&packages, &names(&["dpkg"]), &BTreeSet::new()).unwrap();
         assert_eq!(resolution.depends["app"], ["foo", "x"]);
         assert_eq!(resolution.dropped, [("app".to_owned(), "dpkg".to_owned())]);
     }
@@ -227,7 +232,7 @@ mod tests {
         let mut packages = [candidate("app", "app", "Depends: libfoo2"), candidate("foo", "libfoo2", "")];
         packages[0].findings.needs = names(&["so:libfoo.so.2"]);
         packages[1].findings.provides = names(&["so:libfoo.so.2=2"]);
-        let resolution = resolve(&packages, &BTreeSet::new()).unwrap();
+        let resolution = resolve(&packages, &BTreeSet::new(), &BTreeSet::new()).unwrap();
         assert_eq!(resolution.depends["app"], ["so:libfoo.so.2"]);
     }
 
@@ -237,7 +242,7 @@ mod tests {
         packages[0].findings.foreign_libraries = names(&["libfoo.so.2.1", "elsewhere.so"]);
         packages[1].findings.provides = names(&["so:libfoo.so.2=2"]);
         packages[1].findings.sonames = [("libfoo.so.2.1".to_owned(), "libfoo.so.2".to_owned())].into();
-        let resolution = resolve(&packages, &BTreeSet::new()).unwrap();
+        let resolution = resolve(&packages, &BTreeSet::new(), &BTreeSet::new()).unwrap();
         assert_eq!(resolution.depends["foo-dev"], ["so:libfoo.so.2"]);
     }
 
@@ -246,16 +251,30 @@ mod tests {
         let mut package = candidate("app", "app", "Depends: unknown");
         package.findings.needs = names(&["so:libgone.so.1"]);
         package.spec.depends = vec!["absent>1".to_owned()];
-        let error = resolve(&[package], &BTreeSet::new()).unwrap_err().to_string();
+        let error = resolve(&[package], &BTreeSet::new(), &BTreeSet::new()).unwrap_err().to_string();
         for part in ["needs so:libgone.so.1", "Debian's unknown", "depends on absent>1"] {
             assert!(error.contains(part), "{error}");
         }
     }
 
     #[test]
+    fn what_is_taken_alone_may_lack_what_debian_says_but_no_library() {
+        let mut package = candidate("app", "app", "Depends: unknown");
+        let alone = names(&["app"]);
+        let resolution = resolve(std::slice::from_ref(&package), &BTreeSet::new(), &alone).unwrap();
+        assert_eq!(resolution.dropped, [("app".to_owned(), "unknown".to_owned())]);
+        package.findings.needs = names(&["so:libgone.so.1"]);
+        let error = resolve(&[package], &BTreeSet::new(), &alone).unwrap_err().to_string();
+        assert!(error.contains("needs so:libgone.so.1") && !error.contains("unknown"), "{error}");
+    }
+
+    #[test]
     fn a_package_made_of_two_parts_does_not_depend_on_itself() {
         let mut package = candidate("gcc", "gcc", "Depends: cpp");
         package.debs.push(candidate("", "cpp", "Depends: gcc").debs.remove(0));
-        assert_eq!(resolve(&[package], &BTreeSet::new()).unwrap().depends["gcc"], Vec::<String>::new());
+        assert_eq!(
+            resolve(&[package], &BTreeSet::new(), &BTreeSet::new()).unwrap().depends["gcc"],
+            Vec::<String>::new()
+        );
     }
 }

@@ -77,13 +77,15 @@ impl Collected {
         text
     }
 
-    /// The lines of the step called `name`.
+    /// The lines of the step called `name`, or of all of them.
     pub(crate) fn lines_of(&self, name: &str) -> Vec<String> {
-        let started = self.all().into_iter().find_map(|event| match event {
+        let started = self.all().into_iter().filter_map(|event| match event {
             BuildEvent::StepStarted { index, name: found, .. } if found == name => Some(index),
             _ => None,
         });
-        self.lines(started.unwrap_or_else(|| panic!("no step {name:?} began:\n{}", self.text())))
+        let started: Vec<usize> = started.collect();
+        assert!(!started.is_empty(), "no step {name:?} began:\n{}", self.text());
+        started.into_iter().flat_map(|index| self.lines(index)).collect()
     }
 
     /// The lines of one step.

@@ -49,9 +49,14 @@ pub(crate) struct Places {
 
 /// The folder of the test distribution, or `None` after saying that the test is skipped.
 pub(crate) fn distro() -> Option<PathBuf> {
-    let folder = std::env::var_os("MELANGE_TEST_DISTRO").map(PathBuf::from);
+    made("MELANGE_TEST_DISTRO", "")
+}
+
+/// The folder that a variable names, made by `test-distro make` with some arguments.
+fn made(variable: &str, arguments: &str) -> Option<PathBuf> {
+    let folder = std::env::var_os(variable).map(PathBuf::from);
     if folder.is_none() {
-        missing("MELANGE_TEST_DISTRO does not name a folder made by `test-distro make`");
+        missing(&format!("{variable} does not name a folder made by `test-distro make{arguments}`"));
     }
     folder.map(|folder| std::path::absolute(folder).unwrap())
 }
@@ -67,22 +72,47 @@ pub(crate) fn daemon() -> Option<PathBuf> {
 
 /// Runs a test on the runtime that all of them share: builders and their connections outlive one test.
 pub(crate) fn on_farm(test: impl AsyncFnOnce(&'static Farm)) {
+    if let Some(farm) = farm() {
+        on_runtime(test(farm));
+    }
+}
+
+/// Runs a test on the farm of toolchains.
+pub(crate) fn on_toolchains(test: impl AsyncFnOnce(&'static Farm)) {
+    if let Some(farm) = toolchains() {
+        on_runtime(test(farm));
+    }
+}
+
+fn on_runtime(test: impl Future<Output = ()>) {
     static RUNTIME: OnceLock<tokio::runtime::Runtime> = OnceLock::new();
-    let Some(farm) = farm() else { return };
-    RUNTIME.get_or_init(|| tokio::runtime::Runtime::new().unwrap()).block_on(test(farm));
+    RUNTIME.get_or_init(|| tokio::runtime::Runtime::new().unwrap()).block_on(test);
 }
 
 /// The farm, or `None` after saying what is missing.
 pub(crate) fn farm() -> Option<&'static Farm> {
     static FARM: OnceLock<Farm> = OnceLock::new();
     let distro = distro()?;
-    Some(FARM.get_or_init(|| {
-        let scratch = Path::new(env!("CARGO_TARGET_TMPDIR")).join("farm");
-        remove_left_overs(&scratch);
-        let state = scratch.join(format!("run-{}", std::process::id()));
-        let places = Places { distro, sandbox: scratch.join("sandbox"), state };
-        Farm::new(places, &generate_key(2048).unwrap(), daemon())
-    }))
+    Some(FARM.get_or_init(|| Farm::new(scratch("farm", distro), &generate_key(2048).unwrap(), daemon())))
+}
+
+/// A farm over the distribution's toolchains, or `None` after saying what is missing. What compilers do is the same
+/// on every builder, so it has the sandbox alone.
+pub(crate) fn toolchains() -> Option<&'static Farm> {
+    static TOOLCHAINS: OnceLock<Farm> = OnceLock::new();
+    let distro = made("MELANGE_TEST_TOOLCHAINS", " --suite trixie --profile toolchains")?;
+    Some(
+        TOOLCHAINS
+            .get_or_init(|| Farm::new(scratch("toolchains", distro), &generate_key(2048).unwrap(), None)),
+    )
+}
+
+/// The folders of a farm over a distribution.
+fn scratch(name: &str, distro: PathBuf) -> Places {
+    let scratch = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    remove_left_overs(&scratch);
+    let state = scratch.join(format!("run-{}", std::process::id()));
+    Places { distro, sandbox: scratch.join("sandbox"), state }
 }
 
 /// State of runs that are over: their process is gone.
@@ -232,6 +262,17 @@ impl Farm {
     /// The repositories of definitions that name none.
     pub(crate) fn defaults(&self) -> RepositoryDefaults {
         distro_defaults(&self.places.distro)
+    }
+
+    /// A repository of what was built, with the key beside it as `farm.rsa.pub`.
+    pub(crate) fn repository(&self, name: &str, built: &Built) -> PathBuf {
+        let repository = self.places.state.join(name);
+        fs::create_dir_all(repository.join("x86_64")).unwrap();
+        for (name, bytes) in built.bytes() {
+            fs::write(repository.join(name), bytes).unwrap();
+        }
+        fs::write(repository.join("farm.rsa.pub"), self.public_key()).unwrap();
+        repository
     }
 
     /// The farm's key.
