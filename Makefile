@@ -1,6 +1,6 @@
 # One-word commands. `make demo` and `make test` do all their set-up on a fresh Debian machine with a Rust
 # toolchain; the others expect what those install.
-.PHONY: reference demo test corpus-build lint bench doc ci fmt
+.PHONY: fuzz reference demo test corpus-build lint bench doc ci fmt
 
 # Builds GNU hello through melange-server in the embedded sandbox, installs the package and runs it.
 demo:
@@ -28,6 +28,10 @@ reference:
 	$(or $(CARGO_TARGET_DIR),target)/debug/melange schema > docs/definition.schema.json
 	$(or $(CARGO_TARGET_DIR),target)/debug/melange schema --pipeline > docs/pipeline.schema.json
 	$(or $(CARGO_TARGET_DIR),target)/debug/melange pipelines reference > docs/pipelines.md
+
+# Fuzzes the parser and the compiler for half an hour each; needs a nightly compiler and cargo-fuzz.
+fuzz:
+	@fuzz/run.sh
 
 bench:
 	cargo build --release -p melange-cli

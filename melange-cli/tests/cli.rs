@@ -70,6 +70,102 @@ fn a_broken_definition_is_shown_with_its_places_and_leaves_nothing() {
     assert!(!folder.path().join("packages").exists());
 }
 
+const GOOD: &str = "package:\n  name: good\n  version: 1.10\n  epoch: 3\n  copyright:\n    - license: MIT\nvars:\n  a: own\noptions:\n  \
+                    fast: {vars: {b: option}}\nenvironment:\n  environment: {A: yaml}\npipeline:\n  - uses: mine\n    with: {what: \"${{vars.a}}\"}\n  - runs: echo ${{ vars.b }} \
+                    ${{options.fast.enabled}}\nsubpackages:\n  - name: good-dev\n    test:\n      pipeline:\n        - runs: echo ${{subpkg.name}}\n";
+
+/// A folder with two definitions, one of them broken, and what goes with them.
+fn definitions() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+    for name in ["defs", "pipelines"] {
+        std::fs::create_dir(folder.path().join(name)).unwrap();
+    }
+    write("defs/good.yaml", GOOD);
+    write("defs/bad.yaml", "package:\n  name: bad\n  version: 1\npipeline:\n  - runs: echo ${{x}}\n");
+    write(
+        "pipelines/mine.yaml",
+        "inputs:\n  what:\n    required: true\npipeline:\n  - runs: echo ${{inputs.what}}\n",
+    );
+    write("vars.yaml", "b: file\n");
+    write("build.env", "export A=env\nB='env'\n");
+    folder
+}
+
+const OPTIONS: [&str; 6] =
+    ["--pipeline-dir", "pipelines", "--vars-file", "vars.yaml", "--env-file", "build.env"];
+
+#[test]
+fn compile_prints_an_object_a_line_and_goes_on_after_a_broken_file() {
+    let folder = definitions();
+    let mut args = vec!["compile", "defs", "--format", "json", "--arch", "aarch64"];
+    args.extend(OPTIONS);
+    let output = melange(folder.path(), &args);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("--> defs/bad.yaml:5:16"), "{}", text(&output.stderr));
+    let printed = text(&output.stdout);
+    assert_eq!(printed.lines().count(), 1);
+    let good: serde_json::Value = serde_json::from_str(&printed).unwrap();
+    assert_eq!((&good["file"], &good["arch"]), (&"defs/good.yaml".into(), &"aarch64".into()));
+    assert_eq!(good["package"]["version"], "1.10");
+    assert_eq!(good["pipeline"][0]["pipeline"][0]["runs"], "echo own");
+    assert_eq!(good["pipeline"][1]["runs"], "echo file false");
+    assert_eq!(good["environment"]["environment"]["A"], "yaml");
+    assert_eq!(good["environment"]["environment"]["B"], "env");
+    assert_eq!(good["subpackages"][0]["test"]["pipeline"][0]["runs"], "echo good-dev");
+    args.extend(["--build-option", "fast", "--message-format", "json"]);
+    let output = melange(folder.path(), &args);
+    let good: serde_json::Value = serde_json::from_str(&text(&output.stdout)).unwrap();
+    assert_eq!(good["pipeline"][1]["runs"], "echo option true");
+    let bad: serde_json::Value = serde_json::from_str(&text(&output.stderr)).unwrap();
+    assert_eq!(bad["uri"], "defs/bad.yaml");
+    assert_eq!(bad["diagnostics"][0]["range"]["start"], serde_json::json!({ "line": 4, "character": 15 }));
+}
+
+#[test]
+fn a_compiled_definition_compiles_to_itself() {
+    let folder = definitions();
+    let mut args = vec!["compile", "defs/good.yaml"];
+    args.extend(OPTIONS);
+    let once = text(&melange(folder.path(), &args).stdout);
+    assert!(once.contains("runs: echo own"), "{once}");
+    std::fs::write(folder.path().join("once.yaml"), &once).unwrap();
+    let again = melange(folder.path(), &["compile", "once.yaml"]);
+    assert!(again.status.success(), "{}", text(&again.stderr));
+    assert_eq!(text(&again.stdout), once);
+}
+
+#[test]
+fn lint_query_pipelines_and_schema_answer() {
+    let folder = definitions();
+    let at = folder.path();
+    let lint = melange(at, &["lint", "--definitions", "defs", "--pipeline-dir", "pipelines"]);
+    assert_eq!(lint.status.code(), Some(1));
+    let said = text(&lint.stdout);
+    assert!(
+        said.contains("the variable `x` is not defined")
+            && said.contains("warning: the package has no licence")
+    );
+    assert!(text(&lint.stderr).contains("in 2 of 2 files"), "{}", text(&lint.stderr));
+    let lint = melange(at, &["lint", "--definitions", "defs", "--message-format", "json"]);
+    let lines: Vec<serde_json::Value> =
+        text(&lint.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), 2);
+    let template = "{{.Package.Name}} {{.Package.FullVersion}}{{range .Subpackages}} {{.Name}}{{end}}";
+    let query = melange(at, &["query", "defs/good.yaml", template]);
+    assert_eq!(text(&query.stdout), "good 1.10-r3 good-dev\n", "{}", text(&query.stderr));
+    assert!(
+        refused(at, &["query", "defs/good.yaml", "{{.Nothing}}"], 2).contains("there is no field `Nothing`")
+    );
+    let list = melange(at, &["pipelines", "list"]);
+    assert_eq!(text(&list.stdout).lines().count(), 51);
+    let show = melange(at, &["pipelines", "show", "fetch"]);
+    assert!(text(&show.stdout).contains("| `uri` | required |"));
+    assert!(refused(at, &["pipelines", "show", "nope"], 5).contains("no built-in pipeline"));
+    let schema: serde_json::Value = serde_json::from_slice(&melange(at, &["schema"]).stdout).unwrap();
+    assert_eq!(schema["required"][0], "package");
+}
+
 #[test]
 fn keys_are_made_once_and_sign_an_index() {
     let folder = tempfile::tempdir().unwrap();
@@ -89,6 +185,11 @@ fn every_verb_has_help_and_completions_name_the_verbs() {
         &["remote", "submit", "--help"],
         &["remote", "backends", "add", "--help"],
         &["apk", "resolve", "--help"],
+        &["compile", "--help"],
+        &["test", "--help"],
+        &["lint", "--help"],
+        &["query", "--help"],
+        &["pipelines", "show", "--help"],
     ] {
         assert!(melange(folder.path(), verb).status.success(), "{verb:?}");
     }

@@ -106,13 +106,28 @@ fn definitions_that_grow_without_end_are_refused_at_once() {
         "x".repeat(60_000),
         "${{vars.v}}".repeat(20_000)
     );
+    let large = format!("package:\n  name: a\n  version: \"1\"\n# {}\n", "x".repeat(3 << 20));
+    let deep = format!("package: {}", "[".repeat(100_000));
+    let mut aliases = String::from("a: &a [x, x, x, x, x, x, x, x, x, x]\n");
+    for level in 'b'..'i' {
+        let before = char::from_u32(u32::from(level) - 1).unwrap();
+        let refs = vec![format!("*{before}"); 10].join(", ");
+        writeln!(aliases, "{level}: &{level} [{refs}]").unwrap();
+    }
+    let steps =
+        format!("package:\n  name: a\n  version: \"1\"\npipeline:\n{}", "  - runs: x\n".repeat(30_000));
     for (what, text) in [
+        ("size", large),
+        ("depth", deep),
+        ("aliases", aliases),
+        ("steps", steps),
         ("transforms", format!("package:\n  name: a\n  version: \"1\"\nvars:\n  a00: xx\n{transforms}")),
         ("ranges", ranged),
         ("texts", long),
     ] {
         let mistakes = compile(&text).unwrap_err();
-        assert!(mistakes.contains("more than"), "{what}: {mistakes:.300}");
+        let bound = mistakes.contains("more than") || mistakes.contains("deeper than");
+        assert!(bound, "{what}: {mistakes:.300}");
     }
     // Each level is resolved from what is written, not from what the others became.
     assert!(compile(&doubling).is_ok());

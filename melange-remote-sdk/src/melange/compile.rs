@@ -433,7 +433,13 @@ impl<'p> Compiler<'p> {
             condition,
             name: body.name().to_owned(),
             uses: body.step.uses.value.clone(),
-            with: differing(&scope, body.inputs()),
+            with: match body.definition {
+                Some((definition, _)) => differing(&scope, &definition.inputs),
+                // A compiled step is not laid over its definition again.
+                None => {
+                    body.step.with.iter().map(|(name, text)| (name.clone(), text.value.clone())).collect()
+                }
+            },
             runs: self.text(body.text(|step| &step.runs), &scope),
             enabled,
             pipeline,

@@ -240,6 +240,7 @@ struct VarTransform<'a> {
 struct Options<'a> {
     #[serde(skip_serializing_if = "is_empty_map")]
     vars: &'a TextMap,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     environment: BTreeMap<&'static str, BTreeMap<&'static str, OptionPackages<'a>>>,
 }
 
@@ -349,8 +350,12 @@ fn view<'a>(plan: &'a Plan, packages: &'a [String]) -> CompiledDefinition<'a> {
 
 fn option(option: &BuildOption) -> Options<'_> {
     let packages = OptionPackages { add: &option.add, remove: &option.remove };
-    let contents = BTreeMap::from([("packages", packages)]);
-    Options { vars: &option.vars, environment: BTreeMap::from([("contents", contents)]) }
+    let environment = if option.add.is_empty() && option.remove.is_empty() {
+        BTreeMap::new()
+    } else {
+        BTreeMap::from([("contents", BTreeMap::from([("packages", packages)]))])
+    };
+    Options { vars: &option.vars, environment }
 }
 
 fn test<'a>(test: &'a PlanTest, plan: &Plan) -> Test<'a> {
