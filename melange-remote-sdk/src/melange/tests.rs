@@ -83,6 +83,32 @@ fn compile_broken(path: &Path) -> Result<Compiled, Diagnostics> {
     compile(&read(path).unwrap(), Arch::X86_64, &PipelineSet::new(&inline).unwrap(), &options)
 }
 
+/// What fuzzing found, and inputs of the kinds that readers of YAML have stumbled over; parts are divided by `%%` as for
+/// the fuzz target.
+#[test]
+fn strange_inputs_are_read_or_refused() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/fuzz");
+    let mut count = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let text = std::fs::read_to_string(entry.unwrap().path()).unwrap();
+        let mut parts = text.split("\n%%\n");
+        let source = Source::new("strange.yaml", parts.next().unwrap());
+        let inline = parts.next().map(|text| ("mine.yaml".to_owned(), text.to_owned())).into_iter().collect();
+        let file = |text: Option<&str>| text.map(|text| Source::new("file", text)).into_iter().collect();
+        let (vars_files, env_files) = (file(parts.next()), file(parts.next()));
+        let options = CompileOptions { vars_files, env_files, ..CompileOptions::default() };
+        match compile(&source, Arch::X86_64, &PipelineSet::new(&inline).unwrap(), &options) {
+            Ok(Compiled::Plan(plan)) => {
+                super::emit::yaml(&super::emit::compiled_definition(&plan)).unwrap();
+            }
+            Ok(Compiled::Skipped(reason)) => panic!("{reason}"),
+            Err(mistakes) => assert!(mistakes.0.iter().all(|mistake| !mistake.to_string().is_empty())),
+        }
+        count += 1;
+    }
+    assert!(count >= 15);
+}
+
 #[test]
 fn transforms_chain_and_follow_go_expansion() {
     for (replace, expected) in [("${1}_${2}", "1_10"), ("$1_$2", "10")] {

@@ -177,6 +177,13 @@ impl<'a> Reader<'a> {
             Some(Ok(pair)) => Ok(pair),
             Some(Err(error)) => {
                 let at = position(Span::empty(*error.marker()));
+                if error.info().contains("recursion limit") {
+                    return Err(Diagnostic::new(
+                        self.source,
+                        at,
+                        format!("nested deeper than {DEPTH_MAX} levels"),
+                    ));
+                }
                 let message = format!("this is not valid YAML: {}", error.info());
                 let diagnostic = Diagnostic::new(self.source, at, message);
                 Err(match syntax_hint(self.source, at, error.info()) {
