@@ -20,8 +20,8 @@ use crate::limits;
 /// Why there is nothing to compile for `arch`, if so.
 pub(super) fn skipped(document: &Document, arch: Arch) -> Option<Compiled> {
     let targets = &document.package.target_architecture;
-    let all = targets.is_empty() || targets.iter().any(|target| &**target == "all");
-    if all || targets.iter().any(|target| target.parse::<Arch>().is_ok_and(|target| target == arch)) {
+    let all = targets.is_empty() || matches!(&targets[..], [only] if &**only == "all");
+    if all || targets.iter().any(|target| &**target == arch.apk_name()) {
         return None;
     }
     let names: Vec<&str> = targets.iter().map(|target| &**target).collect();

@@ -63,8 +63,24 @@ impl Linter<'_> {
         if package.copyright.iter().all(|entry| entry.license.is_empty()) {
             self.warn(package.at, "the package has no licence", "add `copyright:` with a `license:`");
         }
-        if let Some(all) = package.target_architecture.iter().find(|arch| &***arch == "all") {
-            self.warn(all.at, "`all` is an old way to say nothing", "leave `target-architecture` out");
+        for target in package.target_architecture.clone() {
+            if &*target == "all" {
+                self.warn(target.at, "`all` is an old way to say nothing", "leave `target-architecture` out");
+            } else if !target.contains("${{") && !Arch::all().any(|arch| arch.apk_name() == &*target) {
+                let known: Vec<&str> = Arch::all().map(Arch::apk_name).collect();
+                let message = format!("nothing is built for the unknown architecture {:?}", &*target);
+                self.warn(target.at, message, format!("known: {}", known.join(", ")));
+            }
+        }
+        let period = self.document.update.as_ref().and_then(|update| update.schedule.as_ref());
+        if let Some(period) = period.map(|schedule| schedule.period.clone())
+            && !matches!(&*period, "" | "daily" | "weekly" | "monthly")
+        {
+            self.warn(
+                period.at,
+                format!("{:?} is no period", &*period),
+                "write `daily`, `weekly` or `monthly`",
+            );
         }
         self.description(&package.description.clone());
         self.dependencies(&package.dependencies.clone(), &package.name.clone());

@@ -64,13 +64,6 @@ impl Checker<'_> {
                 self.report(priority, message, "write digits");
             }
         }
-        for arch in &package.target_architecture {
-            if &**arch != "all" && arch.parse::<crate::arch::Arch>().is_err() {
-                let known: Vec<&str> = crate::arch::Arch::all().map(crate::arch::Arch::apk_name).collect();
-                let message = format!("unknown architecture {:?}", arch.value);
-                self.report(arch, message, &format!("known: {}", known.join(", ")));
-            }
-        }
     }
 
     fn subpackages(&mut self) {

@@ -358,11 +358,6 @@ impl Decoder<'_> {
         let mut fields = self.fields(node, "`schedule`");
         let schedule =
             Schedule { reason: self.text(fields.get("reason")), period: self.text(fields.get("period")) };
-        if !matches!(&*schedule.period, "" | "daily" | "weekly" | "monthly") {
-            let message = format!("{:?} is no period", schedule.period.value);
-            self.error(schedule.period.at, message).hint =
-                Some("write `daily`, `weekly` or `monthly`".to_owned());
-        }
         self.refuse_unknown(&fields);
         schedule
     }
