@@ -116,7 +116,26 @@ fn definitions_that_grow_without_end_are_refused_at_once() {
     }
     let steps =
         format!("package:\n  name: a\n  version: \"1\"\npipeline:\n{}", "  - runs: x\n".repeat(30_000));
+    let head = "package:\n  name: a\n  version: \"1\"\n";
+    let mut alias_texts = format!("{head}  description: &a {}\nsubpackages:\n", "x".repeat(50_000));
+    (0..4_900).for_each(|n| writeln!(alias_texts, "  - {{name: s{n}, description: *a}}").unwrap());
+    let mut scriptlets = format!("{head}data:\n  - name: d\n    items:\n");
+    (0..1_000).for_each(|n| writeln!(scriptlets, "      k{n}: v").unwrap());
+    let script = "x".repeat(400_000);
+    write!(scriptlets, "subpackages:\n  - range: d\n    name: s${{{{range.key}}}}\n    scriptlets:\n      post-install: {script}\n").unwrap();
+    let mut inherited = format!("{head}pipeline:\n  - environment:\n");
+    (0..1_000).for_each(|n| writeln!(inherited, "      V{n}: {}", "x".repeat(200)).unwrap());
+    inherited.push_str("    pipeline:\n");
+    (0..2_000).for_each(|_| inherited.push_str("      - runs: x\n"));
+    let mut variables = format!("{head}environment:\n  environment:\n");
+    (0..2_000).for_each(|n| writeln!(variables, "    V{n}: {}", "x".repeat(500)).unwrap());
+    variables.push_str("pipeline:\n");
+    (0..2_000).for_each(|_| variables.push_str("  - runs: x\n"));
     for (what, text) in [
+        ("aliases of texts", alias_texts),
+        ("ranges of scriptlets", scriptlets),
+        ("inherited environments", inherited),
+        ("variables of every step", variables),
         ("size", large),
         ("depth", deep),
         ("aliases", aliases),
@@ -131,6 +150,29 @@ fn definitions_that_grow_without_end_are_refused_at_once() {
     }
     // Each level is resolved from what is written, not from what the others became.
     assert!(compile(&doubling).is_ok());
+}
+
+/// Each took minutes when every mistake was compared with everything; a bound on work is shown by coming to an end.
+#[test]
+fn mistakes_without_end_are_told_a_hundred_times() {
+    let head = "package:\n  name: a\n  version: \"1\"\n";
+    let long = "x".repeat(40);
+    let mut conditions = format!("{head}vars:\n");
+    (0..3_000).for_each(|n| writeln!(conditions, "  {long}{n}: v").unwrap());
+    conditions.push_str("pipeline:\n");
+    (0..3_000).for_each(|n| writeln!(conditions, "  - if: ${{{{vars.{long}x{n}}}}}\n    runs: x").unwrap());
+    let mut unknown = head.to_owned();
+    (0..100_000).for_each(|n| writeln!(unknown, "f{n}: x").unwrap());
+    let mut inputs = format!("{head}pipeline:\n  - uses: fetch\n    with:\n");
+    (0..50_000).for_each(|n| writeln!(inputs, "      {long}{n}: x").unwrap());
+    let openings = format!("{head}pipeline:\n  - runs: {}\n", "${{".repeat(600_000));
+    for (what, text) in
+        [("conditions", conditions), ("fields", unknown), ("inputs", inputs), ("openings", openings)]
+    {
+        let mistakes = compile(&text).unwrap_err();
+        let count = mistakes.lines().filter(|line| line.starts_with("error: ")).count();
+        assert!((1..=100).contains(&count), "{what}: {count}");
+    }
 }
 
 fn compile(text: &str) -> Result<(), String> {

@@ -17,6 +17,9 @@ use super::{CompileOptions, Compiled, convert};
 use crate::arch::Arch;
 use crate::limits;
 
+/// How many undeclared inputs of a step are compared with those that are missing.
+const MISSPELT_MAX: usize = 8;
+
 /// Why there is nothing to compile for `arch`, if so.
 pub(super) fn skipped(document: &Document, arch: Arch) -> Option<Compiled> {
     let targets = &document.package.target_architecture;
@@ -54,7 +57,7 @@ pub(super) fn compile(
         let name = &subpackage.name.value;
         let scope = context(&globals, name, Some(name));
         let origin = Chain { outer: None, uses: None, source: &document.source };
-        let (exists, _) = compiler.condition(&subpackage.condition, &scope, &origin);
+        let (exists, _) = compiler.condition(&subpackage.condition, &scope, &origin, true);
         let mut package = convert::subpackage(subpackage, &package);
         package.pipeline = compiler.pipeline(&subpackage.pipeline, &scope, &document.source);
         package.pipeline.iter().for_each(|step| collect_needs(step, &mut environment.packages));
@@ -65,6 +68,16 @@ pub(super) fn compile(
         }
     }
     errors.append(&mut compiler.errors);
+    let copies =
+        environment.variables.iter().map(|(name, value)| 64 + name.len() + value.len()).sum::<usize>();
+    if copies.saturating_mul(compiler.steps) > limits::EXPANDED_BYTES_MAX {
+        let message = format!(
+            "the variables of the environment, given to each of {} steps, have more than {} bytes",
+            compiler.steps,
+            limits::EXPANDED_BYTES_MAX
+        );
+        errors.push(Diagnostic::new(&document.source, document.package.at, message));
+    }
     let texts = |list: &[Text]| list.iter().map(|text| text.value.clone()).collect();
     Plan {
         arch,
@@ -130,6 +143,8 @@ impl Chain<'_> {
 
 /// What a step inherits from the step around it.
 struct Outer<'a> {
+    /// Whether the steps around it run.
+    enabled: bool,
     scope: &'a Scope<'a>,
     directory: &'a str,
     environment: &'a BTreeMap<String, String>,
@@ -296,8 +311,20 @@ impl<'p> Compiler<'p> {
     fn pipeline(&mut self, steps: &[Step], scope: &Scope<'_>, source: &Arc<Source>) -> Vec<PlanStep> {
         let environment = BTreeMap::new();
         let chain = Chain { outer: None, uses: None, source };
-        let outer = Outer { scope, directory: "", environment: &environment, chain: &chain, network: true };
+        let outer = Outer {
+            enabled: true,
+            scope,
+            directory: "",
+            environment: &environment,
+            chain: &chain,
+            network: true,
+        };
         steps.iter().map(|step| self.step(step, &outer)).collect()
+    }
+
+    /// Whether a further mistake would be told; without, nothing is worth looking at.
+    fn has_room(&self) -> bool {
+        self.errors.len() < limits::DIAGNOSTICS_MAX
     }
 
     fn report(&mut self, mut diagnostic: Diagnostic, chain: &Chain<'_>) {
@@ -332,9 +359,20 @@ impl<'p> Compiler<'p> {
     }
 
     /// Whether a condition holds, and its text with the variables replaced.
-    fn condition(&mut self, text: &Text, scope: &Scope<'_>, chain: &Chain<'_>) -> (bool, String) {
+    ///
+    /// A condition that is not `reached`, because a step around it does not run, need not be readable.
+    fn condition(
+        &mut self,
+        text: &Text,
+        scope: &Scope<'_>,
+        chain: &Chain<'_>,
+        reached: bool,
+    ) -> (bool, String) {
         if text.is_empty() {
             return (true, String::new());
+        }
+        if !self.has_room() {
+            return (false, String::new());
         }
         let quoted = match substitute_quoted(text, scope) {
             Ok(quoted) => quoted,
@@ -346,6 +384,9 @@ impl<'p> Compiler<'p> {
             }
         };
         let holds = evaluate(&quoted).unwrap_or_else(|error| {
+            if !reached {
+                return false;
+            }
             let message = format!("the condition `{}` cannot be read: {}", &**text, error.message);
             let hint = "compare texts: `${{build.arch}} == \"x86_64\"`; quote variables that are replaced early, \
                         such as `\"${{range.key}}\" == \"3.12\"`";
@@ -357,6 +398,9 @@ impl<'p> Compiler<'p> {
 
     /// Whether the bounds on steps and nesting hold; a broken one is reported once.
     fn within_bounds(&mut self, step: &Step, chain: &Chain<'_>) -> bool {
+        if !self.has_room() {
+            return false;
+        }
         self.steps += 1;
         let too_deep = chain.depth() > limits::PIPELINE_DEPTH_MAX;
         if self.steps <= limits::STEPS_MAX && !too_deep {
@@ -413,10 +457,14 @@ impl<'p> Compiler<'p> {
         let scope = self.inputs(body, outer);
         let mut environment = outer.environment.clone();
         environment.extend(body.environment().map(|(name, value)| (name.clone(), value.value.clone())));
+        self.bytes += environment.iter().map(|(name, value)| 64 + name.len() + value.len()).sum::<usize>();
         let directory = self.text(body.text(|step| &step.working_directory), &scope);
         let working_directory = if directory.is_empty() { outer.directory.to_owned() } else { directory };
         let steps = body.part(|step| step.pipeline.as_deref());
+        let (written, origin) = body.text(|step| &step.condition);
+        let (enabled, condition) = self.condition(written, &scope, origin, outer.enabled);
         let inner = Outer {
+            enabled: outer.enabled && enabled,
             scope: if scope.is_transparent() { outer.scope } else { &scope },
             directory: &working_directory,
             environment: &environment,
@@ -425,8 +473,6 @@ impl<'p> Compiler<'p> {
         };
         let children = steps.iter().flat_map(|(steps, _)| *steps);
         let pipeline = children.map(|child| self.step(child, &inner)).collect();
-        let (written, origin) = body.text(|step| &step.condition);
-        let (enabled, condition) = self.condition(written, &scope, origin);
         let needs = body.part(|step| step.needs.as_deref());
         PlanStep {
             at: body.step.at,
@@ -466,7 +512,8 @@ impl<'p> Compiler<'p> {
             return None;
         }
         let pipelines = self.pipelines;
-        let found = pipelines.find(uses);
+        let cleaned: Vec<&str> = uses.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
+        let found = pipelines.find(&cleaned.join("/"));
         if found.is_none() {
             let diagnostic =
                 Diagnostic::new(chain.source, uses.at, format!("there is no pipeline `{}`", &**uses));
@@ -481,6 +528,9 @@ impl<'p> Compiler<'p> {
 
     fn refuse_undeclared(&mut self, step: &Step, definition: &Step, chain: &Chain<'_>) {
         for (name, value) in &step.with {
+            if !self.has_room() {
+                return;
+            }
             if !definition.inputs.contains_key(name) {
                 let message = format!("the pipeline `{}` has no input `{name}`", &*step.uses);
                 let at = chain.source.key_of(value.at, name).unwrap_or(step.uses.at);
@@ -525,21 +575,38 @@ impl<'p> Compiler<'p> {
                 own.push((name, value, chain));
             }
         }
-        // Then among siblings; two rounds are enough for every real definition.
-        for round in 0..2 {
-            for (name, value, chain) in &own {
-                let current = scope.value(name).unwrap_or_default().to_owned();
-                if !current.contains("${{") {
-                    continue;
+        // Then among siblings, until nothing changes: a chain of them takes as many rounds as it is long.
+        let rounds = own.len().min(limits::PIPELINE_DEPTH_MAX);
+        for _ in 0..rounds {
+            let mut changed = false;
+            for (name, ..) in &own {
+                let current = scope.value(name).unwrap_or_default();
+                if current.contains("${{")
+                    && let Ok(resolved) = substitute(current, &scope)
+                    && resolved != current
+                    && resolved.len() <= limits::VARIABLE_BYTES_MAX
+                {
+                    changed = true;
+                    scope.set(name.clone(), resolved);
                 }
-                let text = Text { value: current, at: value.at };
-                let resolved = if round == 0 {
-                    substitute(&text, &scope).unwrap_or(text.value)
-                } else {
-                    self.text((&text, chain), &scope)
-                };
-                scope.set(name.clone(), resolved);
             }
+            if !changed {
+                break;
+            }
+        }
+        for (name, value, chain) in &own {
+            let current = scope.value(name).unwrap_or_default().to_owned();
+            if !current.contains("${{") {
+                continue;
+            }
+            let before = self.errors.len();
+            let text = Text { value: current, at: value.at };
+            let resolved = self.text((&text, chain), &scope);
+            if self.errors.len() == before && resolved.contains("${{inputs.") {
+                let message = format!("the value of `{name}` leads back to itself");
+                self.report(Diagnostic::new(chain.source, value.at, message).whole(), chain);
+            }
+            scope.set(name.clone(), resolved);
         }
         scope
     }
@@ -558,7 +625,7 @@ fn differing(scope: &Scope<'_>, inputs: &BTreeMap<String, Input>) -> BTreeMap<St
 /// Whether an undeclared input is probably this one; it is reported already.
 fn is_misspelt(input: &str, body: &Body<'_>) -> bool {
     let declared = body.inputs();
-    let undeclared = body.step.with.keys().filter(|name| !declared.contains_key(*name));
+    let undeclared = body.step.with.keys().filter(|name| !declared.contains_key(*name)).take(MISSPELT_MAX);
     undeclared.into_iter().any(|name| nearest(name, declared.keys().map(String::as_str)) == Some(input))
 }
 

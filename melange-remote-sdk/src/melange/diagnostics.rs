@@ -7,8 +7,15 @@ use serde::Serialize;
 
 use crate::error::Error;
 
+/// Characters of a word that are compared, and words that are.
+const WORD_MAX: usize = 64;
+const CANDIDATES_MAX: usize = 2_000;
+
 /// Characters of a line that are shown.
 const SHOWN_MAX: usize = 200;
+
+/// How far below a text's beginning a reference in it is looked for.
+const REFERENCE_LINES_MAX: usize = 5_000;
 
 /// How far above its value a key is looked for.
 const KEY_LINES_MAX: usize = 3;
@@ -73,6 +80,27 @@ impl Source {
             ends.into_iter().chain([closed]).flatten().min()
         };
         text[..end.unwrap_or(text.len())].trim_end().chars().count()
+    }
+
+    /// The place of a reference to the variable `name`, the one behind `before` others, from a place on.
+    pub(crate) fn find_reference(&self, from: Position, name: &str, before: usize) -> Option<Position> {
+        let first = usize::try_from(from.line).ok()?.checked_sub(1)?;
+        let mut left = before;
+        for (index, line) in self.text.lines().enumerate().skip(first).take(REFERENCE_LINES_MAX) {
+            let start = if index == first { usize::try_from(from.column).ok()?.saturating_sub(1) } else { 0 };
+            let skipped = line.char_indices().nth(start).map_or(line.len(), |(at, _)| at);
+            for at in references(&line[skipped..], name) {
+                if left == 0 {
+                    let column = line[..skipped + at].chars().count() + 1;
+                    return Some(Position {
+                        line: u32::try_from(index + 1).ok()?,
+                        column: u32::try_from(column).ok()?,
+                    });
+                }
+                left -= 1;
+            }
+        }
+        None
     }
 
     /// The place of byte `offset` of `line`, one line of a text that begins at `from`: a source line that ends
@@ -266,10 +294,24 @@ impl fmt::Display for Diagnostics {
 
 impl std::error::Error for Diagnostics {}
 
+/// Where `text` refers to the variable `name`, in bytes.
+pub(crate) fn references<'t>(text: &'t str, name: &'t str) -> impl Iterator<Item = usize> + 't {
+    text.match_indices("${{").map(|(at, _)| at).filter(move |at| {
+        let rest = text[at + 3..].trim_start_matches([' ', '\t']);
+        rest.strip_prefix(name).is_some_and(|rest| rest.trim_start_matches([' ', '\t']).starts_with("}}"))
+    })
+}
+
 /// The candidate nearest to `word`, when one is near enough to be what was meant.
 pub(crate) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let length = word.chars().take(WORD_MAX).count();
     candidates
         .into_iter()
+        .take(CANDIDATES_MAX)
+        .filter(|candidate| {
+            let other = candidate.chars().take(WORD_MAX).count();
+            other.abs_diff(length) <= 1 + other / 4
+        })
         .map(|candidate| (edit_distance(word, candidate), candidate))
         .filter(|(distance, candidate)| *distance <= 1 + candidate.chars().count() / 4)
         .min()
@@ -278,7 +320,8 @@ pub(crate) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a s
 
 /// The optimal string alignment distance: insertions, deletions, substitutions and swaps of neighbours.
 fn edit_distance(a: &str, b: &str) -> usize {
-    let (a, b): (Vec<char>, Vec<char>) = (a.chars().take(64).collect(), b.chars().take(64).collect());
+    let (a, b): (Vec<char>, Vec<char>) =
+        (a.chars().take(WORD_MAX).collect(), b.chars().take(WORD_MAX).collect());
     let mut rows = vec![vec![0usize; b.len() + 1]; a.len() + 1];
     for (i, row) in rows.iter_mut().enumerate() {
         row[0] = i;

@@ -1,5 +1,6 @@
 //! Files of environment variables: `KEY=value` or `KEY: value` a line, with an optional `export`, comments, quotes
-//! and references to earlier keys of the same file.
+//! and references to earlier keys of the same file. The syntax is that of github.com/joho/godotenv: a reference is `$KEY`
+//! or `${KEY}` in capital letters, everything else with a dollar stays; `\\$` is a dollar.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -66,7 +67,7 @@ impl<'a> Reader<'a> {
         let end = self.rest.find(|c: char| !is_key(c)).unwrap_or(self.rest.len());
         let key = &self.rest[..end];
         let hint = "write `KEY=value` or `KEY: value`";
-        if key.is_empty() || key.starts_with(|c: char| c.is_ascii_digit()) {
+        if key.is_empty() {
             return Err(self.error("this line names no variable".to_owned(), hint));
         }
         self.rest = &self.rest[end..];
@@ -90,6 +91,12 @@ impl<'a> Reader<'a> {
                 self.expand(bare.trim(), false)
             }
         };
+        let end = self.rest.find('\n').unwrap_or(self.rest.len());
+        let behind = self.rest[..end].trim();
+        if !behind.is_empty() && !behind.starts_with('#') {
+            let hint = "put the whole value between the quotes, or write a comment with `#`";
+            return Err(self.error(format!("`{behind}` stands behind the value of `{key}`"), hint));
+        }
         if value.len() > limits::VARIABLE_BYTES_MAX || self.known.len() > limits::VARIABLES_MAX {
             let message = format!(
                 "`{key}` is beyond the {} variables of at most {} bytes that a file may have",
@@ -117,7 +124,7 @@ impl<'a> Reader<'a> {
         Ok(&self.take(end + 2)[1..=end])
     }
 
-    /// Replaces `$KEY` and `${KEY}` by earlier keys (nothing where there is none) and, in double quotes, escapes.
+    /// Replaces references to earlier keys (by nothing where there is none) and, in double quotes, escapes.
     fn expand(&self, text: &str, escapes: bool) -> String {
         let mut result = String::new();
         let mut rest = text;
@@ -127,12 +134,13 @@ impl<'a> Reader<'a> {
             }
             result.push_str(&rest[..at]);
             let tail = &rest[at + 1..];
+            let next = tail.chars().next();
             if rest[at..].starts_with('\\') {
-                let next = tail.chars().next().filter(|_| escapes);
                 match next {
-                    Some('n') => result.push('\n'),
-                    Some('r') => result.push('\r'),
-                    Some(c @ ('"' | '\\' | '$')) => result.push(c),
+                    Some('$') => result.push('$'),
+                    Some('n') if escapes => result.push('\n'),
+                    Some('r') if escapes => result.push('\r'),
+                    Some(c) if escapes => result.push(c),
                     Some(c) => result.extend(['\\', c]),
                     None => result.push('\\'),
                 }
@@ -153,11 +161,13 @@ impl<'a> Reader<'a> {
 
 /// The name behind a `$`, if there is one, and what follows it.
 fn reference(tail: &str) -> (Option<&str>, &str) {
-    if let Some((name, after)) = tail.strip_prefix('{').and_then(|inner| inner.split_once('}')) {
-        return (Some(name), after);
+    let inner = tail.strip_prefix('{').unwrap_or(tail);
+    let is_name = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
+    let end = inner.find(|c: char| !is_name(c)).unwrap_or(inner.len());
+    if end == 0 {
+        return (None, tail);
     }
-    let end = tail.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).unwrap_or(tail.len());
-    if end == 0 { (None, tail) } else { (Some(&tail[..end]), &tail[end..]) }
+    (Some(&inner[..end]), inner[end..].strip_prefix('}').unwrap_or(&inner[end..]))
 }
 
 #[cfg(test)]
@@ -172,13 +182,14 @@ mod tests {
 
     #[test]
     fn lines_comments_quotes_and_references() {
-        let text = "# comment\n\nexport A=1\nB: two words # why\nC='$A #'\nD=\"$A-${B}\\n\\$A\"\nE=$A/$X/${A}b\nF=\nG=a#b\nH=\"x\ny\" # more\nI=#none\n";
+        let text = "# comment\n\nexport A=1\nB: two words # why\nC='$A #'\nD=\"$A-${B}\\n\\$A\"\nE=$A/$X/${A}b\nF=\nG=a#b\nH=\"x\ny\" # more\nI=#none\nJ=\\$HOME $low ${low} $A\nK=\"a\\tb\"\n1L=2\n";
         let map = read(text);
         let pairs: Vec<(&str, &str)> =
             map.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
         assert_eq!(
             pairs,
             [
+                ("1L", "2"),
                 ("A", "1"),
                 ("B", "two words"),
                 ("C", "$A #"),
@@ -188,15 +199,17 @@ mod tests {
                 ("G", "a#b"),
                 ("H", "x\ny"),
                 ("I", ""),
+                ("J", "$HOME $low ${low} 1"),
+                ("K", "atb"),
             ]
         );
     }
 
     #[test]
     fn every_wrong_line_is_named() {
-        let mistakes = parse(&Source::new("e", "A=1\n=2\nB\nC='x\n")).unwrap_err().0;
+        let mistakes = parse(&Source::new("e", "A=1\n=2\nB\nD='it'\"'\"'s'\nC='x\n")).unwrap_err().0;
         let lines: Vec<u32> = mistakes.iter().filter_map(|mistake| Some(mistake.at?.line)).collect();
-        assert_eq!(lines, [2, 3, 4]);
+        assert_eq!(lines, [2, 3, 4, 5]);
     }
 
     proptest! {

@@ -25,6 +25,7 @@ pub mod lsp;
 pub mod pipelines;
 pub mod plan;
 mod prepare;
+mod regexes;
 pub mod script;
 pub mod substitute;
 mod validate;

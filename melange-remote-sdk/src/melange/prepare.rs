@@ -10,7 +10,7 @@ use std::sync::{Arc, LazyLock};
 
 use regex::Regex;
 
-use super::diagnostics::{Diagnostic, Diagnostics, Source, nearest};
+use super::diagnostics::{Diagnostic, Diagnostics, Source, nearest, references};
 use super::document::{
     BuildOption, Dependencies, Document, Environment, Package, Scriptlets, Step, Subpackage, Test, Text,
     TextMap, Update, parse_variables,
@@ -18,7 +18,7 @@ use super::document::{
 use super::substitute::{
     Lookup, SubstituteError, SubstituteErrorKind, Variables, replace_tokens, substitute,
 };
-use super::{CompileOptions, defaults, dotenv, validate};
+use super::{CompileOptions, defaults, dotenv, regexes, validate};
 use crate::limits;
 
 /// How many names a hint lists.
@@ -59,9 +59,7 @@ pub(super) fn prepare(
     }
     document.data.clear();
     if budget.get().is_none() {
-        let message = format!("the definition expands to more than {} bytes", limits::EXPANDED_BYTES_MAX);
-        let diagnostic = Diagnostic::new(&source, document.package.at, message);
-        errors.push(diagnostic.hint("use smaller ranges, or fewer variables"));
+        errors.push(too_large(&document));
         return None;
     }
     read_environment_files(&mut document, options, errors);
@@ -71,16 +69,28 @@ pub(super) fn prepare(
     {
         defaults::complete_environment(&mut test.environment, false);
     }
-    let strict = merge(&tokens_of(&document.package, &document.vars), &transformed);
-    substitute_dependencies(&mut document, &strict, &source, errors);
+    // The package's fields are replaced by now: the transforms of what they were say less. Mistakes are told already.
+    let raw = tokens_of(&document.package, &document.vars);
+    let transformed = transform(&document, raw.clone(), &mut Vec::new());
+    substitute_dependencies(&mut document, &merge(&raw, &transformed), &source, errors);
     let nothing = (Text::default(), TextMap::new());
-    for step in
-        document.pipeline.iter_mut().chain(document.subpackages.iter_mut().flat_map(|sub| &mut sub.pipeline))
-    {
-        inherit(step, &nothing.0, &nothing.1);
+    let steps =
+        document.pipeline.iter_mut().chain(document.subpackages.iter_mut().flat_map(|sub| &mut sub.pipeline));
+    for step in steps {
+        inherit(step, &nothing.0, &nothing.1, &budget);
+    }
+    if budget.get().is_none() {
+        errors.push(too_large(&document));
+        return None;
     }
     validate::validate(&document, errors);
     Some(Prepared { document, transformed })
+}
+
+fn too_large(document: &Document) -> Diagnostic {
+    let message = format!("the definition expands to more than {} bytes", limits::EXPANDED_BYTES_MAX);
+    Diagnostic::new(&document.source, document.package.at, message)
+        .hint("use smaller ranges, fewer variables, or less environment on steps around others")
 }
 
 /// Switches build options on: their variables and packages, after everything else of this stage. Exact tokens are
@@ -177,7 +187,7 @@ fn transform(document: &Document, mut variables: Variables, errors: &mut Vec<Dia
             // Defined all the same, so that the variable's readers are not at fault.
             from.clear();
         }
-        let pattern = match Regex::new(&entry.pattern) {
+        let pattern = match regexes::compile(&entry.pattern) {
             Ok(pattern) => pattern,
             Err(error) => {
                 let text = error.to_string();
@@ -230,8 +240,17 @@ pub(super) fn variable_error(
     source: &Arc<Source>,
 ) -> Diagnostic {
     let begin = text.value[..mistake.offset].rfind('\n').map_or(0, |newline| newline + 1);
-    let line = text.value[begin..].lines().next().unwrap_or_default();
-    let at = source.find_line(text.at, line, mistake.offset - begin);
+    let written = match &mistake.kind {
+        SubstituteErrorKind::Undefined(name) => {
+            let before = references(&text.value[..mistake.offset], name).count();
+            source.find_reference(text.at, name, before)
+        }
+        _ => None,
+    };
+    let at = written.unwrap_or_else(|| {
+        let line = text.value[begin..].lines().next().unwrap_or_default();
+        source.find_line(text.at, line, mistake.offset - begin)
+    });
     let diagnostic = Diagnostic::new(source, at, mistake.to_string());
     match &mistake.kind {
         SubstituteErrorKind::Undefined(name) => match nearest(name, variables.names()) {
@@ -426,13 +445,13 @@ fn expand(
     // The package fields are replaced already, so the map is made anew from them, as melange does.
     let raw = tokens_of(&document.package, &document.vars);
     let map = merge(&raw, &transform(document, raw.clone(), &mut Vec::new()));
-    let tokens = Tokens { map, budget: Rc::clone(budget) };
+    let mut own = Tokens { map, budget: Rc::clone(budget) };
     let data: BTreeMap<&str, &TextMap> =
         document.data.iter().map(|entry| (&*entry.name, &entry.items)).collect();
     let mut expanded = Vec::new();
     for (index, mut subpackage) in written.into_iter().enumerate() {
         if subpackage.range.is_empty() {
-            replace_subpackage(&mut subpackage, &tokens);
+            replace_subpackage(&mut subpackage, &own);
             expanded.push(subpackage);
             continue;
         }
@@ -446,9 +465,7 @@ fn expand(
             });
             continue;
         };
-        let tests = subpackage.test.iter().flat_map(|test| &test.pipeline);
-        let weight = subpackage.pipeline.iter().chain(tests).map(weight).sum();
-        let mut own = Tokens { map: tokens.map.clone(), budget: Rc::clone(budget) };
+        let weight = subpackage_weight(&subpackage);
         for (key, value) in *items {
             own.spend(weight);
             if expanded.len() >= limits::SUBPACKAGES_MAX {
@@ -467,15 +484,71 @@ fn expand(
             replace_subpackage(&mut copy, &own);
             expanded.push(copy);
         }
+        own.map.remove("range.key");
+        own.map.remove("range.value");
     }
     expanded
 }
 
+/// What a copy of a subpackage costs, in bytes.
+fn subpackage_weight(sub: &Subpackage) -> usize {
+    let list = |texts: &[Text]| texts.iter().map(|text| 64 + text.value.len()).sum::<usize>();
+    let map =
+        |texts: &TextMap| texts.iter().map(|(key, text)| 96 + key.len() + text.value.len()).sum::<usize>();
+    let environment = |environment: &Environment| {
+        let contents = &environment.contents;
+        list(&contents.packages)
+            + list(&contents.repositories)
+            + list(&contents.build_repositories)
+            + list(&contents.keyring)
+            + map(&environment.environment)
+            + map(&environment.image.annotations)
+            + map(&environment.image.entrypoint.services)
+            + list(&environment.image.volumes)
+            + 256
+                * (environment.accounts.users.len()
+                    + environment.accounts.groups.len()
+                    + environment.paths.len())
+    };
+    let test = sub
+        .test
+        .as_ref()
+        .map_or(0, |test| environment(&test.environment) + test.pipeline.iter().map(weight).sum::<usize>());
+    let scripts = &sub.scriptlets;
+    let singles = [
+        &sub.name,
+        &sub.description,
+        &sub.url,
+        &sub.condition,
+        &scripts.trigger_script,
+        &scripts.pre_install,
+        &scripts.post_install,
+        &scripts.pre_deinstall,
+        &scripts.post_deinstall,
+        &scripts.pre_upgrade,
+        &scripts.post_upgrade,
+    ];
+    let dependencies = &sub.dependencies;
+    1_024
+        + singles.iter().map(|text| text.value.len()).sum::<usize>()
+        + list(&dependencies.runtime)
+        + list(&dependencies.provides)
+        + list(&dependencies.replaces)
+        + list(&scripts.trigger_paths)
+        + list(&sub.checks.disabled)
+        + map(&sub.annotations)
+        + sub.setcap.iter().map(|setcap| 256 + map(&setcap.add)).sum::<usize>()
+        + sub.pipeline.iter().map(weight).sum::<usize>()
+        + test
+}
+
 /// What a copy of a step costs, in bytes.
 fn weight(step: &Step) -> usize {
-    let texts = step.with.values().chain(step.environment.values()).map(|text| text.value.len());
+    let texts =
+        step.with.iter().chain(&step.environment).map(|(key, text)| 96 + key.len() + text.value.len());
+    let needs = step.needs.iter().flatten().map(|need| 64 + need.value.len());
     let below = step.pipeline.iter().flatten().map(weight);
-    256 + step.runs.value.len() + texts.chain(below).sum::<usize>()
+    512 + step.runs.value.len() + texts.chain(needs).chain(below).sum::<usize>()
 }
 
 /// The strict pass over dependencies and environment packages.
@@ -509,15 +582,20 @@ fn substitute_dependencies(
 }
 
 /// Nested steps inherit directory and environment from the step around them.
-fn inherit(step: &mut Step, directory: &Text, environment: &TextMap) {
+fn inherit(step: &mut Step, directory: &Text, environment: &TextMap, budget: &Cell<Option<usize>>) {
     if step.working_directory.is_empty() {
         step.working_directory = directory.clone();
+    }
+    let bytes = environment.iter().map(|(name, value)| 96 + name.len() + value.value.len()).sum();
+    budget.set(budget.get().and_then(|left| left.checked_sub(bytes)));
+    if budget.get().is_none() {
+        return;
     }
     for (name, value) in environment {
         step.environment.entry(name.clone()).or_insert_with(|| value.clone());
     }
     let (directory, environment) = (step.working_directory.clone(), step.environment.clone());
-    step.pipeline.iter_mut().flatten().for_each(|child| inherit(child, &directory, &environment));
+    step.pipeline.iter_mut().flatten().for_each(|child| inherit(child, &directory, &environment, budget));
 }
 
 /// Names of packages.

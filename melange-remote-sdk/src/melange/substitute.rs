@@ -82,26 +82,33 @@ impl Lookup for Scope<'_> {
 /// the result would have more than [`limits::TEXT_BYTES_MAX`] bytes.
 pub fn replace_tokens(text: &str, variables: &Variables) -> Option<String> {
     let mut result = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(start) = rest.find("${{") {
+    let mut at = 0;
+    // Where the next closing braces are; looked for once, however many openings stand before them.
+    let mut close = 0;
+    while let Some(start) = text[at..].find("${{").map(|start| at + start) {
         if result.len() > limits::TEXT_BYTES_MAX {
             return None;
         }
-        let (before, token) = rest.split_at(start);
-        result.push_str(before);
-        let value = token[3..].find("}}").and_then(|end| variables.get(&token[3..3 + end]).map(|v| (v, end)));
-        match value {
-            Some((value, end)) => {
+        let name = start + 3;
+        if close < name {
+            match text[name..].find("}}") {
+                Some(end) => close = name + end,
+                None => break,
+            }
+        }
+        result.push_str(&text[at..start]);
+        match variables.get(&text[name..close]) {
+            Some(value) => {
                 result.push_str(value);
-                rest = &token[3 + end + 2..];
+                at = close + 2;
             }
             None => {
                 result.push_str("${{");
-                rest = &token[3..];
+                at = name;
             }
         }
     }
-    result.push_str(rest);
+    result.push_str(&text[at..]);
     (result.len() <= limits::TEXT_BYTES_MAX).then_some(result)
 }
 

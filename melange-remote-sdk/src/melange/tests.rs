@@ -187,3 +187,42 @@ fn mistakes_in_an_inline_pipeline_name_it_and_the_way_there() {
     assert!(shown.contains("--> mine/p.yaml:3:12"), "{shown}");
     assert!(shown.contains("note: used as `mine/p` at t.yaml:6:11"), "{shown}");
 }
+
+#[test]
+fn an_item_without_a_value_is_no_item() {
+    let text = format!(
+        "{HEAD}environment:\n  contents:\n    packages:\n      - foo\n      -\n      - ~\nsubpackages:\n  -\npipeline:\n  -\n  - runs: x\n"
+    );
+    let plan = plan(&text, &[]);
+    assert_eq!(plan.environment.packages, ["foo"]);
+    assert_eq!((plan.subpackages.len(), plan.package.pipeline.len()), (0, 1));
+}
+
+#[test]
+fn transforms_see_the_fields_of_the_package_after_their_variables() {
+    let text = "package:\n  name: a\n  version: ${{vars.major}}.2\n  epoch: 0\nvars:\n  major: \"1\"\nvar-transforms:\n  - from: ${{package.version}}\n    match: ^(\\d+)\\..*$\n    replace: $1\n    to: mm\nenvironment:\n  contents:\n    packages:\n      - x-${{ vars.mm }}\npipeline:\n  - runs: echo ${{ vars.mm }}\n";
+    let plan = plan(text, &[]);
+    assert_eq!(plan.environment.packages, ["x-1"]);
+    assert_eq!(scripts(&plan.package.pipeline), ["echo 1"]);
+}
+
+#[test]
+fn inputs_may_follow_each_other_but_not_themselves() {
+    let chain = "inputs:\n  a: {default: \"${{inputs.b}}a\"}\n  b: {default: \"${{inputs.c}}b\"}\n  c: {default: \"${{inputs.d}}c\"}\n  d: {default: \"${{inputs.e}}d\"}\n  e: {default: e}\npipeline:\n  - runs: echo ${{inputs.a}}\n";
+    let text = format!("{HEAD}pipeline:\n  - uses: ./mine/./p\n");
+    assert_eq!(scripts(&plan(&text, &[("mine/p.yaml", chain)]).package.pipeline), ["echo edcba"]);
+    let circle = "inputs:\n  a: {default: \"${{inputs.b}}\"}\n  b: {default: \"${{inputs.a}}\"}\nruns: echo ${{inputs.a}}\n";
+    let mistakes = try_plan(&text, &[("mine/p.yaml", circle)]).unwrap_err();
+    assert!(mistakes.to_string().contains("leads back to itself"), "{mistakes}");
+}
+
+#[test]
+fn a_condition_that_is_never_reached_need_not_be_readable() {
+    let text = |condition: &str| {
+        format!(
+            "{HEAD}pipeline:\n  - if: {condition}\n    pipeline:\n      - if: nonsense\n        runs: x\n"
+        )
+    };
+    assert!(try_plan(&text("${{build.arch}} == 'z80'"), &[]).is_ok());
+    assert!(try_plan(&text("${{build.arch}} == 'x86_64'"), &[]).is_err());
+}

@@ -33,9 +33,20 @@ impl Checker<'_> {
         self.errors.push(Diagnostic::new(&self.document.source, at, message).hint(hint.to_owned()));
     }
 
+    fn unresolved(&mut self, name: &Text) {
+        let message = format!("the name `{}` refers to a variable that is not defined", name.value);
+        self.report(
+            name,
+            message,
+            "names know `vars`, `package` and `range`, written `${{vars.x}}` without spaces",
+        );
+    }
+
     fn package(&mut self) {
         let package = &self.document.package;
-        if package.name.is_empty() {
+        if package.name.contains("${{") {
+            self.unresolved(&package.name);
+        } else if package.name.is_empty() {
             self.report(&package.name, "the package has no `name`".to_owned(), "add `name:`");
         } else if !is_package_name(&package.name) {
             let message = format!("{:?} is not a package name", package.name.value);
@@ -74,7 +85,9 @@ impl Checker<'_> {
             } else {
                 Text { value: subpackage.name.value.clone(), at: subpackage.at }
             };
-            if name.is_empty() {
+            if name.contains("${{") {
+                self.unresolved(&name);
+            } else if name.is_empty() {
                 self.report(&name, format!("subpackage {index} has no `name`"), "add `name:`");
             } else if !is_package_name(&name) {
                 let message = format!("{:?} is not a package name (subpackage {index})", name.value);

@@ -15,6 +15,8 @@ use crate::limits;
 const DEPTH_MAX: usize = 64;
 /// The most nodes of one text, aliases expanded.
 const NODES_MAX: usize = 500_000;
+/// The most bytes of all texts, aliases expanded.
+const TEXTS_BYTES_MAX: usize = 8 << 20;
 
 /// A node with its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,11 +78,16 @@ impl Node {
         }
     }
 
-    fn size(&self) -> usize {
-        1 + match &self.value {
-            Value::Scalar { .. } => 0,
-            Value::List(items) => items.iter().map(Node::size).sum(),
-            Value::Map(entries) => entries.iter().map(|(_, node)| node.size()).sum(),
+    /// How many nodes it has, and how many bytes their texts.
+    fn size(&self) -> (usize, usize) {
+        let add =
+            |(nodes, bytes): (usize, usize), (more, texts): (usize, usize)| (nodes + more, bytes + texts);
+        match &self.value {
+            Value::Scalar { text, .. } => (1, text.len()),
+            Value::List(items) => items.iter().map(Self::size).fold((1, 0), add),
+            Value::Map(entries) => {
+                entries.iter().map(|(key, node)| add(node.size(), (0, key.text.len()))).fold((1, 0), add)
+            }
         }
     }
 }
@@ -98,9 +105,13 @@ pub fn read(source: &Arc<Source>) -> Result<Option<Node>, Diagnostic> {
         );
         return Err(Diagnostic::new(source, Position { line: 1, column: 1 }, message));
     }
-    check_indentation(source)?;
-    let mut reader =
-        Reader { source, events: Parser::new_from_str(&source.text), anchors: HashMap::new(), nodes: 0 };
+    let mut reader = Reader {
+        source,
+        events: Parser::new_from_str(&source.text),
+        anchors: HashMap::new(),
+        nodes: 0,
+        bytes: 0,
+    };
     loop {
         let (event, span) = reader.next()?;
         match event {
@@ -111,17 +122,13 @@ pub fn read(source: &Arc<Source>) -> Result<Option<Node>, Diagnostic> {
     }
 }
 
-/// Tabs cannot indent YAML; the message says so in one place instead of a scanner's riddle.
-fn check_indentation(source: &Arc<Source>) -> Result<(), Diagnostic> {
-    let tab =
-        source.text.lines().zip(1u32..).find(|(line, _)| line.starts_with('\t') && !line.trim().is_empty());
-    match tab {
-        Some((_, line)) => {
-            Err(Diagnostic::new(source, Position { line, column: 1 }, "a tab cannot indent YAML")
-                .hint("indent with spaces"))
-        }
-        None => Ok(()),
-    }
+/// Tabs cannot indent YAML; a scanner that stumbles over one says so only in riddles.
+fn indented_by_tab(source: &Arc<Source>, at: Position) -> Option<Diagnostic> {
+    let lines = [at.line.saturating_sub(1), at.line];
+    let line =
+        lines.into_iter().find(|line| source.line(*line).is_some_and(|text| text.starts_with('\t')))?;
+    let diagnostic = Diagnostic::new(source, Position { line, column: 1 }, "a tab cannot indent YAML");
+    Some(diagnostic.hint("indent with spaces"))
 }
 
 struct Reader<'a> {
@@ -129,6 +136,7 @@ struct Reader<'a> {
     events: Parser<'a, saphyr_parser::StrInput<'a>>,
     anchors: HashMap<usize, Node>,
     nodes: usize,
+    bytes: usize,
 }
 
 fn position(span: Span) -> Position {
@@ -177,6 +185,9 @@ impl<'a> Reader<'a> {
             Some(Ok(pair)) => Ok(pair),
             Some(Err(error)) => {
                 let at = position(Span::empty(*error.marker()));
+                if let Some(diagnostic) = indented_by_tab(self.source, at) {
+                    return Err(diagnostic);
+                }
                 if error.info().contains("recursion limit") {
                     return Err(Diagnostic::new(
                         self.source,
@@ -199,10 +210,14 @@ impl<'a> Reader<'a> {
         Diagnostic::new(self.source, at, message)
     }
 
-    fn count(&mut self, at: Position, nodes: usize) -> Result<(), Diagnostic> {
+    fn count(&mut self, at: Position, (nodes, bytes): (usize, usize)) -> Result<(), Diagnostic> {
         self.nodes += nodes;
+        self.bytes += bytes;
         if self.nodes > NODES_MAX {
             return Err(self.error(at, format!("the file expands to more than {NODES_MAX} nodes")));
+        }
+        if self.bytes > TEXTS_BYTES_MAX {
+            return Err(self.error(at, format!("the file expands to more than {TEXTS_BYTES_MAX} bytes")));
         }
         Ok(())
     }
@@ -212,7 +227,7 @@ impl<'a> Reader<'a> {
         if depth > DEPTH_MAX {
             return Err(self.error(at, format!("nested deeper than {DEPTH_MAX} levels")));
         }
-        self.count(at, 1)?;
+        self.count(at, (1, 0))?;
         let (anchor, value) = match event {
             Event::Scalar(text, style, anchor, _) => {
                 let block = matches!(style, ScalarStyle::Literal | ScalarStyle::Folded);
@@ -222,11 +237,11 @@ impl<'a> Reader<'a> {
             Event::SequenceStart(anchor, _) => (anchor, self.list(depth)?),
             Event::MappingStart(anchor, _) => (anchor, self.map(depth)?),
             Event::Alias(anchor) => {
-                let Some(node) = self.anchors.get(&anchor).cloned() else {
+                let Some(size) = self.anchors.get(&anchor).map(Node::size) else {
                     return Err(self.error(at, "this alias refers to an anchor that is not complete here"));
                 };
-                self.count(at, node.size())?;
-                return Ok(Node { at, value: node.value });
+                self.count(at, size)?;
+                return Ok(Node { at, value: self.anchors[&anchor].value.clone() });
             }
             _ => return Err(self.error(at, "this is not valid YAML: a value was expected")),
         };

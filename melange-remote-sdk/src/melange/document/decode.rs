@@ -88,6 +88,9 @@ impl<'a> Decoder<'a> {
             return;
         }
         for (key, _) in fields.entries {
+            if self.errors.len() >= limits::DIAGNOSTICS_MAX {
+                return;
+            }
             if !fields.known.contains(&key.text.as_str()) {
                 let hint = match nearest(&key.text, fields.known.iter().copied()) {
                     Some(name) => format!("did you mean `{name}`?"),
@@ -121,7 +124,10 @@ impl<'a> Decoder<'a> {
     pub(super) fn list<T>(&mut self, node: Option<&Node>, read: impl Fn(&mut Self, &Node) -> T) -> Vec<T> {
         let Some(node) = node else { return Vec::new() };
         match &node.value {
-            Value::List(items) => items.iter().map(|item| read(self, item)).collect(),
+            // An item without a value is no item.
+            Value::List(items) => {
+                items.iter().filter(|item| !item.is_null()).map(|item| read(self, item)).collect()
+            }
             _ => {
                 self.error(node.at, format!("a list is expected, this is {}", node.kind())).hint =
                     Some("write each item on its own line behind `- `".to_owned());
@@ -181,6 +187,13 @@ impl<'a> Decoder<'a> {
             Some(_) if digits.starts_with('0') => u64::from_str_radix(&digits[1..], 8).ok(),
             _ => digits.parse().ok(),
         };
+        // What is no octal number, and what has a fraction of nothing.
+        let whole = digits.split_once('.').map_or(&*digits, |(whole, fraction)| {
+            if fraction.bytes().all(|byte| byte == b'0') { whole } else { "" }
+        });
+        let decimal =
+            || whole.bytes().all(|byte| byte.is_ascii_digit()).then(|| whole.parse().ok()).flatten();
+        let parsed = parsed.or_else(decimal);
         let parsed = parsed.filter(|_| plain);
         if parsed.is_none() {
             self.error(node.at, format!("{:?} is not a whole number", text.value)).hint =
