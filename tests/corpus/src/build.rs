@@ -48,15 +48,33 @@ pub(crate) enum Verdict {
     NoTarball,
 }
 
-/// What became of a definition's tests.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Tested {
-    /// They passed.
-    Passed,
-    /// They did not.
-    Failed,
-    /// They were not run.
-    No,
+/// What became of a definition's tests: how many of its packages.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Tested {
+    /// Their tests passed.
+    pub(crate) passed: usize,
+    /// Their tests ask for a package that the test distribution does not have.
+    pub(crate) lacking: usize,
+    /// Their tests failed.
+    pub(crate) failed: usize,
+}
+
+impl Tested {
+    /// Reads what `melange test` prints: a line for each package.
+    fn read(text: &str) -> Self {
+        let mut tested = Self::default();
+        for line in text.lines() {
+            let (_, how) = line.split_once(' ').unwrap_or_default();
+            if how.starts_with("passed (") {
+                tested.passed += 1;
+            } else if how.starts_with("failed: nothing provides ") {
+                tested.lacking += 1;
+            } else if how.starts_with("failed: ") {
+                tested.failed += 1;
+            }
+        }
+        tested
+    }
 }
 
 /// One line of the table.
@@ -103,7 +121,7 @@ impl Setting {
             packages: Vec::new(),
             took: None,
             verdict: Verdict::NoTarball,
-            tested: Tested::No,
+            tested: Tested::default(),
             reason: missing(definition, &self.cache, sources),
         };
         if !outcome.reason.is_empty() {
@@ -127,11 +145,11 @@ impl Setting {
             }
         }
         if self.can_test {
-            outcome.tested = Tested::Passed;
             if let Err(error) = self.test(definition, before) {
-                outcome.tested = Tested::Failed;
                 outcome.reason = format!("{error:#}");
             }
+            let log = self.log(definition, "test");
+            outcome.tested = Tested::read(&String::from_utf8_lossy(&fs::read(log).unwrap_or_default()));
         }
         outcome
     }
@@ -161,7 +179,7 @@ impl Setting {
     fn test(&self, definition: &Definition, before: &[&str]) -> Result<()> {
         let own = [&[definition.name.as_str()], before].concat();
         let mut command = self.command("test", definition, &own);
-        // As Wolfi does: few definitions ask for the shell that their tests run in.
+        // Few definitions ask for the shell that their tests run in.
         command.args(["--test-package-append", "wolfi-base"]);
         self.run(command, "test", definition)
     }
@@ -191,8 +209,12 @@ impl Setting {
         }
     }
 
+    fn log(&self, definition: &Definition, verb: &str) -> PathBuf {
+        self.work.join("logs").join(format!("{}.{verb}.log", definition.name))
+    }
+
     fn run(&self, mut command: Command, verb: &str, definition: &Definition) -> Result<()> {
-        let path = self.work.join("logs").join(format!("{}.{verb}.log", definition.name));
+        let path = self.log(definition, verb);
         let log = File::create(&path).with_context(|| path.display().to_string())?;
         let status = command
             .stdin(Stdio::null())
@@ -259,6 +281,13 @@ fn cause(log: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_printed_of_tests_is_counted() {
+        let text = "  a passed (in a log)\ntest of a passed (1.0 s)\na passed (1.00 s)\nb failed: nothing provides \"x\" (0.10 s)\n\
+            c failed: the step failed (2.00 s)\nfailed: the test of b failed\n";
+        assert_eq!(Tested::read(text), Tested { passed: 1, lacking: 1, failed: 1 });
+    }
 
     #[test]
     fn logs_say_why() {

@@ -29,11 +29,7 @@ pub(crate) fn markdown(outcomes: &[Outcome], minimum: usize, all: Duration) -> S
                 Verdict::Failed => "failed".to_owned(),
                 Verdict::NoTarball => "no tarball".to_owned(),
             },
-            match outcome.tested {
-                Tested::Passed => "passed".to_owned(),
-                Tested::Failed => "failed".to_owned(),
-                Tested::No => "–".to_owned(),
-            },
+            tests(outcome.tested),
             shortened(&outcome.reason),
         ];
         let cells = cells.map(|cell| cell.replace('|', "\\|"));
@@ -47,13 +43,20 @@ pub(crate) fn markdown(outcomes: &[Outcome], minimum: usize, all: Duration) -> S
         outcomes.len(),
         all.as_secs_f64()
     );
-    let tested = outcomes.iter().filter(|outcome| outcome.tested != Tested::No).count();
-    let passed = outcomes.iter().filter(|outcome| outcome.tested == Tested::Passed).count();
-    match tested {
-        0 => text.push_str("No tests were run: this `melange` has no `test` command.\n"),
-        _ => drop(writeln!(text, "The tests of {passed} of {tested} passed.")),
-    }
+    let all = outcomes.iter().map(|outcome| outcome.tested).fold(Tested::default(), |sum, one| Tested {
+        passed: sum.passed + one.passed,
+        lacking: sum.lacking + one.lacking,
+        failed: sum.failed + one.failed,
+    });
+    let _ = writeln!(text, "Tests of packages: {}.", tests(all));
     text
+}
+
+fn tests(tested: Tested) -> String {
+    let parts = [(tested.passed, "passed"), (tested.failed, "failed"), (tested.lacking, "lack a package")];
+    let told: Vec<String> =
+        parts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect();
+    if told.is_empty() { "–".to_owned() } else { told.join(", ") }
 }
 
 /// One line of bounded length.
@@ -77,7 +80,7 @@ mod tests {
             packages: Vec::new(),
             took: None,
             verdict: Verdict::NoTarball,
-            tested: Tested::No,
+            tested: Tested::default(),
             reason: format!("x |\n{}", "y".repeat(REASON_CHARS)),
         };
         let good = Outcome {
@@ -91,9 +94,9 @@ mod tests {
         assert!(text.contains("| a | 1 |  |  | no tarball | – | x \\| yyy"), "{text}");
         assert!(text.contains("| a | 1 | a, a-dev | 1.2 | built | – |  |"), "{text}");
         assert!(text.contains("1 of 2 definitions built (2 packages), 1 must. 3 s in all."), "{text}");
-        assert!(text.contains("No tests were run"), "{text}");
-        let tested = Outcome { tested: Tested::Passed, ..good };
+        assert!(text.contains("Tests of packages: –."), "{text}");
+        let tested = Outcome { tested: Tested { passed: 2, lacking: 1, failed: 0 }, ..good };
         let text = markdown(&[failed, tested], 1, Duration::ZERO);
-        assert!(text.contains("The tests of 1 of 1 passed."), "{text}");
+        assert!(text.contains("Tests of packages: 2 passed, 1 lack a package."), "{text}");
     }
 }
