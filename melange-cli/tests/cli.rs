@@ -110,6 +110,8 @@ fn compile_prints_an_object_a_line_and_goes_on_after_a_broken_file() {
     assert_eq!(good["package"]["version"], "1.10");
     assert_eq!(good["pipeline"][0]["pipeline"][0]["runs"], "echo own");
     assert_eq!(good["pipeline"][1]["runs"], "echo file false");
+    assert_eq!(good["environment"]["packages"], good["environment"]["contents"]["packages"]);
+    assert_eq!(good["subpackages"][0]["pipeline"], serde_json::json!([]));
     assert_eq!(good["environment"]["environment"]["A"], "yaml");
     assert_eq!(good["environment"]["environment"]["B"], "env");
     assert_eq!(good["subpackages"][0]["test"]["pipeline"][0]["runs"], "echo good-dev");

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use melange_remote_sdk::error::{Error, Result};
 use melange_remote_sdk::melange::diagnostics::Diagnostics;
-use melange_remote_sdk::melange::emit::{CompiledDefinition, compiled_definition};
+use melange_remote_sdk::melange::emit::{CompiledObject, compiled_definition};
 use melange_remote_sdk::melange::pipelines::PipelineSet;
 use melange_remote_sdk::melange::{self, CompileOptions, Compiled};
 use serde::Serialize;
@@ -22,7 +22,7 @@ struct Printed<'a> {
     /// Why there is nothing to build, or `null`.
     skipped: Option<&'a str>,
     #[serde(flatten)]
-    definition: Option<CompiledDefinition<'a>>,
+    definition: Option<CompiledObject<'a>>,
 }
 
 pub(super) fn run(args: &CompileArgs) -> Result<Exit> {
@@ -70,6 +70,7 @@ fn compile(
         |error: &dyn std::fmt::Display| Error::unexpected(format!("cannot write {}: {error}", source.name));
     match args.format {
         CompileFormat::Json => {
+            let definition = definition.map(CompiledObject::from);
             let printed = Printed { file: &source.name, arch: args.arch.apk_name(), skipped, definition };
             serde_json::to_string(&printed).map(|text| text + "\n").map_err(|e| wrong(&e))
         }

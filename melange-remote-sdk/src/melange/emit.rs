@@ -32,6 +32,88 @@ pub struct CompiledDefinition<'a> {
     test: Option<Test<'a>>,
 }
 
+/// A compiled definition for programs: lists that they walk are always there, and every environment tells its packages
+/// in one place.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct CompiledObject<'a> {
+    package: Package<'a>,
+    environment: FlatEnvironment<'a>,
+    #[serde(skip_serializing_if = "Capabilities::is_empty")]
+    capabilities: Capabilities<'a>,
+    pipeline: Vec<Step<'a>>,
+    subpackages: Vec<SubpackageObject<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    update: Option<&'a Update>,
+    #[serde(skip_serializing_if = "is_empty_map")]
+    vars: &'a TextMap,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    var_transforms: Vec<VarTransform<'a>>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    options: BTreeMap<&'a str, Options<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    test: Option<TestObject<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct SubpackageObject<'a> {
+    name: &'a str,
+    pipeline: Vec<Step<'a>>,
+    #[serde(flatten)]
+    common: Common<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    test: Option<TestObject<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct TestObject<'a> {
+    environment: FlatEnvironment<'a>,
+    pipeline: Vec<Step<'a>>,
+}
+
+/// An environment with its packages beside its contents.
+#[derive(Debug, Serialize)]
+struct FlatEnvironment<'a> {
+    packages: &'a [String],
+    #[serde(flatten)]
+    environment: Environment<'a>,
+}
+
+impl<'a> From<Environment<'a>> for FlatEnvironment<'a> {
+    fn from(environment: Environment<'a>) -> Self {
+        Self { packages: environment.contents.packages, environment }
+    }
+}
+
+impl<'a> From<Test<'a>> for TestObject<'a> {
+    fn from(test: Test<'a>) -> Self {
+        Self { environment: test.environment.into(), pipeline: test.pipeline }
+    }
+}
+
+impl<'a> From<CompiledDefinition<'a>> for CompiledObject<'a> {
+    fn from(definition: CompiledDefinition<'a>) -> Self {
+        let subpackage = |sub: Subpackage<'a>| SubpackageObject {
+            name: sub.name,
+            pipeline: sub.pipeline,
+            common: sub.common,
+            test: sub.test.map(TestObject::from),
+        };
+        Self {
+            package: definition.package,
+            environment: definition.environment.into(),
+            capabilities: definition.capabilities,
+            pipeline: definition.pipeline,
+            subpackages: definition.subpackages.into_iter().map(subpackage).collect(),
+            update: definition.update,
+            vars: definition.vars,
+            var_transforms: definition.var_transforms,
+            options: definition.options,
+            test: definition.test.map(TestObject::from),
+        }
+    }
+}
+
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
 struct Package<'a> {
