@@ -187,3 +187,14 @@ fn mistakes_in_an_inline_pipeline_name_it_and_the_way_there() {
     assert!(shown.contains("--> mine/p.yaml:3:12"), "{shown}");
     assert!(shown.contains("note: used as `mine/p` at t.yaml:6:11"), "{shown}");
 }
+
+#[test]
+fn packages_added_to_a_plan_are_in_its_tests_too() {
+    let text = format!(
+        "{HEAD}pipeline:\n  - runs: make\ntest:\n  environment:\n    contents:\n      packages: [z, curl]\n  pipeline:\n    - runs: a\n"
+    );
+    let mut plan = plan(&text, &[]);
+    plan.add_packages(&["curl".to_owned(), "busybox".to_owned()]);
+    assert_eq!(plan.environment.packages, ["curl", "busybox"]);
+    assert_eq!(plan.tests[0].environment.packages, ["a", "busybox", "curl", "z"]);
+}
