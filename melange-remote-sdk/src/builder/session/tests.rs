@@ -23,15 +23,13 @@ struct Seen {
 impl Seen {
     /// The lines of the step with a number in one stream.
     fn lines(&self, wanted: LogStream, index: usize) -> Vec<&str> {
-        let line = |event: &'_ BuildEvent| match event {
-            BuildEvent::Log { stream, step, .. } => *stream == wanted && *step == Some(index),
-            _ => false,
+        let line = |event| match event {
+            &BuildEvent::Log { stream, step, ref line } => {
+                (stream == wanted && step == Some(index)).then_some(line.as_str())
+            }
+            _ => None,
         };
-        let text = |event| match event {
-            &BuildEvent::Log { ref line, .. } => line.as_str(),
-            _ => unreachable!(),
-        };
-        self.events.iter().filter(|event| line(event)).map(text).collect()
+        self.events.iter().filter_map(line).collect()
     }
 
     /// Beginnings and ends: `+0`, `-0`.
