@@ -81,6 +81,16 @@ fn all_are_there_and_describe_themselves() {
     }
 }
 
+#[test]
+fn only_what_works_on_files_alone_has_no_network() {
+    let without: Vec<&str> = builtins().filter(|builtin| !builtin.network).map(|it| it.name).collect();
+    let (splits, others): (Vec<&str>, Vec<&str>) =
+        without.into_iter().partition(|name| name.starts_with("split/"));
+    assert_eq!(splits.len(), ALL.iter().filter(|name| name.starts_with("split/")).count());
+    let expected = ["git-am", "go/covdata", "llvm/covreport", "patch", "perl/cleanup", "ruby/clean", "strip"];
+    assert_eq!(others, expected);
+}
+
 /// The scripts that a step makes of a built-in pipeline: `(title, script)`.
 fn scripts(name: &str, with: &[(&str, &str)]) -> Vec<(String, String)> {
     let mut text =
