@@ -153,6 +153,12 @@ fn lint_query_pipelines_and_schema_answer() {
     let lines: Vec<serde_json::Value> =
         text(&lint.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(lines.len(), 2);
+    std::fs::write(at.join("defs/alien.yaml"), b"package: {name: \xff}\n").unwrap();
+    let lint = melange(at, &["lint", "--definitions", "defs", "--message-format", "json"]);
+    assert_eq!(lint.status.code(), Some(1));
+    assert_eq!(text(&lint.stdout).lines().count(), 2, "the others are looked at all the same");
+    assert!(text(&lint.stderr).contains("alien.yaml"), "{}", text(&lint.stderr));
+    std::fs::remove_file(at.join("defs/alien.yaml")).unwrap();
     let template = "{{.Package.Name}} {{.Package.FullVersion}}{{range .Subpackages}} {{.Name}}{{end}}";
     let query = melange(at, &["query", "defs/good.yaml", template]);
     assert_eq!(text(&query.stdout), "good 1.10-r3 good-dev\n", "{}", text(&query.stderr));

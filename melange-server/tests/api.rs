@@ -2,23 +2,34 @@
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use async_trait::async_trait;
 use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Method, Request, StatusCode, header};
+use bytes::Bytes;
 use futures_util::StreamExt;
 use http_body_util::BodyExt;
+use jiff::Timestamp;
 use melange_remote_sdk::arch::Arch;
 use melange_remote_sdk::artifact_storage::object::ObjectArtifactStorage;
 use melange_remote_sdk::backend::{Backend, pool::Pool};
 use melange_remote_sdk::builder::scripted::{Act, ScriptedBuilder};
+use melange_remote_sdk::builder::{BuildEvent, TestReport, TestStatus};
+use melange_remote_sdk::error::{Error, ErrorKind, Result};
+use melange_remote_sdk::job::{Job, JobId};
+use melange_remote_sdk::job_store::{
+    Claim, ClaimRequest, Fence, Inserted, JobPage, JobStore, Lease, ListQuery, LogChunk, NewJob, QueueQuery,
+    QueuedJob, Record, Renewal, Subject,
+};
 use melange_remote_sdk::labels::Labels;
 use melange_remote_sdk::limits;
 use melange_server::assembly::{self, Assembly};
 use melange_server::config::Config;
 use melange_server::{App, router};
 use serde_json::{Value, json};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
@@ -385,4 +396,76 @@ async fn a_stopping_server_takes_no_jobs() {
     assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(answer.header(header::RETRY_AFTER), "5");
     assert_eq!(service.get("/healthz").await.status, StatusCode::SERVICE_UNAVAILABLE);
+}
+
+/// A job store that keeps no logs.
+#[derive(Debug)]
+struct WithoutLogs(Arc<dyn JobStore>);
+
+#[async_trait]
+impl JobStore for WithoutLogs {
+    async fn insert(&self, job: NewJob) -> Result<Inserted> {
+        self.0.insert(job).await
+    }
+    async fn get(&self, id: JobId) -> Result<Arc<Job>> {
+        self.0.get(id).await
+    }
+    async fn list(&self, query: &ListQuery) -> Result<JobPage> {
+        self.0.list(query).await
+    }
+    async fn queue(&self, query: &QueueQuery) -> Result<Vec<QueuedJob>> {
+        self.0.queue(query).await
+    }
+    async fn claim(&self, request: &ClaimRequest) -> Result<Vec<Claim>> {
+        self.0.claim(request).await
+    }
+    async fn renew(&self, leases: &[Lease], until: Timestamp) -> Result<Vec<Renewal>> {
+        self.0.renew(leases, until).await
+    }
+    async fn record(&self, record: Record) -> Result<Arc<Job>> {
+        self.0.record(record).await
+    }
+    async fn request_cancel(&self, id: JobId, at: Timestamp) -> Result<Arc<Job>> {
+        self.0.request_cancel(id, at).await
+    }
+    async fn append_log(&self, id: JobId, fence: Fence, bytes: Bytes) -> Result<u64> {
+        self.0.append_log(id, fence, bytes).await
+    }
+    async fn read_log(&self, id: JobId, _: u64, _: usize) -> Result<LogChunk> {
+        Err(Error::new(ErrorKind::NotFound, "the log is kept no longer").with("job", id))
+    }
+    fn changed(&self, subject: Subject) -> watch::Receiver<u64> {
+        self.0.changed(subject)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_log_of_a_test_is_the_same_from_the_artifacts() {
+    let report =
+        TestReport { subject: "hello".to_owned(), status: TestStatus::Passed, took: Duration::from_secs(1) };
+    let service = Service::start([
+        Act::line("of the build"),
+        Act::Emit(BuildEvent::TestStarted { index: 0, total: 1, subject: "hello".to_owned() }),
+        Act::line("of the test"),
+        Act::Emit(BuildEvent::TestFinished { index: 0, report }),
+        Act::line("of what follows"),
+    ]);
+    let id = service.submit(&hello()).await;
+    service.wait(&id, "success").await;
+    let logs = format!("/api/v1/jobs/{id}/logs");
+    let (whole, of_test) =
+        (service.get(&logs).await.text(), service.get(&format!("{logs}?test=hello")).await.text());
+    assert!(whole.contains("of the build") && whole.contains("of what follows"), "{whole}");
+    assert!(of_test.contains("of the test") && !of_test.contains("of the build"), "{of_test}");
+    assert!(!of_test.contains("of what follows"), "{of_test}");
+
+    let mut app = service.app.clone();
+    app.job_store = Arc::new(WithoutLogs(app.job_store));
+    let forgetful = Service { router: router(app.clone()), app, shutdown: CancellationToken::new() };
+    assert_eq!(forgetful.get(&logs).await.text(), whole);
+    assert_eq!(forgetful.get(&format!("{logs}?test=hello")).await.text(), of_test);
+    let rest = forgetful.get(&format!("{logs}?test=hello&offset=3")).await.text();
+    assert_eq!(rest, of_test[3..]);
+    let behind = forgetful.get(&format!("{logs}?test=hello&offset={}", of_test.len())).await;
+    assert_eq!((behind.status, behind.bytes.len()), (StatusCode::OK, 0));
 }

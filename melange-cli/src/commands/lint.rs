@@ -19,7 +19,15 @@ pub(super) fn run(args: &LintArgs) -> Result<Exit> {
         Ok(lint::lint(&definition::source(file)?, args.arch, &pipelines, &options))
     };
     definition::for_each(&files, work, |file, result| {
-        let found = result?;
+        let found = match result {
+            Ok(found) => found,
+            Err(error) => {
+                eprint!("{}", definition::complaint(args.message_format, file, &error));
+                errors += 1;
+                broken += 1;
+                return Ok(());
+            }
+        };
         let wrong = found.iter().filter(|diagnostic| diagnostic.severity == Severity::Error).count();
         errors += wrong;
         warnings += found.len() - wrong;

@@ -68,7 +68,7 @@ pub struct EngineOptions {
     pub namespace: String,
     /// Seconds since 1970 stamped on everything.
     pub epoch_seconds: i64,
-    /// Packages added to every environment.
+    /// Packages added to every environment of a build, also to those of its tests.
     pub extra_packages: Vec<String>,
     /// The licence of definitions.
     pub config_license: String,
@@ -146,7 +146,7 @@ impl Builder for EngineBuilder {
         let compiled = run.phase(Phase::Compile, self.compile(input)).await;
         let plan = match compiled {
             Ok(Compiled::Plan(mut plan)) => {
-                plan.environment.packages.extend(self.options.extra_packages.iter().cloned());
+                plan.add_packages(&self.options.extra_packages);
                 *plan
             }
             Ok(Compiled::Skipped(reason)) => return Ok(run.outcome(BuildStatus::Skipped { reason })),

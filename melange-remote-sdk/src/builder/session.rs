@@ -25,13 +25,16 @@ pub(super) struct Joined {
 pub(super) fn join(name: &str, steps: Vec<GuestStep>) -> Joined {
     let mark = format!("@@melange-{} ", uuid::Uuid::now_v7().simple());
     let base = common(&steps);
-    let mut script = format!("say() {{ echo \"{mark}$1\"; echo \"{mark}$1\" >&2; }}\n");
+    // A mark begins a line of its own, whatever the output before it ended with, and however long that line is.
+    let mut script = format!("say() {{ echo \"\n{mark}$1\"; echo \"\n{mark}$1\" >&2; }}\n");
     let mut scripts = Vec::with_capacity(steps.len());
     for (index, step) in steps.into_iter().enumerate() {
         let own: Vec<_> = step.environment.into_iter().filter(|variable| !base.contains(variable)).collect();
         script.push_str(&format!("say 'begin {index}'\n("));
         script.push_str(&call(&own, &guest::script_path(index)));
-        script.push_str(&format!(")\ncode=$?\nsay \"end {index}\"\n[ $code = 0 ] || exit $code\n"));
+        script.push_str(&format!(
+            ")\ncode=$?\nsay 'end {index}'\n[ $code = 0 ] || {{ say 'failed {index}'; exit $code; }}\n"
+        ));
         scripts.push(step.script);
     }
     // Nothing is taken out of a test's guest; the folder is there for the runner to find.
@@ -87,19 +90,44 @@ struct State {
     begun: Option<Instant>,
     streams: [Stream; 2],
     tail: VecDeque<String>,
+    /// The step of which the script itself says that it failed.
+    failed: Option<usize>,
 }
 
 #[derive(Default)]
 struct Stream {
     waiting: VecDeque<Item>,
-    /// Whether this stream has ended the open step.
-    ended: bool,
+    /// An empty line that is the beginning of a mark if a mark comes next.
+    empty: bool,
+    /// How many steps this stream has ended, which is the number of the step that its next line is of.
+    ended: usize,
 }
 
 enum Item {
     Line(String),
-    Begin,
-    End,
+    Mark(Mark),
+}
+
+/// What the script says of the step with a number.
+#[derive(Clone, Copy)]
+enum Mark {
+    Begin(usize),
+    End(usize),
+    Failed(usize),
+}
+
+impl Mark {
+    /// Reads what follows the beginning of a mark; of `steps` steps.
+    fn parse(text: &str, steps: usize) -> Option<Self> {
+        let (word, index) = text.split_once(' ')?;
+        let index: usize = index.parse().ok().filter(|index| *index < steps)?;
+        match word {
+            "begin" => Some(Self::Begin(index)),
+            "end" => Some(Self::End(index)),
+            "failed" => Some(Self::Failed(index)),
+            _ => None,
+        }
+    }
 }
 
 impl SessionSink {
@@ -120,29 +148,39 @@ impl SessionSink {
     /// Tells what is left and, of a step that did not end well, its name and last lines.
     pub(super) fn finish(&self, exit_code: i32) -> StepFailure {
         let mut state = self.lock();
-        for stream in [LogStream::Stdout, LogStream::Stderr] {
-            while let Some(item) = state.of(stream).waiting.pop_front() {
-                self.tell(&mut state, stream, item);
-            }
+        state.streams.iter_mut().for_each(Stream::release);
+        self.advance(&mut state);
+        while state.streams.iter().any(|stream| stream.ended > state.open || !stream.waiting.is_empty()) {
+            self.close(&mut state);
+            self.advance(&mut state);
         }
-        // The marks of a step that fails are there like those of any other: it is the last one that began.
+        // Where the script's own word is lost, it is the last step that began.
         let last = if state.begun.is_none() { state.open.saturating_sub(1) } else { state.open };
-        let step = self.names.get(last).cloned().unwrap_or_default();
+        let step = self.names.get(state.failed.unwrap_or(last)).cloned().unwrap_or_default();
         StepFailure { step, exit_code, tail: state.tail.iter().cloned().collect() }
     }
 
     fn take(&self, stream: LogStream, line: &str) {
         let mut state = self.lock();
-        match line.split_once(&self.mark) {
+        let source = state.of(stream);
+        let found = line.split_once(&self.mark);
+        match found.and_then(|(before, mark)| Some((before, Mark::parse(mark, self.names.len())?))) {
             Some((before, mark)) => {
-                // A step that ends without a newline.
                 if !before.is_empty() {
-                    state.of(stream).waiting.push_back(Item::Line(before.to_owned()));
+                    source.release();
+                    source.waiting.push_back(Item::Line(before.to_owned()));
                 }
-                let item = if mark.starts_with("begin") { Item::Begin } else { Item::End };
-                state.of(stream).waiting.push_back(item);
+                source.empty = false;
+                source.waiting.push_back(Item::Mark(mark));
             }
-            None => state.of(stream).waiting.push_back(Item::Line(line.to_owned())),
+            None => {
+                source.release();
+                if line.is_empty() {
+                    source.empty = true;
+                } else {
+                    source.waiting.push_back(Item::Line(line.to_owned()));
+                }
+            }
         }
         self.advance(&mut state);
     }
@@ -151,44 +189,79 @@ impl SessionSink {
     fn advance(&self, state: &mut State) {
         loop {
             for stream in [LogStream::Stdout, LogStream::Stderr] {
-                while !state.of(stream).ended
+                while state.of(stream).ended <= state.open
                     && let Some(item) = state.of(stream).waiting.pop_front()
                 {
                     self.tell(state, stream, item);
                 }
             }
-            let [out, err] = &state.streams;
-            let full = out.waiting.len().max(err.waiting.len()) > limits::EVENT_QUEUE_MAX;
-            if !(out.ended && err.ended || (out.ended || err.ended) && full) {
+            let ended = |stream: &Stream| stream.ended > state.open;
+            let full = state.streams.iter().any(|stream| stream.waiting.len() > limits::EVENT_QUEUE_MAX);
+            if !(state.streams.iter().all(ended) || state.streams.iter().any(ended) && full) {
                 return;
             }
-            let took = state.begun.take().map(|begun| begun.elapsed()).unwrap_or_default();
-            let index = self.first + state.open;
-            self.sink.emit(BuildEvent::StepFinished { index, took, cached: false });
-            state.open += 1;
-            state.streams.iter_mut().for_each(|stream| stream.ended = false);
+            self.close(state);
         }
     }
 
     fn tell(&self, state: &mut State, stream: LogStream, item: Item) {
         match item {
             Item::Line(line) => {
-                if state.tail.len() >= limits::LOG_TAIL_LINES {
-                    state.tail.pop_front();
+                // A stream that lags behind the other tells of an earlier step than the open one.
+                let step = state.of(stream).ended.min(self.names.len().saturating_sub(1));
+                if state.of(stream).ended >= state.open {
+                    if state.tail.len() >= limits::LOG_TAIL_LINES {
+                        state.tail.pop_front();
+                    }
+                    state.tail.push_back(line.clone());
                 }
-                state.tail.push_back(line.clone());
-                self.sink.emit(BuildEvent::Log { stream, step: Some(self.first + state.open), line });
+                self.sink.emit(BuildEvent::Log { stream, step: Some(self.first + step), line });
             }
-            Item::Begin => {
-                if state.begun.is_none() {
-                    state.begun = Some(Instant::now());
-                    state.tail.clear();
-                    let name = self.names.get(state.open).cloned().unwrap_or_default();
-                    let index = self.first + state.open;
-                    self.sink.emit(BuildEvent::StepStarted { index, total: self.total, name });
+            Item::Mark(mark @ Mark::Begin(index)) => {
+                let source = state.of(stream);
+                source.ended = source.ended.max(index);
+                if index > state.open {
+                    state.of(stream).waiting.push_front(Item::Mark(mark));
+                } else if index == state.open {
+                    self.open(state);
                 }
             }
-            Item::End => state.of(stream).ended = true,
+            Item::Mark(Mark::End(index)) => {
+                let source = state.of(stream);
+                source.ended = source.ended.max(index + 1);
+            }
+            Item::Mark(Mark::Failed(index)) => state.failed = Some(index),
+        }
+    }
+
+    /// The open step begins, unless it has.
+    fn open(&self, state: &mut State) {
+        if state.begun.is_none() {
+            state.begun = Some(Instant::now());
+            state.tail.clear();
+            let name = self.names.get(state.open).cloned().unwrap_or_default();
+            let index = self.first + state.open;
+            self.sink.emit(BuildEvent::StepStarted { index, total: self.total, name });
+        }
+    }
+
+    /// The open step is over; also one whose marks are lost.
+    fn close(&self, state: &mut State) {
+        if state.open < self.names.len() {
+            self.open(state);
+            let took = state.begun.take().map(|begun| begun.elapsed()).unwrap_or_default();
+            let index = self.first + state.open;
+            self.sink.emit(BuildEvent::StepFinished { index, took, cached: false });
+        }
+        state.open += 1;
+    }
+}
+
+impl Stream {
+    /// The empty line that was held back is one of the step's own.
+    fn release(&mut self) {
+        if std::mem::take(&mut self.empty) {
+            self.waiting.push_back(Item::Line(String::new()));
         }
     }
 }
@@ -211,3 +284,6 @@ impl BuildSink for SessionSink {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -243,9 +243,7 @@ fn select(plan: &mut Plan, input: &TestInput) -> Result<()> {
             packages.retain(|package| *package != main);
             packages.push(input.package.clone());
         }
-        packages.extend(input.extra_packages.iter().cloned());
-        packages.sort_unstable();
-        packages.dedup();
+        test.add_packages(&input.extra_packages);
     }
     Ok(())
 }

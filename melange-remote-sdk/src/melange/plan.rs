@@ -36,6 +36,12 @@ impl Plan {
     pub fn packages(&self) -> impl Iterator<Item = &PlanPackage> {
         std::iter::once(&self.package).chain(&self.subpackages)
     }
+
+    /// Adds packages to the build environment and to that of every test.
+    pub fn add_packages(&mut self, packages: &[String]) {
+        self.environment.packages.extend_from_slice(packages);
+        self.tests.iter_mut().for_each(|test| test.add_packages(packages));
+    }
 }
 
 /// The test of one package.
@@ -48,6 +54,16 @@ pub struct PlanTest {
     pub environment: PlanEnvironment,
     /// Its steps.
     pub pipeline: Vec<PlanStep>,
+}
+
+impl PlanTest {
+    /// Adds packages to its environment, where each is once and in order.
+    pub fn add_packages(&mut self, packages: &[String]) {
+        let own = &mut self.environment.packages;
+        own.extend_from_slice(packages);
+        own.sort_unstable();
+        own.dedup();
+    }
 }
 
 /// A package to emit, main or sub.

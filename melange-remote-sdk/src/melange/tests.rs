@@ -226,3 +226,14 @@ fn a_condition_that_is_never_reached_need_not_be_readable() {
     assert!(try_plan(&text("${{build.arch}} == 'z80'"), &[]).is_ok());
     assert!(try_plan(&text("${{build.arch}} == 'x86_64'"), &[]).is_err());
 }
+
+#[test]
+fn packages_added_to_a_plan_are_in_its_tests_too() {
+    let text = format!(
+        "{HEAD}pipeline:\n  - runs: make\ntest:\n  environment:\n    contents:\n      packages: [z, curl]\n  pipeline:\n    - runs: a\n"
+    );
+    let mut plan = plan(&text, &[]);
+    plan.add_packages(&["curl".to_owned(), "busybox".to_owned()]);
+    assert_eq!(plan.environment.packages, ["curl", "busybox"]);
+    assert_eq!(plan.tests[0].environment.packages, ["a", "busybox", "curl", "z"]);
+}

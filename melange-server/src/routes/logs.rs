@@ -1,6 +1,7 @@
 //! The log of a job: what there is, or live.
 
 use std::io;
+use std::ops::Range;
 
 use axum::body::Body;
 use axum::extract::{Path, State};
@@ -24,8 +25,11 @@ pub(super) async fn read(State(app): State<App>, Path(id): Path<String>, uri: Ur
     let mut offset = parameters.get("offset", "a whole number from 0")?.unwrap_or(0);
     let follow = parameters.get("follow", "true or false")?.unwrap_or(false);
     let test: Option<String> = parameters.get("test", "the name of a package")?;
+    let mut end = None;
     if let Some(package) = &test {
-        offset = test_of(&app, id, package).await?.log_begin.saturating_add(offset);
+        let test = test_of(&app, id, package).await?;
+        offset = test.log_begin.saturating_add(offset);
+        end = test.log_end;
     }
     match app.job_store.read_log(id, offset, 1).await {
         Ok(_) => {
@@ -33,7 +37,9 @@ pub(super) async fn read(State(app): State<App>, Path(id): Path<String>, uri: Ur
             Ok(text_stream(Body::from_stream(chunks.map_err(io::Error::other))))
         }
         // The job store may forget what the artifacts still have.
-        Err(error) if error.kind() == ErrorKind::NotFound => stored(&app, id, offset, error).await,
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            stored(&app, id, offset..end.unwrap_or(u64::MAX), error).await
+        }
         Err(error) => Err(error.into()),
     }
 }
@@ -99,17 +105,18 @@ async fn next_chunk(app: &App, reader: &Reader) -> Result<Bytes> {
     }
 }
 
-/// The log among the artifacts.
-async fn stored(app: &App, id: JobId, offset: u64, missing: Error) -> Handled<Response> {
+/// The bytes of a range that the log among the artifacts has.
+async fn stored(app: &App, id: JobId, wanted: Range<u64>, missing: Error) -> Handled<Response> {
     let key: ArtifactKey = format!("{id}/build.log").parse()?;
     let log = match app.artifact_storage.head(&key).await {
         Ok(log) => log,
         Err(error) if error.kind() == ErrorKind::NotFound => return Err(missing.into()),
         Err(error) => return Err(error.into()),
     };
-    if offset >= log.size_bytes {
+    let range = wanted.start..wanted.end.min(log.size_bytes);
+    if range.is_empty() {
         return Ok(text_stream(Body::empty()));
     }
-    let body = app.artifact_storage.get(&key, Some(offset..log.size_bytes)).await?;
+    let body = app.artifact_storage.get(&key, Some(range)).await?;
     Ok(text_stream(Body::from_stream(body.bytes.map_err(io::Error::other).boxed())))
 }

@@ -11,7 +11,7 @@ use crate::melange::document::{Input, Step};
 
 pub mod reference;
 
-/// A built-in pipeline: its name, its text, and whether its own scripts may need the network.
+/// A built-in pipeline: its name, its text, and whether its own scripts may use the network.
 struct Builtin {
     name: &'static str,
     text: &'static str,
@@ -28,15 +28,17 @@ macro_rules! builtins {
     };
 }
 
+// What runs an upstream's own build or tests may use the network, as such builds do; what only works on files that
+// are there already may not.
 static BUILTINS: &[Builtin] = builtins![
     "R/build" true,
-    "autoconf/configure" false,
+    "autoconf/configure" true,
     "autoconf/make" true,
-    "autoconf/make-install" false,
+    "autoconf/make-install" true,
     "cargo/build" true,
     "cmake/build" true,
     "cmake/configure" true,
-    "cmake/install" false,
+    "cmake/install" true,
     "fetch" true,
     "git-am" false,
     "git-checkout" true,
@@ -46,23 +48,23 @@ static BUILTINS: &[Builtin] = builtins![
     "go/covdata" false,
     "go/install" true,
     "llvm/covreport" false,
-    "maven/configure-mirror" false,
+    "maven/configure-mirror" true,
     "maven/pombump" true,
-    "meson/compile" false,
-    "meson/configure" false,
-    "meson/install" false,
+    "meson/compile" true,
+    "meson/configure" true,
+    "meson/install" true,
     "npm/install" true,
     "patch" false,
-    "pecl/install" false,
-    "pecl/phpize" false,
+    "pecl/install" true,
+    "pecl/phpize" true,
     "perl/cleanup" false,
     "perl/make" true,
     "python/build" true,
     "python/build-wheel" true,
-    "python/import" false,
+    "python/import" true,
     "python/install" true,
     "python/test" true,
-    "ruby/build" false,
+    "ruby/build" true,
     "ruby/clean" false,
     "ruby/install" true,
     "split/alldocs" false,
@@ -75,11 +77,11 @@ static BUILTINS: &[Builtin] = builtins![
     "split/manpages" false,
     "split/static" false,
     "strip" false,
-    "xcover/ensure" false,
-    "xcover/profile" false,
-    "xcover/status" false,
-    "xcover/stop" false,
-    "xcover/wait" false,
+    "xcover/ensure" true,
+    "xcover/profile" true,
+    "xcover/status" true,
+    "xcover/stop" true,
+    "xcover/wait" true,
 ];
 
 /// The names of the built-in pipelines, sorted.
@@ -105,7 +107,7 @@ pub struct BuiltinPipeline {
     pub needs: Vec<String>,
     /// What a step may or must say in `with`, by name.
     pub inputs: BTreeMap<String, Input>,
-    /// Whether its own scripts may need the network.
+    /// Whether its own scripts may use the network.
     pub network: bool,
 }
 
@@ -220,7 +222,7 @@ impl Definition {
         &self.source
     }
 
-    /// Whether its own scripts may need the network.
+    /// Whether its own scripts may use the network.
     pub fn network(&self) -> bool {
         self.network
     }

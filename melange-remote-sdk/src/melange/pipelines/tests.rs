@@ -81,6 +81,16 @@ fn all_are_there_and_describe_themselves() {
     }
 }
 
+#[test]
+fn only_what_works_on_files_alone_has_no_network() {
+    let without: Vec<&str> = builtins().filter(|builtin| !builtin.network).map(|it| it.name).collect();
+    let (splits, others): (Vec<&str>, Vec<&str>) =
+        without.into_iter().partition(|name| name.starts_with("split/"));
+    assert_eq!(splits.len(), ALL.iter().filter(|name| name.starts_with("split/")).count());
+    let expected = ["git-am", "go/covdata", "llvm/covreport", "patch", "perl/cleanup", "ruby/clean", "strip"];
+    assert_eq!(others, expected);
+}
+
 /// The scripts that a step makes of a built-in pipeline: `(title, script)`.
 fn scripts(name: &str, with: &[(&str, &str)]) -> Vec<(String, String)> {
     let mut text =
@@ -170,6 +180,82 @@ fn scripts_around_absent_programs_are_as_before() {
         let shown: Vec<String> = scripts(name, with).into_iter().map(|(_, script)| script).collect();
         insta::assert_snapshot!(name.replace('/', "_"), shown.join("----\n"));
     }
+}
+
+/// Runs a pipeline that splits `other` in a folder that stands for the workspace; returns the outcome and the files
+/// of `other` and of what they are moved to.
+fn split(name: &str, with: &[(&str, &str)], files: &[&str]) -> (Option<i32>, Vec<String>, Vec<String>) {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path().display().to_string();
+    let (from, to) = (format!("{at}/melange-out/other"), format!("{at}/melange-out/example"));
+    for file in files {
+        let path = std::path::Path::new(&from).join(file);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        if path.extension().is_some_and(|extension| extension == "so") {
+            std::os::unix::fs::symlink("target", &path).unwrap();
+        } else {
+            std::fs::write(&path, "").unwrap();
+        }
+    }
+    std::fs::create_dir_all(&to).unwrap();
+    let mut given = vec![("package", "other")];
+    given.extend(with);
+    let mut made = scripts(name, &given);
+    let script = made.remove(0).1.replace("/home/build", &at).replace("set -eo pipefail", "set -e");
+    let output = Command::new("sh").arg("-c").arg(script).output().unwrap();
+    let below = |root: &str| {
+        let list = Command::new("find").args([".", "!", "-type", "d"]).current_dir(root).output().unwrap();
+        let text = String::from_utf8(list.stdout).unwrap();
+        let mut names: Vec<String> =
+            text.lines().map(|line| line.trim_start_matches("./").to_owned()).collect();
+        names.sort_unstable();
+        names
+    };
+    let found = (output.status.code(), below(&from), below(&to));
+    assert!(found.0 == Some(0) || !output.stderr.is_empty());
+    found
+}
+
+#[test]
+fn development_files_of_a_package_whose_prefix_is_the_root_move() {
+    let files = [
+        "bin/a",
+        "bin/a-config",
+        "include/a.h",
+        "include/deep/include/b.h",
+        "lib/liba.a",
+        "lib/liba.so",
+        "lib/liba.so.1",
+        "lib/pkgconfig/a.pc",
+        "share/aclocal/a.m4",
+        "share/odd name.h",
+    ];
+    let development: Vec<&str> =
+        files.into_iter().filter(|file| !["bin/a", "lib/liba.so.1"].contains(file)).collect();
+    for prefix in ["/", "//", "."] {
+        let (code, left, moved) = split("split/dev", &[("prefix", prefix)], &files);
+        assert_eq!(code, Some(0), "{prefix:?}");
+        assert_eq!(left, ["bin/a", "lib/liba.so.1"], "{prefix:?}");
+        assert_eq!(moved, development, "{prefix:?}");
+    }
+    for prefix in ["..", "/usr/../..", "../other"] {
+        let (code, left, _) = split("split/dev", &[("prefix", prefix)], &files);
+        assert_eq!((code, left.len()), (Some(1), files.len()), "{prefix:?}");
+    }
+}
+
+#[test]
+fn libraries_and_programs_move() {
+    let files =
+        ["lib/liba.a", "usr/bin/.hidden", "usr/bin/a", "usr/bin/b c", "usr/lib/libb.so.2", "x/libc.so.3"];
+    let (code, left, moved) = split("split/lib", &[("paths", "/x")], &files);
+    assert_eq!((code, left.len()), (Some(0), 4));
+    assert_eq!(moved, ["usr/lib/libb.so.2", "x/libc.so.3"]);
+    assert_eq!(split("split/lib", &[("paths", "x/../..")], &files).0, Some(1));
+    assert_eq!(split("split/static", &[], &files).2, ["lib/liba.a"]);
+    let (code, _, moved) = split("split/bin", &[], &files);
+    assert_eq!(code, Some(0));
+    assert_eq!(moved, ["usr/bin/.hidden", "usr/bin/a", "usr/bin/b c"]);
 }
 
 proptest! {
