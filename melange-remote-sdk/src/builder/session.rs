@@ -33,7 +33,7 @@ pub(super) fn join(name: &str, steps: Vec<GuestStep>) -> Joined {
         script.push_str(&format!("say 'begin {index}'\n("));
         script.push_str(&call(&own, &guest::script_path(index)));
         script.push_str(&format!(
-            ")\ncode=$?\nsay 'end {index}'\n[ $code = 0 ] || {{ say 'failed {index}'; exit $code; }}\n"
+            ")\ncode=$?\n[ $code = 0 ] || {{ say 'failed {index}'; exit $code; }}\nsay 'end {index}'\n"
         ));
         scripts.push(step.script);
     }

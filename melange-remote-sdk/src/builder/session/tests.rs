@@ -117,7 +117,7 @@ fn a_line_without_an_end_beyond_the_limit_does_not_hide_the_mark_behind_it() {
     for order in ORDERS {
         let seen =
             session(&["printf '%020000d' 0", "printf '%020000d' 0 >&2; echo two", "echo why; exit 7"], order);
-        assert_eq!(seen.steps(), ["+0", "-0", "+1", "-1", "+2", "-2"], "{order:?}");
+        assert_eq!(seen.steps(), ["+0", "-0", "+1", "-1", "+2"], "{order:?}");
         let long = "0".repeat(limits::LOG_LINE_BYTES_MAX);
         assert_eq!(seen.lines(LogStream::Stdout, 0), [&long]);
         assert_eq!(seen.lines(LogStream::Stderr, 1), [&long]);
@@ -138,7 +138,7 @@ fn floods_of_both_streams_stay_with_their_steps() {
     let (one, two) = (flood("one"), flood("two"));
     for order in ORDERS {
         let seen = session(&[&one, &two, "echo three; echo three >&2; exit 3"], order);
-        assert_eq!(seen.steps(), ["+0", "-0", "+1", "-1", "+2", "-2"], "{order:?}");
+        assert_eq!(seen.steps(), ["+0", "-0", "+1", "-1", "+2"], "{order:?}");
         for stream in [LogStream::Stdout, LogStream::Stderr] {
             for (index, word) in [(0, "one"), (1, "two")] {
                 let lines = seen.lines(stream, index);
@@ -165,7 +165,8 @@ fn the_failing_step_is_named_whichever_it_is() {
             assert_eq!(seen.failure.step, format!("step {failing}"), "{order:?}");
             assert_eq!((seen.exit_code, seen.failure.exit_code), (9, 9));
             assert_eq!(seen.failure.tail, ["why"], "{order:?}");
-            assert_eq!(seen.steps().len(), 2 * (failing + 1), "{order:?}");
+            // It began, and did not end well.
+            assert_eq!(seen.steps().len(), 2 * failing + 1, "{order:?}");
         }
     }
 }
@@ -192,11 +193,11 @@ fn told(lines: &[&str]) -> (Vec<String>, String) {
 
 #[test]
 fn lost_marks_are_made_up_for_by_the_next_one() {
-    let (events, failed) = told(&["@@ begin 0", "a", "@@ begin 2", "c", "@@ end 2", "@@ failed 2"]);
-    assert_eq!(events, ["+0", "0 a", "-0", "+1", "-1", "+2", "2 c", "-2"]);
+    let (events, failed) = told(&["@@ begin 0", "a", "@@ begin 2", "c", "@@ failed 2"]);
+    assert_eq!(events, ["+0", "0 a", "-0", "+1", "-1", "+2", "2 c"]);
     assert_eq!(failed, "step 2");
-    let (events, failed) = told(&["@@ begin 0", "a", "@@ end 3", "@@ failed 3"]);
-    assert_eq!(events, ["+0", "0 a", "-0", "+1", "-1", "+2", "-2", "+3", "-3"]);
+    let (events, failed) = told(&["@@ begin 0", "a", "@@ end 2", "@@ begin 3", "@@ failed 3"]);
+    assert_eq!(events, ["+0", "0 a", "-0", "+1", "-1", "+2", "-2", "+3"]);
     assert_eq!(failed, "step 3");
 }
 
