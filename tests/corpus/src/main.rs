@@ -153,8 +153,11 @@ fn build_all(
         let outcome = setting.build_and_test(&definitions[index], &before, sources);
         let took = outcome.took.map_or_else(String::new, |took| format!(" in {:.1} s", took.as_secs_f64()));
         eprintln!(
-            "{}: {:?}{took}, tests: {:?} {}",
-            outcome.name, outcome.verdict, outcome.tested, outcome.reason
+            "{}: {}{took}, tests: {} {}",
+            outcome.name,
+            table::verdict(&outcome.verdict),
+            table::tests(outcome.tested),
+            outcome.reason
         );
         outcome
     }))

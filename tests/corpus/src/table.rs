@@ -24,11 +24,7 @@ pub(crate) fn markdown(outcomes: &[Outcome], minimum: usize, all: Duration) -> S
             outcome.version.clone(),
             outcome.packages.join(", "),
             outcome.took.map_or_else(String::new, |took| format!("{:.1}", took.as_secs_f64())),
-            match outcome.verdict {
-                Verdict::Built => "built".to_owned(),
-                Verdict::Failed => "failed".to_owned(),
-                Verdict::NoTarball => "no tarball".to_owned(),
-            },
+            verdict(&outcome.verdict).to_owned(),
             tests(outcome.tested),
             shortened(&outcome.reason),
         ];
@@ -52,7 +48,17 @@ pub(crate) fn markdown(outcomes: &[Outcome], minimum: usize, all: Duration) -> S
     text
 }
 
-fn tests(tested: Tested) -> String {
+/// The end of a build in words.
+pub(crate) fn verdict(verdict: &Verdict) -> &'static str {
+    match verdict {
+        Verdict::Built => "built",
+        Verdict::Failed => "failed",
+        Verdict::NoTarball => "no tarball",
+    }
+}
+
+/// The ends of tests in words.
+pub(crate) fn tests(tested: Tested) -> String {
     let parts = [(tested.passed, "passed"), (tested.failed, "failed"), (tested.lacking, "lack a package")];
     let told: Vec<String> =
         parts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect();
