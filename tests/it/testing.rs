@@ -7,7 +7,6 @@ use melange_remote_sdk::builder::testing::TestInput;
 use melange_remote_sdk::builder::{
     BuildEvent, BuildInput, BuildOutcome, BuildSink, BuildStatus, LogStream, TestStatus,
 };
-use melange_remote_sdk::melange::defaults::RepositoryDefaults;
 use tokio_util::sync::CancellationToken;
 
 use crate::support::events::Collected;
@@ -176,7 +175,7 @@ async fn tested(farm: &Farm, folder: &std::path::Path, input: TestInput) -> (Bui
     defaults.keyring.push(folder.join(format!("{KEY_NAME}.pub")).display().to_string());
     let events = Arc::new(Collected::default());
     let sink = Arc::clone(&events) as Arc<dyn BuildSink>;
-    let engine = farm.engine_with(RepositoryDefaults { ..defaults });
+    let engine = farm.engine_with(defaults);
     let outcome = engine.test(&input, sink, CancellationToken::new()).await.unwrap();
     (outcome, events)
 }

@@ -22,8 +22,8 @@ pub(super) fn run(args: &QueryArgs) -> Result<Exit> {
     let mut data = serde_json::to_value(compiled_definition(&plan))
         .map_err(|e| Error::unexpected("cannot read the definition").source(e))?;
     let version = plan.package.full_version();
-    for package in [data.get_mut("package")].into_iter().flatten() {
-        package["full-version"] = version.clone().into();
+    if let Some(package) = data.get_mut("package") {
+        package["full-version"] = version.into();
     }
     let text = template::render(&args.template, &data)?;
     super::print_line(text.strip_suffix('\n').unwrap_or(&text));
