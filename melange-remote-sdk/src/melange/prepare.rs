@@ -49,7 +49,13 @@ pub(super) fn prepare(
     let tokens = Tokens { map: merge(&raw, &transformed), budget: Rc::clone(&budget) };
     replace_package(&mut document.package, &tokens);
     document.pipeline.iter_mut().for_each(|step| replace_step(step, &tokens));
-    document.subpackages = expand(&mut document, &budget, errors);
+    // The package's fields are replaced by now, and all that follows is made from them, as melange does. What is wrong
+    // with the transforms is told already.
+    let raw = tokens_of(&document.package, &document.vars);
+    let transformed = transform(&document, raw.clone(), &mut Vec::new());
+    let strict = merge(&raw, &transformed);
+    let own = Tokens { map: strict.clone(), budget: Rc::clone(&budget) };
+    document.subpackages = expand(&mut document, own, errors);
     replace_environment(&mut document.environment, &tokens);
     if let Some(test) = &mut document.test {
         replace_test(test, &tokens);
@@ -69,10 +75,7 @@ pub(super) fn prepare(
     {
         defaults::complete_environment(&mut test.environment, false);
     }
-    // The package's fields are replaced by now: the transforms of what they were say less. Mistakes are told already.
-    let raw = tokens_of(&document.package, &document.vars);
-    let transformed = transform(&document, raw.clone(), &mut Vec::new());
-    substitute_dependencies(&mut document, &merge(&raw, &transformed), &source, errors);
+    substitute_dependencies(&mut document, &strict, &source, errors);
     let nothing = (Text::default(), TextMap::new());
     let steps =
         document.pipeline.iter_mut().chain(document.subpackages.iter_mut().flat_map(|sub| &mut sub.pipeline));
@@ -436,16 +439,8 @@ fn replace_update(update: &mut Update, tokens: &Tokens) {
 }
 
 /// Ranged subpackages become one copy per key of their data, keys in byte order.
-fn expand(
-    document: &mut Document,
-    budget: &Rc<Cell<Option<usize>>>,
-    errors: &mut Vec<Diagnostic>,
-) -> Vec<Subpackage> {
+fn expand(document: &mut Document, mut own: Tokens, errors: &mut Vec<Diagnostic>) -> Vec<Subpackage> {
     let written = std::mem::take(&mut document.subpackages);
-    // The package fields are replaced already, so the map is made anew from them, as melange does.
-    let raw = tokens_of(&document.package, &document.vars);
-    let map = merge(&raw, &transform(document, raw.clone(), &mut Vec::new()));
-    let mut own = Tokens { map, budget: Rc::clone(budget) };
     let data: BTreeMap<&str, &TextMap> =
         document.data.iter().map(|entry| (&*entry.name, &entry.items)).collect();
     let mut expanded = Vec::new();
