@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use melange_remote_sdk::arch::Arch;
-use melange_remote_sdk::melange::diagnostics::Source;
 use melange_remote_sdk::melange::pipelines::PipelineSet;
 use melange_remote_sdk::melange::{CompileOptions, compile};
+use melange_remote_sdk::text::diagnostics::Source;
 
 /// Subpackages of the generated definition; the largest real one has 100.
 const SUBPACKAGES: usize = 1_000;

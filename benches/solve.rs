@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use criterion::{Criterion, criterion_group, criterion_main};
 use melange_remote_sdk::apk::dependency::{Dependency, Provide};
 use melange_remote_sdk::apk::index::{Index, IndexPackage};
-use melange_remote_sdk::apk::solver::{Policy, RepositoryPackages, Solver};
 use melange_remote_sdk::apk::version::Version;
+use melange_remote_sdk::solver::{Policy, RepositoryPackages, Solver};
 
 /// Names of the generated index, and versions of each.
 const GENERATED: (usize, usize) = (20_000, 5);

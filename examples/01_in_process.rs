@@ -1,7 +1,7 @@
 //! A whole farm inside one program: submit a job, let the scheduler run it, read its log and its artifact.
 //!
 //! The builder here plays a script, so the example needs nothing installed; put
-//! `builder::engine::EngineBuilder` in its place and real packages come out (`08_real_buildkit`).
+//! `engine::EngineBuilder` in its place and real packages come out (`08_real_buildkit`).
 //!
 //! `cargo run --example 01_in_process`
 #![expect(clippy::print_stdout, reason = "an example prints what it shows")]
@@ -12,11 +12,11 @@ use melange_remote_sdk::arch::Arch;
 use melange_remote_sdk::artifact_storage::object::ObjectArtifactStorage;
 use melange_remote_sdk::artifact_storage::{ArtifactKey, ArtifactStorage};
 use melange_remote_sdk::backend::Backend;
-use melange_remote_sdk::backend::pool::Pool;
+use melange_remote_sdk::backend::pool::BackendPool;
 use melange_remote_sdk::backend_selector::round_robin::RoundRobin;
 use melange_remote_sdk::builder::scripted::{Act, ScriptedBuilder};
 use melange_remote_sdk::clock::{Clock, SystemClock};
-use melange_remote_sdk::job::{JobId, JobSpec, SpecParts};
+use melange_remote_sdk::job::{JobId, JobSpec, UncheckedSpec};
 use melange_remote_sdk::job_store::memory::MemoryJobStore;
 use melange_remote_sdk::job_store::{JobStore, NewJob, Subject};
 use melange_remote_sdk::labels::Labels;
@@ -36,16 +36,16 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             artifact_storage: Arc::clone(&artifact_storage),
             backend_selector: Arc::new(RoundRobin),
             builder: Arc::new(ScriptedBuilder::new(script)),
-            pool: Pool::new([Backend::new("sandbox://local", Arch::X86_64, Labels::default())?])?,
+            pool: BackendPool::new([Backend::new("sandbox://local", Arch::X86_64, Labels::default())?])?,
             clock: Arc::clone(&clock),
         },
         SchedulerOptions::default(),
     );
 
-    let parts = SpecParts {
+    let parts = UncheckedSpec {
         config_yaml: "package:\n  name: greeting\n  version: \"1.0\"\n".to_owned(),
         arch: "x86_64".to_owned(),
-        ..SpecParts::default()
+        ..UncheckedSpec::default()
     };
     let spec = JobSpec::validate(parts).map_err(|mistakes| format!("{mistakes:?}"))?;
     let id = JobId::new(clock.now());

@@ -7,11 +7,12 @@
 #![expect(clippy::print_stdout, reason = "an example prints what it shows")]
 
 use melange_remote_sdk::arch::Arch;
+use melange_remote_sdk::guest::script;
 use melange_remote_sdk::guest::{Blob, GuestPlan, GuestUser};
 use melange_remote_sdk::llb::{self, PlanOptions};
-use melange_remote_sdk::melange::diagnostics::Source;
 use melange_remote_sdk::melange::pipelines::PipelineSet;
-use melange_remote_sdk::melange::{self, CompileOptions, Compiled, script};
+use melange_remote_sdk::melange::{self, CompileOptions, Compiled};
+use melange_remote_sdk::text::diagnostics::Source;
 
 const DEFINITION: &str = r#"
 package:

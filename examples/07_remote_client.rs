@@ -13,7 +13,7 @@ use melange_remote_sdk::api::v1::SubmitRequest;
 use melange_remote_sdk::arch::Arch;
 use melange_remote_sdk::artifact_storage::object::ObjectArtifactStorage;
 use melange_remote_sdk::backend::Backend;
-use melange_remote_sdk::backend::pool::Pool;
+use melange_remote_sdk::backend::pool::BackendPool;
 use melange_remote_sdk::builder::scripted::{Act, ScriptedBuilder};
 use melange_remote_sdk::client::{Client, WaitEvent};
 use melange_remote_sdk::labels::Labels;
@@ -37,7 +37,7 @@ async fn own_server() -> Result<String, Box<dyn std::error::Error>> {
         &config.build,
         Arc::new(ScriptedBuilder::new(script)),
         Arc::new(ObjectArtifactStorage::memory()),
-        Pool::new([Backend::new("tcp://example:1234", Arch::X86_64, Labels::default())?])?,
+        BackendPool::new([Backend::new("tcp://example:1234", Arch::X86_64, Labels::default())?])?,
     );
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let url = format!("http://{}", listener.local_addr()?);

@@ -10,13 +10,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use melange_remote_sdk::arch::Arch;
-use melange_remote_sdk::builder::engine::{EngineBuilder, EngineOptions, SingleRunner};
 use melange_remote_sdk::builder::{BuildEvent, BuildInput, BuildSink, BuildStatus, Builder};
 use melange_remote_sdk::buildkit::{BuildkitOptions, BuildkitRunner};
-use melange_remote_sdk::environment::Assembler;
-use melange_remote_sdk::environment::fetch::NoNetwork;
-use melange_remote_sdk::environment::repository::LocalAccess;
+use melange_remote_sdk::engine::{EngineBuilder, EngineOptions, SingleRunner};
 use melange_remote_sdk::melange::defaults::RepositoryDefaults;
+use melange_remote_sdk::rootfs::Assembler;
+use melange_remote_sdk::rootfs::fetch::NoNetwork;
+use melange_remote_sdk::rootfs::repository::LocalAccess;
 use tokio_util::sync::CancellationToken;
 
 const DEFINITION: &str = r#"

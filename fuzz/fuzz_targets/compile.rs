@@ -6,10 +6,10 @@ use std::collections::BTreeMap;
 
 use libfuzzer_sys::fuzz_target;
 use melange_remote_sdk::arch::Arch;
-use melange_remote_sdk::melange::diagnostics::Source;
+use melange_remote_sdk::text::diagnostics::Source;
 use melange_remote_sdk::melange::emit::{compiled_definition, yaml};
 use melange_remote_sdk::melange::pipelines::PipelineSet;
-use melange_remote_sdk::melange::script::{guest_steps, test_steps};
+use melange_remote_sdk::guest::script::{guest_steps, test_steps};
 use melange_remote_sdk::melange::{CompileOptions, Compiled, compile};
 
 fuzz_target!(|data: &[u8]| {

@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use melange_remote_sdk::melange::diagnostics::Source;
+use melange_remote_sdk::text::diagnostics::Source;
 use melange_remote_sdk::melange::document::{Document, Step, parse_variables};
 use melange_remote_sdk::melange::expression::evaluate;
 

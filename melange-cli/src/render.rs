@@ -2,7 +2,7 @@
 
 use melange_remote_sdk::api::v1::{BackendView, JobView};
 use melange_remote_sdk::error::Error;
-use melange_remote_sdk::melange::diagnostics::Diagnostics;
+use melange_remote_sdk::text::diagnostics::Diagnostics;
 
 /// An error with its causes and hint; a definition's mistakes in full.
 pub(crate) fn error(error: &Error) -> String {

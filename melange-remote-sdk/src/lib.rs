@@ -1,33 +1,40 @@
 #![doc = include_str!("../README.md")]
 
 // Vocabulary.
-pub mod api;
 pub mod arch;
 pub mod error;
-pub mod job;
 pub mod labels;
 pub mod limits;
+pub mod text;
 
 // The pure engine.
+#[cfg(feature = "apk")]
+pub mod analysis;
 pub mod apk;
-#[cfg(feature = "llb")]
-pub mod llb;
 pub mod melange;
+#[cfg(feature = "apk")]
+pub mod solver;
+
+// Jobs and backends.
+pub mod backend;
+pub mod backend_selector;
+pub mod job;
 
 // Contracts.
+pub mod api;
 pub mod artifact_storage;
-pub mod backend_selector;
 pub mod builder;
 pub mod guest;
 pub mod job_store;
 
 // Machinery.
-pub mod backend;
 #[cfg(feature = "buildkit")]
 pub mod buildkit;
 pub mod clock;
+#[cfg(feature = "llb")]
+pub mod llb;
 #[cfg(feature = "apk")]
-pub mod environment;
+pub mod rootfs;
 #[cfg(feature = "sandbox")]
 pub mod sandbox;
 
@@ -36,4 +43,6 @@ pub mod sandbox;
 pub mod client;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
+#[cfg(feature = "apk")]
+pub mod engine;
 pub mod scheduler;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use melange_remote_sdk::artifact_storage::ArtifactStorage;
-use melange_remote_sdk::backend::pool::Pool;
+use melange_remote_sdk::backend::pool::BackendPool;
 use melange_remote_sdk::backend_selector::BackendSelector;
 use melange_remote_sdk::clock::Clock;
 use melange_remote_sdk::job_store::JobStore;
@@ -21,7 +21,7 @@ pub struct App {
     /// Who says whether a job could run at all.
     pub backend_selector: Arc<dyn BackendSelector>,
     /// The backends.
-    pub pool: Pool,
+    pub pool: BackendPool,
     /// The time of day.
     pub clock: Arc<dyn Clock>,
     /// What submissions must keep to.

@@ -7,18 +7,18 @@ use melange_remote_sdk::apk::signature::SigningKey;
 use melange_remote_sdk::artifact_storage::ArtifactStorage;
 use melange_remote_sdk::artifact_storage::object::ObjectArtifactStorage;
 use melange_remote_sdk::backend::Backend;
-use melange_remote_sdk::backend::pool::Pool;
+use melange_remote_sdk::backend::pool::BackendPool;
 use melange_remote_sdk::backend_selector::round_robin::RoundRobin;
 use melange_remote_sdk::builder::Builder;
-use melange_remote_sdk::builder::engine::{EngineBuilder, EngineOptions, RunnerProvider};
-use melange_remote_sdk::builder::runners::AddressedRunners;
 use melange_remote_sdk::buildkit::{BuildkitOptions, TlsOptions};
 use melange_remote_sdk::clock::SystemClock;
-use melange_remote_sdk::environment::Assembler;
-use melange_remote_sdk::environment::fetch::HttpFetcher;
-use melange_remote_sdk::environment::repository::LocalAccess;
+use melange_remote_sdk::engine::runners::AddressedRunners;
+use melange_remote_sdk::engine::{EngineBuilder, EngineOptions, RunnerProvider};
 use melange_remote_sdk::error::{Error, Result};
 use melange_remote_sdk::job_store::memory::MemoryJobStore;
+use melange_remote_sdk::rootfs::Assembler;
+use melange_remote_sdk::rootfs::fetch::HttpFetcher;
+use melange_remote_sdk::rootfs::repository::LocalAccess;
 use melange_remote_sdk::sandbox::{self, SandboxOptions};
 use melange_remote_sdk::scheduler::{Scheduler, SchedulerOptions, SchedulerParts};
 use tokio_util::sync::CancellationToken;
@@ -46,7 +46,7 @@ pub struct Assembly {
 pub fn assemble(config: &Config) -> Result<Assembly> {
     let builder = builder(&config.build, &config.backends)?;
     let artifact_storage = storage(&config.storage)?;
-    let pool = Pool::new(config.backends.iter().cloned())?;
+    let pool = BackendPool::new(config.backends.iter().cloned())?;
     Ok(connect(&config.build, builder, artifact_storage, pool))
 }
 
@@ -55,7 +55,7 @@ pub fn connect(
     config: &BuildConfig,
     builder: Arc<dyn Builder>,
     artifact_storage: Arc<dyn ArtifactStorage>,
-    pool: Pool,
+    pool: BackendPool,
 ) -> Assembly {
     let parts = SchedulerParts {
         job_store: Arc::new(MemoryJobStore::default()),

@@ -12,7 +12,7 @@ use melange_remote_sdk::error::Error;
 use melange_remote_sdk::labels::Labels;
 use melange_remote_sdk::limits;
 use melange_remote_sdk::melange::defaults::{NAMESPACE, RepositoryDefaults};
-use melange_remote_sdk::melange::diagnostics::Source;
+use melange_remote_sdk::text::diagnostics::Source;
 
 use crate::args::{Args, LogFormat};
 

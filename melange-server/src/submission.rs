@@ -9,9 +9,9 @@ use melange_remote_sdk::backend_selector::{BackendSelector, Candidate, Requireme
 use melange_remote_sdk::error::{Error, ErrorKind};
 use melange_remote_sdk::job::{JobSpec, spec::CONFIG_NAME};
 use melange_remote_sdk::melange::defaults::RepositoryDefaults;
-use melange_remote_sdk::melange::diagnostics::Source;
 use melange_remote_sdk::melange::pipelines::PipelineSet;
 use melange_remote_sdk::melange::{self, CompileOptions, Compiled};
+use melange_remote_sdk::text::diagnostics::Source;
 
 use crate::problem::Problem;
 

@@ -14,7 +14,7 @@ use http_body_util::BodyExt;
 use jiff::Timestamp;
 use melange_remote_sdk::arch::Arch;
 use melange_remote_sdk::artifact_storage::object::ObjectArtifactStorage;
-use melange_remote_sdk::backend::{Backend, pool::Pool};
+use melange_remote_sdk::backend::{Backend, pool::BackendPool};
 use melange_remote_sdk::builder::scripted::{Act, ScriptedBuilder};
 use melange_remote_sdk::builder::{BuildEvent, TestReport, TestStatus};
 use melange_remote_sdk::error::{Error, ErrorKind, Result};
@@ -80,7 +80,7 @@ impl Service {
             &build,
             Arc::new(ScriptedBuilder::new(script)),
             Arc::new(ObjectArtifactStorage::memory()),
-            Pool::new([backend]).unwrap(),
+            BackendPool::new([backend]).unwrap(),
         );
         let shutdown = CancellationToken::new();
         let stop = shutdown.clone();

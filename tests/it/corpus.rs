@@ -8,11 +8,11 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use melange_remote_sdk::arch::Arch;
-use melange_remote_sdk::melange::diagnostics::Source;
 use melange_remote_sdk::melange::document::{Document, Step};
 use melange_remote_sdk::melange::pipelines::PipelineSet;
 use melange_remote_sdk::melange::plan::{Plan, PlanStep};
 use melange_remote_sdk::melange::{CompileOptions, Compiled, compile};
+use melange_remote_sdk::text::diagnostics::Source;
 
 use crate::support::corpus::{corpus, definitions, pipelines};
 

@@ -177,9 +177,9 @@ fn mistakes_without_end_are_told_a_hundred_times() {
 
 fn compile(text: &str) -> Result<(), String> {
     use melange_remote_sdk::arch::Arch;
-    use melange_remote_sdk::melange::diagnostics::Source;
     use melange_remote_sdk::melange::pipelines::PipelineSet;
     use melange_remote_sdk::melange::{self, CompileOptions};
+    use melange_remote_sdk::text::diagnostics::Source;
 
     let source = Source::new("hostile.yaml", text);
     melange::compile(&source, Arch::X86_64, &PipelineSet::default(), &CompileOptions::default())

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use melange_remote_sdk::apk::index::Index;
-use melange_remote_sdk::apk::solver::{Policy, RepositoryPackages, Solver};
 use melange_remote_sdk::apk::version::Version;
+use melange_remote_sdk::solver::{Policy, RepositoryPackages, Solver};
 use serde_json::Value;
 
 use crate::support::oracle;

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use melange_remote_sdk::melange::diagnostics::{Diagnostics, Source};
 use melange_remote_sdk::melange::document::{Document, schema};
 use melange_remote_sdk::melange::pipelines::{builtins, reference};
-use melange_remote_sdk::melange::yaml::{self, Node, Value as Yaml};
+use melange_remote_sdk::text::diagnostics::{Diagnostics, Source};
+use melange_remote_sdk::text::yaml::{self, Node, Value as Yaml};
 use serde_json::{Map, Value, json};
 
 use crate::support::corpus::{corpus, definitions, pipelines};

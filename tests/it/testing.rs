@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use melange_remote_sdk::apk::index::Index;
-use melange_remote_sdk::builder::testing::TestInput;
 use melange_remote_sdk::builder::{
     BuildEvent, BuildInput, BuildOutcome, BuildSink, BuildStatus, LogStream, TestStatus,
 };
+use melange_remote_sdk::engine::package_tests::TestInput;
 use tokio_util::sync::CancellationToken;
 
 use crate::support::events::Collected;

@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use melange_remote_sdk::apk::reader::ApkFile;
 use melange_remote_sdk::apk::signature::Keyring;
-use melange_remote_sdk::apk::solver::Policy;
 use melange_remote_sdk::apk::version::Version;
-use melange_remote_sdk::environment::Assembler;
-use melange_remote_sdk::environment::fetch::HttpFetcher;
-use melange_remote_sdk::environment::repository::LocalAccess;
 use melange_remote_sdk::error::{Error, Result};
 use melange_remote_sdk::melange::plan::PlanEnvironment;
+use melange_remote_sdk::rootfs::Assembler;
+use melange_remote_sdk::rootfs::fetch::HttpFetcher;
+use melange_remote_sdk::rootfs::repository::LocalAccess;
+use melange_remote_sdk::solver::Policy;
 
 use super::{print_line, read};
 use crate::args::{ApkCommand, Output, ResolveArgs};

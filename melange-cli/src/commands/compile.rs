@@ -4,10 +4,10 @@ use std::io::Write;
 use std::path::Path;
 
 use melange_remote_sdk::error::{Error, Result};
-use melange_remote_sdk::melange::diagnostics::Diagnostics;
 use melange_remote_sdk::melange::emit::{CompiledObject, compiled_definition};
 use melange_remote_sdk::melange::pipelines::PipelineSet;
 use melange_remote_sdk::melange::{self, CompileOptions, Compiled};
+use melange_remote_sdk::text::diagnostics::Diagnostics;
 use serde::Serialize;
 
 use super::definition;

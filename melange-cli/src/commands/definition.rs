@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use melange_remote_sdk::error::{Error, Result};
 use melange_remote_sdk::limits;
-use melange_remote_sdk::melange::diagnostics::{Diagnostic, Diagnostics, Source};
 use melange_remote_sdk::melange::pipelines::PipelineSet;
 use melange_remote_sdk::melange::{CompileOptions, lsp};
+use melange_remote_sdk::text::diagnostics::{Diagnostic, Diagnostics, Source};
 
 use super::collect_pipelines;
 use crate::args::{DefinitionArgs, Output};

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use melange_remote_sdk::error::Result;
-use melange_remote_sdk::melange::diagnostics::{Diagnostic, Severity};
 use melange_remote_sdk::melange::lint;
+use melange_remote_sdk::text::diagnostics::{Diagnostic, Severity};
 
 use super::definition::{self, messages};
 use super::print_line;

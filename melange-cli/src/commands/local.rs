@@ -4,17 +4,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use melange_remote_sdk::apk::signature::SigningKey;
-use melange_remote_sdk::builder::engine::{EngineBuilder, EngineOptions};
-use melange_remote_sdk::builder::runners::AddressedRunners;
 use melange_remote_sdk::builder::{
-    BuildEvent, BuildInput, BuildOutcome, BuildSink, BuildStatus, LogStream, Reading, TestStatus,
+    BuildEvent, BuildInput, BuildOutcome, BuildSink, BuildStatus, DefinitionOptions, LogStream, TestStatus,
 };
 use melange_remote_sdk::buildkit::BuildkitOptions;
-use melange_remote_sdk::environment::Assembler;
-use melange_remote_sdk::environment::fetch::HttpFetcher;
-use melange_remote_sdk::environment::repository::LocalAccess;
+use melange_remote_sdk::engine::runners::AddressedRunners;
+use melange_remote_sdk::engine::{EngineBuilder, EngineOptions};
 use melange_remote_sdk::error::{Error, Result};
 use melange_remote_sdk::melange::defaults::RepositoryDefaults;
+use melange_remote_sdk::rootfs::Assembler;
+use melange_remote_sdk::rootfs::fetch::HttpFetcher;
+use melange_remote_sdk::rootfs::repository::LocalAccess;
 use melange_remote_sdk::sandbox::{self, SandboxOptions};
 use tokio_util::sync::CancellationToken;
 
@@ -102,7 +102,7 @@ pub(super) fn input(file: &Path, args: &RunArgs) -> Result<BuildInput> {
         debug: args.debug,
         backend_addr: args.buildkit_addr.clone().unwrap_or_else(|| sandbox::ADDRESS.to_owned()),
         source_dir: args.source_dir.clone().or_else(|| beside.is_dir().then_some(beside)),
-        reading: Reading {
+        options: DefinitionOptions {
             build_options: args.definition.build_options.clone(),
             vars_files: files(&args.definition.vars_files)?,
             env_files: files(&args.definition.env_files)?,

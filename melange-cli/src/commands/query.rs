@@ -1,9 +1,9 @@
 //! `melange query`: one answer about a definition, by a template.
 
 use melange_remote_sdk::error::{Error, Result};
-use melange_remote_sdk::melange::diagnostics::Diagnostics;
 use melange_remote_sdk::melange::emit::compiled_definition;
 use melange_remote_sdk::melange::{self, Compiled};
+use melange_remote_sdk::text::diagnostics::Diagnostics;
 
 use super::definition;
 use crate::args::QueryArgs;

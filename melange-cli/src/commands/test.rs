@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use melange_remote_sdk::builder::TestStatus;
-use melange_remote_sdk::builder::testing::TestInput;
+use melange_remote_sdk::engine::package_tests::TestInput;
 use melange_remote_sdk::error::Result;
 
 use super::local::{self, Extras, Printer};

@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 use crate::arch::Arch;
 use crate::backend::Backend;
 use crate::error::{Error, ErrorKind};
-use crate::job::{FailureClass, Job, JobId, SpecParts};
-use crate::melange::diagnostics::Diagnostics;
+use crate::job::{FailureClass, Job, JobId, UncheckedSpec};
+use crate::text::diagnostics::Diagnostics;
 
 mod read;
 
@@ -79,8 +79,8 @@ pub struct SubmitRequest {
 
 impl SubmitRequest {
     /// The parts of a spec, with `default_arch` where no architecture is named.
-    pub fn into_parts(self, default_arch: Arch) -> SpecParts {
-        SpecParts {
+    pub fn into_parts(self, default_arch: Arch) -> UncheckedSpec {
+        UncheckedSpec {
             config_yaml: self.config_yaml,
             pipelines: self.pipelines,
             arch: self.arch.filter(|arch| !arch.is_empty()).unwrap_or_else(|| default_arch.to_string()),
@@ -119,9 +119,9 @@ pub struct SpecView {
     pub debug: bool,
 }
 
-impl From<SpecParts> for SpecView {
-    fn from(parts: SpecParts) -> Self {
-        let SpecParts { config_yaml, pipelines, arch, backend_selector, with_test, debug } = parts;
+impl From<UncheckedSpec> for SpecView {
+    fn from(parts: UncheckedSpec) -> Self {
+        let UncheckedSpec { config_yaml, pipelines, arch, backend_selector, with_test, debug } = parts;
         Self { config_yaml, pipelines, arch, backend_selector, with_test, debug }
     }
 }
@@ -259,7 +259,7 @@ impl JobView {
         Self {
             id: job.id.to_string(),
             status: job.state.to_string(),
-            spec: SpecParts::from((*job.spec).clone()).into(),
+            spec: UncheckedSpec::from((*job.spec).clone()).into(),
             created_at: job.created_at,
             started_at: job.started_at,
             finished_at: job.finished_at,
@@ -448,7 +448,7 @@ impl ErrorBody {
 
 /// The mistakes of a definition on the wire.
 pub fn diagnostic_details(diagnostics: &Diagnostics) -> Vec<ErrorDetail> {
-    let detail = |diagnostic: &crate::melange::diagnostics::Diagnostic| ErrorDetail {
+    let detail = |diagnostic: &crate::text::diagnostics::Diagnostic| ErrorDetail {
         message: diagnostic.message.clone(),
         field: None,
         file: Some(diagnostic.source.name.clone()),

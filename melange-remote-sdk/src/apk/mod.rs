@@ -23,13 +23,7 @@ pub mod pkginfo;
 #[cfg(feature = "apk")]
 pub mod reader;
 #[cfg(feature = "apk")]
-pub mod sbom;
-#[cfg(feature = "apk")]
-pub mod scan;
-#[cfg(feature = "apk")]
 pub mod signature;
-#[cfg(feature = "apk")]
-pub mod solver;
 #[cfg(feature = "apk")]
 pub mod tar_reader;
 #[cfg(feature = "apk")]

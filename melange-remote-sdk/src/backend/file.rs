@@ -7,14 +7,14 @@ use crate::arch::Arch;
 use crate::error::Error;
 use crate::labels::Labels;
 use crate::limits;
-use crate::melange::diagnostics::{Diagnostic, Diagnostics, Position, Source, nearest};
-use crate::melange::yaml::{self, Key, Node, Value};
+use crate::text::diagnostics::{Diagnostic, Diagnostics, Position, Source, nearest};
+use crate::text::yaml::{self, Key, Node, Value};
 
 /// Reads the backends of a file.
 ///
 /// ```
 /// use melange_remote_sdk::backend::file;
-/// use melange_remote_sdk::melange::diagnostics::Source;
+/// use melange_remote_sdk::text::diagnostics::Source;
 /// let text = "backends:\n  - addr: tcp://a:1234\n    arch: x86_64\n    labels:\n      tier: standard\n    maxJobs: 8\n";
 /// let backends = file::read(&Source::new("backends.yaml", text)).unwrap();
 /// assert_eq!(backends[0].max_jobs(), 8);

@@ -1,7 +1,9 @@
 //! Backends: what runs builds. An address, an architecture, labels and a number of jobs at once.
 //!
-//! [`pool::Pool`] keeps them and leases their capacity; [`file`] reads them from `backends.yaml`;
+//! [`pool::BackendPool`] keeps them and leases their capacity; [`file`] reads them from `backends.yaml`;
 //! [`crate::backend_selector`] chooses among them.
+
+use std::sync::Arc;
 
 use crate::arch::Arch;
 use crate::error::{Error, Result};
@@ -61,6 +63,24 @@ impl Backend {
     /// How many jobs it runs at once.
     pub fn max_jobs(&self) -> u32 {
         self.max_jobs
+    }
+}
+
+/// A backend as the selector sees it at one moment.
+#[derive(Debug, Clone)]
+pub struct Candidate {
+    /// The backend.
+    pub backend: Arc<Backend>,
+    /// The jobs that run on it.
+    pub running: u32,
+    /// The number of the last choice that fell on it; 0 when none did. Later choices have higher numbers.
+    pub last_chosen: u64,
+}
+
+impl Candidate {
+    /// Whether it could take one more job.
+    pub fn has_free_slot(&self) -> bool {
+        self.running < self.backend.max_jobs()
     }
 }
 

@@ -5,15 +5,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
-use super::Backend;
+use super::{Backend, Candidate};
 use crate::arch::Arch;
-use crate::backend_selector::Candidate;
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits;
 
 /// Backends in the order in which they were added. Clones share one set.
 #[derive(Debug, Clone)]
-pub struct Pool(Arc<Shared>);
+pub struct BackendPool(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
@@ -39,20 +38,20 @@ struct Entry {
 
 /// A slot of a backend. Dropping it frees the slot.
 #[derive(Debug)]
-pub struct Slot {
+pub struct BackendLease {
     shared: Arc<Shared>,
     number: u64,
     backend: Arc<Backend>,
 }
 
-impl Slot {
+impl BackendLease {
     /// The backend of the slot, as it was when the slot was leased.
     pub fn backend(&self) -> &Arc<Backend> {
         &self.backend
     }
 }
 
-impl Drop for Slot {
+impl Drop for BackendLease {
     fn drop(&mut self) {
         let mut state = self.shared.lock();
         // The backend may have been removed meanwhile; then there is nothing to free.
@@ -60,7 +59,7 @@ impl Drop for Slot {
             entry.running = entry.running.saturating_sub(1);
         }
         drop(state);
-        self.shared.tell();
+        self.shared.notify();
     }
 }
 
@@ -70,12 +69,12 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn tell(&self) {
+    fn notify(&self) {
         self.changed.send_modify(|count| *count = count.wrapping_add(1));
     }
 }
 
-impl Pool {
+impl BackendPool {
     /// A pool of `backends`.
     ///
     /// # Errors
@@ -108,7 +107,7 @@ impl Pool {
         let number = state.next_entry;
         state.entries.push(Entry { number, backend: Arc::clone(&backend), running: 0, last_chosen: 0 });
         drop(state);
-        self.0.tell();
+        self.0.notify();
         Ok(backend)
     }
 
@@ -128,7 +127,7 @@ impl Pool {
         }
         state.entries.remove(index);
         drop(state);
-        self.0.tell();
+        self.0.notify();
         Ok(())
     }
 
@@ -154,7 +153,7 @@ impl Pool {
     }
 
     /// Leases a slot; `None` when the backend is gone or has no free slot any more.
-    pub fn lease(&self, addr: &str) -> Option<Slot> {
+    pub fn lease(&self, addr: &str) -> Option<BackendLease> {
         let mut state = self.0.lock();
         let choice = state.last_choice + 1;
         let entry = state.entries.iter_mut().find(|entry| entry.backend.addr() == addr)?;
@@ -165,7 +164,7 @@ impl Pool {
         entry.last_chosen = choice;
         let (number, backend) = (entry.number, Arc::clone(&entry.backend));
         state.last_choice = choice;
-        Some(Slot { shared: Arc::clone(&self.0), number, backend })
+        Some(BackendLease { shared: Arc::clone(&self.0), number, backend })
     }
 
     /// The slots that are leased now.
@@ -190,7 +189,7 @@ mod tests {
 
     #[test]
     fn addresses_are_unique_and_the_last_backend_stays() {
-        let pool = Pool::new([backend("tcp://a:1")]).unwrap();
+        let pool = BackendPool::new([backend("tcp://a:1")]).unwrap();
         assert_eq!(pool.add(backend("tcp://a:1")).unwrap_err().kind(), ErrorKind::AlreadyExists);
         assert_eq!(pool.remove("tcp://a:1").unwrap_err().kind(), ErrorKind::InvalidRequest);
         assert_eq!(pool.remove("tcp://b:1").unwrap_err().kind(), ErrorKind::NotFound);
@@ -201,7 +200,7 @@ mod tests {
 
     #[test]
     fn slots_are_bounded_and_come_back() {
-        let pool = Pool::new([backend("tcp://a:1"), backend("tcp://b:1")]).unwrap();
+        let pool = BackendPool::new([backend("tcp://a:1"), backend("tcp://b:1")]).unwrap();
         let mut hint = pool.changed();
         hint.mark_unchanged();
         let slot = pool.lease("tcp://a:1").unwrap();

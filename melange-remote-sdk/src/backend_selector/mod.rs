@@ -4,10 +4,10 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::sync::Arc;
 
 use crate::arch::Arch;
 use crate::backend::Backend;
+pub use crate::backend::Candidate;
 use crate::labels::LabelSelector;
 
 pub mod round_robin;
@@ -25,24 +25,6 @@ impl Requirements {
     /// Whether `backend` could run the job when it has a free slot.
     pub fn matched_by(&self, backend: &Backend) -> bool {
         backend.arch() == self.arch && self.labels.matches(backend.labels())
-    }
-}
-
-/// A backend as the selector sees it at one moment.
-#[derive(Debug, Clone)]
-pub struct Candidate {
-    /// The backend.
-    pub backend: Arc<Backend>,
-    /// The jobs that run on it.
-    pub running: u32,
-    /// The number of the last choice that fell on it; 0 when none did. Later choices have higher numbers.
-    pub last_chosen: u64,
-}
-
-impl Candidate {
-    /// Whether it could take one more job.
-    pub fn has_free_slot(&self) -> bool {
-        self.running < self.backend.max_jobs()
     }
 }
 

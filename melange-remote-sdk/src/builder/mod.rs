@@ -15,15 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::arch::Arch;
 use crate::error::Result;
 
-#[cfg(feature = "apk")]
-pub mod engine;
-#[cfg(all(feature = "buildkit", feature = "sandbox"))]
-pub mod runners;
 pub mod scripted;
-#[cfg(feature = "apk")]
-mod session;
-#[cfg(feature = "apk")]
-pub mod testing;
 
 /// Everything that a builder may read of a job.
 #[derive(Debug, Clone)]
@@ -47,7 +39,7 @@ pub struct BuildInput {
     /// Whether the packages are tested once they are made; a test that fails fails the build.
     pub with_test: bool,
     /// What changes how the definition is read.
-    pub reading: Reading,
+    pub options: DefinitionOptions,
 }
 
 impl BuildInput {
@@ -63,14 +55,14 @@ impl BuildInput {
             backend_addr: String::new(),
             source_dir: None,
             with_test: false,
-            reading: Reading::default(),
+            options: DefinitionOptions::default(),
         }
     }
 }
 
 /// What changes how a definition is read; files by name and text, in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reading {
+pub struct DefinitionOptions {
     /// Build options that are switched on.
     pub build_options: Vec<String>,
     /// YAML maps laid over `vars`.
@@ -81,7 +73,7 @@ pub struct Reading {
     pub libc_flavor: String,
 }
 
-impl Default for Reading {
+impl Default for DefinitionOptions {
     fn default() -> Self {
         let libc_flavor = "gnu".to_owned();
         Self { build_options: Vec::new(), vars_files: Vec::new(), env_files: Vec::new(), libc_flavor }

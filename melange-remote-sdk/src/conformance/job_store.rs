@@ -9,7 +9,9 @@ use jiff::Timestamp;
 use crate::arch::Arch;
 use crate::clock::later;
 use crate::error::ErrorKind;
-use crate::job::{FailureClass, Job, JobArtifact, JobError, JobEvent, JobId, JobSpec, JobState, SpecParts};
+use crate::job::{
+    FailureClass, Job, JobArtifact, JobError, JobEvent, JobId, JobSpec, JobState, UncheckedSpec,
+};
 use crate::job_store::{
     Claim, ClaimRequest, Fence, JobStore, Lease, ListQuery, NewJob, QueueQuery, Record, Renewal, Subject,
 };
@@ -30,8 +32,11 @@ pub fn new_job(config_yaml: &str) -> NewJob {
 
 /// A job, handed in at [`START`].
 pub fn new_job_for(config_yaml: &str, arch: Arch) -> NewJob {
-    let parts =
-        SpecParts { config_yaml: config_yaml.to_owned(), arch: arch.to_string(), ..SpecParts::default() };
+    let parts = UncheckedSpec {
+        config_yaml: config_yaml.to_owned(),
+        arch: arch.to_string(),
+        ..UncheckedSpec::default()
+    };
     let spec = JobSpec::validate(parts).expect("the spec is legal");
     NewJob { id: JobId::new(START), spec: Arc::new(spec), idempotency_key: None, at: START }
 }

@@ -13,6 +13,8 @@ use crate::arch::Arch;
 use crate::builder::{BuildSink, StepFailure};
 use crate::error::Result;
 
+pub mod script;
+
 /// The workspace inside the guest.
 pub const WORKSPACE: &str = "/home/build";
 /// The folder whose tree is the result.

@@ -24,7 +24,7 @@ pub mod spec;
 pub mod state;
 
 pub use id::JobId;
-pub use spec::{JobSpec, SpecParts};
+pub use spec::{JobSpec, UncheckedSpec};
 pub use state::{JobEvent, JobState};
 
 /// A job with its state and history.

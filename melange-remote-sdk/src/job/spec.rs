@@ -15,7 +15,7 @@ pub const CONFIG_NAME: &str = "config.yaml";
 
 /// A submission as it was written, before any check; also the stored form of [`JobSpec`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SpecParts {
+pub struct UncheckedSpec {
     /// The definition.
     pub config_yaml: String,
     /// Inline pipelines by path.
@@ -46,7 +46,7 @@ pub struct SpecMistake {
 /// A submission that passed validation: bounded sizes, a known architecture, pipeline paths that cannot leave
 /// their folder, well-formed labels.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "SpecParts", into = "SpecParts")]
+#[serde(try_from = "UncheckedSpec", into = "UncheckedSpec")]
 pub struct JobSpec {
     config_yaml: String,
     pipelines: BTreeMap<PipelinePath, String>,
@@ -61,7 +61,7 @@ impl JobSpec {
     ///
     /// # Errors
     /// Every mistake, in the order of the fields; never an empty list.
-    pub fn validate(parts: SpecParts) -> Result<Self, Vec<SpecMistake>> {
+    pub fn validate(parts: UncheckedSpec) -> Result<Self, Vec<SpecMistake>> {
         let mut mistakes = Vec::new();
         let mut wrong = |field, error| mistakes.push(SpecMistake { field, error });
         if parts.config_yaml.trim().is_empty() {
@@ -143,10 +143,10 @@ fn too_large(what: &str, len: usize) -> Error {
     Error::invalid(format!("{what} has {len} bytes, more than {}", limits::DEFINITION_BYTES_MAX))
 }
 
-impl TryFrom<SpecParts> for JobSpec {
+impl TryFrom<UncheckedSpec> for JobSpec {
     type Error = Error;
 
-    fn try_from(parts: SpecParts) -> Result<Self> {
+    fn try_from(parts: UncheckedSpec) -> Result<Self> {
         Self::validate(parts).map_err(|mistakes| {
             let first = mistakes.into_iter().next().map(|mistake| mistake.error);
             first.unwrap_or_else(|| Error::invalid("this job is not valid"))
@@ -154,7 +154,7 @@ impl TryFrom<SpecParts> for JobSpec {
     }
 }
 
-impl From<JobSpec> for SpecParts {
+impl From<JobSpec> for UncheckedSpec {
     fn from(spec: JobSpec) -> Self {
         Self {
             config_yaml: spec.config_yaml,
@@ -173,18 +173,22 @@ mod tests {
 
     use super::*;
 
-    fn parts() -> SpecParts {
-        SpecParts { config_yaml: "package: {}".to_owned(), arch: "amd64".to_owned(), ..SpecParts::default() }
+    fn parts() -> UncheckedSpec {
+        UncheckedSpec {
+            config_yaml: "package: {}".to_owned(),
+            arch: "amd64".to_owned(),
+            ..UncheckedSpec::default()
+        }
     }
 
     #[test]
     fn every_mistake_is_told_at_once() {
-        let mistakes = JobSpec::validate(SpecParts {
+        let mistakes = JobSpec::validate(UncheckedSpec {
             config_yaml: " ".to_owned(),
             pipelines: BTreeMap::from([("../x.yaml".to_owned(), String::new())]),
             arch: "z80".to_owned(),
             backend_selector: BTreeMap::from([("a b".to_owned(), String::new())]),
-            ..SpecParts::default()
+            ..UncheckedSpec::default()
         })
         .unwrap_err();
         let fields: Vec<&str> = mistakes.iter().map(|mistake| mistake.field).collect();
@@ -204,7 +208,7 @@ mod tests {
         fn a_path_with_dots_never_passes(before in "[a-z/]{0,6}", after in "[a-z/]{0,6}") {
             let path = format!("{before}/../{after}.yaml");
             let pipelines = BTreeMap::from([(path, String::new())]);
-            let refused = JobSpec::validate(SpecParts { pipelines, ..parts() }).is_err();
+            let refused = JobSpec::validate(UncheckedSpec { pipelines, ..parts() }).is_err();
             prop_assert!(refused);
         }
     }

@@ -348,11 +348,11 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::job::{FailureClass, JobId, JobSpec, SpecParts};
+    use crate::job::{FailureClass, JobId, JobSpec, UncheckedSpec};
 
     fn job() -> Job {
         let parts =
-            SpecParts { config_yaml: "a".to_owned(), arch: "x86_64".to_owned(), ..Default::default() };
+            UncheckedSpec { config_yaml: "a".to_owned(), arch: "x86_64".to_owned(), ..Default::default() };
         let at = Timestamp::UNIX_EPOCH;
         Job::new(JobId::new(at), Arc::new(JobSpec::validate(parts).unwrap()), at)
     }

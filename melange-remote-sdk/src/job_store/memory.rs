@@ -78,7 +78,7 @@ struct Entry {
     log_hint: watch::Sender<u64>,
 }
 
-fn tell(hint: &watch::Sender<u64>) {
+fn notify(hint: &watch::Sender<u64>) {
     hint.send_modify(|count| *count = count.wrapping_add(1));
 }
 
@@ -134,10 +134,10 @@ impl State {
         let from = entry.job.state;
         Arc::make_mut(&mut entry.job).apply(event, at)?;
         let job = Arc::clone(&entry.job);
-        tell(&entry.job_hint);
+        notify(&entry.job_hint);
         let until = entry.lease_until;
         if from != job.state {
-            tell(&entry.log_hint);
+            notify(&entry.log_hint);
             if from == JobState::Running {
                 self.leases.remove(&(until, id));
             }
@@ -154,7 +154,7 @@ impl State {
         let waiting = self.pending.entry(job.spec.arch()).or_default();
         if job.state == JobState::Pending {
             waiting.insert(job.id);
-            tell(&self.queue_hint);
+            notify(&self.queue_hint);
         } else {
             waiting.remove(&job.id);
         }
@@ -219,7 +219,7 @@ impl State {
         self.jobs.insert(new.id, entry);
         self.by_state.entry(JobState::Pending).or_default().insert(new.id);
         self.pending.entry(job.spec.arch()).or_default().insert(new.id);
-        tell(&self.queue_hint);
+        notify(&self.queue_hint);
         Ok(Inserted { job, created: true })
     }
 
@@ -370,7 +370,7 @@ impl State {
         entry.log.extend_from_slice(kept);
         entry.log.extend_from_slice(notice);
         entry.log_cut = !notice.is_empty();
-        tell(&entry.log_hint);
+        notify(&entry.log_hint);
         Ok(u64::try_from(entry.log.len()).unwrap_or(u64::MAX))
     }
 }

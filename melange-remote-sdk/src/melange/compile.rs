@@ -6,7 +6,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::diagnostics::{Diagnostic, Diagnostics, Note, Source, nearest};
 use super::document::{Document, Input, Step, Test, Text, TextMap};
 use super::expression::evaluate;
 use super::pipelines::{Definition, PipelineSet};
@@ -16,6 +15,7 @@ use super::substitute::{Lookup, Scope, Variables, substitute, substitute_quoted}
 use super::{CompileOptions, Compiled, convert};
 use crate::arch::Arch;
 use crate::limits;
+use crate::text::diagnostics::{Diagnostic, Diagnostics, Note, Source, nearest};
 
 /// How many undeclared inputs of a step are compared with those that are missing.
 const MISSPELT_MAX: usize = 8;

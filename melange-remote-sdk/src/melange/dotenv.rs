@@ -5,8 +5,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::diagnostics::{Diagnostic, Diagnostics, Position, Source};
 use crate::limits;
+use crate::text::diagnostics::{Diagnostic, Diagnostics, Position, Source};
 
 /// Reads a file; a later line of the same key wins.
 ///

@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::diagnostics::{Diagnostic, Diagnostics, Position, Source};
 use super::document::{Dependencies, Document, Step, Text};
 use super::pipelines::PipelineSet;
 use super::{CompileOptions, compile};
 use crate::apk::dependency::Dependency;
 use crate::arch::Arch;
+use crate::text::diagnostics::{Diagnostic, Diagnostics, Position, Source};
 
 /// The compiler's errors and the warnings of one definition, in order of place.
 ///

@@ -3,7 +3,7 @@
 
 use serde::Serialize;
 
-use super::diagnostics::{Diagnostic, Position, Severity, Source};
+use crate::text::diagnostics::{Diagnostic, Position, Severity, Source};
 
 /// The diagnostics of one text.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -15,7 +15,6 @@ use crate::arch::Arch;
 mod compile;
 mod convert;
 pub mod defaults;
-pub mod diagnostics;
 pub mod document;
 mod dotenv;
 pub mod emit;
@@ -26,13 +25,11 @@ pub mod pipelines;
 pub mod plan;
 mod prepare;
 mod regexes;
-pub mod script;
 pub mod substitute;
 mod validate;
-pub mod yaml;
 
+use crate::text::diagnostics::{Diagnostic, Diagnostics, Position, Source};
 use defaults::RepositoryDefaults;
-use diagnostics::{Diagnostic, Diagnostics, Position, Source};
 use document::{Document, Reading};
 use pipelines::PipelineSet;
 use plan::Plan;
@@ -83,7 +80,8 @@ pub enum Compiled {
 ///
 /// ```
 /// use melange_remote_sdk::arch::Arch;
-/// use melange_remote_sdk::melange::{self, Compiled, diagnostics::Source, pipelines::PipelineSet};
+/// use melange_remote_sdk::melange::{self, Compiled, pipelines::PipelineSet};
+/// use melange_remote_sdk::text::diagnostics::Source;
 ///
 /// let source = Source::new("a.yaml", "package:\n  name: a\n  version: 1.10\n  epoch: 0\npipeline:\n  - runs: echo ${{package.version}}\n");
 /// let compiled = melange::compile(&source, Arch::X86_64, &PipelineSet::default(), &Default::default()).unwrap();

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::diagnostics::Position;
 use super::document::{Document, PackageOptions};
 use crate::arch::Arch;
+use crate::text::diagnostics::Position;
 
 /// What a definition comes to on one architecture.
 #[derive(Debug, Clone)]

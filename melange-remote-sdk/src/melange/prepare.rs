@@ -10,7 +10,6 @@ use std::sync::{Arc, LazyLock};
 
 use regex::Regex;
 
-use super::diagnostics::{Diagnostic, Diagnostics, Source, nearest, references};
 use super::document::{
     BuildOption, Dependencies, Document, Environment, Package, Scriptlets, Step, Subpackage, Test, Text,
     TextMap, Update, parse_variables,
@@ -20,6 +19,7 @@ use super::substitute::{
 };
 use super::{CompileOptions, defaults, dotenv, regexes, validate};
 use crate::limits;
+use crate::text::diagnostics::{Diagnostic, Diagnostics, Source, nearest, references};
 
 /// How many names a hint lists.
 const KNOWN_SHOWN_MAX: usize = 8;

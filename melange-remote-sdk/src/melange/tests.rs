@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::diagnostics::{Diagnostics, Source};
 use super::pipelines::PipelineSet;
 use super::plan::{Plan, PlanStep};
 use super::{CompileOptions, Compiled, compile};
 use crate::arch::Arch;
+use crate::text::diagnostics::{Diagnostics, Source};
 
 fn try_plan(text: &str, inline: &[(&str, &str)]) -> Result<Plan, Diagnostics> {
     let inline: BTreeMap<String, String> =

@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 
-use super::diagnostics::{Diagnostic, Position};
 use super::document::{Document, Step, Text};
 use super::prepare::is_package_name;
 use crate::apk::version::Version;
+use crate::text::diagnostics::{Diagnostic, Position};
 
 const SETCAP_ALLOWED: [&str; 5] =
     ["cap_net_bind_service", "cap_net_admin", "cap_net_raw", "cap_ipc_lock", "cap_sys_admin"];

@@ -1,7 +1,7 @@
 //! One attempt: one job, one lease, one slot. The only place where the four contracts meet.
 //!
-//! Two things go on side by side. *Keeping* renews the lease and watches for reasons to stop; *working* builds,
-//! stores and records the end. Keeping never ends the attempt itself: it cancels the token, and working comes to
+//! Two things go on side by side. *Renewing* renews the lease and watches for reasons to stop; *working* builds,
+//! stores and records the end. Renewing never ends the attempt itself: it cancels the token, and working comes to
 //! the end that the reason asks for, or to none when the lease is lost.
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,7 +17,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::events::{EventQueue, Item, phase_event};
 use super::{SchedulerOptions, SchedulerParts};
 use crate::artifact_storage::{ArtifactKey, ByteStream};
-use crate::backend::pool::Slot;
+use crate::backend::pool::BackendLease;
 use crate::builder::{BuildInput, BuildOutcome, BuildSink, BuildStatus, BuiltFile, Phase, StepFailure};
 use crate::clock::later;
 use crate::error::{Error, ErrorKind, Result};
@@ -44,13 +44,13 @@ enum Stop {
 
 /// The reason to stop, and the token that stops the builder.
 #[derive(Debug, Default)]
-struct Brake {
+struct StopSignal {
     reason: Mutex<Option<Stop>>,
     token: CancellationToken,
 }
 
-impl Brake {
-    fn pull(&self, stop: Stop) {
+impl StopSignal {
+    fn set(&self, stop: Stop) {
         let mut reason = self.reason.lock().unwrap_or_else(PoisonError::into_inner);
         *reason = (*reason).max(Some(stop));
         drop(reason);
@@ -70,9 +70,9 @@ pub(super) struct Attempt {
     spec: Arc<JobSpec>,
     number: u32,
     fence: Fence,
-    slot: Slot,
+    slot: BackendLease,
     claimed_at: Instant,
-    brake: Brake,
+    stop_signal: StopSignal,
     events: Arc<EventQueue>,
     stop: CancellationToken,
 }
@@ -83,7 +83,7 @@ impl Attempt {
         parts: &Arc<SchedulerParts>,
         options: SchedulerOptions,
         claim: &Claim,
-        slot: Slot,
+        slot: BackendLease,
         claimed_at: Instant,
         stop: CancellationToken,
     ) -> Self {
@@ -96,7 +96,7 @@ impl Attempt {
             fence: claim.fence,
             slot,
             claimed_at,
-            brake: Brake::default(),
+            stop_signal: StopSignal::default(),
             events: Arc::default(),
             stop,
         }
@@ -106,18 +106,18 @@ impl Attempt {
     pub(super) async fn run(self) {
         let addr = self.slot.backend().addr();
         tracing::info!(job = %self.id, attempt = self.number, backend = addr, "an attempt begins");
-        let keep = async {
-            self.keep().await;
+        let renewing = async {
+            self.renew_lease().await;
             std::future::pending::<()>().await;
         };
         tokio::select! {
             () = self.work() => {}
-            () = keep => {}
+            () = renewing => {}
         }
     }
 
     /// Renews the lease until it is lost.
-    async fn keep(&self) {
+    async fn renew_lease(&self) {
         let mut hint = self.parts.job_store.changed(Subject::Job(self.id));
         let mut hints = true;
         let mut stopping = false;
@@ -129,7 +129,7 @@ impl Attempt {
             tokio::select! {
                 () = self.stop.cancelled(), if !stopping => {
                     stopping = true;
-                    self.brake.pull(Stop::Shutdown);
+                    self.stop_signal.set(Stop::Shutdown);
                 }
                 changed = hint.changed(), if hints => {
                     hints = changed.is_ok();
@@ -142,7 +142,7 @@ impl Attempt {
                             renewed_at = asked_at;
                             renew_at = renewed_at + self.options.lease / 3;
                             if cancel_requested {
-                                self.brake.pull(Stop::Asked);
+                                self.stop_signal.set(Stop::Asked);
                             }
                         }
                         Ok(Renewal::Lost) => return self.lose(),
@@ -161,7 +161,7 @@ impl Attempt {
 
     fn lose(&self) {
         tracing::warn!(job = %self.id, attempt = self.number, "the lease is lost; the attempt stops");
-        self.brake.pull(Stop::Lost);
+        self.stop_signal.set(Stop::Lost);
     }
 
     /// One renewal, which takes no longer than the lease itself lasts.
@@ -217,11 +217,11 @@ impl Attempt {
         };
         let builder = Arc::clone(&self.parts.builder);
         let sink: Arc<dyn BuildSink> = Arc::clone(&self.events) as _;
-        let token = self.brake.token.clone();
+        let token = self.stop_signal.token.clone();
         let mut task =
             AbortOnDropHandle::new(tokio::spawn(async move { builder.build(&input, sink, token).await }));
         let too_late = async {
-            self.brake.token.cancelled().await;
+            self.stop_signal.token.cancelled().await;
             tokio::time::sleep(limits::CANCEL_GRACE).await;
         };
         tokio::select! {
@@ -277,7 +277,7 @@ impl Attempt {
         let give_up_at = Instant::now() + self.options.lease;
         let mut pause = HINT_PAUSE;
         loop {
-            if self.brake.reason() == Some(Stop::Lost) {
+            if self.stop_signal.reason() == Some(Stop::Lost) {
                 return Err(Error::new(ErrorKind::Conflict, "the lease is lost"));
             }
             match call().await {
@@ -310,7 +310,7 @@ impl Attempt {
 
     async fn event_of(&self, result: Result<BuildOutcome>) -> Option<JobEvent> {
         let event = match result {
-            _ if self.brake.reason() >= Some(Stop::Asked) => self.interrupted()?,
+            _ if self.stop_signal.reason() >= Some(Stop::Asked) => self.interrupted()?,
             Ok(outcome) => match outcome.status.clone() {
                 BuildStatus::Succeeded => self.succeed(&outcome).await?,
                 BuildStatus::Skipped { reason } => {
@@ -323,14 +323,14 @@ impl Attempt {
                 }
                 BuildStatus::Cancelled => self.interrupted()?,
             },
-            Err(_) if self.brake.reason() == Some(Stop::Shutdown) => self.interrupted()?,
+            Err(_) if self.stop_signal.reason() == Some(Stop::Shutdown) => self.interrupted()?,
             Err(error) => self.retry_or_fail(&error),
         };
         Some(event)
     }
 
     fn interrupted(&self) -> Option<JobEvent> {
-        match self.brake.reason() {
+        match self.stop_signal.reason() {
             Some(Stop::Lost) => None,
             Some(Stop::Asked) => Some(JobEvent::Cancelled),
             Some(Stop::Shutdown) => {
@@ -376,17 +376,18 @@ impl Attempt {
             self.store_log().await?;
             Ok(artifacts)
         };
-        let result: Option<Result<Vec<JobArtifact>>> = self.brake.token.run_until_cancelled(store).await;
+        let result: Option<Result<Vec<JobArtifact>>> =
+            self.stop_signal.token.run_until_cancelled(store).await;
         if let Some(Ok(artifacts)) = result {
             self.record_quietly(phase_event(Phase::Store, started_at.elapsed())).await;
             return Some(JobEvent::Succeeded { artifacts, note: None });
         }
         // Somebody else's attempt may be storing under these keys.
-        if self.brake.reason() != Some(Stop::Lost) {
+        if self.stop_signal.reason() != Some(Stop::Lost) {
             self.remove(&stored).await;
         }
         match result {
-            Some(Err(error)) if self.brake.reason().is_none() => Some(self.retry_or_fail(&error)),
+            Some(Err(error)) if self.stop_signal.reason().is_none() => Some(self.retry_or_fail(&error)),
             _ => self.interrupted(),
         }
     }

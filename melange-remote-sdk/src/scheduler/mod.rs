@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::arch::Arch;
 use crate::artifact_storage::ArtifactStorage;
-use crate::backend::pool::{Pool, Slot};
+use crate::backend::pool::{BackendLease, BackendPool};
 use crate::backend_selector::{BackendSelector, Candidate};
 use crate::builder::Builder;
 use crate::clock::{Clock, later};
@@ -50,7 +50,7 @@ pub struct SchedulerParts {
     /// Who builds.
     pub builder: Arc<dyn Builder>,
     /// The backends.
-    pub pool: Pool,
+    pub pool: BackendPool,
     /// The time of day.
     pub clock: Arc<dyn Clock>,
 }
@@ -164,7 +164,7 @@ impl Scheduler {
 
     /// Leases the slots, claims the jobs and begins their attempts.
     async fn start(&self, run: &mut Run, decisions: &[Decision]) -> Result<()> {
-        let mut slots: HashMap<JobId, Slot> = HashMap::new();
+        let mut slots: HashMap<JobId, BackendLease> = HashMap::new();
         let mut jobs = Vec::new();
         for decision in decisions {
             let Decision::Start { job, backend } = decision else { continue };

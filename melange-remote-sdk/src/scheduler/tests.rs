@@ -41,7 +41,7 @@ fn parts(builder: &ScriptedBuilder, max_jobs: u32) -> SchedulerParts {
         artifact_storage: Arc::new(ObjectArtifactStorage::memory()),
         backend_selector: Arc::new(RoundRobin),
         builder: Arc::new(builder.clone()),
-        pool: Pool::new([backend("tcp://a:1", max_jobs)]).unwrap(),
+        pool: BackendPool::new([backend("tcp://a:1", max_jobs)]).unwrap(),
         clock: Arc::new(SteadyClock::starting_at(START)),
     }
 }
@@ -431,7 +431,7 @@ async fn two_schedulers_on_one_store_build_every_job_once() {
     let builder = ScriptedBuilder::new([Act::Sleep(Duration::from_millis(10))]);
     let parts = parts(&builder, 3);
     let first = Farm::start_with(builder.clone(), parts.clone());
-    let second = SchedulerParts { pool: Pool::new([backend("tcp://b:1", 3)]).unwrap(), ..parts };
+    let second = SchedulerParts { pool: BackendPool::new([backend("tcp://b:1", 3)]).unwrap(), ..parts };
     let second = Farm::start_with(builder.clone(), second);
     let mut ids = Vec::new();
     for _ in 0..60 {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 
 use super::{BackendName, BackendView, ErrorDetail, SubmitRequest};
-use crate::melange::diagnostics::nearest;
+use crate::text::diagnostics::nearest;
 
 /// Reads the body of `POST /api/v1/jobs`.
 ///

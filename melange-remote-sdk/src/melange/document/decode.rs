@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::{Text, TextMap};
 use crate::limits;
-use crate::melange::diagnostics::{Diagnostic, Diagnostics, Position, Source, nearest};
-use crate::melange::yaml::{Key, Node, Value};
+use crate::text::diagnostics::{Diagnostic, Diagnostics, Position, Source, nearest};
+use crate::text::yaml::{Key, Node, Value};
 
 /// Reads nodes of one source.
 pub(super) struct Decoder<'a> {

@@ -2,7 +2,7 @@
 
 use super::decode::Decoder;
 use super::{Text, TextMap};
-use crate::melange::yaml::Node;
+use crate::text::yaml::Node;
 
 /// A build or test environment.
 #[derive(Debug, Clone, Default)]

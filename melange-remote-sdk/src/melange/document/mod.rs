@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::diagnostics::{Diagnostic, Diagnostics, Position, Source};
-use super::yaml::{self, Node};
+use crate::text::diagnostics::{Diagnostic, Diagnostics, Position, Source};
+use crate::text::yaml::{self, Node};
 
 mod decode;
 mod environment;

@@ -6,8 +6,8 @@ use serde::Serialize;
 
 use super::decode::Decoder;
 use super::{Text, TextMap};
-use crate::melange::diagnostics::Position;
-use crate::melange::yaml::Node;
+use crate::text::diagnostics::Position;
+use crate::text::yaml::Node;
 
 /// The main package.
 #[derive(Debug, Clone, Default)]

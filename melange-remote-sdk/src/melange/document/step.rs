@@ -6,8 +6,8 @@ use super::decode::Decoder;
 #[cfg(feature = "schema")]
 use super::schema;
 use super::{Text, TextMap};
-use crate::melange::diagnostics::Position;
-use crate::melange::yaml::Node;
+use crate::text::diagnostics::Position;
+use crate::text::yaml::Node;
 
 // `None` and empty differ where a pipeline definition is laid over the step that uses it.
 /// A step of a pipeline.

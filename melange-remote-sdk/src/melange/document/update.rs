@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::decode::Decoder;
 use super::{Text, is_false};
-use crate::melange::yaml::Node;
+use crate::text::yaml::Node;
 
 /// How new versions are found.
 #[derive(Debug, Clone, Default, Serialize)]

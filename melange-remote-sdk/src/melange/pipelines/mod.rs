@@ -6,8 +6,8 @@ use std::sync::{Arc, LazyLock, OnceLock};
 
 use crate::error::{Error, Result};
 use crate::limits;
-use crate::melange::diagnostics::{Diagnostics, Source};
 use crate::melange::document::{Input, Step};
+use crate::text::diagnostics::{Diagnostics, Source};
 
 pub mod reference;
 

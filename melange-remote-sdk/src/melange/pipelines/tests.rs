@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::arch::Arch;
-use crate::melange::script::guest_steps;
+use crate::guest::script::guest_steps;
 use crate::melange::{CompileOptions, Compiled, compile};
 
 /// Every built-in pipeline of melange.

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use super::rootfs::{Assembly, Input, Installed, Listed, split};
+use super::assembly::{Assembly, Input, Installed, Listed, split};
 use crate::apk::checksum;
 use crate::apk::tar_writer::{EntryType, Header, TarWriter};
 use crate::error::{Error, Result};

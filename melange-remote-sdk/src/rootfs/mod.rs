@@ -16,19 +16,19 @@ use crate::apk::checksum;
 use crate::apk::index::IndexPackage;
 use crate::apk::reader::ApkFile;
 use crate::apk::signature::Keyring;
-use crate::apk::solver::{Choice, Policy, RepositoryPackages, Solver};
 use crate::apk::writer::AccountNames;
 use crate::arch::Arch;
 use crate::error::{Error, ErrorKind, Result};
 use crate::guest::Blob;
 use crate::melange::plan::PlanEnvironment;
+use crate::solver::{Choice, Policy, RepositoryPackages, Solver};
 
+mod assembly;
 mod database;
 pub mod fetch;
 mod finish;
 mod ldcache;
 pub mod repository;
-mod rootfs;
 pub mod workspace;
 
 use fetch::Fetcher;
@@ -205,7 +205,7 @@ impl Assembler {
             let path = repository.package_file(package, arch, &*self.fetcher, &self.cache_dir).await?;
             files.push((path, package.clone()));
         }
-        let input = rootfs::Input {
+        let input = assembly::Input {
             arch,
             packages: files,
             repositories: resolution.lines().map(str::to_owned).collect(),
@@ -214,7 +214,7 @@ impl Assembler {
             environment: environment.clone(),
         };
         let path = path.to_owned();
-        tokio::task::spawn_blocking(move || rootfs::write(&input, &path))
+        tokio::task::spawn_blocking(move || assembly::write(&input, &path))
             .await
             .map_err(|e| Error::unexpected("the assembly died").source(e))?
     }
@@ -300,7 +300,7 @@ fn cache_key(resolution: &Resolution, environment: &PlanEnvironment, arch: Arch)
 /// A root filesystem that an earlier build left, when it is whole.
 async fn cached(path: &Path) -> Option<Rootfs> {
     let meta = tokio::fs::read_to_string(path.with_extension("json")).await.ok()?;
-    let meta: rootfs::Meta = serde_json::from_str(&meta).ok()?;
+    let meta: assembly::Meta = serde_json::from_str(&meta).ok()?;
     let size_bytes = tokio::fs::metadata(path).await.ok()?.len();
     (size_bytes == meta.size_bytes).then(|| Rootfs {
         blob: Blob { path: path.to_owned(), sha256: meta.sha256, size_bytes },

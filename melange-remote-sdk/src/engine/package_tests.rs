@@ -6,16 +6,17 @@ use std::time::Instant;
 
 use tokio_util::sync::CancellationToken;
 
-use super::engine::{EngineBuilder, GuestParts, Run, aside, refuse};
 use super::session::{Joined, SessionSink, join};
-use super::{
+use super::{EngineBuilder, GuestParts, Run, aside, into_outcome};
+use crate::builder::{
     BuildEvent, BuildInput, BuildOutcome, BuildSink, BuildStatus, LogStream, Phase, TestReport, TestStatus,
 };
-use crate::environment::repository::LoadedRepository;
 use crate::error::{Error, ErrorKind, Result};
+use crate::guest::script;
 use crate::guest::{GuestOutcome, GuestRunner, GuestStep};
+use crate::melange::Compiled;
 use crate::melange::plan::{Plan, PlanTest};
-use crate::melange::{Compiled, script};
+use crate::rootfs::repository::LoadedRepository;
 
 /// What a caller decides about a run of tests.
 #[derive(Debug, Clone)]
@@ -61,7 +62,7 @@ impl EngineBuilder {
     /// Runs the tests of a definition against packages of the environment's repositories, without building.
     ///
     /// # Errors
-    /// As [`super::Builder::build`].
+    /// As [`crate::builder::Builder::build`].
     pub async fn test(
         &self,
         input: &TestInput,
@@ -73,10 +74,10 @@ impl EngineBuilder {
         let mut plan = match compiled {
             Ok(Compiled::Plan(plan)) => *plan,
             Ok(Compiled::Skipped(reason)) => return Ok(run.outcome(BuildStatus::Skipped { reason })),
-            Err(error) => return refuse(run, error),
+            Err(error) => return into_outcome(run, error),
         };
         if let Err(error) = select(&mut plan, input) {
-            return refuse(run, error);
+            return into_outcome(run, error);
         }
         if plan.tests.is_empty() {
             let reason = "the definition has no test".to_owned();
@@ -96,7 +97,7 @@ impl EngineBuilder {
                 Ok(BuildOutcome { tests: reports.clone(), ..run.outcome(status_of(&reports)) })
             }
             Ok(None) => Ok(run.outcome(BuildStatus::Cancelled)),
-            Err(error) => refuse(run, error),
+            Err(error) => into_outcome(run, error),
         }
     }
 

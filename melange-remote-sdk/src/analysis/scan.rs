@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use object::elf;
 use object::read::elf::{Dyn, ElfFile32, ElfFile64, FileHeader, ProgramHeader};
 
-use super::tree::{EntryKind, Tree};
+use crate::apk::tree::{EntryKind, Tree};
 use crate::melange::plan::PlanPackage;
 
 const LIBRARY_FOLDERS: [&str; 4] = ["lib", "usr/lib", "lib64", "usr/lib64"];

@@ -7,9 +7,9 @@
 use std::cmp::{Ordering, Reverse};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use super::dependency::{Dependency, Operator};
-use super::index::IndexPackage;
-use super::version::Version;
+use crate::apk::dependency::{Dependency, Operator};
+use crate::apk::index::IndexPackage;
+use crate::apk::version::Version;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Whose rules decide where the two tools differ.
@@ -208,7 +208,7 @@ impl<'s, 'a> Run<'s, 'a> {
     fn nothing_provides(&self, request: &Dependency) -> Error {
         let candidates = self.solver.candidates(&request.name);
         if candidates.is_empty() {
-            let similar = crate::melange::diagnostics::nearest(
+            let similar = crate::text::diagnostics::nearest(
                 &request.name,
                 self.solver.by_name.keys().copied().filter(|name| {
                     name.len().abs_diff(request.name.len()) <= 2

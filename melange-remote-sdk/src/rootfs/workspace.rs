@@ -75,7 +75,7 @@ fn compiler_files(plan: &Plan, namespace: &str) -> Files {
         package.full_version(),
         plan.arch
     );
-    if let Some(cpe) = crate::apk::sbom::cpe(package) {
+    if let Some(cpe) = crate::analysis::sbom::cpe(package) {
         note.push_str(&format!(r#","appCpe":"{cpe}""#));
     }
     note.push('}');

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::plan::{Plan, PlanStep, PlanTest};
-use crate::guest::GuestStep;
+use super::GuestStep;
+use crate::melange::plan::{Plan, PlanStep, PlanTest};
 
 /// The search path of every script; only a step's own environment can change it.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/bin:/usr/sbin:/sbin:/bin";

@@ -6,10 +6,10 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use super::{BuildEvent, BuildSink, LogStream, StepFailure};
+use crate::builder::{BuildEvent, BuildSink, LogStream, StepFailure};
+use crate::guest::script::quote;
 use crate::guest::{self, GuestStep};
 use crate::limits;
-use crate::melange::script::quote;
 
 /// Steps joined into one, with the scripts that it calls.
 pub(super) struct Joined {

@@ -10,29 +10,36 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
-use super::testing::{self, Tests};
-use super::{
-    BuildEvent, BuildInput, BuildOutcome, BuildSink, BuildStatus, Builder, BuiltFile, LogStream, Phase,
-};
+use crate::analysis::sbom::{self, SbomInput};
+use crate::analysis::scan::{self, ScanInput};
 use crate::apk::index::{Index, IndexPackage};
 use crate::apk::pkginfo::PkgInfo;
 use crate::apk::reader::ApkFile;
-use crate::apk::sbom::{self, SbomInput};
-use crate::apk::scan::{self, ScanInput};
 use crate::apk::signature::SigningKey;
 use crate::apk::tree::{EntryKind, Tree};
 use crate::apk::writer::{self, EmitOptions};
-use crate::environment::repository::LoadedRepository;
-use crate::environment::{Assembler, Resolution, Rootfs, workspace};
+use crate::builder::{
+    BuildEvent, BuildInput, BuildOutcome, BuildSink, BuildStatus, Builder, BuiltFile, LogStream, Phase,
+};
 use crate::error::{Error, ErrorKind, Result};
+use crate::guest::script;
 use crate::guest::{
     Blob, DEFAULT_CAPABILITIES, GuestOutcome, GuestPlan, GuestRunner, GuestStep, GuestUser, SourceFile,
 };
 use crate::melange::defaults::{self, RepositoryDefaults};
-use crate::melange::diagnostics::{Diagnostics, Source};
 use crate::melange::pipelines::PipelineSet;
 use crate::melange::plan::{Plan, PlanEnvironment, PlanPackage};
-use crate::melange::{self, CompileOptions, Compiled, emit, script};
+use crate::melange::{self, CompileOptions, Compiled, emit};
+use crate::rootfs::repository::LoadedRepository;
+use crate::rootfs::{Assembler, Resolution, Rootfs, workspace};
+use crate::text::diagnostics::{Diagnostics, Source};
+
+pub mod package_tests;
+#[cfg(all(feature = "buildkit", feature = "sandbox"))]
+pub mod runners;
+mod session;
+
+use package_tests::Tests;
 
 /// Finds the runner for a backend's address.
 pub trait RunnerProvider: Send + Sync + std::fmt::Debug {
@@ -150,7 +157,7 @@ impl Builder for EngineBuilder {
                 *plan
             }
             Ok(Compiled::Skipped(reason)) => return Ok(run.outcome(BuildStatus::Skipped { reason })),
-            Err(error) => return refuse(run, error),
+            Err(error) => return into_outcome(run, error),
         };
         let deadline = plan.timeout;
         let stop = cancel.child_token();
@@ -177,7 +184,7 @@ impl Builder for EngineBuilder {
         };
         match result {
             Ok(outcome) => Ok(BuildOutcome { timings: run.timings, ..outcome }),
-            Err(error) => refuse(run, error),
+            Err(error) => into_outcome(run, error),
         }
     }
 }
@@ -193,7 +200,7 @@ pub(super) async fn aside<T: Send + 'static>(
 }
 
 /// Mistakes of the definition fail the build; everything else is the caller's to retry.
-pub(super) fn refuse(run: Run, error: Error) -> Result<BuildOutcome> {
+pub(super) fn into_outcome(run: Run, error: Error) -> Result<BuildOutcome> {
     match error.kind() {
         ErrorKind::InvalidRequest
         | ErrorKind::NotFound
@@ -235,10 +242,10 @@ impl EngineBuilder {
         let options = CompileOptions {
             defaults: Some(self.options.repository_defaults.clone()),
             commit: self.options.commit.clone(),
-            build_options: input.reading.build_options.iter().cloned().collect(),
-            vars_files: sources(&input.reading.vars_files),
-            env_files: sources(&input.reading.env_files),
-            libc_flavor: input.reading.libc_flavor.clone(),
+            build_options: input.options.build_options.iter().cloned().collect(),
+            vars_files: sources(&input.options.vars_files),
+            env_files: sources(&input.options.env_files),
+            libc_flavor: input.options.libc_flavor.clone(),
         };
         let arch = input.arch;
         let compile =
@@ -316,7 +323,7 @@ impl EngineBuilder {
         } else {
             Vec::new()
         };
-        let status = testing::status_of(&tests);
+        let status = package_tests::status_of(&tests);
         let files = if status == BuildStatus::Succeeded { files } else { Vec::new() };
         let scratch = Some(Arc::new(scratch));
         Ok(BuildOutcome { status, files, tests, timings: BTreeMap::new(), scratch })

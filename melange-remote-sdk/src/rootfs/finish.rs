@@ -1,8 +1,8 @@
 //! What apko does to a tree after the last package: accounts, path changes, checksum sidecars of CA bundles,
 //! busybox links, the loader's cache.
 
+use super::assembly::{Assembly, Input, Node, NodeKind};
 use super::ldcache;
-use super::rootfs::{Assembly, Input, Node, NodeKind};
 use crate::apk::checksum;
 use crate::apk::dependency::Provide;
 use crate::error::{Error, Result};
@@ -24,7 +24,7 @@ pub(super) fn finish(assembly: &mut Assembly, input: &Input) -> Result<(String, 
     }
     for bundle in CA_BUNDLES {
         if let Some(bytes) = assembly.read(bundle)? {
-            let (folder, base) = super::rootfs::split(bundle);
+            let (folder, base) = super::assembly::split(bundle);
             let line = format!("{}  {base}\n", checksum::sha256_hex(&bytes));
             assembly.put_file(&format!("{folder}/.{base}.sha256"), 0o444, line.as_bytes())?;
         }

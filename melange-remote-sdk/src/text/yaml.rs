@@ -1,4 +1,4 @@
-//! YAML as a tree of nodes with positions and raw scalars; the typed reading is [`super::document`]'s.
+//! YAML as a tree of nodes with positions and raw scalars; the typed reading is [`crate::melange::document`]'s.
 //!
 //! Only the first document of a stream counts. Scalars keep their source text whatever type YAML would give
 //! them, duplicate keys are errors, merge keys (`<<`) are applied, aliases are copied under a budget.

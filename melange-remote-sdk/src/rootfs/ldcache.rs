@@ -3,8 +3,8 @@
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
-use super::rootfs::{Assembly, NodeKind, split};
-use crate::apk::scan::elf_facts;
+use super::assembly::{Assembly, NodeKind, split};
+use crate::analysis::scan::elf_facts;
 use crate::arch::Arch;
 use crate::error::{Error, ErrorKind, Result};
 

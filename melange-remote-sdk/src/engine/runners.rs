@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::engine::RunnerProvider;
+use super::RunnerProvider;
 use crate::buildkit::{BackendAddress, BuildkitOptions, BuildkitRunner};
 use crate::error::{Error, ErrorKind, Result};
 use crate::guest::GuestRunner;
