@@ -36,6 +36,7 @@ pipeline:
 /// Prints what happens.
 struct Printer;
 
+#[async_trait::async_trait]
 impl BuildSink for Printer {
     fn emit(&self, event: BuildEvent) {
         match event {
@@ -44,6 +45,8 @@ impl BuildSink for Printer {
             _ => {}
         }
     }
+
+    async fn ready(&self) {}
 }
 
 #[tokio::main]

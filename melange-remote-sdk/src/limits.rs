@@ -56,12 +56,19 @@ pub const LOG_WRITE_BYTES: usize = 64 << 10;
 pub const PAGE_ITEMS_MAX: usize = 1_000;
 /// An idempotency key.
 pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 128;
-/// A log of one job; what is beyond it is dropped and said so in the log.
-pub const JOB_LOG_BYTES_MAX: usize = 64 << 20;
+/// A log of one job unless the operator says otherwise: its first half and its last half; what is between them is
+/// counted and left out.
+pub const JOB_LOG_BYTES: u64 = 64 << 20;
+/// The least that an operator may allow for the log of a job: a few hundred lines.
+pub const JOB_LOG_BYTES_MIN: u64 = 64 << 10;
+/// The most that an operator may allow for the log of a job.
+pub const JOB_LOG_BYTES_MAX: u64 = 16 << 30;
 /// One log line; longer ones are cut and say so.
 pub const LOG_LINE_BYTES_MAX: usize = 16 << 10;
 /// Log lines shown with a failed step.
 pub const LOG_TAIL_LINES: usize = 40;
+/// The least of them that each of the two streams has.
+pub const LOG_TAIL_STREAM_LINES: usize = 10;
 /// An artifact key.
 pub const ARTIFACT_KEY_BYTES_MAX: usize = 1_024;
 /// Artifacts from this size on are uploaded in parts.
@@ -140,8 +147,10 @@ pub const CHECKSUM_READS_MAX: usize = 16;
 pub const ATTEMPTS_MAX: u32 = 3;
 /// How long a stopping server waits for running jobs before it cancels them for good.
 pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(20);
-/// Events that may wait between a builder and its reader.
+/// Lines that may wait between a builder and its reader before the builder is asked to slow down.
 pub const EVENT_QUEUE_MAX: usize = 4_096;
+/// Bytes of those lines.
+pub const EVENT_QUEUE_BYTES_MAX: usize = 1 << 20;
 /// Files beside a definition that are copied into its workspace.
 pub const SOURCE_FILES_MAX: usize = 100_000;
 /// A client connecting to a server.

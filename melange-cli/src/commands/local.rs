@@ -169,6 +169,7 @@ pub(super) fn print_times(outcome: &BuildOutcome) {
 /// Shows what happens on standard error.
 pub(super) struct Printer;
 
+#[async_trait::async_trait]
 impl BuildSink for Printer {
     fn emit(&self, event: BuildEvent) {
         match event {
@@ -189,4 +190,6 @@ impl BuildSink for Printer {
             _ => {}
         }
     }
+
+    async fn ready(&self) {}
 }

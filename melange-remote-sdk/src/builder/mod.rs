@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::arch::Arch;
 use crate::error::Result;
 
+pub(crate) mod lines;
 pub mod scripted;
 
 /// Everything that a builder may read of a job.
@@ -186,19 +187,30 @@ impl Phase {
     }
 }
 
-/// Takes the events of one build. Calls are cheap and never block: a slow reader loses log lines, which the
-/// implementation says in the log, and never a phase, a step or the outcome.
+/// Takes the events of one build. Nothing that was emitted is lost.
+///
+/// # Contract
+/// * `emit` never blocks and never drops. What keeps its memory bounded is that whoever emits lines awaits
+///   [`Self::ready`] between chunks of output, so that a slow reader slows the step down.
+/// * Dropping the future of `ready` is harmless.
+#[async_trait]
 pub trait BuildSink: Send + Sync {
     /// Takes one event; order is the order of calls.
     fn emit(&self, event: BuildEvent);
+
+    /// Waits until there is room for another chunk of lines, a few hundred KiB.
+    async fn ready(&self);
 }
 
 /// A sink that forgets everything.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct NullSink;
 
+#[async_trait]
 impl BuildSink for NullSink {
     fn emit(&self, _event: BuildEvent) {}
+
+    async fn ready(&self) {}
 }
 
 /// A step that ended badly: what a person needs first.

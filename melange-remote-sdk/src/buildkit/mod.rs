@@ -14,7 +14,6 @@ mod address;
 mod connect;
 mod export;
 mod failure;
-mod lines;
 mod probe;
 mod progress;
 mod runner;

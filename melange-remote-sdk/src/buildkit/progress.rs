@@ -4,16 +4,15 @@
 //! that the op has ended. So the end of a step is held back until something after it begins, or until the
 //! progress itself ends.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bollard_buildkit_proto::google::protobuf::Timestamp;
 use bollard_buildkit_proto::moby::buildkit::v1::{StatusResponse, Vertex, VertexLog};
 
-use super::lines::{LineSplitter, is_clip_notice};
+use crate::builder::lines::{LineSplitter, StepTail};
 use crate::builder::{BuildEvent, BuildSink, LogStream};
-use crate::limits::LOG_TAIL_LINES;
 
 /// The stream number of standard error in a daemon's log messages.
 const STDERR: i64 = 2;
@@ -40,7 +39,7 @@ struct Running {
     index: usize,
     stdout: LineSplitter,
     stderr: LineSplitter,
-    tail: VecDeque<String>,
+    tail: StepTail,
     /// Known once the daemon says that it ended well.
     ended: Option<(Duration, bool)>,
     /// Its end was told.
@@ -107,6 +106,11 @@ impl Progress {
         self.flush();
     }
 
+    /// Waits until the reader of the events has room for more lines.
+    pub(super) async fn ready(&self) {
+        self.sink.ready().await;
+    }
+
     /// The step that failed, when the daemon's progress said so.
     pub(super) fn failed_step(&self) -> Option<usize> {
         self.failed
@@ -129,7 +133,7 @@ impl Progress {
 
     /// The last lines of the step that began last. Only after [`Self::finish`] they are all there.
     pub(super) fn tail(&self) -> Vec<String> {
-        self.current.as_ref().map(|running| running.tail.iter().cloned().collect()).unwrap_or_default()
+        self.current.as_ref().map(|running| running.tail.lines()).unwrap_or_default()
     }
 
     /// One line of the engine's own, outside any step.
@@ -183,7 +187,7 @@ impl Progress {
             }
             // The daemon was very late; the lines are told under their step's name all the same.
             _ => {
-                let (mut lines, mut tail) = (LineSplitter::default(), VecDeque::new());
+                let (mut lines, mut tail) = (LineSplitter::default(), StepTail::default());
                 let mut emit = |line| emit_line(sink, index, stream, &mut tail, line);
                 lines.push(&log.msg, &mut emit);
                 lines.finish(&mut emit);
@@ -230,17 +234,8 @@ impl Progress {
     }
 }
 
-fn emit_line(
-    sink: &dyn BuildSink,
-    index: usize,
-    stream: LogStream,
-    tail: &mut VecDeque<String>,
-    line: String,
-) {
-    if tail.len() == LOG_TAIL_LINES {
-        tail.pop_front();
-    }
-    tail.push_back(line.clone());
+fn emit_line(sink: &dyn BuildSink, index: usize, stream: LogStream, tail: &mut StepTail, line: String) {
+    tail.push(stream, line.clone());
     let clipped = is_clip_notice(&line);
     let stream = if clipped { LogStream::Engine } else { stream };
     sink.emit(BuildEvent::Log { stream, step: Some(index), line });
@@ -249,6 +244,12 @@ fn emit_line(
                     BUILDKIT_STEP_LOG_MAX_SPEED in the daemon's environment raise its limits";
         sink.emit(BuildEvent::Log { stream: LogStream::Engine, step: Some(index), line: line.to_owned() });
     }
+}
+
+/// The text with which a daemon says that it drops output of a step, such as
+/// `[output clipped, log limit 200KiB/s reached]`.
+fn is_clip_notice(line: &str) -> bool {
+    line.starts_with("[output clipped, log limit ") && line.ends_with(" reached]")
 }
 
 fn duration(started: Option<&Timestamp>, completed: Option<&Timestamp>) -> Duration {
@@ -260,6 +261,7 @@ fn duration(started: Option<&Timestamp>, completed: Option<&Timestamp>) -> Durat
 
 #[cfg(test)]
 mod tests {
+    use crate::limits::LOG_TAIL_LINES;
     use std::sync::Mutex;
 
     use super::*;
@@ -267,6 +269,7 @@ mod tests {
     #[derive(Default)]
     struct Told(Mutex<Vec<String>>);
 
+    #[async_trait::async_trait]
     impl BuildSink for Told {
         fn emit(&self, event: BuildEvent) {
             let text = match event {
@@ -279,6 +282,8 @@ mod tests {
             };
             self.0.lock().unwrap().push(text);
         }
+
+        async fn ready(&self) {}
     }
 
     fn follow(steps: usize) -> (Progress, Arc<Told>) {
@@ -374,6 +379,13 @@ mod tests {
         let told = told.0.lock().unwrap();
         assert_eq!(told[2], "Engine Some(0) [output clipped, log limit 200KiB/s reached]");
         assert!(told[3].starts_with("Engine Some(0) the daemon dropped output"));
+    }
+
+    #[test]
+    fn notices_of_dropped_output_are_known() {
+        assert!(is_clip_notice("[output clipped, log limit 200KiB/s reached]"));
+        assert!(is_clip_notice("[output clipped, log limit 2MiB reached]"));
+        assert!(!is_clip_notice("output clipped"));
     }
 
     #[test]

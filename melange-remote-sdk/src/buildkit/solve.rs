@@ -53,7 +53,11 @@ pub(super) async fn solve(
                 drop(answer);
                 return Solved::Cancelled { confirmed: watch_the_end(status, progress).await };
             }
-            message = status.next(), if !status.ended => progress.update(message),
+            message = status.next(), if !status.ended => {
+                progress.update(message);
+                // The daemon keeps what a slow reader has not taken; the next turn sees a cancellation.
+                let _ = cancel.run_until_cancelled(progress.ready()).await;
+            }
             answer = &mut answer => match answer {
                 Ok(_) => break (Solved::Done, limits::BUILDKIT_STATUS_QUIET),
                 Err(status) => break (Solved::Failed(status), limits::BUILDKIT_STATUS_QUIET_FAILED),
@@ -125,7 +129,10 @@ impl StatusReader {
     async fn drain(&mut self, progress: &mut Progress, quiet: Duration) -> bool {
         while !self.ended {
             match tokio::time::timeout(quiet, self.next()).await {
-                Ok(message) => progress.update(message),
+                Ok(message) => {
+                    progress.update(message);
+                    progress.ready().await;
+                }
                 Err(_) => return false,
             }
         }

@@ -49,11 +49,14 @@ impl Recorder {
     }
 }
 
+#[async_trait::async_trait]
 impl BuildSink for Recorder {
     fn emit(&self, event: BuildEvent) {
         self.events.lock().expect("no emitter panicked").push(event);
         self.first.notify_one();
     }
+
+    async fn ready(&self) {}
 }
 
 /// Every promise.

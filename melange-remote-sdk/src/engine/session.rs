@@ -6,6 +6,9 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use async_trait::async_trait;
+
+use crate::builder::lines::StepTail;
 use crate::builder::{BuildEvent, BuildSink, LogStream, StepFailure};
 use crate::guest::script::quote;
 use crate::guest::{self, GuestStep};
@@ -89,7 +92,7 @@ struct State {
     open: usize,
     begun: Option<Instant>,
     streams: [Stream; 2],
-    tail: VecDeque<String>,
+    tail: StepTail,
     /// The step of which the script itself says that it failed.
     failed: Option<usize>,
 }
@@ -157,7 +160,7 @@ impl SessionSink {
         // Where the script's own word is lost, it is the last step that began.
         let last = if state.begun.is_none() { state.open.saturating_sub(1) } else { state.open };
         let step = self.names.get(state.failed.unwrap_or(last)).cloned().unwrap_or_default();
-        StepFailure { step, exit_code, tail: state.tail.iter().cloned().collect() }
+        StepFailure { step, exit_code, tail: state.tail.lines() }
     }
 
     fn take(&self, stream: LogStream, line: &str) {
@@ -210,10 +213,7 @@ impl SessionSink {
                 // A stream that lags behind the other tells of an earlier step than the open one.
                 let step = state.of(stream).ended.min(self.names.len().saturating_sub(1));
                 if state.of(stream).ended >= state.open {
-                    if state.tail.len() >= limits::LOG_TAIL_LINES {
-                        state.tail.pop_front();
-                    }
-                    state.tail.push_back(line.clone());
+                    state.tail.push(stream, line.clone());
                 }
                 self.sink.emit(BuildEvent::Log { stream, step: Some(self.first + step), line });
             }
@@ -272,6 +272,7 @@ impl State {
     }
 }
 
+#[async_trait]
 impl BuildSink for SessionSink {
     fn emit(&self, event: BuildEvent) {
         match event {
@@ -282,6 +283,10 @@ impl BuildSink for SessionSink {
             BuildEvent::StepStarted { .. } | BuildEvent::StepFinished { .. } => {}
             other => self.sink.emit(other),
         }
+    }
+
+    async fn ready(&self) {
+        self.sink.ready().await;
     }
 }
 

@@ -29,7 +29,7 @@ pub struct MemoryBounds {
     pub pending: usize,
     /// Bytes of texts and logs kept.
     pub bytes: usize,
-    /// Bytes of one log.
+    /// Bytes of one log, all attempts together.
     pub log_bytes: usize,
 }
 
@@ -39,7 +39,7 @@ impl Default for MemoryBounds {
             jobs: limits::MEMORY_JOBS_MAX,
             pending: limits::PENDING_JOBS_MAX,
             bytes: limits::MEMORY_STORE_BYTES_MAX,
-            log_bytes: limits::JOB_LOG_BYTES_MAX,
+            log_bytes: usize::try_from(limits::JOB_LOG_BYTES_MAX).unwrap_or(usize::MAX),
         }
     }
 }

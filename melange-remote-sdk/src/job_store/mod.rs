@@ -191,8 +191,8 @@ pub enum Subject {
 /// * `Conflict` means that somebody else moved the job first: read it again, do not retry blindly.
 /// * `Unavailable` means that the same call may succeed later; `NotFound` that there is no such job, perhaps no
 ///   longer.
-/// * Logs only grow. What is beyond [`crate::limits::JOB_LOG_BYTES_MAX`] is dropped, and the log's last line says
-///   so.
+/// * Logs only grow. Whoever appends keeps to the bound of a log; a store may have one of its own, drops what is
+///   beyond, and says so in the log's last line.
 #[async_trait]
 pub trait JobStore: Send + Sync + fmt::Debug {
     /// Inserts a pending job. The same idempotency key with the same spec gives the job that is there.

@@ -7,6 +7,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio::time::Instant;
@@ -15,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::events::{EventQueue, Item, phase_event};
+use super::log::BoundedLog;
 use super::{SchedulerOptions, SchedulerParts};
 use crate::artifact_storage::{ArtifactKey, ByteStream};
 use crate::backend::pool::BackendLease;
@@ -239,18 +241,28 @@ impl Attempt {
     async fn record_events(&self) {
         // How long the log is; it begins with a line of this attempt.
         let mut length = 0;
+        let mut log = BoundedLog::new(self.options.log_bytes);
         while let Some(item) = self.events.next().await {
             match item {
                 Item::Event(event) => self.record_quietly(event.at_log_offset(length)).await,
                 Item::Lines(lines) => {
-                    let append = || self.parts.job_store.append_log(self.id, self.fence, lines.clone());
-                    match self.persist(append).await {
-                        Ok(grown) => length = grown,
-                        Err(error) => {
-                            tracing::warn!(job = %self.id, error = %error.chain(), "lines of a log are lost");
-                        }
+                    for bytes in log.push(lines).await {
+                        self.append_log(bytes, &mut length).await;
                     }
                 }
+            }
+        }
+        for bytes in log.finish().await {
+            self.append_log(bytes, &mut length).await;
+        }
+    }
+
+    async fn append_log(&self, bytes: Bytes, length: &mut u64) {
+        let append = || self.parts.job_store.append_log(self.id, self.fence, bytes.clone());
+        match self.persist(append).await {
+            Ok(grown) => *length = grown,
+            Err(error) => {
+                tracing::warn!(job = %self.id, error = %error.chain(), "lines of a log are lost");
             }
         }
     }

@@ -1,17 +1,16 @@
-//! The bounded way from a builder's events to the job store: it never blocks the builder.
-//!
-//! Lines that find the queue full are dropped and counted, and the log says how many. Phases and steps have a
-//! bound of their own, so that a flood of lines does not push them out.
+//! The bounded way from a builder's events to the job store. Nothing is dropped: a builder that is ahead of the
+//! store waits for [`BuildSink::ready`] before it reads more of a step's output.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::Notify;
 
 use super::attempt::step_failure;
-use crate::builder::{BuildEvent, BuildSink, Phase, TestStatus};
+use crate::builder::{BuildEvent, BuildSink, LogStream, Phase, TestStatus};
 use crate::job::{JobEvent, JobPhase};
 use crate::limits;
 
@@ -19,14 +18,25 @@ use crate::limits;
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Item {
     /// Lines of the log, each with its newline.
-    Lines(Bytes),
+    Lines(Lines),
     /// An event of the job.
     Event(JobEvent),
 }
 
+/// Lines in a row that come from the same side.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Lines {
+    /// The lines, each with its newline.
+    pub(super) bytes: Bytes,
+    /// How many there are.
+    pub(super) count: u64,
+    /// Whether the farm itself says them, not a step.
+    pub(super) farm: bool,
+}
+
 #[derive(Debug)]
 enum Waiting {
-    Line(String),
+    Line { text: String, farm: bool },
     Event(JobEvent),
 }
 
@@ -34,7 +44,7 @@ enum Waiting {
 struct State {
     waiting: VecDeque<Waiting>,
     lines: usize,
-    dropped: u64,
+    line_bytes: usize,
     closed: bool,
     phases: BTreeSet<Phase>,
 }
@@ -44,6 +54,7 @@ struct State {
 pub(super) struct EventQueue {
     state: Mutex<State>,
     arrived: Notify,
+    taken: Notify,
 }
 
 impl EventQueue {
@@ -55,6 +66,7 @@ impl EventQueue {
     pub(super) fn close(&self) {
         self.lock().closed = true;
         self.arrived.notify_one();
+        self.taken.notify_waiters();
     }
 
     /// The next item; `None` once the queue is closed and empty.
@@ -63,6 +75,8 @@ impl EventQueue {
             {
                 let mut state = self.lock();
                 if let Some(item) = state.take() {
+                    drop(state);
+                    self.taken.notify_waiters();
                     return Some(item);
                 }
                 if state.closed {
@@ -85,11 +99,12 @@ impl EventQueue {
 
     /// Adds a line of the scheduler's own.
     pub(super) fn line(&self, line: String) {
-        self.lock().push_line(line);
+        self.lock().push_line(line, true);
         self.arrived.notify_one();
     }
 }
 
+#[async_trait]
 impl BuildSink for EventQueue {
     fn emit(&self, event: BuildEvent) {
         let mut state = self.lock();
@@ -97,13 +112,13 @@ impl BuildSink for EventQueue {
             return;
         }
         match event {
-            BuildEvent::Log { line, .. } => state.push_line(line),
+            BuildEvent::Log { stream, line, .. } => state.push_line(line, stream == LogStream::Engine),
             BuildEvent::PhaseFinished { phase, took } => {
                 state.phases.insert(phase);
                 state.push_event(phase_event(phase, took));
             }
             BuildEvent::StepStarted { index, total, name } => {
-                state.push_line(format!("--- step {} of {total}: {name}", index.saturating_add(1)));
+                state.push_line(format!("--- step {} of {total}: {name}", index.saturating_add(1)), true);
                 state.push_event(JobEvent::StepStarted { index, name });
             }
             BuildEvent::StepFinished { index, took, cached } => {
@@ -111,7 +126,7 @@ impl BuildSink for EventQueue {
             }
             BuildEvent::TestStarted { index, total, subject } => {
                 state.push_event(JobEvent::TestStarted { index, package: subject.clone(), log_offset: 0 });
-                state.push_line(format!("--- test {} of {total}: {subject}", index.saturating_add(1)));
+                state.push_line(format!("--- test {} of {total}: {subject}", index.saturating_add(1)), true);
             }
             BuildEvent::TestFinished { index, report } => {
                 let (how, reason, step) = match report.status {
@@ -120,7 +135,7 @@ impl BuildSink for EventQueue {
                         (format!("failed: {reason}"), Some(reason), failure.map(step_failure))
                     }
                 };
-                state.push_line(format!("--- the test of {} {how}", report.subject));
+                state.push_line(format!("--- the test of {} {how}", report.subject), true);
                 let took_ms = millis(report.took);
                 state.push_event(JobEvent::TestFinished {
                     index,
@@ -135,20 +150,34 @@ impl BuildSink for EventQueue {
         drop(state);
         self.arrived.notify_one();
     }
+
+    async fn ready(&self) {
+        loop {
+            let taken = self.taken.notified();
+            tokio::pin!(taken);
+            // Registered before the look, so that what is taken in between wakes it.
+            taken.as_mut().enable();
+            if self.lock().has_room() {
+                return;
+            }
+            taken.await;
+        }
+    }
 }
 
 impl State {
-    fn push_line(&mut self, mut line: String) {
-        if self.lines >= limits::EVENT_QUEUE_MAX {
-            self.dropped += 1;
-            return;
-        }
-        if line.len() > limits::LOG_LINE_BYTES_MAX {
-            line.truncate(line.floor_char_boundary(limits::LOG_LINE_BYTES_MAX));
-            line.push_str(" [cut]");
+    fn has_room(&self) -> bool {
+        self.closed || self.lines < limits::EVENT_QUEUE_MAX && self.line_bytes < limits::EVENT_QUEUE_BYTES_MAX
+    }
+
+    fn push_line(&mut self, mut text: String, farm: bool) {
+        if text.len() > limits::LOG_LINE_BYTES_MAX {
+            text.truncate(text.floor_char_boundary(limits::LOG_LINE_BYTES_MAX));
+            text.push_str(" [cut]");
         }
         self.lines += 1;
-        self.waiting.push_back(Waiting::Line(line));
+        self.line_bytes += text.len();
+        self.waiting.push_back(Waiting::Line { text, farm });
     }
 
     fn push_event(&mut self, event: JobEvent) {
@@ -160,27 +189,27 @@ impl State {
 
     /// The next event, or as many lines in a row as one write may have.
     fn take(&mut self) -> Option<Item> {
-        let mut text = String::new();
-        while text.len() < limits::LOG_WRITE_BYTES {
+        let mut bytes = String::new();
+        let (mut count, mut side) = (0, false);
+        while bytes.len() < limits::LOG_WRITE_BYTES {
             match self.waiting.pop_front() {
-                Some(Waiting::Line(line)) => {
+                Some(Waiting::Line { text, farm }) if count == 0 || farm == side => {
                     self.lines -= 1;
-                    text.push_str(&line);
-                    text.push('\n');
+                    self.line_bytes -= text.len();
+                    side = farm;
+                    count += 1;
+                    bytes.push_str(&text);
+                    bytes.push('\n');
                 }
-                Some(Waiting::Event(event)) if text.is_empty() => return Some(Item::Event(event)),
-                Some(event) => {
-                    self.waiting.push_front(event);
+                Some(Waiting::Event(event)) if count == 0 => return Some(Item::Event(event)),
+                Some(other) => {
+                    self.waiting.push_front(other);
                     break;
-                }
-                None if self.dropped > 0 => {
-                    text.push_str(&format!("[{} lines are missing: they came too fast]\n", self.dropped));
-                    self.dropped = 0;
                 }
                 None => break,
             }
         }
-        (!text.is_empty()).then(|| Item::Lines(Bytes::from(text)))
+        (count > 0).then(|| Item::Lines(Lines { bytes: Bytes::from(bytes), count, farm: side }))
     }
 }
 
@@ -195,11 +224,16 @@ fn millis(took: Duration) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
+
     use super::*;
-    use crate::builder::LogStream;
 
     fn log(line: &str) -> BuildEvent {
         BuildEvent::Log { stream: LogStream::Stdout, step: None, line: line.to_owned() }
+    }
+
+    fn lines(text: &str, count: u64, farm: bool) -> Item {
+        Item::Lines(Lines { bytes: Bytes::from(text.to_owned()), count, farm })
     }
 
     async fn drain(queue: &EventQueue) -> Vec<Item> {
@@ -215,27 +249,52 @@ mod tests {
     async fn order_is_kept_and_lines_in_a_row_are_one_write() {
         let queue = EventQueue::default();
         queue.emit(log("a"));
-        queue.emit(BuildEvent::StepStarted { index: 0, total: 2, name: "make".to_owned() });
         queue.emit(log("b"));
-        let items = drain(&queue).await;
+        queue.emit(BuildEvent::StepStarted { index: 0, total: 2, name: "make".to_owned() });
+        queue.emit(log("c"));
         let expected = [
-            Item::Lines("a\n--- step 1 of 2: make\n".into()),
+            lines("a\nb\n", 2, false),
+            lines("--- step 1 of 2: make\n", 1, true),
             Item::Event(JobEvent::StepStarted { index: 0, name: "make".to_owned() }),
-            Item::Lines("b\n".into()),
+            lines("c\n", 1, false),
         ];
-        assert_eq!(items, expected);
+        assert_eq!(drain(&queue).await, expected);
     }
 
     #[tokio::test]
-    async fn a_flood_loses_lines_and_says_so_but_no_event() {
+    async fn a_flood_loses_nothing_and_is_asked_to_wait() {
         let queue = EventQueue::default();
-        for _ in 0..limits::EVENT_QUEUE_MAX + 7 {
-            queue.emit(log("x"));
+        assert!(queue.ready().now_or_never().is_some());
+        let most = limits::EVENT_QUEUE_MAX + 7;
+        for number in 0..most {
+            queue.emit(log(&number.to_string()));
         }
+        assert!(queue.ready().now_or_never().is_none(), "the queue is full");
         queue.emit(BuildEvent::PhaseFinished { phase: Phase::Steps, took: Duration::from_millis(5) });
-        let items = drain(&queue).await;
-        assert!(items.contains(&Item::Event(phase_event(Phase::Steps, Duration::from_millis(5)))));
-        assert_eq!(items.last(), Some(&Item::Lines("[7 lines are missing: they came too fast]\n".into())));
+        let (mut text, mut wakes) = (String::new(), false);
+        let waiting = queue.ready();
+        tokio::pin!(waiting);
+        while let Some(Item::Lines(lines)) = queue.next().await {
+            text.push_str(std::str::from_utf8(&lines.bytes).unwrap());
+            wakes = wakes || waiting.as_mut().now_or_never().is_some();
+            if wakes && text.lines().count() == most {
+                break;
+            }
+        }
+        assert!(wakes, "there is room again");
+        assert!(text.lines().eq((0..most).map(|number| number.to_string())));
+        let rest = drain(&queue).await;
+        assert_eq!(rest, [Item::Event(phase_event(Phase::Steps, Duration::from_millis(5)))]);
+    }
+
+    #[tokio::test]
+    async fn a_closed_queue_holds_nobody_up() {
+        let queue = EventQueue::default();
+        queue.emit(log(&"x".repeat(limits::EVENT_QUEUE_BYTES_MAX)));
+        (0..limits::EVENT_QUEUE_MAX).for_each(|_| queue.emit(log("x")));
+        assert!(queue.ready().now_or_never().is_none());
+        queue.close();
+        assert!(queue.ready().now_or_never().is_some());
     }
 
     #[tokio::test]
@@ -243,6 +302,7 @@ mod tests {
         let queue = EventQueue::default();
         queue.emit(log(&"ä".repeat(limits::LOG_LINE_BYTES_MAX)));
         let Some(Item::Lines(text)) = drain(&queue).await.pop() else { panic!("lines") };
-        assert!(text.ends_with(" [cut]\n".as_bytes()) && text.len() < limits::LOG_LINE_BYTES_MAX + 10);
+        assert!(text.bytes.ends_with(" [cut]\n".as_bytes()));
+        assert!(text.bytes.len() < limits::LOG_LINE_BYTES_MAX + 10);
     }
 }

@@ -32,6 +32,7 @@ use crate::limits;
 mod attempt;
 pub mod decide;
 mod events;
+mod log;
 #[cfg(test)]
 mod tests;
 
@@ -68,6 +69,8 @@ pub struct SchedulerOptions {
     pub retry_pause: Duration,
     /// How long running jobs may go on when the scheduler stops.
     pub shutdown_grace: Duration,
+    /// The bytes of an attempt's log; of what is beyond, the beginning and the end are kept.
+    pub log_bytes: u64,
 }
 
 impl Default for SchedulerOptions {
@@ -78,6 +81,7 @@ impl Default for SchedulerOptions {
             attempts_max: limits::ATTEMPTS_MAX,
             retry_pause: limits::RETRY_PAUSE,
             shutdown_grace: limits::SHUTDOWN_GRACE,
+            log_bytes: limits::JOB_LOG_BYTES,
         }
     }
 }

@@ -17,11 +17,14 @@ pub(crate) struct Collected {
     more: tokio::sync::Notify,
 }
 
+#[async_trait::async_trait]
 impl BuildSink for Collected {
     fn emit(&self, event: BuildEvent) {
         self.events.lock().unwrap().push(event);
         self.more.notify_waiters();
     }
+
+    async fn ready(&self) {}
 }
 
 impl Collected {

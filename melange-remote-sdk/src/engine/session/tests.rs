@@ -7,10 +7,13 @@ use super::*;
 #[derive(Default)]
 struct Kept(Mutex<Vec<BuildEvent>>);
 
+#[async_trait::async_trait]
 impl BuildSink for Kept {
     fn emit(&self, event: BuildEvent) {
         self.0.lock().unwrap().push(event);
     }
+
+    async fn ready(&self) {}
 }
 
 /// What came of a session.

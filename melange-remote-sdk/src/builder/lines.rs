@@ -1,6 +1,9 @@
-//! Bytes of a step's output → lines. Pure.
+//! Bytes of a step's output → lines, and the last of them. Pure.
 
-use crate::limits::LOG_LINE_BYTES_MAX;
+use std::collections::VecDeque;
+
+use super::LogStream;
+use crate::limits::{LOG_LINE_BYTES_MAX, LOG_TAIL_LINES, LOG_TAIL_STREAM_LINES};
 
 /// Cuts one stream of output into lines.
 ///
@@ -8,7 +11,7 @@ use crate::limits::LOG_LINE_BYTES_MAX;
 /// `\r\n` is one line end. Invalid UTF-8 is replaced. A line above [`LOG_LINE_BYTES_MAX`] is cut and says how
 /// much is missing.
 #[derive(Debug, Default)]
-pub(super) struct LineSplitter {
+pub(crate) struct LineSplitter {
     line: Vec<u8>,
     dropped_bytes: u64,
     returned: bool,
@@ -16,7 +19,7 @@ pub(super) struct LineSplitter {
 
 impl LineSplitter {
     /// Takes more output; every line that it completes goes to `emit`.
-    pub(super) fn push(&mut self, mut bytes: &[u8], emit: &mut dyn FnMut(String)) {
+    pub(crate) fn push(&mut self, mut bytes: &[u8], emit: &mut dyn FnMut(String)) {
         while !bytes.is_empty() {
             let end = bytes.iter().position(|b| matches!(b, b'\n' | b'\r')).unwrap_or(bytes.len());
             let (text, rest) = bytes.split_at(end);
@@ -33,7 +36,7 @@ impl LineSplitter {
     }
 
     /// The line that has no end yet, if there is one.
-    pub(super) fn finish(&mut self, emit: &mut dyn FnMut(String)) {
+    pub(crate) fn finish(&mut self, emit: &mut dyn FnMut(String)) {
         if !self.line.is_empty() {
             emit(self.take());
         }
@@ -68,10 +71,48 @@ impl LineSplitter {
     }
 }
 
-/// The text with which a daemon says that it drops output of a step, such as
-/// `[output clipped, log limit 200KiB/s reached]`.
-pub(super) fn is_clip_notice(line: &str) -> bool {
-    line.starts_with("[output clipped, log limit ") && line.ends_with(" reached]")
+/// The last lines of a step, of both its streams: a flood on one of them does not push out what the other said.
+#[derive(Debug, Default)]
+pub(crate) struct StepTail {
+    streams: [VecDeque<(u64, String)>; 2],
+    lines: u64,
+}
+
+impl StepTail {
+    /// Takes the next line of a stream.
+    pub(crate) fn push(&mut self, stream: LogStream, line: String) {
+        let kept = &mut self.streams[usize::from(stream == LogStream::Stderr)];
+        if kept.len() == LOG_TAIL_LINES {
+            kept.pop_front();
+        }
+        kept.push_back((self.lines, line));
+        self.lines += 1;
+    }
+
+    /// Forgets all lines, for the next step.
+    pub(crate) fn clear(&mut self) {
+        self.streams.iter_mut().for_each(VecDeque::clear);
+    }
+
+    /// The newest [`LOG_TAIL_LINES`] lines in their order, at least [`LOG_TAIL_STREAM_LINES`] of each stream if it
+    /// has so many.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        let [stdout, stderr] = &self.streams;
+        let newest_errors = {
+            let mut numbers: Vec<(u64, bool)> = stdout.iter().map(|(number, _)| (*number, false)).collect();
+            numbers.extend(stderr.iter().map(|(number, _)| (*number, true)));
+            numbers.sort_unstable_by(|a, b| b.cmp(a));
+            numbers.iter().take(LOG_TAIL_LINES).filter(|(_, is_error)| *is_error).count()
+        };
+        let most = LOG_TAIL_LINES - stdout.len().min(LOG_TAIL_STREAM_LINES);
+        let errors = newest_errors.max(stderr.len().min(LOG_TAIL_STREAM_LINES)).min(most);
+        let others = stdout.len().min(LOG_TAIL_LINES - errors);
+        let newest =
+            stdout.iter().skip(stdout.len() - others).chain(stderr.iter().skip(stderr.len() - errors));
+        let mut lines: Vec<&(u64, String)> = newest.collect();
+        lines.sort_unstable_by_key(|(number, _)| *number);
+        lines.into_iter().map(|(_, line)| line.clone()).collect()
+    }
 }
 
 #[cfg(test)]
@@ -117,10 +158,21 @@ mod tests {
     }
 
     #[test]
-    fn notices_of_dropped_output_are_known() {
-        assert!(is_clip_notice("[output clipped, log limit 200KiB/s reached]"));
-        assert!(is_clip_notice("[output clipped, log limit 2MiB reached]"));
-        assert!(!is_clip_notice("output clipped"));
+    fn a_flood_on_one_stream_leaves_the_last_lines_of_the_other() {
+        let mut tail = StepTail::default();
+        tail.push(LogStream::Stderr, "the error".to_owned());
+        (0..1_000).for_each(|number| tail.push(LogStream::Stdout, number.to_string()));
+        let lines = tail.lines();
+        assert_eq!(
+            (lines.len(), lines[0].as_str(), lines[39].as_str()),
+            (LOG_TAIL_LINES, "the error", "999")
+        );
+        (0..1_000).for_each(|number| tail.push(LogStream::Stderr, format!("e{number}")));
+        let lines = tail.lines();
+        assert_eq!((lines[0].as_str(), lines[9].as_str(), lines[10].as_str()), ("990", "999", "e970"));
+        assert_eq!(lines.len(), LOG_TAIL_LINES);
+        tail.clear();
+        assert!(tail.lines().is_empty());
     }
 
     proptest! {
