@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use melange_remote_sdk::arch::Arch;
 use melange_remote_sdk::artifact_storage::object::ObjectArtifactStorage;
-use melange_remote_sdk::backend::{Backend, pool::BackendPool};
+use melange_remote_sdk::backend::{AlwaysReachable, Backend, pool::BackendPool};
 use melange_remote_sdk::backend_selector::round_robin::RoundRobin;
 use melange_remote_sdk::builder::{BuildInput, BuildOutcome, BuildSink, BuildStatus, Builder};
 use melange_remote_sdk::clock::SystemClock;
@@ -63,6 +63,7 @@ async fn drain(slots: u32) -> Duration {
         backend_selector: Arc::new(RoundRobin),
         builder: Arc::new(Nothing),
         pool: BackendPool::new([backend]).expect("one backend"),
+        probe: Arc::new(AlwaysReachable),
         clock: Arc::new(SystemClock),
     };
     let shutdown = CancellationToken::new();

@@ -11,8 +11,8 @@ use std::sync::Arc;
 use melange_remote_sdk::arch::Arch;
 use melange_remote_sdk::artifact_storage::object::ObjectArtifactStorage;
 use melange_remote_sdk::artifact_storage::{ArtifactKey, ArtifactStorage};
-use melange_remote_sdk::backend::Backend;
 use melange_remote_sdk::backend::pool::BackendPool;
+use melange_remote_sdk::backend::{AlwaysReachable, Backend};
 use melange_remote_sdk::backend_selector::round_robin::RoundRobin;
 use melange_remote_sdk::builder::scripted::{Act, ScriptedBuilder};
 use melange_remote_sdk::clock::{Clock, SystemClock};
@@ -37,6 +37,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             backend_selector: Arc::new(RoundRobin),
             builder: Arc::new(ScriptedBuilder::new(script)),
             pool: BackendPool::new([Backend::new("sandbox://local", Arch::X86_64, Labels::default())?])?,
+            probe: Arc::new(AlwaysReachable),
             clock: Arc::clone(&clock),
         },
         SchedulerOptions::default(),

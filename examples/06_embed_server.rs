@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use melange_remote_sdk::arch::Arch;
 use melange_remote_sdk::artifact_storage::object::ObjectArtifactStorage;
-use melange_remote_sdk::backend::Backend;
 use melange_remote_sdk::backend::pool::BackendPool;
+use melange_remote_sdk::backend::{AlwaysReachable, Backend};
 use melange_remote_sdk::builder::scripted::{Act, ScriptedBuilder};
 use melange_remote_sdk::labels::Labels;
 use melange_server::assembly::{Assembly, connect};
@@ -29,6 +29,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         Arc::new(ScriptedBuilder::new([Act::line("built by a script")])),
         Arc::new(ObjectArtifactStorage::memory()),
         BackendPool::new([Backend::new("tcp://example:1234", Arch::X86_64, Labels::default())?])?,
+        Arc::new(AlwaysReachable),
     );
 
     let shutdown = CancellationToken::new();

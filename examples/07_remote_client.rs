@@ -12,8 +12,8 @@ use std::time::Duration;
 use melange_remote_sdk::api::v1::SubmitRequest;
 use melange_remote_sdk::arch::Arch;
 use melange_remote_sdk::artifact_storage::object::ObjectArtifactStorage;
-use melange_remote_sdk::backend::Backend;
 use melange_remote_sdk::backend::pool::BackendPool;
+use melange_remote_sdk::backend::{AlwaysReachable, Backend};
 use melange_remote_sdk::builder::scripted::{Act, ScriptedBuilder};
 use melange_remote_sdk::client::{Client, WaitEvent};
 use melange_remote_sdk::labels::Labels;
@@ -38,6 +38,7 @@ async fn own_server() -> Result<String, Box<dyn std::error::Error>> {
         Arc::new(ScriptedBuilder::new(script)),
         Arc::new(ObjectArtifactStorage::memory()),
         BackendPool::new([Backend::new("tcp://example:1234", Arch::X86_64, Labels::default())?])?,
+        Arc::new(AlwaysReachable),
     );
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let url = format!("http://{}", listener.local_addr()?);

@@ -473,6 +473,20 @@ pub(crate) enum BackendsCommand {
         #[command(flatten)]
         server: ServerArgs,
     },
+    /// Give a backend no further jobs; those that run on it go on
+    Drain {
+        /// Its address
+        addr: String,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+    /// Give a drained backend jobs again
+    Enable {
+        /// Its address
+        addr: String,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
     /// Add a backend
     Add {
         /// Its address: tcp://host:port, unix:///path, docker:///path

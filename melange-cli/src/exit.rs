@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use melange_remote_sdk::error::{Error, ErrorKind};
+use melange_remote_sdk::error::{Blame, Error, ErrorKind};
 
 /// How the command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +31,9 @@ impl From<Exit> for ExitCode {
 
 /// The exit code of an error.
 pub(crate) fn code_of(error: &Error) -> Exit {
+    if error.blamed() == Some(Blame::Policy) {
+        return Exit::Auth;
+    }
     match error.kind() {
         ErrorKind::InvalidRequest | ErrorKind::AlreadyExists | ErrorKind::LimitExceeded => Exit::Usage,
         ErrorKind::NotFound => Exit::NotFound,

@@ -60,12 +60,15 @@ pub(crate) fn jobs(jobs: &[JobView]) -> String {
 
 /// A table of backends.
 pub(crate) fn backends(backends: &[BackendView]) -> String {
-    let mut rows = vec![["ADDR", "ARCH", "JOBS", "LABELS"].map(str::to_owned)];
+    let mut rows = vec![["ADDR", "ARCH", "STATUS", "JOBS", "LABELS", "LAST FAILURE"].map(str::to_owned)];
     rows.extend(backends.iter().map(|backend| {
         let labels: Vec<String> =
             backend.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
-        let jobs = backend.max_jobs.map(|jobs| jobs.to_string()).unwrap_or_default();
-        [backend.addr.clone(), backend.arch.clone(), jobs, labels.join(",")]
+        let most = backend.max_jobs.map(|jobs| jobs.to_string()).unwrap_or_default();
+        let state = backend.state.clone().unwrap_or_default();
+        let jobs = format!("{}/{most}", state.running);
+        let failure = state.last_error.unwrap_or_default();
+        [backend.addr.clone(), backend.arch.clone(), state.status, jobs, labels.join(","), failure]
     }));
     table(&rows)
 }

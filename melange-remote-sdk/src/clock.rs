@@ -49,6 +49,11 @@ pub fn later(at: Timestamp, duration: std::time::Duration) -> Timestamp {
         .unwrap_or(Timestamp::MAX)
 }
 
+/// The time from `since` to `now`; nothing when the clock went back.
+pub fn elapsed(since: Timestamp, now: Timestamp) -> std::time::Duration {
+    now.duration_since(since).try_into().unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;

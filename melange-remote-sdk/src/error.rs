@@ -61,6 +61,31 @@ impl ErrorKind {
     }
 }
 
+/// Who is at fault, said where it is known; never read off an [`ErrorKind`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Blame {
+    /// The definition, one of its steps, or what it names; the same input fails again.
+    Definition,
+    /// The machine that runs the farm: its disk, its programs, its network.
+    Farm,
+    /// The backend: it cannot be reached, or broke off. Another one may do.
+    Backend,
+    /// A rule of the operator.
+    Policy,
+}
+
+impl Blame {
+    /// The stable name used in JSON and logs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Definition => "definition",
+            Self::Farm => "farm",
+            Self::Backend => "backend",
+            Self::Policy => "policy",
+        }
+    }
+}
+
 /// An error with its kind, message, hint, context and source.
 ///
 /// ```
@@ -73,6 +98,7 @@ pub struct Error(Box<Inner>);
 
 struct Inner {
     kind: ErrorKind,
+    blame: Option<Blame>,
     message: Cow<'static, str>,
     hint: Option<Cow<'static, str>>,
     context: Vec<(&'static str, String)>,
@@ -82,7 +108,8 @@ struct Inner {
 impl Error {
     /// A new error of `kind`; `message` is one sentence without a full stop.
     pub fn new(kind: ErrorKind, message: impl Into<Cow<'static, str>>) -> Self {
-        Self(Box::new(Inner { kind, message: message.into(), hint: None, context: Vec::new(), source: None }))
+        let (message, context) = (message.into(), Vec::new());
+        Self(Box::new(Inner { kind, blame: None, message, hint: None, context, source: None }))
     }
 
     /// Shorthand for [`ErrorKind::InvalidRequest`].
@@ -95,14 +122,28 @@ impl Error {
         Self::new(ErrorKind::Unexpected, message)
     }
 
-    /// An input or output failure on `path`.
+    /// An input or output failure on `path`, a file of the farm's own.
     pub fn io(operation: &'static str, path: &std::path::Path, source: std::io::Error) -> Self {
         let kind = match source.kind() {
             std::io::ErrorKind::NotFound => ErrorKind::NotFound,
             std::io::ErrorKind::AlreadyExists => ErrorKind::AlreadyExists,
             _ => ErrorKind::Unexpected,
         };
-        Self::new(kind, format!("cannot {operation} {}", path.display())).source(source)
+        Self::new(kind, format!("cannot {operation} {}", path.display())).blame(Blame::Farm).source(source)
+    }
+
+    /// Says who is at fault.
+    #[must_use]
+    pub fn blame(mut self, blame: Blame) -> Self {
+        self.0.blame = Some(blame);
+        self
+    }
+
+    /// Says who is at fault unless that was said already, nearer to the cause.
+    #[must_use]
+    pub fn blame_if_unknown(mut self, blame: Blame) -> Self {
+        self.0.blame.get_or_insert(blame);
+        self
     }
 
     /// Adds what to do about it.
@@ -131,6 +172,11 @@ impl Error {
         self.0.kind
     }
 
+    /// Who is at fault, when that is known.
+    pub fn blamed(&self) -> Option<Blame> {
+        self.0.blame
+    }
+
     /// The message without context.
     pub fn message(&self) -> &str {
         &self.0.message
@@ -146,13 +192,17 @@ impl Error {
         &self.0.context
     }
 
-    /// The message, its context and every source, joined by `: `, for logs and terminals.
+    /// The message, its context and every source, joined by `: `, for logs and terminals. Sources that repeat what
+    /// was said before, as those of many libraries do, are left out.
     pub fn chain(&self) -> String {
         let mut text = self.to_string();
         let mut next = self.0.source.as_deref().map(|source| source as &dyn StdError);
         while let Some(source) = next {
-            text.push_str(": ");
-            text.push_str(&source.to_string());
+            let cause = source.to_string();
+            if !text.ends_with(&cause) {
+                text.push_str(": ");
+                text.push_str(&cause);
+            }
             next = source.source();
         }
         text
@@ -191,11 +241,24 @@ mod tests {
     use super::*;
 
     #[test]
+    fn blame_is_kept_from_where_it_was_known_first() {
+        let path = std::path::Path::new("/x");
+        let error = Error::io("open", path, std::io::ErrorKind::NotFound.into());
+        assert_eq!(error.blame_if_unknown(Blame::Definition).blamed(), Some(Blame::Farm));
+        let error = Error::invalid("no such package").blame_if_unknown(Blame::Definition);
+        assert_eq!(error.blamed(), Some(Blame::Definition));
+    }
+
+    #[test]
     fn chain_tells_every_cause_and_display_only_the_first() {
         let inner = Error::unexpected("inner").source(std::io::Error::other("disk"));
         let outer = Error::new(ErrorKind::Unavailable, "outer").with("addr", "tcp://x").source(inner);
         assert_eq!(outer.to_string(), "outer (addr: tcp://x)");
         assert_eq!(outer.chain(), "outer (addr: tcp://x): inner: disk");
         assert!(outer.kind().is_retryable());
+        let refused = || std::io::Error::other("tcp connect error: refused");
+        let repeated =
+            Error::unexpected("x").source(Error::unexpected(refused().to_string()).source(refused()));
+        assert_eq!(repeated.chain(), "x: tcp connect error: refused");
     }
 }

@@ -40,6 +40,25 @@ pub const BACKEND_ADDR_BYTES_MAX: usize = 1_024;
 pub const JOBS_PER_BACKEND_DEFAULT: u32 = 4;
 /// The most jobs that one backend may be configured to run at once.
 pub const JOBS_PER_BACKEND_MAX: u32 = 10_000;
+/// Failures in a row of attempts on a backend before it gets no more jobs.
+pub const BREAKER_FAILURES: u32 = 3;
+/// How long a backend that failed is left alone; it doubles with every further failure.
+pub const BREAKER_PAUSE: Duration = Duration::from_secs(1);
+/// The longest time that it is left alone: what came back is found soon.
+pub const BREAKER_PAUSE_MAX: Duration = Duration::from_secs(15);
+/// The time between two probes of a backend that answers.
+pub const PROBE_INTERVAL: Duration = Duration::from_secs(10);
+/// How long a probe may take.
+pub const PROBE: Duration = Duration::from_secs(10);
+/// Probes under way at once.
+pub const PROBES_MAX: usize = 64;
+/// How long a job is tried again whose attempts break off before their first step: they cost no attempt, and the
+/// backend may come back.
+pub const BACKEND_TROUBLE: Duration = Duration::from_secs(10 * 60);
+/// How long storing is repeated for packages that were built before the attempt is given up.
+pub const STORE_TROUBLE: Duration = Duration::from_secs(10 * 60);
+/// The longest pause before a job is tried again.
+pub const RETRY_PAUSE_MAX: Duration = Duration::from_secs(30);
 /// Jobs kept by the memory store; the oldest finished ones leave first.
 pub const MEMORY_JOBS_MAX: usize = 100_000;
 /// Jobs that may wait; beyond it a submission is refused.

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use melange_remote_sdk::apk::signature::SigningKey;
 use melange_remote_sdk::artifact_storage::ArtifactStorage;
 use melange_remote_sdk::artifact_storage::object::ObjectArtifactStorage;
-use melange_remote_sdk::backend::Backend;
 use melange_remote_sdk::backend::pool::BackendPool;
+use melange_remote_sdk::backend::{Backend, BackendAddress, BackendProbe};
 use melange_remote_sdk::backend_selector::round_robin::RoundRobin;
 use melange_remote_sdk::builder::Builder;
-use melange_remote_sdk::buildkit::{BuildkitOptions, TlsOptions};
+use melange_remote_sdk::buildkit::{BuildkitOptions, TlsIdentity, TlsOptions};
 use melange_remote_sdk::clock::SystemClock;
 use melange_remote_sdk::engine::runners::AddressedRunners;
 use melange_remote_sdk::engine::{EngineBuilder, EngineOptions, RunnerProvider};
@@ -19,7 +19,7 @@ use melange_remote_sdk::job_store::memory::MemoryJobStore;
 use melange_remote_sdk::rootfs::Assembler;
 use melange_remote_sdk::rootfs::fetch::HttpFetcher;
 use melange_remote_sdk::rootfs::repository::LocalAccess;
-use melange_remote_sdk::sandbox::{self, SandboxOptions};
+use melange_remote_sdk::sandbox::SandboxOptions;
 use melange_remote_sdk::scheduler::{Scheduler, SchedulerOptions, SchedulerParts};
 use tokio_util::sync::CancellationToken;
 
@@ -44,10 +44,10 @@ pub struct Assembly {
 /// # Errors
 /// When the storage or the builder cannot be opened, or the backends are not valid.
 pub fn assemble(config: &Config) -> Result<Assembly> {
-    let builder = builder(&config.build, &config.backends)?;
+    let Engine { builder, probe } = engine(&config.build, &config.backends)?;
     let artifact_storage = storage(&config.storage)?;
     let pool = BackendPool::new(config.backends.iter().cloned())?;
-    Ok(connect(&config.build, builder, artifact_storage, pool))
+    Ok(connect(&config.build, builder, artifact_storage, pool, probe))
 }
 
 /// Connects the parts that differ between servers with those that do not.
@@ -56,6 +56,7 @@ pub fn connect(
     builder: Arc<dyn Builder>,
     artifact_storage: Arc<dyn ArtifactStorage>,
     pool: BackendPool,
+    probe: Arc<dyn BackendProbe>,
 ) -> Assembly {
     let parts = SchedulerParts {
         job_store: Arc::new(MemoryJobStore::default()),
@@ -63,6 +64,7 @@ pub fn connect(
         backend_selector: Arc::new(RoundRobin),
         builder,
         pool,
+        probe,
         clock: Arc::new(SystemClock),
     };
     let rules = SubmissionRules {
@@ -89,11 +91,20 @@ fn storage(config: &StorageConfig) -> Result<Arc<dyn ArtifactStorage>> {
     })
 }
 
+/// What builds, and what asks its backends whether they are there.
+#[derive(Debug)]
+pub struct Engine {
+    /// The builder.
+    pub builder: Arc<dyn Builder>,
+    /// The probe.
+    pub probe: Arc<dyn BackendProbe>,
+}
+
 /// The real builder: the engine over BuildKit daemons and the embedded sandbox.
 ///
 /// # Errors
 /// When a key or a TLS file cannot be read, or the machine lacks what a configured sandbox needs.
-pub fn builder(config: &BuildConfig, backends: &[Backend]) -> Result<Arc<dyn Builder>> {
+pub fn engine(config: &BuildConfig, backends: &[Backend]) -> Result<Engine> {
     let state_dir = config.state_dir.clone().unwrap_or_else(|| PathBuf::from(STATE_DIR));
     let mut options = EngineOptions::new(&state_dir);
     options.source_cache.clone_from(&config.cache_dir);
@@ -111,10 +122,12 @@ pub fn builder(config: &BuildConfig, backends: &[Backend]) -> Result<Arc<dyn Bui
         BuildkitOptions { tls, ..BuildkitOptions::default() },
     );
     // What a sandbox lacks is said now, not when the first job fails.
-    for backend in backends.iter().filter(|backend| backend.addr() == sandbox::ADDRESS) {
+    for backend in backends.iter().filter(|backend| *backend.address() == BackendAddress::Sandbox) {
         runners.runner(backend.addr())?;
     }
-    Ok(Arc::new(EngineBuilder::new(options, assembler, Arc::new(runners))))
+    let runners = Arc::new(runners);
+    let builder = Arc::new(EngineBuilder::new(options, assembler, Arc::clone(&runners) as _));
+    Ok(Engine { builder, probe: runners })
 }
 
 /// The path of a repository line or key that is no URL.
@@ -135,11 +148,11 @@ fn signing_key(path: &Path) -> Result<SigningKey> {
 }
 
 fn tls_options(files: &TlsFiles) -> Result<TlsOptions> {
-    let (Some(ca), Some((cert, key))) = (&files.ca, &files.identity) else {
-        return Err(Error::invalid(
-            "TLS for BuildKit needs a certificate authority, a certificate and a key",
-        )
-        .hint("give --buildkit-tls-ca, --buildkit-tls-cert and --buildkit-tls-key"));
+    let identity = match &files.identity {
+        Some((cert, key)) => Some(TlsIdentity { cert: read(cert)?, key: read(key)? }),
+        None => None,
     };
-    Ok(TlsOptions { ca: read(ca)?, cert: read(cert)?, key: read(key)?, server_name: None })
+    let options = TlsOptions { ca: read(&files.ca)?, identity, server_name: None };
+    options.check()?;
+    Ok(options)
 }

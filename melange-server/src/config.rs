@@ -17,7 +17,7 @@ use melange_remote_sdk::text::diagnostics::Source;
 use crate::args::{Args, LogFormat};
 
 /// The backend of a server without BuildKit.
-pub const SANDBOX_ADDR: &str = "sandbox://local";
+const SANDBOX_ADDR: &str = "sandbox://local";
 /// Where artifacts go by default.
 pub const OUTPUT_DIR: &str = "/var/lib/melange/output";
 
@@ -77,7 +77,7 @@ pub struct BuildConfig {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TlsFiles {
     /// The certificate authority.
-    pub ca: Option<PathBuf>,
+    pub ca: PathBuf,
     /// The client's certificate and its key.
     pub identity: Option<(PathBuf, PathBuf)>,
 }
@@ -318,7 +318,10 @@ impl Reader<'_> {
             self.wrong("--buildkit-tls-cert and --buildkit-tls-key need each other");
         }
         let identity = cert.zip(key);
-        (ca.is_some() || identity.is_some()).then_some(TlsFiles { ca, identity })
+        if identity.is_some() && ca.is_none() {
+            self.wrong("--buildkit-tls-cert needs --buildkit-tls-ca, which says whom to trust");
+        }
+        Some(TlsFiles { ca: ca?, identity })
     }
 }
 
@@ -383,7 +386,7 @@ mod tests {
           - --listen-addr: "nowhere" does not end in a port, such as :8080
           - --default-arch: unknown architecture "z80" (known: x86, x86_64, aarch64, armhf, armv7, loongarch64, ppc64le, riscv64, s390x)
           - --max-jobs: "many" is not a whole number
-          - --buildkit-addr: the backend address "b:1" has no scheme (an address looks like tcp://host:1234, unix:///run/buildkit/buildkitd.sock or sandbox://local)
+          - --buildkit-addr: not the address of a backend: "b:1", it has no scheme (an address is tcp://host:port, unix:///path/to/buildkitd.sock, docker:///path/to/docker.sock or sandbox://local)
           - --allow-local-repository: there is no folder /no/folder
           - --signing-key: there is no file /no/key
           - --buildkit-tls-cert: there is no file /no/cert

@@ -14,7 +14,8 @@ use http_body_util::BodyExt;
 use jiff::Timestamp;
 use melange_remote_sdk::arch::Arch;
 use melange_remote_sdk::artifact_storage::object::ObjectArtifactStorage;
-use melange_remote_sdk::backend::{Backend, pool::BackendPool};
+use melange_remote_sdk::backend::health::BackendStatus;
+use melange_remote_sdk::backend::{AlwaysReachable, Backend, pool::BackendPool};
 use melange_remote_sdk::builder::scripted::{Act, ScriptedBuilder};
 use melange_remote_sdk::builder::{BuildEvent, TestReport, TestStatus};
 use melange_remote_sdk::error::{Error, ErrorKind, Result};
@@ -81,6 +82,7 @@ impl Service {
             Arc::new(ScriptedBuilder::new(script)),
             Arc::new(ObjectArtifactStorage::memory()),
             BackendPool::new([backend]).unwrap(),
+            Arc::new(AlwaysReachable),
         );
         let shutdown = CancellationToken::new();
         let stop = shutdown.clone();
@@ -135,7 +137,7 @@ fn redacted(mut value: Value) -> String {
                 for (key, value) in map {
                     match key.as_str() {
                         "id" => *value = json!("[id]"),
-                        "duration_ms" => *value = json!("[ms]"),
+                        "duration_ms" | "latency_ms" => *value = json!("[ms]"),
                         key if key.ends_with("_at") => *value = json!("[time]"),
                         "log_path" | "output_path" => {
                             let text = value.as_str().unwrap_or_default();
@@ -371,6 +373,10 @@ async fn backends_come_and_go() {
     let added = service.post(path, &backend).await;
     assert_eq!(added.status, StatusCode::CREATED);
     assert_eq!(service.post(path, &backend).await.status, StatusCode::CONFLICT);
+    let mut hint = service.app.pool.changed();
+    while service.app.pool.states().iter().any(|state| state.status != BackendStatus::Healthy) {
+        hint.changed().await.unwrap();
+    }
     insta::assert_snapshot!("backends", redacted(service.get(path).await.json()));
     let arm = service.get("/api/v1/backends?arch=aarch64").await.json();
     assert_eq!(arm["backends"].as_array().unwrap().len(), 1);
@@ -382,6 +388,12 @@ async fn backends_come_and_go() {
     let remove = async |addr: &str| {
         service.ask(Method::DELETE, path, json!({ "addr": addr }).to_string()).await.status
     };
+    let drain = async |verb: &str, addr: &str| {
+        service.post(&format!("{path}/{verb}"), &json!({ "addr": addr })).await
+    };
+    assert_eq!(drain("drain", "tcp://arm:1").await.json()["status"], "draining");
+    assert_eq!(drain("enable", "tcp://arm:1").await.json()["status"], "healthy");
+    assert_eq!(drain("drain", "tcp://nowhere:1").await.status, StatusCode::NOT_FOUND);
     assert_eq!(remove("tcp://nowhere:1").await, StatusCode::NOT_FOUND);
     assert_eq!(remove("tcp://arm:1").await, StatusCode::NO_CONTENT);
     assert_eq!(remove("tcp://amd64-standard:1234").await, StatusCode::BAD_REQUEST);

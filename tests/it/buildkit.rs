@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use melange_remote_sdk::arch::Arch;
+use melange_remote_sdk::backend::BackendAddress;
 use melange_remote_sdk::builder::{BuildEvent, LogStream};
-use melange_remote_sdk::buildkit::{BackendAddress, BuildkitOptions, BuildkitRunner};
+use melange_remote_sdk::buildkit::{BuildkitOptions, BuildkitRunner};
 use melange_remote_sdk::error::ErrorKind;
 use melange_remote_sdk::guest::{GuestOutcome, GuestUser};
 use melange_remote_sdk::limits;

@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use melange_remote_sdk::error::Blame;
+
 use crate::support::farm::{Backend, on_farm};
 
 fn definition(name: &str, environment: &str, script: &str) -> String {
@@ -73,8 +75,15 @@ fn mount_points_are_not_made_through_links() {
 #[test]
 fn capabilities_of_the_machine_are_not_given() {
     let yaml = definition("out", "", "true") + "capabilities:\n  add: [CAP_DAC_READ_SEARCH]\n";
-    let Some(reason) = refused(&yaml) else { return };
-    assert!(reason.contains("CAP_DAC_READ_SEARCH"), "{reason}");
+    on_farm(async |farm| {
+        if !farm.backends().contains(&Backend::Sandbox) {
+            return;
+        }
+        let (_, _, build) = farm.start(Backend::Sandbox, "out", &yaml);
+        let error = build.await.unwrap().unwrap_err();
+        assert_eq!(error.blamed(), Some(Blame::Policy), "{error:?}");
+        assert!(error.to_string().contains("CAP_DAC_READ_SEARCH"), "{error}");
+    });
 }
 
 #[test]

@@ -219,10 +219,18 @@ async fn backends(command: BackendsCommand) -> Result<Exit> {
             show(&server, &response, || render::backends(&response.backends))?;
         }
         BackendsCommand::Add { addr, arch, labels, max_jobs, server } => {
-            let backend =
-                BackendView { addr, arch: arch.to_string(), labels: labels.into_iter().collect(), max_jobs };
+            let labels = labels.into_iter().collect();
+            let backend = BackendView { addr, arch: arch.to_string(), labels, max_jobs, state: None };
             let added = client(&server)?.add_backend(&backend).await?;
             show(&server, &added, || format!("added {}", added.addr))?;
+        }
+        BackendsCommand::Drain { addr, server } => {
+            let view = client(&server)?.drain_backend(&addr, true).await?;
+            show(&server, &view, || format!("{} gets no further jobs", view.addr))?;
+        }
+        BackendsCommand::Enable { addr, server } => {
+            let view = client(&server)?.drain_backend(&addr, false).await?;
+            show(&server, &view, || format!("{} gets jobs again", view.addr))?;
         }
         BackendsCommand::Remove { addr, server } => {
             client(&server)?.remove_backend(&addr).await?;

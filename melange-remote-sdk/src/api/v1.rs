@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::arch::Arch;
 use crate::backend::Backend;
+use crate::backend::pool::BackendState;
 use crate::error::{Error, ErrorKind};
 use crate::job::{FailureClass, Job, JobId, UncheckedSpec};
 use crate::text::diagnostics::Diagnostics;
@@ -24,6 +25,10 @@ pub const HEALTH: &str = "/healthz";
 pub const JOBS: &str = "/api/v1/jobs";
 /// `GET`, `POST`, `DELETE`: backends.
 pub const BACKENDS: &str = "/api/v1/backends";
+/// `POST`: a backend gets no further jobs.
+pub const BACKENDS_DRAIN: &str = "/api/v1/backends/drain";
+/// `POST`: a drained backend gets jobs again.
+pub const BACKENDS_ENABLE: &str = "/api/v1/backends/enable";
 /// The request header that names a submission, so that a repeated one does not make a second job.
 pub const IDEMPOTENCY_KEY: &str = "idempotency-key";
 /// The response header with the cursor of a listing's next page.
@@ -274,6 +279,7 @@ impl JobView {
                 arch: backend.arch.to_string(),
                 labels: backend.labels.as_map().clone(),
                 max_jobs: None,
+                state: None,
             }),
             attempt: job.attempt,
             cancel_requested: job.cancel_requested,
@@ -325,6 +331,7 @@ fn class_name(class: FailureClass) -> &'static str {
         FailureClass::Build => "build",
         FailureClass::Infrastructure => "infrastructure",
         FailureClass::Unschedulable => "unschedulable",
+        FailureClass::Policy => "policy",
     }
 }
 
@@ -341,6 +348,49 @@ pub struct BackendView {
     /// How many jobs it runs at once.
     #[serde(default, rename = "maxJobs", skip_serializing_if = "Option::is_none")]
     pub max_jobs: Option<u32>,
+    /// What is known of it now; never part of a request.
+    #[serde(default, flatten, skip_serializing_if = "Option::is_none")]
+    pub state: Option<BackendStateView>,
+}
+
+/// What is known of a backend now.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackendStateView {
+    /// `unknown`, `healthy`, `trial`, `failing` or `draining`.
+    pub status: String,
+    /// The jobs that run on it.
+    pub running: u32,
+    /// The time that its last answered probe took, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latency_ms: Option<u64>,
+    /// Its last failure, also when it works again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<String>,
+    /// What to do about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_error_hint: Option<String>,
+    /// When it happened.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_error_at: Option<Timestamp>,
+    /// Since when it fails.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failing_since: Option<Timestamp>,
+}
+
+impl From<&BackendState> for BackendView {
+    fn from(state: &BackendState) -> Self {
+        let failure = state.last_failure.as_ref();
+        let view = BackendStateView {
+            status: state.status.name().to_owned(),
+            running: state.running,
+            latency_ms: state.latency.map(|took| u64::try_from(took.as_millis()).unwrap_or(u64::MAX)),
+            last_error: failure.map(|failure| failure.message.clone()),
+            last_error_hint: failure.and_then(|failure| failure.hint.clone()),
+            last_error_at: failure.map(|failure| failure.at),
+            failing_since: state.failing_since,
+        };
+        Self { state: Some(view), ..Self::from(&*state.backend) }
+    }
 }
 
 impl From<&Backend> for BackendView {
@@ -350,6 +400,7 @@ impl From<&Backend> for BackendView {
             arch: backend.arch().to_string(),
             labels: backend.labels().as_map().clone(),
             max_jobs: Some(backend.max_jobs()),
+            state: None,
         }
     }
 }
@@ -363,7 +414,7 @@ pub struct BackendsResponse {
     pub architectures: Vec<String>,
 }
 
-/// The body of `DELETE /api/v1/backends`.
+/// The body of `DELETE /api/v1/backends`, `POST /api/v1/backends/drain` and `POST /api/v1/backends/enable`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BackendName {
     /// The address of the backend.

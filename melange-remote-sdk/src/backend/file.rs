@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Backend, check_addr, check_max_jobs};
+use super::{Backend, BackendAddress, check_max_jobs};
 use crate::arch::Arch;
 use crate::error::Error;
 use crate::labels::Labels;
@@ -127,7 +127,7 @@ impl Reader<'_> {
         }
         let addr = find(entries, "addr");
         let addr_text = addr.and_then(|node| self.text(node));
-        if let (Some(node), Some(Err(error))) = (addr, addr_text.map(check_addr)) {
+        if let (Some(node), Some(Err(error))) = (addr, addr_text.map(str::parse::<BackendAddress>)) {
             self.error(node.at, &error);
         }
         let arch = find(entries, "arch").and_then(|node| {
@@ -198,7 +198,7 @@ mod tests {
     fn every_mistake_has_its_place() {
         let text = "backends:\n  - addr: nowhere\n    arch: z80\n  - adr: tcp://a:1\n  - addr: tcp://a:1\n    arch: x86_64\n    maxJobs: many\n  - {addr: tcp://b:1, arch: x86_64}\n  - {addr: tcp://b:1, arch: x86_64}\n";
         insta::assert_snapshot!(mistakes(text).join("\n"), @r#"
-        b.yaml:2:11: the backend address "nowhere" has no scheme
+        b.yaml:2:11: not the address of a backend: "nowhere", it has no scheme
         b.yaml:3:11: unknown architecture "z80"
         b.yaml:4:5: unknown field `adr`
         b.yaml:7:14: "many" is not a whole number

@@ -1,11 +1,16 @@
-//! The backends of a server: they come and go while it runs, and their slots are leased here.
+//! The backends of a server: they come and go while it runs, their slots are leased here, and what becomes of attempts
+//! and probes decides which of them get jobs.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
-use super::{Backend, Candidate};
+use super::health::{BackendFailure, BackendStatus, Health};
+use super::{Backend, Candidate, Closed};
 use crate::arch::Arch;
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits;
@@ -34,20 +39,106 @@ struct Entry {
     backend: Arc<Backend>,
     running: u32,
     last_chosen: u64,
+    health: Health,
+    draining: bool,
+    /// When it was probed last.
+    probed: Option<Instant>,
 }
 
-/// A slot of a backend. Dropping it frees the slot.
+/// A backend with what is known of it now.
+#[derive(Debug, Clone)]
+pub struct BackendState {
+    /// The backend.
+    pub backend: Arc<Backend>,
+    /// The jobs that run on it.
+    pub running: u32,
+    /// What it is good for.
+    pub status: BackendStatus,
+    /// The time that its last answered probe took.
+    pub latency: Option<Duration>,
+    /// Its last failure, also when it works again.
+    pub last_failure: Option<BackendFailure>,
+    /// Since when it fails.
+    pub failing_since: Option<Timestamp>,
+}
+
+impl Entry {
+    fn new(number: u64, backend: Arc<Backend>) -> Self {
+        let (health, probed) = (Health::default(), None);
+        Self { number, backend, running: 0, last_chosen: 0, health, draining: false, probed }
+    }
+
+    fn closed(&self) -> Option<Closed> {
+        if self.draining {
+            return Some(Closed::Draining);
+        }
+        if self.health.admits() {
+            return None;
+        }
+        Some(match (self.health.status(), self.health.last_failure()) {
+            (BackendStatus::Failing, Some(failure)) => Closed::Failing { message: failure.message.clone() },
+            _ => Closed::Trial,
+        })
+    }
+
+    fn state(&self) -> BackendState {
+        BackendState {
+            backend: Arc::clone(&self.backend),
+            running: self.running,
+            status: if self.draining { BackendStatus::Draining } else { self.health.status() },
+            latency: self.health.latency(),
+            last_failure: self.health.last_failure().cloned(),
+            failing_since: self.health.failing_since(),
+        }
+    }
+
+    fn note_failure(&mut self, failure: BackendFailure, unreachable: bool) {
+        let (message, hint) = (failure.message.clone(), failure.hint.clone().unwrap_or_default());
+        if self.health.failed(failure, unreachable, Instant::now()) {
+            let addr = self.backend.addr();
+            tracing::warn!(addr, error = message, hint, "a backend fails and gets no jobs for now");
+        }
+    }
+
+    fn note_recovery(&self, works_again: bool) {
+        if works_again {
+            tracing::info!(addr = self.backend.addr(), "a backend works again");
+        }
+    }
+}
+
+/// A slot of a backend. Dropping it frees the slot. What becomes of the job says something about the backend, unless
+/// nobody tells.
 #[derive(Debug)]
 pub struct BackendLease {
     shared: Arc<Shared>,
     number: u64,
     backend: Arc<Backend>,
+    told: std::sync::atomic::AtomicBool,
 }
 
 impl BackendLease {
     /// The backend of the slot, as it was when the slot was leased.
     pub fn backend(&self) -> &Arc<Backend> {
         &self.backend
+    }
+
+    /// The backend did what it should, whatever became of the job.
+    pub fn worked(&self) {
+        self.tell(|entry| {
+            let works_again = entry.health.worked();
+            entry.note_recovery(works_again);
+        });
+    }
+
+    /// The backend is at fault; `unreachable` when it did not answer at all.
+    pub fn failed(&self, failure: BackendFailure, unreachable: bool) {
+        self.tell(|entry| entry.note_failure(failure, unreachable));
+    }
+
+    fn tell(&self, what: impl FnOnce(&mut Entry)) {
+        self.told.store(true, std::sync::atomic::Ordering::Relaxed);
+        self.shared.change(self.number, what);
     }
 }
 
@@ -57,6 +148,9 @@ impl Drop for BackendLease {
         // The backend may have been removed meanwhile; then there is nothing to free.
         if let Some(entry) = state.entries.iter_mut().find(|entry| entry.number == self.number) {
             entry.running = entry.running.saturating_sub(1);
+            if !self.told.load(std::sync::atomic::Ordering::Relaxed) {
+                entry.health.ended_without_a_word();
+            }
         }
         drop(state);
         self.shared.notify();
@@ -67,6 +161,14 @@ impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         // No code panics while it holds the lock; if it did, the state would still be whole.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes the backend with a number, if it is still there.
+    fn change(&self, number: u64, change: impl FnOnce(&mut Entry)) {
+        if let Some(entry) = self.lock().entries.iter_mut().find(|entry| entry.number == number) {
+            change(entry);
+        }
+        self.notify();
     }
 
     fn notify(&self) {
@@ -105,7 +207,7 @@ impl BackendPool {
         }
         state.next_entry += 1;
         let number = state.next_entry;
-        state.entries.push(Entry { number, backend: Arc::clone(&backend), running: 0, last_chosen: 0 });
+        state.entries.push(Entry::new(number, Arc::clone(&backend)));
         drop(state);
         self.0.notify();
         Ok(backend)
@@ -118,8 +220,7 @@ impl BackendPool {
     pub fn remove(&self, addr: &str) -> Result<()> {
         let mut state = self.0.lock();
         let Some(index) = state.entries.iter().position(|entry| entry.backend.addr() == addr) else {
-            let error = Error::new(ErrorKind::NotFound, format!("there is no backend {addr:?}"));
-            return Err(error.hint("list the backends to see their addresses"));
+            return Err(no_backend(addr));
         };
         if state.entries.len() == 1 {
             let error = Error::invalid("the last backend cannot be removed");
@@ -148,23 +249,72 @@ impl BackendPool {
             backend: Arc::clone(&entry.backend),
             running: entry.running,
             last_chosen: entry.last_chosen,
+            closed: entry.closed(),
         };
         state.entries.iter().map(candidate).collect()
     }
 
-    /// Leases a slot; `None` when the backend is gone or has no free slot any more.
+    /// The backends with what is known of them, in the order in which they were added.
+    pub fn states(&self) -> Vec<BackendState> {
+        self.0.lock().entries.iter().map(Entry::state).collect()
+    }
+
+    /// Whether a backend gets further jobs: those that run on it go on.
+    ///
+    /// # Errors
+    /// `NotFound` when there is none at the address.
+    pub fn set_draining(&self, addr: &str, draining: bool) -> Result<BackendState> {
+        let mut state = self.0.lock();
+        let entry = state.entries.iter_mut().find(|entry| entry.backend.addr() == addr);
+        let entry = entry.ok_or_else(|| no_backend(addr))?;
+        entry.draining = draining;
+        let now = entry.state();
+        drop(state);
+        self.0.notify();
+        Ok(now)
+    }
+
+    /// The backends that shall be probed now, with the numbers by which [`Self::probed`] knows them; each is given out
+    /// once an interval.
+    pub fn due_probes(&self, now: Instant) -> Vec<(u64, Arc<Backend>)> {
+        let mut state = self.0.lock();
+        let due = |entry: &&mut Entry| {
+            let interval = if entry.health.admits() { limits::PROBE_INTERVAL } else { limits::BREAKER_PAUSE };
+            entry.health.is_probe_due(now) && entry.probed.is_none_or(|probed| probed + interval <= now)
+        };
+        let take = |entry: &mut Entry| {
+            entry.probed = Some(now);
+            (entry.number, Arc::clone(&entry.backend))
+        };
+        state.entries.iter_mut().filter(due).take(limits::PROBES_MAX).map(take).collect()
+    }
+
+    /// What a probe came to: the time it took, or the failure.
+    pub fn probed(&self, number: u64, result: std::result::Result<Duration, BackendFailure>) {
+        self.0.change(number, |entry| match result {
+            Ok(latency) => {
+                let works_again = entry.health.answered(latency);
+                entry.note_recovery(works_again);
+            }
+            Err(failure) => entry.note_failure(failure, true),
+        });
+    }
+
+    /// Leases a slot; `None` when the backend is gone, gets no jobs, or has no free slot any more.
     pub fn lease(&self, addr: &str) -> Option<BackendLease> {
         let mut state = self.0.lock();
         let choice = state.last_choice + 1;
         let entry = state.entries.iter_mut().find(|entry| entry.backend.addr() == addr)?;
-        if entry.running >= entry.backend.max_jobs() {
+        if entry.running >= entry.backend.max_jobs() || entry.closed().is_some() {
             return None;
         }
+        entry.health.began();
         entry.running += 1;
         entry.last_chosen = choice;
         let (number, backend) = (entry.number, Arc::clone(&entry.backend));
         state.last_choice = choice;
-        Some(BackendLease { shared: Arc::clone(&self.0), number, backend })
+        let told = std::sync::atomic::AtomicBool::new(false);
+        Some(BackendLease { shared: Arc::clone(&self.0), number, backend, told })
     }
 
     /// The slots that are leased now.
@@ -172,10 +322,15 @@ impl BackendPool {
         self.0.lock().entries.iter().map(|entry| u64::from(entry.running)).sum()
     }
 
-    /// Changes whenever a backend comes or goes or a slot becomes free.
+    /// Changes whenever a backend comes or goes, a slot becomes free, or the health of a backend changes.
     pub fn changed(&self) -> watch::Receiver<u64> {
         self.0.changed.subscribe()
     }
+}
+
+fn no_backend(addr: &str) -> Error {
+    let error = Error::new(ErrorKind::NotFound, format!("there is no backend {addr:?}"));
+    error.hint("list the backends to see their addresses")
 }
 
 #[cfg(test)]
@@ -216,5 +371,38 @@ mod tests {
         let _new = pool.lease("tcp://a:1").unwrap();
         drop(slot);
         assert_eq!(pool.leased(), 1);
+    }
+
+    #[test]
+    fn a_drained_backend_finishes_what_it_runs() {
+        let pool = BackendPool::new([backend("tcp://a:1")]).unwrap();
+        let lease = pool.lease("tcp://a:1").unwrap();
+        assert_eq!(pool.set_draining("tcp://a:1", true).unwrap().status, BackendStatus::Draining);
+        drop(lease);
+        assert!(pool.lease("tcp://a:1").is_none());
+        assert_eq!(pool.candidates()[0].closed, Some(Closed::Draining));
+        pool.set_draining("tcp://a:1", false).unwrap();
+        assert!(pool.lease("tcp://a:1").is_some());
+        assert_eq!(pool.set_draining("tcp://b:1", true).unwrap_err().kind(), ErrorKind::NotFound);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_backend_that_does_not_answer_gets_no_jobs_until_a_probe_is_answered() {
+        let pool = BackendPool::new([backend("tcp://a:1")]).unwrap();
+        let due = pool.due_probes(Instant::now());
+        assert_eq!(due.len(), 1);
+        assert!(pool.due_probes(Instant::now()).is_empty(), "once an interval");
+        let failure = BackendFailure { message: "refused".to_owned(), hint: None, at: Timestamp::UNIX_EPOCH };
+        pool.lease("tcp://a:1").unwrap().failed(failure, true);
+        assert!(pool.lease("tcp://a:1").is_none());
+        assert_eq!(pool.candidates()[0].closed, Some(Closed::Failing { message: "refused".to_owned() }));
+        tokio::time::advance(limits::BREAKER_PAUSE).await;
+        let due = pool.due_probes(Instant::now());
+        let mut hint = pool.changed();
+        hint.mark_unchanged();
+        pool.probed(due[0].0, Ok(Duration::from_millis(2)));
+        assert!(hint.has_changed().unwrap(), "jobs that wait are looked at");
+        assert_eq!(pool.states()[0].status, BackendStatus::Healthy);
+        pool.lease("tcp://a:1").unwrap().worked();
     }
 }

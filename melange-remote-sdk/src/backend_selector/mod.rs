@@ -7,7 +7,7 @@ use std::fmt;
 
 use crate::arch::Arch;
 use crate::backend::Backend;
-pub use crate::backend::Candidate;
+pub use crate::backend::{Candidate, Closed};
 use crate::labels::LabelSelector;
 
 pub mod round_robin;
@@ -46,7 +46,14 @@ pub enum Refusal {
         /// The asked labels.
         labels: LabelSelector,
     },
-    /// Backends match, and all of them are busy.
+    /// Backends match, and none of them is fit for work: they fail or are drained.
+    Closed {
+        /// How many match.
+        matching: usize,
+        /// Why the first of them gets no jobs.
+        why: Closed,
+    },
+    /// Backends match, and all of those that are fit for work are busy.
     AllBusy {
         /// How many match.
         matching: usize,
@@ -56,7 +63,7 @@ pub enum Refusal {
 impl Refusal {
     /// Whether only another set of backends can help, not time.
     pub fn needs_other_backends(&self) -> bool {
-        !matches!(self, Self::AllBusy { .. })
+        matches!(self, Self::NoArch { .. } | Self::NoLabels { .. })
     }
 }
 
@@ -71,6 +78,19 @@ impl fmt::Display for Refusal {
                 write!(f, "no {arch} backend (there are {})", known.join(", "))
             }
             Self::NoLabels { arch, labels } => write!(f, "no {arch} backend with {labels}"),
+            Self::Closed { matching: 1, why: Closed::Failing { message } } => {
+                write!(f, "the only matching backend does not work: {message}")
+            }
+            Self::Closed { matching, why: Closed::Failing { message } } => {
+                write!(f, "none of the {matching} matching backends works: {message}")
+            }
+            Self::Closed { matching: 1, why: Closed::Draining } => {
+                write!(f, "the only matching backend is drained")
+            }
+            Self::Closed { matching, why: Closed::Draining } => {
+                write!(f, "none of the {matching} matching backends takes jobs: they are drained or fail")
+            }
+            Self::Closed { .. } => write!(f, "a job shows whether the matching backend works again"),
             Self::AllBusy { matching: 1 } => write!(f, "the only matching backend is busy"),
             Self::AllBusy { matching } => write!(f, "all {matching} matching backends are busy"),
         }
@@ -82,7 +102,8 @@ impl fmt::Display for Refusal {
 /// # Contract
 /// * Pure: the answer depends on the arguments alone; no clock, no memory, no IO.
 /// * The choice is the index of a candidate that matches the requirements and has a free slot.
-/// * A refusal tells the strongest reason: architecture before labels before capacity.
+/// * A refusal tells the strongest reason: architecture before labels before health before capacity.
+/// * Fair: with equal candidates, whose `last_chosen` the caller keeps, no one gets two choices more than another.
 /// * Neither the order of labels nor that of candidates changes which backends may be chosen.
 pub trait BackendSelector: Send + Sync + fmt::Debug {
     /// The index of the chosen candidate, or why there is none.

@@ -28,7 +28,12 @@ impl BackendSelector for RoundRobin {
 fn refusal(requirements: &Requirements, candidates: &[Candidate], matching: usize) -> Refusal {
     let arch = requirements.arch;
     if matching > 0 {
-        return Refusal::AllBusy { matching };
+        let mut fit = candidates.iter().filter(|candidate| requirements.matched_by(&candidate.backend));
+        let closed = fit.clone().find_map(|candidate| candidate.closed.clone());
+        return match closed {
+            Some(why) if fit.all(|candidate| candidate.closed.is_some()) => Refusal::Closed { matching, why },
+            _ => Refusal::AllBusy { matching },
+        };
     }
     if candidates.iter().any(|candidate| candidate.backend.arch() == arch) {
         return Refusal::NoLabels { arch, labels: requirements.labels.clone() };
@@ -45,7 +50,7 @@ mod tests {
 
     use super::*;
     use crate::arch::Arch;
-    use crate::backend::Backend;
+    use crate::backend::{Backend, Closed};
     use crate::labels::{LabelSelector, Labels};
 
     const ARCHES: [Arch; 2] = [Arch::X86_64, Arch::Aarch64];
@@ -53,7 +58,7 @@ mod tests {
     fn candidate(number: usize, arch: usize, tier: usize, running: u32) -> Candidate {
         let labels = Labels::from_pairs([("tier", tier.to_string()), ("disk", "ssd".to_owned())]).unwrap();
         let backend = Backend::new(format!("tcp://b{number}:1"), ARCHES[arch], labels).unwrap();
-        Candidate { backend: Arc::new(backend), running, last_chosen: 0 }
+        Candidate { backend: Arc::new(backend), running, last_chosen: 0, closed: None }
     }
 
     fn needs(arch: usize, tier: usize) -> Requirements {
@@ -82,6 +87,7 @@ mod tests {
                     prop_assert!(matching > 0);
                     prop_assert!(set.iter().all(|c| !needs.matched_by(&c.backend) || !c.has_free_slot()));
                 }
+                Err(Refusal::Closed { .. }) => prop_assert!(false, "none is closed"),
                 Err(Refusal::NoLabels { .. }) => {
                     prop_assert!(matching == 0 && set.iter().any(|c| c.backend.arch() == ARCHES[arch]));
                 }
@@ -131,5 +137,17 @@ mod tests {
         assert_eq!(told(&needs(1, 0)), "no aarch64 backend (there are x86_64)");
         assert_eq!(told(&needs(0, 7)), "no x86_64 backend with tier=7");
         assert_eq!(told(&needs(0, 0)), "all 2 matching backends are busy");
+        let mut set = set.clone();
+        let mut close = |index: usize, why| {
+            set[index].closed = Some(why);
+            RoundRobin.select(&needs(0, 0), &set).unwrap_err().to_string()
+        };
+        assert_eq!(close(0, Closed::Draining), "all 2 matching backends are busy");
+        let failing = Closed::Failing { message: "connection refused".to_owned() };
+        assert_eq!(
+            close(1, failing.clone()),
+            "none of the 2 matching backends takes jobs: they are drained or fail"
+        );
+        assert_eq!(close(0, failing), "none of the 2 matching backends works: connection refused");
     }
 }

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     BuildEvent, BuildInput, BuildOutcome, BuildSink, BuildStatus, Builder, BuiltFile, LogStream, Phase,
 };
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Blame, Error, ErrorKind, Result};
 
 /// One act of a script.
 #[derive(Debug, Clone)]
@@ -31,8 +31,10 @@ pub enum Act {
     Hang(Arc<Notify>),
     /// Ends with this status; files are kept when it is a success.
     Finish(BuildStatus),
-    /// Ends with an error.
+    /// Ends with an error of the farm's.
     Fail(ErrorKind, String),
+    /// Ends with an error that somebody is blamed for.
+    FailBy(Blame, ErrorKind, String),
     /// Panics.
     Panic(String),
 }
@@ -162,7 +164,8 @@ impl Builder for ScriptedBuilder {
                 }
                 Act::Hang(notify) => notify.notified().await,
                 Act::Finish(status) => return Ok(scene.outcome(status)),
-                Act::Fail(kind, message) => return Err(Error::new(kind, message)),
+                Act::Fail(kind, message) => return Err(Error::new(kind, message).blame(Blame::Farm)),
+                Act::FailBy(blame, kind, message) => return Err(Error::new(kind, message).blame(blame)),
                 Act::Panic(message) => std::panic::panic_any(message),
                 Act::Wait(_) | Act::Meet(_) | Act::Sleep(_) => {}
             }

@@ -13,11 +13,13 @@ use std::time::Duration;
 use bollard_buildkit_proto::moby::buildkit::v1::control_client::ControlClient;
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+use tonic::transport::{Channel, Endpoint};
 
-use super::address::{BackendAddress, TlsOptions};
+use super::failure::DaemonStatus;
 use super::probe::{DaemonInfo, list_workers};
-use crate::error::{Error, ErrorKind, Result};
+use super::tls::TlsOptions;
+use crate::backend::BackendAddress;
+use crate::error::{Blame, Error, ErrorKind, Result};
 use crate::limits;
 
 /// Flow control: the defaults of 64 KiB make a session's upload wait for every round trip.
@@ -42,7 +44,9 @@ pub(super) async fn connect(
         let channel = open_channel(address, tls).await?;
         let control =
             ControlClient::new(channel).max_decoding_message_size(limits::BUILDKIT_MESSAGE_BYTES_MAX);
-        let info = list_workers(control.clone()).await.map_err(|status| unreachable(address, status))?;
+        let info = list_workers(control.clone())
+            .await
+            .map_err(|status| unreachable(address, DaemonStatus(status)))?;
         Ok((control, info))
     };
     match tokio::time::timeout(limits::BUILDKIT_CONNECT, attempt).await {
@@ -63,7 +67,7 @@ async fn open_channel(address: &BackendAddress, tls: Option<&TlsOptions>) -> Res
             let mut endpoint = endpoint(&format!("{scheme}://{host_and_port}"))
                 .map_err(|e| Error::invalid("not a usable address").with("address", address).source(e))?;
             if let Some(tls) = tls {
-                endpoint = endpoint.tls_config(tls_config(host, tls)).map_err(|e| {
+                endpoint = endpoint.tls_config(tls.client_config(host)).map_err(|e| {
                     Error::invalid("the TLS options of a backend cannot be used")
                         .with("address", address)
                         .hint("certificates and key must be PEM, and the key must belong to the certificate")
@@ -84,6 +88,9 @@ async fn open_channel(address: &BackendAddress, tls: Option<&TlsOptions>) -> Res
             let endpoint = endpoint("http://docker.local").map_err(|e| unreachable(address, e))?;
             endpoint.connect_with_connector(connector).await.map_err(|e| unreachable(address, e))
         }
+        BackendAddress::Sandbox => {
+            Err(Error::invalid("the sandbox is no BuildKit daemon").with("address", address))
+        }
     }
 }
 
@@ -94,13 +101,6 @@ fn endpoint(uri: &str) -> Result<Endpoint, tonic::transport::Error> {
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .http2_max_header_list_size(limits::BUILDKIT_HEADER_BYTES_MAX))
-}
-
-fn tls_config(host: &str, tls: &TlsOptions) -> ClientTlsConfig {
-    ClientTlsConfig::new()
-        .ca_certificate(Certificate::from_pem(&tls.ca))
-        .identity(Identity::from_pem(&tls.cert, &tls.key))
-        .domain_name(tls.server_name.as_deref().unwrap_or(host))
 }
 
 async fn open_unix(path: PathBuf) -> Result<TokioIo<UnixStream>, BoxError> {
@@ -127,9 +127,20 @@ async fn open_docker(path: PathBuf) -> Result<hyper::upgrade::Upgraded, BoxError
 
 /// The daemon does not answer: address, cause, and what to look at.
 pub(super) fn unreachable(address: &BackendAddress, cause: impl Into<BoxError>) -> Error {
+    let cause = cause.into();
+    if matches!(address, BackendAddress::Tcp { .. })
+        && let Some((message, hint)) = tls_failure(&*cause)
+    {
+        return Error::new(ErrorKind::Untrusted, message)
+            .blame(Blame::Backend)
+            .with("address", address)
+            .hint(hint)
+            .source(cause);
+    }
     let hint = match address {
         BackendAddress::Tcp { .. } => {
-            "is buildkitd listening there, and do both sides agree on TLS and its certificates?"
+            "is buildkitd listening there? If it expects TLS, give --buildkit-tls-ca, and --buildkit-tls-cert \
+             with --buildkit-tls-key if it asks for a certificate"
         }
         BackendAddress::Unix(path) => {
             socket_hint(path, "is buildkitd running, and may this user open its socket?")
@@ -137,11 +148,50 @@ pub(super) fn unreachable(address: &BackendAddress, cause: impl Into<BoxError>) 
         BackendAddress::Docker(path) => {
             socket_hint(path, "is dockerd running, and may this user open its socket?")
         }
+        BackendAddress::Sandbox => "the sandbox needs no daemon",
     };
     Error::new(ErrorKind::Unavailable, "cannot reach the BuildKit daemon")
+        .blame(Blame::Backend)
         .with("address", address)
         .hint(hint)
         .source(cause)
+}
+
+const NOT_ACCEPTED: (&str, &str) = (
+    "the BuildKit daemon does not accept this side's certificate",
+    "is --buildkit-tls-cert signed by an authority that the daemon knows, and still valid?",
+);
+
+/// What went wrong between the two sides of TLS, and what to look at.
+fn tls_failure(cause: &(dyn StdError + 'static)) -> Option<(&'static str, &'static str)> {
+    let mut next = Some(cause);
+    while let Some(error) = next {
+        // The layers between TLS and us keep the kind of an alert and drop its type.
+        let alert = error
+            .downcast_ref::<std::io::Error>()
+            .is_some_and(|error| error.kind() == std::io::ErrorKind::InvalidData);
+        // An error inside of an input or output error is not among its sources, but that error's own are.
+        let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        let inner = inner.and_then(|inner| inner.downcast_ref::<rustls::Error>());
+        match error.downcast_ref::<rustls::Error>().or(inner) {
+            Some(rustls::Error::InvalidMessage(_)) => {
+                return Some((
+                    "the BuildKit daemon does not speak TLS",
+                    "leave --buildkit-tls-ca out, or let the daemon listen with TLS",
+                ));
+            }
+            Some(rustls::Error::AlertReceived(_)) => return Some(NOT_ACCEPTED),
+            None if alert => return Some(NOT_ACCEPTED),
+            Some(_) => {
+                return Some((
+                    "the certificate of the BuildKit daemon is not trusted",
+                    "is it signed by an authority of --buildkit-tls-ca, for this host, and still valid?",
+                ));
+            }
+            None => next = error.source(),
+        }
+    }
+    None
 }
 
 fn socket_hint(path: &Path, otherwise: &'static str) -> &'static str {

@@ -11,7 +11,7 @@ use futures_util::Stream;
 use tokio::io::AsyncWriteExt;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::error::{Error, ErrorKind};
+use crate::error::{Blame, Error, ErrorKind};
 
 /// What became of the file.
 #[derive(Debug, Default)]
@@ -61,6 +61,7 @@ impl ExportService {
             let bytes = self.received.bytes.fetch_add(chunk.data.len() as u64, Ordering::Relaxed);
             if bytes + chunk.data.len() as u64 > self.bytes_max {
                 let error = Error::new(ErrorKind::LimitExceeded, "the output of the build is too large")
+                    .blame(Blame::Definition)
                     .with("bytes_max", self.bytes_max);
                 return Err(self.received.fail(error));
             }

@@ -78,7 +78,26 @@ pub(super) fn status_error(status: Status, message: &'static str) -> Error {
         Code::PermissionDenied | Code::Unauthenticated => ErrorKind::Untrusted,
         _ => ErrorKind::Unavailable,
     };
-    Error::new(kind, message).source(status)
+    Error::new(kind, message).source(DaemonStatus(status))
+}
+
+/// A status in words of the daemon's: tonic's own text shows how its type is made.
+#[derive(Debug)]
+pub(super) struct DaemonStatus(pub(super) Status);
+
+impl std::fmt::Display for DaemonStatus {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0.message() {
+            "" => f.write_str(self.0.code().description()),
+            message => f.write_str(message),
+        }
+    }
+}
+
+impl std::error::Error for DaemonStatus {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.source()
+    }
 }
 
 #[cfg(test)]

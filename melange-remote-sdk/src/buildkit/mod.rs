@@ -10,7 +10,6 @@
 //! [`BuildkitRunner`] is the door: a [`crate::guest::GuestRunner`]. What a daemon is asked to do comes from
 //! [`crate::llb`]; nothing here knows of definitions or packages.
 
-mod address;
 mod connect;
 mod export;
 mod failure;
@@ -19,9 +18,10 @@ mod progress;
 mod runner;
 mod session;
 mod solve;
+mod tls;
 mod tunnel;
 mod upload;
 
-pub use address::{BackendAddress, TlsOptions};
 pub use probe::DaemonInfo;
 pub use runner::{BuildkitOptions, BuildkitRunner, TransferCounts};
+pub use tls::{TlsIdentity, TlsOptions};

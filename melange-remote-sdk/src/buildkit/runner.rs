@@ -8,7 +8,6 @@ use async_trait::async_trait;
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use super::address::{BackendAddress, TlsOptions};
 use super::connect::{Control, connect};
 use super::export::Received;
 use super::failure::{SolveFailure, status_error};
@@ -16,9 +15,11 @@ use super::probe::{DaemonInfo, list_workers};
 use super::progress::Progress;
 use super::session;
 use super::solve::{Solved, solve};
+use super::tls::TlsOptions;
 use super::upload::blobs;
+use crate::backend::BackendAddress;
 use crate::builder::{BuildSink, StepFailure};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Blame, Error, ErrorKind, Result};
 use crate::guest::{GuestOutcome, GuestPlan, GuestRunner};
 use crate::limits;
 use crate::llb::{CacheMounts, LoweredPlan, PlanOptions, from_plan};
@@ -205,6 +206,7 @@ async fn check_blobs(plan: &GuestPlan) -> Result<()> {
         let metadata = tokio::fs::metadata(&blob.path).await.map_err(|e| Error::io("read", &blob.path, e))?;
         if metadata.len() != blob.size_bytes {
             return Err(Error::unexpected("a file of the plan has changed")
+                .blame(Blame::Farm)
                 .with("path", blob.path.display())
                 .with("bytes", metadata.len())
                 .with("expected_bytes", blob.size_bytes));
@@ -225,7 +227,7 @@ impl GuestRunner for BuildkitRunner {
         check_blobs(plan).await?;
         let attempt = uuid::Uuid::now_v7().simple().to_string();
         let options = PlanOptions { attempt: &attempt, cache: self.options.cache.as_ref() };
-        let lowered = from_plan(plan, &options)?;
+        let lowered = from_plan(plan, &options).map_err(|e| e.blame_if_unknown(Blame::Definition))?;
         let names: Vec<String> = plan.steps.iter().map(|step| step.name.clone()).collect();
         let mut try_number = 0;
         loop {

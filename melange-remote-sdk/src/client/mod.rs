@@ -205,6 +205,17 @@ impl Client {
         decode(response).await
     }
 
+    /// Lets a backend finish what it runs and gives it nothing more, or gives it jobs again.
+    ///
+    /// # Errors
+    /// `NotFound` when there is none at the address.
+    pub async fn drain_backend(&self, addr: &str, draining: bool) -> Result<BackendView> {
+        let path = if draining { v1::BACKENDS_DRAIN } else { v1::BACKENDS_ENABLE };
+        let body = v1::BackendName { addr: addr.to_owned() };
+        let response = self.once(self.http.post(format!("{}{path}", self.base)).json(&body)).await?;
+        decode(response).await
+    }
+
     /// Removes a backend.
     ///
     /// # Errors

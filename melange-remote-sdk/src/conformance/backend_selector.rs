@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use crate::arch::Arch;
 use crate::backend::Backend;
-use crate::backend_selector::{BackendSelector, Candidate, Refusal, Requirements};
+use crate::backend_selector::{BackendSelector, Candidate, Closed, Refusal, Requirements};
 use crate::labels::{LabelSelector, Labels};
 
 /// A candidate at `tcp://<name>:1`.
 pub fn candidate(name: &str, arch: Arch, labels: &[(&str, &str)], running: u32) -> Candidate {
     let labels = Labels::from_pairs(labels.iter().copied()).expect("the labels are legal");
     let backend = Backend::new(format!("tcp://{name}:1"), arch, labels).expect("the address is legal");
-    Candidate { backend: Arc::new(backend), running, last_chosen: 0 }
+    Candidate { backend: Arc::new(backend), running, last_chosen: 0, closed: None }
 }
 
 /// Requirements.
@@ -26,6 +26,8 @@ pub fn all(selector: &dyn BackendSelector) {
     refusals_tell_the_strongest_reason(selector);
     the_answer_depends_on_the_arguments_alone(selector);
     order_of_labels_and_candidates_does_not_matter(selector);
+    equal_candidates_get_equal_shares(selector);
+    closed_backends_get_nothing(selector);
 }
 
 /// Name, architecture, labels and jobs of a backend.
@@ -99,4 +101,42 @@ pub fn order_of_labels_and_candidates_does_not_matter(selector: &dyn BackendSele
     set.reverse();
     let back = selector.select(&requirements(Arch::X86_64, &[("disk", "ssd"), ("tier", "high")]), &set);
     assert_eq!(set[back.expect("c is free")].backend.addr(), there);
+}
+
+/// No one of equal candidates gets two choices more than another, wherever it stands in the list.
+pub fn equal_candidates_get_equal_shares(selector: &dyn BackendSelector) {
+    let needs = requirements(Arch::X86_64, &[]);
+    for count in 2..6 {
+        let names: Vec<String> = (0..count).map(|number| format!("n{number}")).collect();
+        let mut set: Vec<Candidate> =
+            names.iter().map(|name| candidate(name, Arch::X86_64, &[], 0)).collect();
+        let mut choices = vec![0u32; count];
+        for turn in 1..=24 {
+            let index = selector.select(&needs, &set).expect("all are free");
+            choices[index] += 1;
+            set[index].last_chosen = turn;
+            let (least, most) = (choices.iter().min(), choices.iter().max());
+            let spread = most.zip(least).map_or(0, |(most, least)| most - least);
+            assert!(spread <= 1, "after {turn} turns the choices are {choices:?}");
+        }
+    }
+}
+
+/// A backend that fails or is drained is not chosen, and the refusal says why.
+pub fn closed_backends_get_nothing(selector: &dyn BackendSelector) {
+    let needs = requirements(Arch::X86_64, &[]);
+    let mut set = vec![candidate("a", Arch::X86_64, &[], 0), candidate("b", Arch::X86_64, &[], 0)];
+    set[0].closed = Some(Closed::Draining);
+    for turn in 1..5 {
+        assert_eq!(selector.select(&needs, &set), Ok(1), "the other is drained");
+        set[1].last_chosen = turn;
+    }
+    set[1].closed = Some(Closed::Failing { message: "refused".to_owned() });
+    let refusal = selector.select(&needs, &set).expect_err("both are closed");
+    assert!(matches!(refusal, Refusal::Closed { matching: 2, .. }), "{refusal:?}");
+    assert!(!refusal.needs_other_backends(), "they may come back");
+    assert!(refusal.to_string().len() > 10);
+    set[0] = candidate("a", Arch::X86_64, &[], 4);
+    let refusal = selector.select(&needs, &set).expect_err("one is busy, one is closed");
+    assert_eq!(refusal, Refusal::AllBusy { matching: 2 });
 }

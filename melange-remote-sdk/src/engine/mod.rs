@@ -21,7 +21,7 @@ use crate::apk::writer::{self, EmitOptions};
 use crate::builder::{
     BuildEvent, BuildInput, BuildOutcome, BuildSink, BuildStatus, Builder, BuiltFile, LogStream, Phase,
 };
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Blame, Error, ErrorKind, Result};
 use crate::guest::script;
 use crate::guest::{
     Blob, DEFAULT_CAPABILITIES, GuestOutcome, GuestPlan, GuestRunner, GuestStep, GuestUser, SourceFile,
@@ -157,7 +157,7 @@ impl Builder for EngineBuilder {
                 *plan
             }
             Ok(Compiled::Skipped(reason)) => return Ok(run.outcome(BuildStatus::Skipped { reason })),
-            Err(error) => return into_outcome(run, error),
+            Err(error) => return into_outcome(run, error.blame_if_unknown(Blame::Definition)),
         };
         let deadline = plan.timeout;
         let stop = cancel.child_token();
@@ -199,32 +199,45 @@ pub(super) async fn aside<T: Send + 'static>(
         .map_err(|e| Error::unexpected(format!("{what} died")).source(e))?
 }
 
-/// Mistakes of the definition fail the build; everything else is the caller's to retry.
+/// Errors of the definition's own fail the build; everything else is the caller's to act on.
 pub(super) fn into_outcome(run: Run, error: Error) -> Result<BuildOutcome> {
-    match error.kind() {
-        ErrorKind::InvalidRequest
-        | ErrorKind::NotFound
-        | ErrorKind::Conflict
-        | ErrorKind::Untrusted
-        | ErrorKind::LimitExceeded
-        | ErrorKind::Unsupported => {
-            let diagnostics =
-                std::error::Error::source(&error).and_then(|source| source.downcast_ref::<Diagnostics>());
-            // Diagnostics tell it all, their hints too, and the error's own message is the first one's summary.
-            let (text, reason) = match diagnostics {
-                Some(diagnostics) => (diagnostics.to_string(), error.to_string()),
-                None => {
-                    let hint = error.hint_text().map(|hint| format!("\nhint: {hint}")).unwrap_or_default();
-                    (format!("error: {}{hint}", error.chain()), error.chain())
-                }
-            };
-            text.lines().for_each(|line| run.say(line));
-            let reason = reason.lines().next().unwrap_or_default().to_owned();
-            Ok(run.outcome(BuildStatus::Failed { reason, failure: None }))
-        }
-        ErrorKind::Cancelled => Ok(run.outcome(BuildStatus::Cancelled)),
-        _ => Err(error),
+    if error.kind() == ErrorKind::Cancelled {
+        return Ok(run.outcome(BuildStatus::Cancelled));
     }
+    if error.blamed() != Some(Blame::Definition) {
+        return Err(error.blame_if_unknown(Blame::Farm));
+    }
+    let diagnostics =
+        std::error::Error::source(&error).and_then(|source| source.downcast_ref::<Diagnostics>());
+    // Diagnostics tell it all, their hints too, and the error's own message is the first one's summary.
+    let (text, reason) = match diagnostics {
+        Some(diagnostics) => (diagnostics.to_string(), error.to_string()),
+        None => {
+            let hint = error.hint_text().map(|hint| format!("\nhint: {hint}")).unwrap_or_default();
+            (format!("error: {}{hint}", error.chain()), error.chain())
+        }
+    };
+    text.lines().for_each(|line| run.say(line));
+    let reason = reason.lines().next().unwrap_or_default().to_owned();
+    Ok(run.outcome(BuildStatus::Failed { reason, failure: None }))
+}
+
+/// A runner's errors are its own unless it knows better.
+pub(super) fn blame_backend(error: Error) -> Error {
+    error.blame_if_unknown(Blame::Backend)
+}
+
+/// Plans and packages follow from the definition and from what its steps left.
+pub(super) fn blame_plan(error: Error) -> Error {
+    let blame = if error.kind() == ErrorKind::Unexpected { Blame::Farm } else { Blame::Definition };
+    error.blame_if_unknown(blame)
+}
+
+/// What cannot be resolved or assembled is the fault of the definition that names it, unless nobody answered or a
+/// file of the farm's own is at fault, which says so itself.
+pub(super) fn blame_environment(error: Error) -> Error {
+    let blame = if error.kind().is_retryable() { Blame::Farm } else { Blame::Definition };
+    error.blame_if_unknown(blame)
 }
 
 impl EngineBuilder {
@@ -264,28 +277,28 @@ impl EngineBuilder {
         if cancel.is_cancelled() {
             return cancelled();
         }
-        let runner = self.runners.runner(&input.backend_addr)?;
+        let runner = self.runners.runner(&input.backend_addr).map_err(blame_backend)?;
         let resolve = run.phase(Phase::Resolve, self.assembler.resolve(&plan.environment, input.arch));
         let resolution = tokio::select! {
-            result = resolve => result?,
+            result = resolve => result.map_err(blame_environment)?,
             () = cancel.cancelled() => return cancelled(),
         };
         run.say(format!("environment of {} packages", resolution.lock.len()));
         let assemble = run
             .phase(Phase::Environment, self.assembler.assemble(&resolution, &plan.environment, input.arch));
         let rootfs = tokio::select! {
-            result = assemble => result?,
+            result = assemble => result.map_err(blame_environment)?,
             () = cancel.cancelled() => return cancelled(),
         };
         let scratch = self.scratch(&input.attempt)?;
         let output = scratch.path().join("output.tar");
         let steps = script::guest_steps(&plan, self.options.epoch_seconds, input.debug)
-            .map_err(|e| Error::invalid(e.to_string()))?;
+            .map_err(|e| Error::invalid(e.to_string()).blame(Blame::Definition))?;
         let parts = GuestParts { plan: &plan, environment: &plan.environment, rootfs: &rootfs, steps };
-        let guest = self.guest_plan(input, parts, scratch.path())?;
+        let guest = self.guest_plan(input, parts, scratch.path()).map_err(blame_plan)?;
         let count = guest.steps.len();
         let steps = runner.run(&guest, &output, Arc::clone(&run.sink), cancel.clone());
-        let outcome = run.phase(Phase::Steps, steps).await?;
+        let outcome = run.phase(Phase::Steps, steps).await.map_err(blame_backend)?;
         match outcome {
             GuestOutcome::Succeeded => {}
             GuestOutcome::Cancelled => return cancelled(),
@@ -311,7 +324,8 @@ impl EngineBuilder {
         let files = run
             .phase(Phase::Package, emit)
             .await
-            .map_err(|e| Error::unexpected("the packaging died").source(e))??;
+            .map_err(|e| Error::unexpected("the packaging died").source(e))?
+            .map_err(blame_plan)?;
         let tests = if input.with_test && !plan.tests.is_empty() {
             let own = self.made_packages(&plan, scratch.path()).await?;
             let tests = Tests { input, plan: &plan, own: Some(own), first_step: count };

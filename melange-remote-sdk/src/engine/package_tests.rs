@@ -7,11 +7,13 @@ use std::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::session::{Joined, SessionSink, join};
-use super::{EngineBuilder, GuestParts, Run, aside, into_outcome};
+use super::{
+    EngineBuilder, GuestParts, Run, aside, blame_backend, blame_environment, blame_plan, into_outcome,
+};
 use crate::builder::{
     BuildEvent, BuildInput, BuildOutcome, BuildSink, BuildStatus, LogStream, Phase, TestReport, TestStatus,
 };
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Blame, Error, Result};
 use crate::guest::script;
 use crate::guest::{GuestOutcome, GuestRunner, GuestStep};
 use crate::melange::Compiled;
@@ -74,10 +76,10 @@ impl EngineBuilder {
         let mut plan = match compiled {
             Ok(Compiled::Plan(plan)) => *plan,
             Ok(Compiled::Skipped(reason)) => return Ok(run.outcome(BuildStatus::Skipped { reason })),
-            Err(error) => return into_outcome(run, error),
+            Err(error) => return into_outcome(run, error.blame_if_unknown(Blame::Definition)),
         };
         if let Err(error) = select(&mut plan, input) {
-            return into_outcome(run, error);
+            return into_outcome(run, error.blame_if_unknown(Blame::Definition));
         }
         if plan.tests.is_empty() {
             let reason = "the definition has no test".to_owned();
@@ -90,7 +92,7 @@ impl EngineBuilder {
                 let sink = Arc::clone(&run.sink);
                 run.phase(Phase::Test, self.run_tests(tests, &*runner, sink, &cancel)).await
             }
-            Err(error) => Err(error),
+            Err(error) => Err(blame_backend(error)),
         };
         match result {
             Ok(Some(reports)) => {
@@ -122,13 +124,13 @@ impl EngineBuilder {
             let single = Single { tests: &tests, test, first_step, last_step };
             let result = match chain {
                 Ok(steps) => self.run_test(&single, steps, runner, &sink, cancel).await,
-                Err(error) => Err(Error::invalid(error.to_string())),
+                Err(error) => Err(Error::invalid(error.to_string()).blame(Blame::Definition)),
             };
             first_step += counts[index];
             let status = match result {
                 Ok(Some(status)) => status,
                 Ok(None) => return Ok(None),
-                Err(error) if is_the_tests_fault(&error) => {
+                Err(error) if error.blamed() == Some(Blame::Definition) => {
                     let line = format!("error: {}", error.chain());
                     sink.emit(BuildEvent::Log { stream: LogStream::Engine, step: None, line });
                     TestStatus::Failed { reason: error.chain(), failure: None }
@@ -166,10 +168,10 @@ impl EngineBuilder {
             }
         };
         let Some(rootfs) = cancel.run_until_cancelled(prepared).await else { return Ok(None) };
-        let rootfs = rootfs?;
+        let rootfs = rootfs.map_err(blame_environment)?;
         let names: Vec<String> = steps.iter().map(|step| format!("test {}", step.name)).collect();
         let parts = GuestParts { plan: tests.plan, environment: &test.environment, rootfs: &rootfs, steps };
-        let mut guest = self.guest_plan(tests.input, parts, scratch.path())?;
+        let mut guest = self.guest_plan(tests.input, parts, scratch.path()).map_err(blame_plan)?;
         let Joined { step, scripts, mark } =
             join(&format!("test {}", test.subject), std::mem::take(&mut guest.steps));
         guest.steps = vec![step];
@@ -178,7 +180,7 @@ impl EngineBuilder {
         let session = Arc::new(SessionSink::new(Arc::clone(sink), mark, names, *first_step, *last_step));
         let output = scratch.path().join("output.tar");
         let outcome = runner.run(&guest, &output, Arc::clone(&session) as _, cancel.clone()).await;
-        let outcome = outcome.inspect_err(|_| drop(session.finish(0)))?;
+        let outcome = outcome.map_err(blame_backend).inspect_err(|_| drop(session.finish(0)))?;
         let status = match outcome {
             GuestOutcome::Succeeded => {
                 session.finish(0);
@@ -215,18 +217,6 @@ async fn remove(scratch: tempfile::TempDir) {
     if let Err(error) = removed {
         tracing::warn!(error = %error.chain(), "a test's folder is left over");
     }
-}
-
-/// Whether an error says something about the test, not about the farm.
-fn is_the_tests_fault(error: &Error) -> bool {
-    matches!(
-        error.kind(),
-        ErrorKind::InvalidRequest
-            | ErrorKind::NotFound
-            | ErrorKind::Conflict
-            | ErrorKind::LimitExceeded
-            | ErrorKind::Unsupported
-    )
 }
 
 /// Leaves the tests that were asked for, about the package that was asked for.

@@ -67,6 +67,9 @@ pub struct Job {
     /// The tests of the present or last attempt, in order.
     #[serde(default)]
     pub tests: Vec<JobTest>,
+    /// Since when its attempts break off before their first step; such attempts do not count.
+    #[serde(default)]
+    pub trouble_since: Option<Timestamp>,
 }
 
 impl Job {
@@ -91,6 +94,7 @@ impl Job {
             steps: Vec::new(),
             phases: Vec::new(),
             tests: Vec::new(),
+            trouble_since: None,
         }
     }
 }
@@ -105,6 +109,8 @@ pub enum FailureClass {
     Infrastructure,
     /// No backend could ever run it.
     Unschedulable,
+    /// A rule of the operator does not allow it.
+    Policy,
 }
 
 /// Why a job failed.

@@ -133,7 +133,7 @@ pub enum JobEvent {
         error: JobError,
         /// It is not claimed before this time.
         not_before: Option<Timestamp>,
-        /// Whether the attempt does not count, as when a server stops.
+        /// Whether the attempt does not count: a server stops, or a backend broke off before the first step.
         refund: bool,
     },
     /// Its lease ended without a word of the attempt.
@@ -273,7 +273,10 @@ impl Job {
                 self.phases.retain(|known| known.name != phase.name);
                 self.phases.push(phase);
             }
-            JobEvent::StepStarted { index, name } => self.begin_step(index, name),
+            JobEvent::StepStarted { index, name } => {
+                self.trouble_since = None;
+                self.begin_step(index, name);
+            }
             JobEvent::StepFinished { index, took_ms, cached } => {
                 // The step that ends is nearly always the last one that began.
                 if let Some(step) = self.steps.iter_mut().rev().find(|step| step.index == index) {
@@ -295,6 +298,11 @@ impl Job {
             JobEvent::CancelRequested => self.cancel_requested = true,
             JobEvent::Requeued { error, not_before, refund } => {
                 self.attempt -= u32::from(refund && self.attempt > 0);
+                // An attempt that is given back to be tried again at once, as by a server that stops, was in no trouble.
+                match refund && not_before.is_some() {
+                    true => _ = self.trouble_since.get_or_insert(at),
+                    false => self.trouble_since = None,
+                }
                 self.give_back(error, not_before, at);
             }
             JobEvent::LeaseLost { error } => self.give_back(error, None, at),

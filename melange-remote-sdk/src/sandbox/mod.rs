@@ -20,7 +20,7 @@ use tokio::process::Command;
 use tokio_util::sync::CancellationToken;
 
 use crate::builder::{BuildEvent, BuildSink, StepFailure};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Blame, Error, ErrorKind, Result};
 use crate::guest::{self, GuestOutcome, GuestPlan, GuestRunner, GuestStep};
 use crate::limits;
 
@@ -199,7 +199,8 @@ impl SandboxRunner {
         let text = String::from_utf8_lossy(&output.stderr);
         let last: Vec<&str> = text.lines().rev().take(3).collect();
         if output.status.code() == Some(REFUSED_CODE) {
-            return Err(Error::invalid(last.first().copied().unwrap_or_default().to_owned()));
+            let message = last.first().copied().unwrap_or_default().to_owned();
+            return Err(Error::invalid(message).blame(Blame::Definition));
         }
         Err(Error::unexpected(format!("cannot {what}"))
             .with("because", last.into_iter().rev().collect::<Vec<_>>().join("; ")))
@@ -285,6 +286,7 @@ impl SandboxRunner {
                 ErrorKind::Unsupported,
                 format!("this sandbox does not give the capability {name}"),
             )
+            .blame(Blame::Policy)
             .hint("drop it from `capabilities.add`, or build on a machine of your own with `melange build`")),
             _ => Ok(()),
         }
@@ -454,7 +456,7 @@ impl SandboxRunner {
         if !guest.was_started() {
             let last = tail.last().cloned().unwrap_or_default();
             if status == REFUSED_CODE {
-                return Err(Error::invalid(last));
+                return Err(Error::invalid(last).blame(Blame::Definition));
             }
             return Err(
                 Error::new(ErrorKind::Unavailable, "the sandbox could not be started").with("because", last)

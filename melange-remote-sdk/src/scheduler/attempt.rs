@@ -10,19 +10,22 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::{StreamExt, TryStreamExt, stream};
+use jiff::Timestamp;
 use tokio::time::Instant;
 use tokio_util::io::ReaderStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::events::{EventQueue, Item, phase_event};
+use super::events::{EventQueue, Item};
 use super::log::BoundedLog;
-use super::{SchedulerOptions, SchedulerParts};
+use super::{SchedulerOptions, SchedulerParts, failure_of};
 use crate::artifact_storage::{ArtifactKey, ByteStream};
 use crate::backend::pool::BackendLease;
-use crate::builder::{BuildInput, BuildOutcome, BuildSink, BuildStatus, BuiltFile, Phase, StepFailure};
-use crate::clock::later;
-use crate::error::{Error, ErrorKind, Result};
+use crate::builder::{
+    BuildEvent, BuildInput, BuildOutcome, BuildSink, BuildStatus, BuiltFile, Phase, StepFailure,
+};
+use crate::clock::{elapsed, later};
+use crate::error::{Blame, Error, ErrorKind, Result};
 use crate::job::{FailureClass, JobArtifact, JobBackend, JobError, JobEvent, JobId, JobSpec, JobStepFailure};
 use crate::job_store::{Claim, Fence, Lease, Record, Renewal, Subject};
 use crate::limits;
@@ -71,6 +74,7 @@ pub(super) struct Attempt {
     id: JobId,
     spec: Arc<JobSpec>,
     number: u32,
+    trouble_since: Option<Timestamp>,
     fence: Fence,
     slot: BackendLease,
     claimed_at: Instant,
@@ -95,6 +99,7 @@ impl Attempt {
             id: claim.job.id,
             spec: Arc::clone(&claim.job.spec),
             number: claim.job.attempt,
+            trouble_since: claim.job.trouble_since,
             fence: claim.fence,
             slot,
             claimed_at,
@@ -189,15 +194,17 @@ impl Attempt {
         self.record_quietly(JobEvent::Assigned { backend: assigned }).await;
         let build = async {
             let result = self.build().await;
+            self.tell_backend(&result);
             if let Ok(outcome) = &result {
                 self.events.complete(&outcome.timings);
             }
-            self.events.line(ending_line(&result));
+            let end = self.end(result).await;
+            self.events.line(ending_line(end.as_ref()));
             self.events.close();
-            result
+            end
         };
-        let (result, ()) = tokio::join!(build, self.record_events());
-        let Some(end) = self.end(result).await else { return };
+        let (end, ()) = tokio::join!(build, self.record_events());
+        let Some(end) = self.with_log(end).await else { return };
         let name = end.name();
         match self.record(end).await {
             Ok(()) => tracing::info!(job = %self.id, attempt = self.number, end = name, "an attempt ends"),
@@ -306,21 +313,24 @@ impl Attempt {
         }
     }
 
-    /// What the end of the build means for the job; `None` when the job is somebody else's.
-    async fn end(&self, result: Result<BuildOutcome>) -> Option<JobEvent> {
-        let event = self.event_of(result).await?;
-        let stores_log = match &event {
-            JobEvent::Failed { .. } | JobEvent::Cancelled => true,
-            JobEvent::Succeeded { artifacts, .. } => artifacts.is_empty(),
-            _ => false,
-        };
-        if stores_log && let Err(error) = self.store_log().await {
-            tracing::warn!(job = %self.id, error = %error.chain(), "the log was not stored");
+    /// What the end of a build says about the backend it ran on.
+    fn tell_backend(&self, result: &Result<BuildOutcome>) {
+        match result {
+            Ok(outcome) if outcome.status != BuildStatus::Cancelled && self.events.step_began() => {
+                self.slot.worked();
+            }
+            Err(error) if error.blamed() == Some(Blame::Backend) => {
+                let unreachable = !self.events.step_began()
+                    && matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Untrusted);
+                self.slot.failed(failure_of(error, self.parts.clock.now()), unreachable);
+            }
+            _ => {}
         }
-        Some(event)
     }
 
-    async fn event_of(&self, result: Result<BuildOutcome>) -> Option<JobEvent> {
+    /// What the end of the build means for the job; `None` when the job is somebody else's. The files of a success
+    /// are stored.
+    async fn end(&self, result: Result<BuildOutcome>) -> Option<JobEvent> {
         let event = match result {
             _ if self.stop_signal.reason() >= Some(Stop::Asked) => self.interrupted()?,
             Ok(outcome) => match outcome.status.clone() {
@@ -341,6 +351,29 @@ impl Attempt {
         Some(event)
     }
 
+    /// The end, once the whole log is stored too, where it is.
+    async fn with_log(&self, end: Option<JobEvent>) -> Option<JobEvent> {
+        match end? {
+            end @ (JobEvent::Failed { .. } | JobEvent::Cancelled) => {
+                if let Err(error) = self.store_log().await {
+                    tracing::warn!(job = %self.id, error = %error.chain(), "the log was not stored");
+                }
+                Some(end)
+            }
+            JobEvent::Succeeded { artifacts, note } => {
+                let store = self.repeat("the log", || Box::pin(self.store_log()));
+                match self.stop_signal.token.run_until_cancelled(store).await {
+                    Some(Ok(())) => Some(JobEvent::Succeeded { artifacts, note }),
+                    other => {
+                        let keys = artifacts.iter().filter_map(|a| artifact_key(self.id, &a.name).ok());
+                        self.give_up_stored(&keys.collect::<Vec<_>>(), other.and_then(Result::err)).await
+                    }
+                }
+            }
+            end => Some(end),
+        }
+    }
+
     fn interrupted(&self) -> Option<JobEvent> {
         match self.stop_signal.reason() {
             Some(Stop::Lost) => None,
@@ -358,23 +391,38 @@ impl Attempt {
         }
     }
 
-    /// Another attempt for what may pass, the end for everything else.
+    /// Another attempt for what may pass, the end for everything else. What the backend is at fault for before the
+    /// first step costs no attempt: the job goes elsewhere, or waits until the backend is back.
     fn retry_or_fail(&self, error: &Error) -> JobEvent {
-        let class = match error.kind() {
-            ErrorKind::InvalidRequest | ErrorKind::Unsupported | ErrorKind::Untrusted => FailureClass::Build,
-            _ => FailureClass::Infrastructure,
+        let class = match error.blamed() {
+            Some(Blame::Definition) => FailureClass::Build,
+            Some(Blame::Policy) => FailureClass::Policy,
+            Some(Blame::Farm | Blame::Backend) | None => FailureClass::Infrastructure,
         };
-        let failure = JobError::new(class, error.chain());
-        if !error.kind().is_retryable() || self.number >= self.options.attempts_max {
+        let hint = error.hint_text().map(|hint| format!(" ({hint})")).unwrap_or_default();
+        let failure = JobError::new(class, format!("{}{hint}", error.chain()));
+        if class != FailureClass::Infrastructure {
+            return JobEvent::Failed { error: failure };
+        }
+        let now = self.parts.clock.now();
+        if error.blamed() == Some(Blame::Backend) && !self.events.step_began() {
+            let troubled = self.trouble_since.map_or(Duration::ZERO, |since| elapsed(since, now));
+            if troubled >= limits::BACKEND_TROUBLE {
+                return JobEvent::Failed { error: failure };
+            }
+            let pause = (troubled / 4).clamp(self.options.retry_pause, limits::RETRY_PAUSE_MAX);
+            return JobEvent::Requeued { error: failure, not_before: Some(later(now, pause)), refund: true };
+        }
+        if self.number >= self.options.attempts_max {
             return JobEvent::Failed { error: failure };
         }
         let doublings = self.number.saturating_sub(1).min(16);
-        let pause = self.options.retry_pause.saturating_mul(1 << doublings);
-        let not_before = Some(later(self.parts.clock.now(), pause));
-        JobEvent::Requeued { error: failure, not_before, refund: false }
+        let pause = self.options.retry_pause.saturating_mul(1 << doublings).min(limits::RETRY_PAUSE_MAX);
+        JobEvent::Requeued { error: failure, not_before: Some(later(now, pause)), refund: false }
     }
 
-    /// Stores the files and the log; the event of success, or of what came between.
+    /// Stores the files; the event of success, or of what came between. While the storage does not take them they are
+    /// kept, and the storing is repeated: a build costs more than patience.
     async fn succeed(&self, outcome: &BuildOutcome) -> Option<JobEvent> {
         let started_at = Instant::now();
         let mut stored = Vec::new();
@@ -383,24 +431,55 @@ impl Attempt {
             for file in &outcome.files {
                 let key = artifact_key(self.id, &file.name)?;
                 stored.push(key.clone());
-                artifacts.push(self.store_file(&key, file).await?);
+                let put = || -> BoxFuture<'_, Result<JobArtifact>> { Box::pin(self.store_file(&key, file)) };
+                artifacts.push(self.repeat(&file.name, put).await?);
             }
-            self.store_log().await?;
             Ok(artifacts)
         };
         let result: Option<Result<Vec<JobArtifact>>> =
             self.stop_signal.token.run_until_cancelled(store).await;
-        if let Some(Ok(artifacts)) = result {
-            self.record_quietly(phase_event(Phase::Store, started_at.elapsed())).await;
-            return Some(JobEvent::Succeeded { artifacts, note: None });
+        match result {
+            Some(Ok(artifacts)) => {
+                let took = started_at.elapsed();
+                self.events.emit(BuildEvent::PhaseFinished { phase: Phase::Store, took });
+                Some(JobEvent::Succeeded { artifacts, note: None })
+            }
+            other => self.give_up_stored(&stored, other.and_then(Result::err)).await,
         }
+    }
+
+    /// Removes what was stored of an attempt that does not succeed after all.
+    async fn give_up_stored(&self, stored: &[ArtifactKey], error: Option<Error>) -> Option<JobEvent> {
         // Somebody else's attempt may be storing under these keys.
         if self.stop_signal.reason() != Some(Stop::Lost) {
-            self.remove(&stored).await;
+            self.remove(stored).await;
         }
-        match result {
-            Some(Err(error)) if self.stop_signal.reason().is_none() => Some(self.retry_or_fail(&error)),
+        match error {
+            Some(error) if self.stop_signal.reason().is_none() => {
+                Some(self.retry_or_fail(&error.blame_if_unknown(Blame::Farm)))
+            }
             _ => self.interrupted(),
+        }
+    }
+
+    /// Repeats a storing that fails, saying so in the log, for as long as [`limits::STORE_TROUBLE`].
+    async fn repeat<'f, T>(&self, what: &str, call: impl Fn() -> BoxFuture<'f, Result<T>>) -> Result<T> {
+        let begun = Instant::now();
+        let mut pause = self.options.retry_pause;
+        loop {
+            let error = match call().await {
+                Ok(stored) => return Ok(stored),
+                Err(error) => error,
+            };
+            let hopeless = error.kind() == ErrorKind::InvalidRequest;
+            if hopeless || begun.elapsed().saturating_add(pause) >= limits::STORE_TROUBLE {
+                return Err(error);
+            }
+            let cause = error.chain();
+            tracing::warn!(job = %self.id, what, error = cause, "storing failed; it is tried again");
+            self.events.line(format!("--- {what} could not be stored: {cause}; trying again"));
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(limits::RETRY_PAUSE_MAX);
         }
     }
 
@@ -448,7 +527,8 @@ impl Attempt {
 /// # Errors
 /// `InvalidRequest` for a name that no key may have.
 pub(super) fn artifact_key(id: JobId, name: &str) -> Result<ArtifactKey> {
-    format!("{id}/{name}").parse()
+    // Names of files follow from the definition.
+    format!("{id}/{name}").parse().map_err(|error: Error| error.blame_if_unknown(Blame::Definition))
 }
 
 pub(super) fn step_failure(failure: StepFailure) -> JobStepFailure {
@@ -456,14 +536,19 @@ pub(super) fn step_failure(failure: StepFailure) -> JobStepFailure {
 }
 
 /// The last line of an attempt's log.
-fn ending_line(result: &Result<BuildOutcome>) -> String {
-    match result {
-        Ok(outcome) => match &outcome.status {
-            BuildStatus::Succeeded => "--- the build succeeded".to_owned(),
-            BuildStatus::Failed { reason, .. } => format!("--- the build failed: {reason}"),
-            BuildStatus::Cancelled => "--- the build was stopped".to_owned(),
-            BuildStatus::Skipped { reason } => format!("--- nothing to build: {reason}"),
-        },
-        Err(error) => format!("--- the build could not be tried to its end: {}", error.chain()),
+fn ending_line(end: Option<&JobEvent>) -> String {
+    match end {
+        Some(JobEvent::Succeeded { note: None, .. }) => "--- the build succeeded".to_owned(),
+        Some(JobEvent::Succeeded { note: Some(note), .. }) => format!("--- nothing to build: {note}"),
+        Some(JobEvent::Failed { error }) if error.class == FailureClass::Build => {
+            format!("--- the build failed: {}", error.message)
+        }
+        Some(JobEvent::Failed { error }) => {
+            format!("--- the build could not be tried to its end: {}", error.message)
+        }
+        Some(JobEvent::Requeued { error, .. }) => {
+            format!("--- the build is given back and tried again: {}", error.message)
+        }
+        _ => "--- the build was stopped".to_owned(),
     }
 }

@@ -61,8 +61,13 @@ pub fn decide(
         }
         match selector.select(&needs, candidates) {
             Ok(index) => {
+                let usable = |c: &Candidate| needs.matched_by(&c.backend) && c.has_free_slot();
+                let Some(candidate) = candidates.get_mut(index).filter(|c| usable(c)) else {
+                    // Selectors are other people's code; a wrong choice must not reach a backend.
+                    tracing::error!(job = %job.id, index, "the selector chose what it must not choose");
+                    continue;
+                };
                 turn += 1;
-                let candidate = &mut candidates[index];
                 candidate.running += 1;
                 candidate.last_chosen = turn;
                 let backend = Arc::clone(&candidate.backend);
@@ -129,6 +134,25 @@ mod tests {
                 "wait no x86_64 backend with tier=high",
             ]
         );
+    }
+
+    /// Chooses what is not there.
+    #[derive(Debug)]
+    struct Broken(usize);
+
+    impl BackendSelector for Broken {
+        fn select(&self, _needs: &Requirements, _candidates: &[Candidate]) -> Result<usize, Refusal> {
+            Ok(self.0)
+        }
+    }
+
+    #[test]
+    fn a_wrong_choice_starts_nothing() {
+        let mut set = [candidate("a", Arch::X86_64, &[], 4), candidate("b", Arch::Aarch64, &[], 0)];
+        for choice in [0, 1, 2] {
+            let jobs = [queued(Arch::X86_64, &[])];
+            assert_eq!(decide(&Broken(choice), &jobs, &mut set, Timestamp::UNIX_EPOCH), []);
+        }
     }
 
     #[test]

@@ -46,6 +46,7 @@ struct State {
     lines: usize,
     line_bytes: usize,
     closed: bool,
+    step_began: bool,
     phases: BTreeSet<Phase>,
 }
 
@@ -97,6 +98,11 @@ impl EventQueue {
         }
     }
 
+    /// Whether a step of the guest began.
+    pub(super) fn step_began(&self) -> bool {
+        self.lock().step_began
+    }
+
     /// Adds a line of the scheduler's own.
     pub(super) fn line(&self, line: String) {
         self.lock().push_line(line, true);
@@ -119,6 +125,7 @@ impl BuildSink for EventQueue {
             }
             BuildEvent::StepStarted { index, total, name } => {
                 state.push_line(format!("--- step {} of {total}: {name}", index.saturating_add(1)), true);
+                state.step_began = true;
                 state.push_event(JobEvent::StepStarted { index, name });
             }
             BuildEvent::StepFinished { index, took, cached } => {

@@ -13,6 +13,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -20,11 +21,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::arch::Arch;
 use crate::artifact_storage::ArtifactStorage;
+use crate::backend::BackendProbe;
+use crate::backend::health::BackendFailure;
 use crate::backend::pool::{BackendLease, BackendPool};
 use crate::backend_selector::{BackendSelector, Candidate};
 use crate::builder::Builder;
 use crate::clock::{Clock, later};
-use crate::error::{ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::job::{FailureClass, JobError, JobEvent, JobId};
 use crate::job_store::{ClaimRequest, JobStore, QueueQuery, QueuedJob, Record, Subject};
 use crate::limits;
@@ -52,6 +55,8 @@ pub struct SchedulerParts {
     pub builder: Arc<dyn Builder>,
     /// The backends.
     pub pool: BackendPool,
+    /// Who asks backends whether they are there.
+    pub probe: Arc<dyn BackendProbe>,
     /// The time of day.
     pub clock: Arc<dyn Clock>,
 }
@@ -93,9 +98,10 @@ pub struct Scheduler {
     options: SchedulerOptions,
 }
 
-/// One run: the attempts under way and the place in the queue where reasons are told next.
+/// One run: the attempts and probes under way, and the place in the queue where reasons are told next.
 struct Run {
     attempts: JoinSet<()>,
+    probes: JoinSet<()>,
     stop: CancellationToken,
     reasons_after: Option<JobId>,
 }
@@ -111,7 +117,12 @@ impl Scheduler {
     ///
     /// Errors of the job store are logged and tried again; they never end the run.
     pub async fn run(&self, shutdown: CancellationToken) {
-        let mut run = Run { attempts: JoinSet::new(), stop: CancellationToken::new(), reasons_after: None };
+        let mut run = Run {
+            attempts: JoinSet::new(),
+            probes: JoinSet::new(),
+            stop: CancellationToken::new(),
+            reasons_after: None,
+        };
         let mut queue_hint = self.parts.job_store.changed(Subject::Queue);
         let mut pool_hint = self.parts.pool.changed();
         let mut reasons_at = Instant::now();
@@ -122,6 +133,8 @@ impl Scheduler {
             while let Some(ended) = run.attempts.try_join_next() {
                 note_end(ended);
             }
+            while run.probes.try_join_next().is_some() {}
+            self.probe(&mut run);
             let mut result = self.dispatch(&mut run).await;
             if result.is_ok() && reasons_at <= Instant::now() {
                 result = self.tell_reasons(&mut run).await;
@@ -139,6 +152,27 @@ impl Scheduler {
             }
         }
         self.finish(run).await;
+    }
+
+    /// Asks the backends whose turn it is. Answers come by way of the pool's hint.
+    fn probe(&self, run: &mut Run) {
+        for (number, backend) in self.parts.pool.due_probes(Instant::now()) {
+            let parts = Arc::clone(&self.parts);
+            run.probes.spawn(async move {
+                let begun = Instant::now();
+                let asked = tokio::time::timeout(limits::PROBE, parts.probe.probe(backend.address())).await;
+                let result = match asked {
+                    Ok(Ok(())) => Ok(begun.elapsed()),
+                    Ok(Err(error)) => Err(failure_of(&error, parts.clock.now())),
+                    Err(_) => {
+                        let seconds = limits::PROBE.as_secs();
+                        let message = format!("it did not answer within {seconds} s");
+                        Err(BackendFailure { message, hint: None, at: parts.clock.now() })
+                    }
+                };
+                parts.pool.probed(number, result);
+            });
+        }
     }
 
     /// Starts what can start now.
@@ -248,6 +282,11 @@ impl Scheduler {
             run.attempts.shutdown().await;
         }
     }
+}
+
+/// A backend's failure as it is shown.
+fn failure_of(error: &Error, at: Timestamp) -> BackendFailure {
+    BackendFailure { message: error.chain(), hint: error.hint_text().map(str::to_owned), at }
 }
 
 fn slots_of(candidate: &Candidate) -> usize {

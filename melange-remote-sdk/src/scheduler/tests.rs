@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 use super::*;
 use crate::artifact_storage::object::ObjectArtifactStorage;
 use crate::artifact_storage::{ArtifactBody, ArtifactKey, ByteStream, StoredArtifact};
-use crate::backend::Backend;
+use crate::backend::{AlwaysReachable, Backend};
 use crate::backend_selector::round_robin::RoundRobin;
 use crate::builder::scripted::{Act, ScriptedBuilder};
 use crate::builder::{BuildEvent, BuildStatus, Phase, StepFailure};
@@ -42,6 +42,7 @@ fn parts(builder: &ScriptedBuilder, max_jobs: u32) -> SchedulerParts {
         backend_selector: Arc::new(RoundRobin),
         builder: Arc::new(builder.clone()),
         pool: BackendPool::new([backend("tcp://a:1", max_jobs)]).unwrap(),
+        probe: Arc::new(AlwaysReachable),
         clock: Arc::new(SteadyClock::starting_at(START)),
     }
 }
@@ -205,7 +206,7 @@ async fn what_may_pass_is_tried_again_after_a_growing_pause() {
 async fn attempts_are_bounded_and_a_panic_is_a_failure() {
     let fail = vec![Act::Fail(ErrorKind::Unavailable, "connection refused".to_owned())];
     let panic = vec![Act::Panic("a defect".to_owned())];
-    let scripts = vec![fail.clone(), fail.clone(), fail, panic];
+    let scripts = vec![fail.clone(), fail.clone(), fail, panic.clone(), panic.clone(), panic];
     let farm = Farm::start(ScriptedBuilder::sequence(scripts, []));
     let refused = farm.submit().await;
     let job = farm.end(refused).await;
@@ -412,15 +413,21 @@ fn failing_storage(kind: ErrorKind) -> MockStorage {
 
 #[tokio::test(start_paused = true)]
 async fn artifacts_that_cannot_be_stored_are_tried_again_or_fail_the_job() {
-    for (kind, attempts) in [(ErrorKind::Unavailable, limits::ATTEMPTS_MAX), (ErrorKind::Unexpected, 1)] {
-        let builder = ScriptedBuilder::new([Act::Write("a.apk".to_owned(), vec![1])]);
+    let cases = [
+        (ErrorKind::Unavailable, "a.apk", limits::ATTEMPTS_MAX, "the bucket is away"),
+        (ErrorKind::Unexpected, "a.apk", limits::ATTEMPTS_MAX, "the bucket is away"),
+        (ErrorKind::Unavailable, "a/../b.apk", 1, "the artifact key"),
+    ];
+    for (kind, name, attempts, message) in cases {
+        let builder = ScriptedBuilder::new([Act::Write(name.to_owned(), vec![1])]);
         let storage = Arc::new(failing_storage(kind));
         let parts = SchedulerParts { artifact_storage: storage, ..parts(&builder, 4) };
         let farm = Farm::start_with(builder, parts);
         let id = farm.submit().await;
         let job = farm.end(id).await;
         assert_eq!((job.state, job.attempt), (JobState::Failed, attempts));
-        assert_eq!(job.error.as_ref().unwrap().message, "the bucket is away");
+        let error = job.error.as_ref().unwrap();
+        assert!(error.message.contains(message), "{}", error.message);
         assert_eq!(job.artifacts, []);
         farm.stop().await;
     }
@@ -454,5 +461,163 @@ async fn a_file_whose_name_no_key_may_have_fails_the_job() {
     let id = farm.submit().await;
     let job = farm.end(id).await;
     assert_eq!(job.state, JobState::Failed);
+    farm.stop().await;
+}
+
+/// A storage that takes nothing for a while costs no build: the packages are kept, and the log says what happens.
+#[tokio::test(start_paused = true)]
+async fn storing_is_repeated_while_the_packages_are_kept() {
+    let builder = ScriptedBuilder::sequence(vec![vec![Act::Write("a.apk".to_owned(), vec![7])]], []);
+    let storage = Arc::new(ObjectArtifactStorage::memory());
+    let mut flaky = MockStorage::new();
+    let back_at = Instant::now() + Duration::from_secs(90);
+    let inner = Arc::clone(&storage);
+    flaky.expect_put().returning(move |key, bytes| {
+        if Instant::now() < back_at {
+            return Err(Error::new(ErrorKind::Unavailable, "the bucket is away"));
+        }
+        let put = inner.put(key, bytes);
+        futures_util::FutureExt::now_or_never(put).expect("memory answers at once")
+    });
+    let parts = SchedulerParts { artifact_storage: Arc::new(flaky), ..parts(&builder, 4) };
+    let farm = Farm::start_with(builder, parts);
+    let id = farm.submit().await;
+    let job = farm.end(id).await;
+    assert_eq!((job.state, job.attempt), (JobState::Success, 1));
+    let log = farm.log(id).await;
+    assert!(log.contains("--- a.apk could not be stored: the bucket is away; trying again"), "{log}");
+    assert!(log.ends_with("--- the build succeeded\n"), "{log}");
+    assert_eq!(read(&*storage, &key(&format!("{id}/a.apk"))).await, [7]);
+    farm.stop().await;
+}
+
+/// Backends some of which do not answer; builds on them break off before their first step.
+#[derive(Debug, Default)]
+struct Daemons {
+    away: std::sync::Mutex<BTreeSet<String>>,
+    /// Whether probes find out.
+    deaf: bool,
+    builds: AtomicU32,
+}
+
+impl Daemons {
+    fn set_away(&self, addr: &str, away: bool) {
+        let mut set = self.away.lock().unwrap();
+        if away {
+            set.insert(addr.to_owned());
+        } else {
+            set.remove(addr);
+        }
+    }
+
+    fn answer(&self, addr: &str) -> Result<()> {
+        if self.away.lock().unwrap().contains(addr) {
+            let refused = Error::new(ErrorKind::Unavailable, "connection refused");
+            return Err(refused.blame(crate::error::Blame::Backend));
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl crate::backend::BackendProbe for Daemons {
+    async fn probe(&self, address: &crate::backend::BackendAddress) -> Result<()> {
+        if self.deaf { Ok(()) } else { self.answer(&address.to_string()) }
+    }
+}
+
+#[async_trait]
+impl Builder for Daemons {
+    async fn build(
+        &self,
+        input: &crate::builder::BuildInput,
+        sink: Arc<dyn crate::builder::BuildSink>,
+        _cancel: CancellationToken,
+    ) -> Result<crate::builder::BuildOutcome> {
+        self.answer(&input.backend_addr)?;
+        self.builds.fetch_add(1, Ordering::Relaxed);
+        sink.emit(BuildEvent::StepStarted { index: 0, total: 1, name: "make".to_owned() });
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        Ok(crate::builder::BuildOutcome::without_files(BuildStatus::Succeeded))
+    }
+}
+
+fn farm_of(daemons: &Arc<Daemons>, addrs: &[&str]) -> Farm {
+    let unused = ScriptedBuilder::new([]);
+    let parts = SchedulerParts {
+        pool: BackendPool::new(addrs.iter().map(|addr| backend(addr, 4))).unwrap(),
+        builder: Arc::clone(daemons) as _,
+        probe: Arc::clone(daemons) as _,
+        ..parts(&unused, 4)
+    };
+    Farm::start_with(unused, parts)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_backend_costs_no_job_an_attempt() {
+    for deaf in [false, true] {
+        let daemons = Arc::new(Daemons { deaf, ..Daemons::default() });
+        daemons.set_away("tcp://b:1", true);
+        let farm = farm_of(&daemons, &["tcp://a:1", "tcp://b:1", "tcp://c:1"]);
+        let mut ids = Vec::new();
+        for _ in 0..40 {
+            ids.push(farm.submit().await);
+        }
+        for id in ids {
+            let job = farm.end(id).await;
+            assert_eq!((job.state, job.attempt), (JobState::Success, 1), "{:?}", job.error);
+            assert_ne!(job.backend.as_ref().unwrap().addr, "tcp://b:1");
+        }
+        assert_eq!(daemons.builds.load(Ordering::Relaxed), 40);
+        let state = farm.parts.pool.states().swap_remove(1);
+        assert_eq!(state.last_failure.unwrap().message, "connection refused");
+        farm.stop().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn jobs_wait_for_the_only_backend_and_say_so() {
+    let daemons = Arc::new(Daemons::default());
+    let farm = farm_of(&daemons, &["tcp://a:1"]);
+    let mut ids = Vec::new();
+    for _ in 0..24 {
+        ids.push(farm.submit().await);
+    }
+    farm.end(ids[0]).await;
+    daemons.set_away("tcp://a:1", true);
+    let reason = "the only matching backend does not work: connection refused";
+    let says_so = |job: &Job| job.waiting.as_ref().is_some_and(|waiting| waiting.reason == reason);
+    farm.wait(ids[23], says_so).await;
+    tokio::time::sleep(limits::BACKEND_TROUBLE * 2).await;
+    daemons.set_away("tcp://a:1", false);
+    for id in ids {
+        let job = farm.end(id).await;
+        assert_eq!((job.state, job.attempt), (JobState::Success, 1), "{:?}", job.error);
+    }
+    farm.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_backend_that_answers_and_never_builds_fails_its_jobs_in_the_end() {
+    let daemons = Arc::new(Daemons { deaf: true, ..Daemons::default() });
+    daemons.set_away("tcp://a:1", true);
+    let farm = farm_of(&daemons, &["tcp://a:1"]);
+    let (id, begun) = (farm.submit().await, Instant::now());
+    let job = farm.end(id).await;
+    assert_eq!((job.state, job.attempt), (JobState::Failed, 1));
+    assert_eq!(job.error.as_ref().unwrap().class, FailureClass::Infrastructure);
+    assert!(begun.elapsed() >= limits::BACKEND_TROUBLE);
+    farm.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rule_of_the_operator_is_told_as_one_and_not_tried_again() {
+    let message = "this sandbox does not give the capability CAP_SYS_ADMIN".to_owned();
+    let fail = Act::FailBy(crate::error::Blame::Policy, ErrorKind::Unsupported, message);
+    let farm = Farm::start(ScriptedBuilder::new([fail]));
+    let id = farm.submit().await;
+    let job = farm.end(id).await;
+    assert_eq!((job.state, job.attempt), (JobState::Failed, 1));
+    assert_eq!(job.error.as_ref().unwrap().class, FailureClass::Policy);
     farm.stop().await;
 }

@@ -7,7 +7,7 @@ use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use melange_remote_sdk::api::v1::{self, BackendView, BackendsResponse, ErrorDetail};
 use melange_remote_sdk::arch::Arch;
-use melange_remote_sdk::backend::{Backend, check_addr, check_max_jobs};
+use melange_remote_sdk::backend::{Backend, BackendAddress, check_max_jobs};
 use melange_remote_sdk::labels::Labels;
 use melange_remote_sdk::limits;
 
@@ -18,10 +18,10 @@ use crate::problem::{Handled, Problem};
 pub(super) async fn list(State(app): State<App>, uri: Uri) -> Handled<Json<BackendsResponse>> {
     let parameters = Parameters::read(&uri, &["arch"])?;
     let arch: Option<Arch> = parameters.get("arch", "an architecture, such as x86_64")?;
-    let backends = app.pool.backends();
-    let wanted = backends.iter().filter(|backend| arch.is_none_or(|arch| backend.arch() == arch));
+    let states = app.pool.states();
+    let wanted = states.iter().filter(|state| arch.is_none_or(|arch| state.backend.arch() == arch));
     Ok(Json(BackendsResponse {
-        backends: wanted.map(|backend| BackendView::from(&**backend)).collect(),
+        backends: wanted.map(BackendView::from).collect(),
         architectures: app.pool.arches().into_iter().map(|arch| arch.to_string()).collect(),
     }))
 }
@@ -38,7 +38,7 @@ pub(super) async fn add(State(app): State<App>, body: Body) -> Handled<Response>
 fn read_backend(request: BackendView) -> Handled<Backend> {
     let mut details = Vec::new();
     let mut wrong = |field: &str, error| details.push(ErrorDetail::field(field, &error));
-    if let Err(error) = check_addr(&request.addr) {
+    if let Err(error) = request.addr.parse::<BackendAddress>() {
         wrong("addr", error);
     }
     let arch = request.arch.parse::<Arch>().map_err(|error| wrong("arch", error));
@@ -53,12 +53,34 @@ fn read_backend(request: BackendView) -> Handled<Backend> {
     }
 }
 
+pub(super) async fn drain(State(app): State<App>, body: Body) -> Handled<Json<BackendView>> {
+    set_draining(&app, body, true).await
+}
+
+pub(super) async fn enable(State(app): State<App>, body: Body) -> Handled<Json<BackendView>> {
+    set_draining(&app, body, false).await
+}
+
+async fn set_draining(app: &App, body: Body, draining: bool) -> Handled<Json<BackendView>> {
+    let name = v1::read_backend_name(&read_body(body).await?).map_err(Problem::mistakes)?;
+    let addr = canonical(&name.addr);
+    let state = app.pool.set_draining(&addr, draining)?;
+    tracing::info!(addr, draining, "a backend was drained or enabled");
+    Ok(Json(BackendView::from(&state)))
+}
+
+/// The form by which the pool knows an address; what is no address names nothing there.
+fn canonical(addr: &str) -> String {
+    addr.parse::<BackendAddress>().map_or_else(|_| addr.to_owned(), |address| address.to_string())
+}
+
 pub(super) async fn remove(State(app): State<App>, uri: Uri, body: Body) -> Handled<StatusCode> {
     let parameters = Parameters::read(&uri, &["addr"])?;
     let addr = match parameters.get::<String>("addr", "an address")? {
         Some(addr) => addr,
         None => v1::read_backend_name(&read_body(body).await?).map_err(Problem::mistakes)?.addr,
     };
+    let addr = canonical(&addr);
     app.pool.remove(&addr)?;
     tracing::info!(addr, "a backend was removed");
     Ok(StatusCode::NO_CONTENT)

@@ -36,6 +36,8 @@ pub(crate) fn router(app: App) -> Router {
         .route(&format!("{}/{{id}}/logs", v1::JOBS), get(logs::read))
         .route(&format!("{}/{{id}}/artifacts", v1::JOBS), get(artifacts::list))
         .route(&format!("{}/{{id}}/artifacts/{{*name}}", v1::JOBS), get(artifacts::get))
+        .route(v1::BACKENDS_DRAIN, post(backends::drain))
+        .route(v1::BACKENDS_ENABLE, post(backends::enable))
         .route(v1::BACKENDS, get(backends::list).post(backends::add).delete(backends::remove))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)

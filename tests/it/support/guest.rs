@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use melange_remote_sdk::arch::Arch;
+use melange_remote_sdk::backend::BackendAddress;
 use melange_remote_sdk::builder::BuildSink;
-use melange_remote_sdk::buildkit::{BackendAddress, BuildkitOptions, BuildkitRunner};
+use melange_remote_sdk::buildkit::{BuildkitOptions, BuildkitRunner};
 use melange_remote_sdk::error::Result;
 use melange_remote_sdk::guest::{
     Blob, GuestOutcome, GuestPlan, GuestRunner, GuestStep, GuestUser, SourceFile,

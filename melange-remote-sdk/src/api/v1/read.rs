@@ -35,11 +35,12 @@ pub fn read_backend(body: &[u8]) -> Result<BackendView, Vec<ErrorDetail>> {
         arch: fields.required("arch"),
         labels: fields.texts("labels"),
         max_jobs: fields.number("maxJobs"),
+        state: None,
     };
     fields.finish(backend)
 }
 
-/// Reads the body of `DELETE /api/v1/backends`.
+/// Reads the body of the requests that name a backend.
 ///
 /// # Errors
 /// As [`read_submit`].

@@ -16,6 +16,8 @@ use tonic::{Request, Response, Status};
 
 use super::*;
 use crate::arch::Arch;
+use crate::buildkit::tls::TlsIdentity;
+use crate::error::Blame;
 
 type Authority = CertifiedIssuer<'static, KeyPair>;
 
@@ -85,8 +87,7 @@ fn options(ca: &Authority, client: &Authority, server_name: Option<&str>) -> Tls
     let (cert, key) = certificate(client, "client");
     TlsOptions {
         ca: ca.pem().into(),
-        cert: cert.into(),
-        key: key.into(),
+        identity: Some(TlsIdentity { cert: cert.into(), key: key.into() }),
         server_name: server_name.map(str::to_owned),
     }
 }
@@ -96,12 +97,12 @@ async fn try_connect(port: u16, tls: Option<&TlsOptions>) -> Result<DaemonInfo> 
     Ok(connect(&address, tls).await?.1)
 }
 
-/// Unreachable, with the cause told somewhere in the chain.
-fn assert_refused(result: Result<DaemonInfo>, cause: &str) {
+/// Not trusted, with the cause told once in the chain and a hint that names the flag to look at.
+fn assert_refused(result: Result<DaemonInfo>, cause: &str, flag: &str) {
     let error = result.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
-    assert!(error.chain().contains(cause), "{error:?} does not name {cause:?}");
-    assert!(error.hint_text().is_some());
+    assert_eq!((error.kind(), error.blamed()), (ErrorKind::Untrusted, Some(Blame::Backend)), "{error:?}");
+    assert_eq!(error.chain().matches(cause).count(), 1, "{error:?} does not name {cause:?} once");
+    assert!(error.hint_text().unwrap().contains(flag), "{error:?}");
 }
 
 #[tokio::test]
@@ -127,14 +128,18 @@ async fn a_daemon_of_another_authority_is_refused() {
     let (daemons, clients, others) = (authority(), authority(), authority());
     let port = serve(Some((&daemons, "builder.example", &clients))).await;
     let options = options(&others, &clients, Some("builder.example"));
-    assert_refused(try_connect(port, Some(&options)).await, "invalid peer certificate");
+    assert_refused(try_connect(port, Some(&options)).await, "invalid peer certificate", "--buildkit-tls-ca");
 }
 
 #[tokio::test]
 async fn a_daemon_with_another_name_is_refused() {
     let (daemons, clients) = (authority(), authority());
     let port = serve(Some((&daemons, "builder.example", &clients))).await;
-    assert_refused(try_connect(port, Some(&options(&daemons, &clients, None))).await, "not valid for name");
+    assert_refused(
+        try_connect(port, Some(&options(&daemons, &clients, None))).await,
+        "not valid for name",
+        "--buildkit-tls-ca",
+    );
 }
 
 #[tokio::test]
@@ -142,20 +147,43 @@ async fn a_certificate_that_the_daemon_does_not_know_is_found_out_while_connecti
     let (daemons, clients, others) = (authority(), authority(), authority());
     let port = serve(Some((&daemons, "builder.example", &clients))).await;
     let options = options(&daemons, &others, Some("builder.example"));
-    assert_refused(try_connect(port, Some(&options)).await, "alert");
+    assert_refused(try_connect(port, Some(&options)).await, "alert", "--buildkit-tls-cert");
 }
 
 #[tokio::test]
 async fn plain_text_to_a_tls_port_is_refused() {
     let (daemons, clients) = (authority(), authority());
     let port = serve(Some((&daemons, "builder.example", &clients))).await;
-    assert_eq!(try_connect(port, None).await.unwrap_err().kind(), ErrorKind::Unavailable);
+    let error = try_connect(port, None).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert!(error.hint_text().unwrap().contains("--buildkit-tls-ca"), "{error:?}");
+}
+
+#[tokio::test]
+async fn tls_to_a_plain_port_is_told_as_such() {
+    let (daemons, clients) = (authority(), authority());
+    let port = serve(None).await;
+    let options = options(&daemons, &clients, None);
+    assert_refused(try_connect(port, Some(&options)).await, "InvalidContentType", "--buildkit-tls-ca");
+}
+
+#[tokio::test]
+async fn a_daemon_that_asks_for_no_certificate_needs_the_authority_alone() {
+    let daemons = authority();
+    let (cert, key) = certificate(&daemons, "127.0.0.1");
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let config = ServerTlsConfig::new().identity(Identity::from_pem(cert, key));
+    let router = Server::builder().tls_config(config).unwrap().add_service(Workers);
+    tokio::spawn(router.serve_with_incoming(TcpListenerStream::new(listener)));
+    let options = TlsOptions { ca: daemons.pem().into(), identity: None, server_name: None };
+    try_connect(port, Some(&options)).await.unwrap();
 }
 
 #[tokio::test]
 async fn malformed_options_are_the_callers_mistake() {
-    let options =
-        TlsOptions { ca: b"no".to_vec(), cert: b"pem".to_vec(), key: b"at all".to_vec(), server_name: None };
+    let identity = TlsIdentity { cert: b"pem".to_vec(), key: b"at all".to_vec() };
+    let options = TlsOptions { ca: b"no".to_vec(), identity: Some(identity), server_name: None };
     assert_eq!(try_connect(1, Some(&options)).await.unwrap_err().kind(), ErrorKind::InvalidRequest);
     let unix: BackendAddress = "unix:///x".parse().unwrap();
     assert_eq!(connect(&unix, Some(&options)).await.unwrap_err().kind(), ErrorKind::InvalidRequest);

@@ -1,18 +1,20 @@
-//! Addresses of daemons as text. Pure: nothing is resolved or opened here.
+//! Addresses of backends as text: one reading of them at the file, the flag and the API. Pure: nothing is resolved
+//! or opened here.
 
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
 use crate::error::{Error, Result};
+use crate::limits;
 
 /// Where Docker's daemon listens unless told otherwise.
 const DOCKER_SOCKET: &str = "/var/run/docker.sock";
 
-/// Where a BuildKit daemon is reached.
+/// Where builds run.
 ///
 /// ```
-/// use melange_remote_sdk::buildkit::BackendAddress;
+/// use melange_remote_sdk::backend::BackendAddress;
 /// let address: BackendAddress = "tcp://10.0.0.7:1234".parse().unwrap();
 /// assert_eq!(address, BackendAddress::Tcp { host: "10.0.0.7".to_owned(), port: 1234 });
 /// let docker: BackendAddress = "docker://".parse().unwrap();
@@ -21,7 +23,7 @@ const DOCKER_SOCKET: &str = "/var/run/docker.sock";
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum BackendAddress {
-    /// `tcp://host:port`: a `buildkitd`, with TLS when [`TlsOptions`] are given.
+    /// `tcp://host:port`: a `buildkitd`, with TLS when the operator gave certificates.
     Tcp {
         /// A name, an IPv4 address, or an IPv6 address without brackets.
         host: String,
@@ -32,32 +34,17 @@ pub enum BackendAddress {
     Unix(PathBuf),
     /// `docker:///path`: the socket of a dockerd, which has a BuildKit inside.
     Docker(PathBuf),
-}
-
-/// TLS for [`BackendAddress::Tcp`], with both sides showing certificates. All in PEM.
-#[derive(Clone, PartialEq, Eq)]
-pub struct TlsOptions {
-    /// The certificates of the authorities that may vouch for the daemon; no others do.
-    pub ca: Vec<u8>,
-    /// Our certificate and those between it and its authority.
-    pub cert: Vec<u8>,
-    /// The private key of our certificate.
-    pub key: Vec<u8>,
-    /// The name in the daemon's certificate when it is not the host of the address.
-    pub server_name: Option<String>,
-}
-
-impl fmt::Debug for TlsOptions {
-    /// Leaves the key out.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TlsOptions").field("server_name", &self.server_name).finish_non_exhaustive()
-    }
+    /// `sandbox://local`: the sandbox of this machine.
+    Sandbox,
 }
 
 impl FromStr for BackendAddress {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
+        if text.len() > limits::BACKEND_ADDR_BYTES_MAX {
+            return Err(refused("…", "it is too long"));
+        }
         if text.chars().any(|c| c.is_control() || c.is_whitespace()) {
             return Err(refused(text, "it holds a space or a control character"));
         }
@@ -69,6 +56,8 @@ impl FromStr for BackendAddress {
             "unix" => Ok(Self::Unix(parse_path(text, rest)?)),
             "docker" if rest.is_empty() => Ok(Self::Docker(DOCKER_SOCKET.into())),
             "docker" => Ok(Self::Docker(parse_path(text, rest)?)),
+            "sandbox" if rest == "local" => Ok(Self::Sandbox),
+            "sandbox" => Err(refused(text, "the only sandbox is sandbox://local")),
             _ => Err(refused(text, "its scheme is unknown")),
         }
     }
@@ -81,13 +70,15 @@ impl fmt::Display for BackendAddress {
             Self::Tcp { host, port } => write!(f, "tcp://{host}:{port}"),
             Self::Unix(path) => write!(f, "unix://{}", path.display()),
             Self::Docker(path) => write!(f, "docker://{}", path.display()),
+            Self::Sandbox => f.write_str("sandbox://local"),
         }
     }
 }
 
 fn refused(text: &str, why: &str) -> Error {
-    Error::invalid(format!("not the address of a BuildKit daemon: {text:?}, {why}"))
-        .hint("tcp://host:port, unix:///path/to/buildkitd.sock or docker:///path/to/docker.sock")
+    Error::invalid(format!("not the address of a backend: {text:?}, {why}")).hint(
+        "an address is tcp://host:port, unix:///path/to/buildkitd.sock, docker:///path/to/docker.sock or sandbox://local",
+    )
 }
 
 fn parse_path(text: &str, rest: &str) -> Result<PathBuf> {
@@ -146,6 +137,8 @@ mod tests {
             "unix:///path/",
             "docker://host",
             "docker:///",
+            "sandbox://",
+            "sandbox://elsewhere",
         ] {
             let error = text.parse::<BackendAddress>().unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidRequest, "{text}");
@@ -160,18 +153,6 @@ mod tests {
         assert_eq!(address.to_string(), "tcp://[::1]:1234");
     }
 
-    #[test]
-    fn the_key_is_not_in_the_debug_form() {
-        let options = TlsOptions {
-            ca: b"A".to_vec(),
-            cert: b"B".to_vec(),
-            key: b"SECRET".to_vec(),
-            server_name: Some("build".to_owned()),
-        };
-        let text = format!("{options:?}");
-        assert!(text.contains("build") && !text.contains("83") && !text.contains("SECRET"), "{text}");
-    }
-
     fn address() -> impl Strategy<Value = BackendAddress> {
         let path = "/[a-z0-9._/-]{0,20}[a-z0-9]".prop_map(PathBuf::from).boxed();
         prop_oneof![
@@ -182,6 +163,7 @@ mod tests {
             }),
             path.clone().prop_map(BackendAddress::Unix),
             path.prop_map(BackendAddress::Docker),
+            Just(BackendAddress::Sandbox),
         ]
     }
 
@@ -192,7 +174,7 @@ mod tests {
         }
 
         #[test]
-        fn no_text_panics_and_what_parses_survives_a_round_trip(text in "(tcp|unix|docker|x)?(://)?\\PC{0,20}") {
+        fn no_text_panics_and_what_parses_survives_a_round_trip(text in "(tcp|unix|docker|sandbox|x)?(://)?\\PC{0,20}") {
             if let Ok(address) = text.parse::<BackendAddress>() {
                 prop_assert_eq!(address.to_string().parse::<BackendAddress>().unwrap(), address);
             }
