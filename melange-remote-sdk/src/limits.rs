@@ -142,6 +142,8 @@ pub const BUILDKIT_STATUS_QUIET: Duration = Duration::from_secs(5);
 pub const BUILDKIT_STATUS_QUIET_FAILED: Duration = Duration::from_millis(1_500);
 /// Openings of a daemon's log stream: a busy daemon may not know the build yet at the first one.
 pub const BUILDKIT_STATUS_TRIES_MAX: u32 = 3;
+/// Silence of a daemon that asked for the session before: it asks every one to five seconds.
+pub const BUILDKIT_STALL: Duration = Duration::from_secs(45);
 /// How long a cancelled build may take to stop before the daemon counts as lost.
 pub const BUILDKIT_CANCEL_GRACE: Duration = Duration::from_secs(10);
 /// Tries of a solve whose environment another build's end broke off.
@@ -162,6 +164,16 @@ pub const CANCEL_GRACE: Duration = Duration::from_secs(10);
 pub const LEASES_PER_CALL_MAX: usize = 10_000;
 /// Checksums read at once while artifacts are listed.
 pub const CHECKSUM_READS_MAX: usize = 16;
+/// The time that a build may take whose definition says nothing.
+pub const JOB_TIMEOUT: Duration = Duration::from_secs(2 * 3_600);
+/// The time that a step may be silent: the longest silent compilers take minutes.
+pub const JOB_SILENCE: Duration = Duration::from_secs(30 * 60);
+/// Bodies of requests that are being read, all together.
+pub const REQUEST_BODIES_BYTES_MAX: usize = 128 << 20;
+/// Silence of a client within the body of a request.
+pub const REQUEST_BODY_IDLE: Duration = Duration::from_secs(30);
+/// The time that the body of a request may take.
+pub const REQUEST_BODY_TIME: Duration = Duration::from_secs(5 * 60);
 /// Attempts of one job before it is given up.
 pub const ATTEMPTS_MAX: u32 = 3;
 /// How long a stopping server waits for running jobs before it cancels them for good.

@@ -1,12 +1,13 @@
 //! What the handlers share.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use melange_remote_sdk::artifact_storage::ArtifactStorage;
 use melange_remote_sdk::backend::pool::BackendPool;
 use melange_remote_sdk::backend_selector::BackendSelector;
 use melange_remote_sdk::clock::Clock;
 use melange_remote_sdk::job_store::JobStore;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::submission::SubmissionRules;
@@ -28,4 +29,8 @@ pub struct App {
     pub rules: Arc<SubmissionRules>,
     /// Cancelled when the server stops: no submissions any more, and streams end.
     pub stopping: CancellationToken,
+    /// Why the server cannot go on; the health check fails from then on.
+    pub failure: Arc<OnceLock<String>>,
+    /// KiB of bodies that may still be read at once.
+    pub bodies: Arc<Semaphore>,
 }

@@ -33,6 +33,24 @@ pub struct Args {
     /// Google Cloud Storage bucket for artifacts and logs, instead of the local directory
     #[arg(long, value_name = "BUCKET")]
     pub gcs_bucket: Option<String>,
+    /// Storage of artifacts and logs: file:///folder, gs://bucket, s3://bucket or az://container, perhaps with /prefix
+    #[arg(long, value_name = "URL")]
+    pub storage: Option<String>,
+    /// An option of that storage, such as aws_endpoint=http://host:9000; may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub storage_option: Vec<String>,
+    /// Name by which browsers reach this server, besides its addresses; may be repeated
+    #[arg(long, value_name = "HOST")]
+    pub public_host: Vec<String>,
+    /// Bytes of a job's log, such as 64MiB; of what is beyond, the beginning and the end are kept [default: 64MiB]
+    #[arg(long, value_name = "SIZE")]
+    pub job_log_bytes: Option<String>,
+    /// Time that a build may take whose definition says nothing, such as 2h; 0 for no limit [default: 2h]
+    #[arg(long, value_name = "TIME")]
+    pub job_timeout: Option<String>,
+    /// Time that a step may be silent, such as 30m; 0 for no limit [default: 30m]
+    #[arg(long, value_name = "TIME")]
+    pub job_silence: Option<String>,
     /// Private key that signs packages and indexes
     #[arg(long, value_name = "FILE")]
     pub signing_key: Option<String>,

@@ -16,11 +16,13 @@ use melange_remote_sdk::engine::runners::AddressedRunners;
 use melange_remote_sdk::engine::{EngineBuilder, EngineOptions, RunnerProvider};
 use melange_remote_sdk::error::{Error, Result};
 use melange_remote_sdk::job_store::memory::MemoryJobStore;
+use melange_remote_sdk::limits;
 use melange_remote_sdk::rootfs::Assembler;
 use melange_remote_sdk::rootfs::fetch::HttpFetcher;
 use melange_remote_sdk::rootfs::repository::LocalAccess;
 use melange_remote_sdk::sandbox::SandboxOptions;
 use melange_remote_sdk::scheduler::{Scheduler, SchedulerOptions, SchedulerParts};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
@@ -71,6 +73,7 @@ pub fn connect(
         default_arch: config.default_arch,
         repositories: config.repositories.clone(),
         allow_local_repositories: config.allow_local_repositories.clone(),
+        public_hosts: config.public_hosts.clone(),
     };
     let app = App {
         job_store: Arc::clone(&parts.job_store),
@@ -80,14 +83,17 @@ pub fn connect(
         clock: Arc::clone(&parts.clock),
         rules: Arc::new(rules),
         stopping: CancellationToken::new(),
+        failure: Arc::default(),
+        bodies: Arc::new(Semaphore::new(limits::REQUEST_BODIES_BYTES_MAX >> 10)),
     };
-    Assembly { app, scheduler: Scheduler::new(parts, SchedulerOptions::default()) }
+    let options = SchedulerOptions { log_bytes: config.job_log_bytes, ..SchedulerOptions::default() };
+    Assembly { app, scheduler: Scheduler::new(parts, options) }
 }
 
 fn storage(config: &StorageConfig) -> Result<Arc<dyn ArtifactStorage>> {
     Ok(match config {
         StorageConfig::Local(directory) => Arc::new(ObjectArtifactStorage::local(directory)?),
-        StorageConfig::Gcs { bucket, options } => Arc::new(ObjectArtifactStorage::gcs(bucket, options)?),
+        StorageConfig::Url { url, options } => Arc::new(ObjectArtifactStorage::open(url, options)?),
     })
 }
 
@@ -110,6 +116,8 @@ pub fn engine(config: &BuildConfig, backends: &[Backend]) -> Result<Engine> {
     options.source_cache.clone_from(&config.cache_dir);
     options.signing_key = config.signing_key.as_deref().map(signing_key).transpose()?.map(Arc::new);
     options.namespace.clone_from(&config.namespace);
+    options.timeout = config.job_timeout;
+    options.silence = config.job_silence;
     options.repository_defaults = config.repositories.clone();
     let defaults = &config.repositories;
     let own = defaults.repositories.iter().chain(&defaults.keyring).filter_map(|line| local_path(line));

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 use melange_remote_sdk::arch::Arch;
@@ -21,6 +22,41 @@ const SANDBOX_ADDR: &str = "sandbox://local";
 /// Where artifacts go by default.
 pub const OUTPUT_DIR: &str = "/var/lib/melange/output";
 
+/// Variables of object stores that are read when their store is used, under the names that their own tools know.
+const STORAGE_VARIABLES: [(&str, &[&str]); 3] = [
+    ("gs://", &["GOOGLE_SERVICE_ACCOUNT", "GOOGLE_SERVICE_ACCOUNT_KEY", "GOOGLE_APPLICATION_CREDENTIALS"]),
+    (
+        "s3://",
+        &[
+            "AWS_ACCESS_KEY_ID",
+            "AWS_SECRET_ACCESS_KEY",
+            "AWS_SESSION_TOKEN",
+            "AWS_DEFAULT_REGION",
+            "AWS_REGION",
+            "AWS_ENDPOINT",
+            "AWS_ENDPOINT_URL",
+            "AWS_ALLOW_HTTP",
+            "AWS_WEB_IDENTITY_TOKEN_FILE",
+            "AWS_ROLE_ARN",
+            "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+        ],
+    ),
+    (
+        "az://",
+        &[
+            "AZURE_STORAGE_ACCOUNT_NAME",
+            "AZURE_STORAGE_ACCOUNT_KEY",
+            "AZURE_STORAGE_SAS_TOKEN",
+            "AZURE_STORAGE_ENDPOINT",
+            "AZURE_STORAGE_CLIENT_ID",
+            "AZURE_STORAGE_CLIENT_SECRET",
+            "AZURE_STORAGE_TENANT_ID",
+            "AZURE_FEDERATED_TOKEN_FILE",
+            "AZURE_ALLOW_HTTP",
+        ],
+    ),
+];
+
 /// Everything that a server is told when it starts.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -36,6 +72,8 @@ pub struct Config {
     pub build: BuildConfig,
     /// The form of the log.
     pub log_format: LogFormat,
+    /// The file that [`Self::backends`] were read from; SIGHUP reads it again.
+    pub backends_file: Option<PathBuf>,
 }
 
 /// Where artifacts go.
@@ -43,11 +81,11 @@ pub struct Config {
 pub enum StorageConfig {
     /// A local directory.
     Local(PathBuf),
-    /// A bucket of Google Cloud Storage.
-    Gcs {
-        /// Its name.
-        bucket: String,
-        /// Credentials, as keys of the object store.
+    /// An object store.
+    Url {
+        /// Its address, such as `s3://bucket/prefix`.
+        url: String,
+        /// Endpoint and credentials, as keys of the object store.
         options: Vec<(String, String)>,
     },
 }
@@ -69,6 +107,14 @@ pub struct BuildConfig {
     pub state_dir: Option<PathBuf>,
     /// The namespace of package URLs.
     pub namespace: String,
+    /// Names by which browsers reach the server.
+    pub public_hosts: Vec<String>,
+    /// The bytes of a job's log.
+    pub job_log_bytes: u64,
+    /// The time that a build may take whose definition says nothing.
+    pub job_timeout: Option<Duration>,
+    /// The time that a step may be silent.
+    pub job_silence: Option<Duration>,
     /// TLS for tcp:// daemons.
     pub buildkit_tls: Option<TlsFiles>,
 }
@@ -164,13 +210,14 @@ impl Reader<'_> {
         let listen = self.listen(args.listen_addr.clone());
         let port_file = self.path("--port-file", args.port_file.clone());
         let log_format = self.log_format(args.log_format);
-        let storage = self.storage(args.output_dir.clone(), args.gcs_bucket.clone());
+        let storage = self.storage(&args);
+        let backends_file = self.path("--backends-config", args.backends_config.clone());
         let given_arch = self.value("--default-arch", args.default_arch.clone());
         let given_arch = given_arch
             .and_then(|text| text.parse::<Arch>().map_err(|error| self.error("--default-arch", &error)).ok());
         let (backends, default_arch) = self.backends(&args, given_arch);
         let build = self.build(args, default_arch);
-        Some(Config { listen, port_file, backends: backends?, storage, build, log_format })
+        Some(Config { listen, port_file, backends: backends?, storage, build, log_format, backends_file })
     }
 
     fn listen(&mut self, given: Option<String>) -> Vec<String> {
@@ -199,19 +246,80 @@ impl Reader<'_> {
         }
     }
 
-    fn storage(&mut self, output_dir: Option<String>, bucket: Option<String>) -> StorageConfig {
-        let output_dir = self.path("--output-dir", output_dir);
-        match self.value("--gcs-bucket", bucket) {
-            Some(bucket) => {
-                let names = [
-                    "GOOGLE_SERVICE_ACCOUNT",
-                    "GOOGLE_SERVICE_ACCOUNT_KEY",
-                    "GOOGLE_APPLICATION_CREDENTIALS",
-                ];
-                let option = |name: &str| Some((name.to_lowercase(), (self.environment)(name)?));
-                StorageConfig::Gcs { bucket, options: names.into_iter().filter_map(option).collect() }
+    fn storage(&mut self, args: &Args) -> StorageConfig {
+        let output_dir = self.path("--output-dir", args.output_dir.clone());
+        let bucket =
+            self.value("--gcs-bucket", args.gcs_bucket.clone()).map(|bucket| format!("gs://{bucket}"));
+        let url = self.value("--storage", args.storage.clone());
+        if bucket.is_some() && url.is_some() {
+            self.wrong("--gcs-bucket and --storage exclude each other");
+        }
+        let Some(url) = url.or(bucket) else {
+            if !args.storage_option.is_empty() {
+                self.wrong("--storage-option needs --storage");
             }
-            None => StorageConfig::Local(output_dir.unwrap_or_else(|| PathBuf::from(OUTPUT_DIR))),
+            return StorageConfig::Local(output_dir.unwrap_or_else(|| PathBuf::from(OUTPUT_DIR)));
+        };
+        if output_dir.is_some() && args.output_dir.is_some() {
+            self.wrong("--output-dir and --storage exclude each other");
+        }
+        let names = STORAGE_VARIABLES.iter().filter(|(scheme, _)| url.starts_with(scheme));
+        let names = names.flat_map(|(_, names)| names.iter());
+        let option = |name: &&str| Some((name.to_lowercase(), (self.environment)(name)?));
+        let mut options: Vec<(String, String)> = names.filter_map(option).collect();
+        for text in &args.storage_option {
+            match text.split_once('=') {
+                Some((key, value)) if !key.is_empty() => options.push((key.to_owned(), value.to_owned())),
+                _ => self.wrong(format!("--storage-option: {text:?} is not of the form KEY=VALUE")),
+            }
+        }
+        StorageConfig::Url { url, options }
+    }
+
+    /// A number of bytes, such as `64MiB`, within the bounds of a job's log.
+    fn log_bytes(&mut self, given: Option<String>) -> u64 {
+        let Some(text) = self.value("--job-log-bytes", given) else { return limits::JOB_LOG_BYTES };
+        let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+        let unit = match text[digits.len()..].trim() {
+            "" | "B" => Some(1),
+            "KiB" | "K" => Some(1 << 10),
+            "MiB" | "M" => Some(1 << 20),
+            "GiB" | "G" => Some(1 << 30),
+            _ => None,
+        };
+        let bytes = digits.parse::<u64>().ok().zip(unit).and_then(|(number, unit)| number.checked_mul(unit));
+        let (least, most) = (limits::JOB_LOG_BYTES_MIN, limits::JOB_LOG_BYTES_MAX);
+        match bytes {
+            Some(bytes) if (least..=most).contains(&bytes) => bytes,
+            Some(_) => {
+                self.wrong(format!("--job-log-bytes: {text} is not between {least} and {most} bytes"));
+                limits::JOB_LOG_BYTES
+            }
+            None => {
+                self.wrong(format!("--job-log-bytes: {text:?} is not a size such as 64MiB"));
+                limits::JOB_LOG_BYTES
+            }
+        }
+    }
+
+    /// A time such as `2h`; 0 is no limit.
+    fn time(&mut self, flag: &str, given: Option<String>, default: Duration) -> Option<Duration> {
+        let Some(text) = self.value(flag, given) else { return Some(default) };
+        let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+        let unit = match &text[digits.len()..] {
+            "s" | "" => Some(1),
+            "m" => Some(60),
+            "h" => Some(3_600),
+            "d" => Some(86_400),
+            _ => None,
+        };
+        match digits.parse::<u64>().ok().zip(unit).and_then(|(number, unit)| number.checked_mul(unit)) {
+            Some(0) => None,
+            Some(seconds) => Some(Duration::from_secs(seconds)),
+            None => {
+                self.wrong(format!("{flag}: {text:?} is not a time such as 30m or 2h"));
+                Some(default)
+            }
         }
     }
 
@@ -263,19 +371,10 @@ impl Reader<'_> {
     }
 
     fn backends_file(&mut self, path: &Path) -> Option<Vec<Backend>> {
-        let text = match std::fs::read_to_string(path) {
-            Ok(text) => text,
-            Err(error) => {
-                self.wrong(format!("--backends-config: cannot read {}: {error}", path.display()));
-                return None;
-            }
-        };
-        match file::read(&Source::new(path.display().to_string(), text)) {
+        match read_backends(path) {
             Ok(backends) => Some(backends),
-            Err(diagnostics) => {
-                for mistake in &diagnostics.0 {
-                    self.wrong(format!("--backends-config: {}", mistake.summary()));
-                }
+            Err(mistakes) => {
+                mistakes.iter().for_each(|mistake| self.wrong(format!("--backends-config: {mistake}")));
                 None
             }
         }
@@ -306,6 +405,10 @@ impl Reader<'_> {
             cache_dir: self.path("--cache-dir", args.cache_dir),
             state_dir: self.path("--state-dir", args.state_dir),
             namespace: self.value("--namespace", args.namespace).unwrap_or_else(|| NAMESPACE.to_owned()),
+            public_hosts: args.public_host,
+            job_log_bytes: self.log_bytes(args.job_log_bytes),
+            job_timeout: self.time("--job-timeout", args.job_timeout, limits::JOB_TIMEOUT),
+            job_silence: self.time("--job-silence", args.job_silence, limits::JOB_SILENCE),
             buildkit_tls: self.tls(args.buildkit_tls_ca, args.buildkit_tls_cert, args.buildkit_tls_key),
         }
     }
@@ -323,6 +426,17 @@ impl Reader<'_> {
         }
         Some(TlsFiles { ca: ca?, identity })
     }
+}
+
+/// Reads a file of backends.
+///
+/// # Errors
+/// Every mistake in a line of its own.
+pub fn read_backends(path: &Path) -> Result<Vec<Backend>, Vec<String>> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| vec![format!("cannot read {}: {error}", path.display())])?;
+    file::read(&Source::new(path.display().to_string(), text))
+        .map_err(|diagnostics| diagnostics.0.iter().map(|mistake| mistake.summary()).collect())
 }
 
 #[cfg(test)]
@@ -363,7 +477,7 @@ mod tests {
         assert_eq!(config.build.namespace, "mine");
         let config = read(&["--gcs-bucket", "b"], &[("GOOGLE_SERVICE_ACCOUNT", "f")]).unwrap();
         let options = vec![("google_service_account".to_owned(), "f".to_owned())];
-        assert_eq!(config.storage, StorageConfig::Gcs { bucket: "b".to_owned(), options });
+        assert_eq!(config.storage, StorageConfig::Url { url: "gs://b".to_owned(), options });
     }
 
     #[test]
@@ -393,6 +507,38 @@ mod tests {
           - --buildkit-tls-cert and --buildkit-tls-key need each other
         "#
         );
+    }
+
+    #[test]
+    fn storages_sizes_and_times_are_read() {
+        let variables = [("AWS_REGION", "eu-1"), ("GOOGLE_SERVICE_ACCOUNT", "x")];
+        let args = [
+            "--storage",
+            "s3://b/p",
+            "--storage-option",
+            "aws_endpoint=http://h:1",
+            "--job-log-bytes",
+            "1GiB",
+        ];
+        let config = read(&args, &variables).unwrap();
+        let options = [("aws_region", "eu-1"), ("aws_endpoint", "http://h:1")];
+        let options = options.map(|(key, value)| (key.to_owned(), value.to_owned())).to_vec();
+        assert_eq!(config.storage, StorageConfig::Url { url: "s3://b/p".to_owned(), options });
+        assert_eq!(config.build.job_log_bytes, 1 << 30);
+        assert_eq!(config.build.job_timeout, Some(limits::JOB_TIMEOUT));
+        let config = read(&["--job-timeout", "90m", "--job-silence", "0"], &[]).unwrap();
+        assert_eq!(config.build.job_timeout, Some(Duration::from_secs(5_400)));
+        assert_eq!(config.build.job_silence, None);
+        for wrong in [
+            &["--job-log-bytes", "1"][..],
+            &["--job-log-bytes", "64 parsecs"],
+            &["--job-timeout", "soon"],
+            &["--storage", "s3://b", "--gcs-bucket", "b"],
+            &["--storage-option", "a=b"],
+            &["--storage", "s3://b", "--storage-option", "x"],
+        ] {
+            assert!(mistakes(wrong).contains("--"), "{wrong:?}");
+        }
     }
 
     #[test]

@@ -7,6 +7,8 @@
 //! [`router`] and [`serve`] embed the service into another program; [`run`] is the whole program.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -18,16 +20,22 @@ pub mod app;
 pub mod args;
 pub mod assembly;
 pub mod config;
+mod listener;
 pub mod problem;
 mod routes;
 pub mod submission;
 pub mod telemetry;
 
 pub use app::App;
+use assembly::Assembly;
 use config::Config;
+pub use listener::{ConnectionLimits, Peer};
+use melange_remote_sdk::backend::pool::BackendPool;
 
 /// How long open connections may take to end once the jobs have ended.
 const CONNECTIONS_GRACE: Duration = Duration::from_secs(3);
+/// How long a server that cannot go on says so by its health check before it ends.
+const FAILURE_GRACE: Duration = Duration::from_secs(3);
 
 /// The routes of the service.
 pub fn router(app: App) -> Router {
@@ -37,36 +45,67 @@ pub fn router(app: App) -> Router {
 /// Answers requests until `shutdown` is cancelled and the requests under way are answered.
 ///
 /// # Errors
-/// When the listener fails for good.
+/// None at present: a connection that fails ends alone, and a listener that fails is asked again.
 pub async fn serve(listener: TcpListener, app: App, shutdown: CancellationToken) -> std::io::Result<()> {
-    axum::serve(listener, router(app)).with_graceful_shutdown(shutdown.cancelled_owned()).await
+    listener::serve(&listener, router(app), ConnectionLimits::default(), shutdown).await;
+    Ok(())
 }
 
 /// Runs the service until SIGTERM or SIGINT: then running jobs get their grace while requests are still answered.
+/// SIGHUP reads the file of backends again.
 ///
 /// # Errors
-/// When the service cannot start, or its listener fails for good.
+/// When the service cannot start, or one of its parts ends although nobody asked for it.
 pub async fn run(config: &Config) -> Result<()> {
     let assembly = assembly::assemble(config)?;
     let (listener, addr) = listen(&config.listen).await?;
-    let stopping = assembly.app.stopping.clone();
-    watch_signals(stopping.clone())?;
+    watch_signals(assembly.app.stopping.clone())?;
+    watch_reloads(config.backends_file.clone(), assembly.app.pool.clone())?;
     if let Some(path) = &config.port_file {
         std::fs::write(path, format!("{}\n", addr.port()))
             .with_context(|| format!("cannot write {}", path.display()))?;
     }
     tracing::info!(backends = config.backends.len(), "listening on http://{addr}");
+    if !addr.ip().is_loopback() {
+        tracing::warn!(
+            "everybody who reaches {addr} may submit builds and change backends: this server knows no identities; \
+             listen on 127.0.0.1, or let only trusted machines reach it"
+        );
+    }
+    run_assembly(assembly, listener).await
+}
 
+/// Runs a server that is put together until its app is told to stop. A scheduler that ends by itself ends the server:
+/// the health check fails first, then this returns the error.
+///
+/// # Errors
+/// When a part of the server ends although nobody asked for it.
+pub async fn run_assembly(assembly: Assembly, listener: TcpListener) -> Result<()> {
+    let Assembly { app, scheduler } = assembly;
+    let (stopping, failure) = (app.stopping.clone(), Arc::clone(&app.failure));
     let close = CancellationToken::new();
-    let scheduler = assembly.scheduler;
-    let schedule = {
+    let mut schedule = {
         let stopping = stopping.clone();
         tokio::spawn(async move { scheduler.run(stopping).await })
     };
-    let mut server = tokio::spawn(serve(listener, assembly.app, close.clone()));
+    let mut server = tokio::spawn(serve(listener, app, close.clone()));
     let ended_early = tokio::select! {
-        ended = &mut server => Some(ended),
+        // A scheduler that ends because it was asked to is no failure.
+        biased;
         () = stopping.cancelled() => None,
+        ended = &mut server => Some(ended),
+        ended = &mut schedule => {
+            let cause = ended.err().map(|error| format!(": {error}")).unwrap_or_default();
+            let message = format!("the scheduler has ended{cause}");
+            tracing::error!("{message}; the server stops");
+            failure.get_or_init(|| message.clone());
+            // Who watches over the server sees why before it is gone.
+            tokio::time::sleep(FAILURE_GRACE).await;
+            stopping.cancel();
+            close.cancel();
+            let _ = tokio::time::timeout(CONNECTIONS_GRACE, server).await;
+            anyhow::bail!(message);
+        }
     };
     stopping.cancel();
     schedule.await.context("the scheduler panicked")?;
@@ -110,6 +149,34 @@ fn watch_signals(stopping: CancellationToken) -> Result<()> {
         }
         tracing::info!("asked to stop");
         stopping.cancel();
+    });
+    Ok(())
+}
+
+/// Reads the file of backends again on SIGHUP. A file with mistakes changes nothing; without a file the signal does
+/// nothing at all.
+fn watch_reloads(file: Option<PathBuf>, pool: BackendPool) -> Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+
+    let mut hangup = signal(SignalKind::hangup()).context("cannot watch for SIGHUP")?;
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            let Some(path) = file.clone() else {
+                tracing::info!("SIGHUP: there is no file of backends to read again");
+                continue;
+            };
+            let read = tokio::task::spawn_blocking(move || config::read_backends(&path)).await;
+            match read.unwrap_or_else(|error| Err(vec![error.to_string()])) {
+                Ok(backends) => {
+                    let (added, removed) = pool.replace(backends);
+                    tracing::info!(added, removed, "the file of backends was read again");
+                }
+                Err(mistakes) => {
+                    let mistakes = mistakes.join("; ");
+                    tracing::error!(mistakes, "the file of backends has mistakes; nothing changes");
+                }
+            }
+        }
     });
     Ok(())
 }

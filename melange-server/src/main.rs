@@ -1,35 +1,45 @@
 //! Starts the build service.
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use melange_server::config::{Config, Refused};
 use melange_server::telemetry;
 
+/// Says something on standard error, which may be closed.
+fn say(text: impl std::fmt::Display) {
+    let _ = writeln!(std::io::stderr(), "melange-server: {text}");
+}
+
 fn main() -> ExitCode {
     let environment = |name: &str| std::env::var(name).ok();
     let config = match Config::read(std::env::args_os(), &environment) {
         Ok(config) => config,
-        Err(Refused::Usage(error)) => error.exit(),
+        Err(Refused::Usage(error)) => {
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
         Err(refused) => {
-            eprintln!("melange-server: {refused}");
+            say(refused);
             return ExitCode::from(2);
         }
     };
-    telemetry::start(config.log_format, environment("MELANGE_LOG").as_deref());
+    let log = telemetry::start(config.log_format, environment("MELANGE_LOG").as_deref());
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("melange-server: cannot start: {error}");
+            say(format_args!("cannot start: {error}"));
             return ExitCode::FAILURE;
         }
     };
     let ended = runtime.block_on(melange_server::run(&config));
     // What is left are reads of logs and the like; they must not hold up the end.
     runtime.shutdown_background();
+    drop(log);
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("melange-server: {error:#}");
+            say(format_args!("{error:#}"));
             ExitCode::FAILURE
         }
     }

@@ -24,6 +24,8 @@ pub struct SubmissionRules {
     pub repositories: RepositoryDefaults,
     /// Folders whose repositories and keys definitions may name by path, canonical.
     pub allow_local_repositories: Vec<PathBuf>,
+    /// Names by which browsers reach the server, besides addresses and `localhost`.
+    pub public_hosts: Vec<String>,
 }
 
 /// Checks a request: its fields, its definition and its pipelines.
@@ -132,6 +134,7 @@ mod tests {
             default_arch: Arch::X86_64,
             repositories: RepositoryDefaults { repositories: vec!["/own".to_owned()], keyring: Vec::new() },
             allow_local_repositories: vec![allowed.clone()],
+            public_hosts: Vec::new(),
         };
         let below = allowed.join("repo").display().to_string();
         let fine =

@@ -16,6 +16,7 @@ use melange_remote_sdk::arch::Arch;
 use melange_remote_sdk::artifact_storage::object::ObjectArtifactStorage;
 use melange_remote_sdk::backend::health::BackendStatus;
 use melange_remote_sdk::backend::{AlwaysReachable, Backend, pool::BackendPool};
+use melange_remote_sdk::backend_selector::{BackendSelector, Candidate, Refusal, Requirements};
 use melange_remote_sdk::builder::scripted::{Act, ScriptedBuilder};
 use melange_remote_sdk::builder::{BuildEvent, TestReport, TestStatus};
 use melange_remote_sdk::error::{Error, ErrorKind, Result};
@@ -26,8 +27,10 @@ use melange_remote_sdk::job_store::{
 };
 use melange_remote_sdk::labels::Labels;
 use melange_remote_sdk::limits;
+use melange_remote_sdk::scheduler::{Scheduler, SchedulerOptions, SchedulerParts};
 use melange_server::assembly::{self, Assembly};
 use melange_server::config::Config;
+use melange_server::run_assembly;
 use melange_server::{App, router};
 use serde_json::{Value, json};
 use tokio::sync::{Notify, watch};
@@ -98,7 +101,8 @@ impl Service {
     }
 
     async fn ask(&self, method: Method, path: &str, body: impl Into<Body>) -> Answer {
-        self.send(Request::builder().method(method).uri(path).body(body.into()).unwrap()).await
+        let request = Request::builder().method(method).uri(path);
+        self.send(request.header("content-type", "application/json").body(body.into()).unwrap()).await
     }
 
     async fn get(&self, path: &str) -> Answer {
@@ -266,7 +270,11 @@ async fn the_same_idempotency_key_gives_the_same_job() {
     let service = Service::start([]);
     let send = async |key: &str, config: &str| {
         let body = json!({ "config_yaml": config }).to_string();
-        let request = Request::post("/api/v1/jobs").header("Idempotency-Key", key).body(body.into()).unwrap();
+        let request = Request::post("/api/v1/jobs")
+            .header("content-type", "application/json")
+            .header("Idempotency-Key", key)
+            .body(body.into())
+            .unwrap();
         service.send(request).await
     };
     let (first, second) = (send("k1", HELLO).await.json(), send("k1", HELLO).await.json());
@@ -480,4 +488,100 @@ async fn the_log_of_a_test_is_the_same_from_the_artifacts() {
     assert_eq!(rest, of_test[3..]);
     let behind = forgetful.get(&format!("{logs}?test=hello&offset={}", of_test.len())).await;
     assert_eq!((behind.status, behind.bytes.len()), (StatusCode::OK, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn pages_of_other_sites_change_nothing_and_bodies_are_json() {
+    let service = Service::start([]);
+    let backend = json!({ "addr": "tcp://evil:1", "arch": "x86_64" }).to_string();
+    let post = |headers: &[(&str, &str)]| {
+        let mut request = Request::builder().method(Method::POST).uri("/api/v1/backends");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        service.send(request.body(Body::from(backend.clone())).unwrap())
+    };
+    let json_type = ("content-type", "application/json");
+    let refused = post(&[json_type, ("origin", "http://evil.example"), ("host", "127.0.0.1:8080")]).await;
+    insta::assert_snapshot!("refused_origin", refusal(&refused));
+    let renamed = [json_type, ("origin", "http://evil.example"), ("host", "evil.example")];
+    assert_eq!(post(&renamed).await.status, StatusCode::FORBIDDEN);
+    let plain = post(&[("content-type", "text/plain"), ("host", "127.0.0.1:8080")]).await;
+    insta::assert_snapshot!("refused_media_type", refusal(&plain));
+    assert_eq!(service.app.pool.backends().len(), 1, "nothing was added");
+    let own = [json_type, ("origin", "http://127.0.0.1:8080"), ("host", "127.0.0.1:8080")];
+    assert_eq!(post(&own).await.status, StatusCode::CREATED);
+}
+
+#[tokio::test(start_paused = true)]
+async fn bodies_have_a_room_together_and_a_time_each() {
+    let service = Service::start([]);
+    let post = |body: Body| {
+        let request = Request::builder().method(Method::POST).uri("/api/v1/jobs");
+        service.send(request.header("content-type", "application/json").body(body).unwrap())
+    };
+    let stalled = || Body::from_stream(futures_util::stream::pending::<std::io::Result<Vec<u8>>>());
+    assert_eq!(post(stalled()).await.status, StatusCode::REQUEST_TIMEOUT);
+    let drip = futures_util::stream::unfold((), |()| async {
+        tokio::time::sleep(limits::REQUEST_BODY_IDLE / 2).await;
+        Some((Ok::<_, std::io::Error>(b" ".to_vec()), ()))
+    });
+    let begun = tokio::time::Instant::now();
+    assert_eq!(post(Body::from_stream(drip)).await.status, StatusCode::REQUEST_TIMEOUT);
+    assert!(begun.elapsed() <= limits::REQUEST_BODY_TIME);
+    // Others hold all of the room.
+    let room = u32::try_from(limits::REQUEST_BODIES_BYTES_MAX >> 10).unwrap();
+    let held = service.app.bodies.try_acquire_many(room).unwrap();
+    let refused = post(Body::from(hello().to_string())).await;
+    assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(refused.header(header::RETRY_AFTER), "5");
+    drop(held);
+    assert_eq!(post(Body::from(hello().to_string())).await.status, StatusCode::CREATED);
+    assert_eq!(service.app.bodies.available_permits(), room as usize, "the room comes back");
+}
+
+/// Panics instead of choosing.
+#[derive(Debug)]
+struct PanickingSelector;
+
+impl BackendSelector for PanickingSelector {
+    fn select(&self, _needs: &Requirements, _candidates: &[Candidate]) -> Result<usize, Refusal> {
+        panic!("a defect")
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_scheduler_that_dies_fails_the_health_check_and_ends_the_server() {
+    let config = Config::read(["melange-server".into()], &|_| None).unwrap();
+    let backend = Backend::new("tcp://a:1", Arch::X86_64, Labels::default()).unwrap();
+    let assembly = assembly::connect(
+        &config.build,
+        Arc::new(ScriptedBuilder::new([])),
+        Arc::new(ObjectArtifactStorage::memory()),
+        BackendPool::new([backend]).unwrap(),
+        Arc::new(AlwaysReachable),
+    );
+    let app = assembly.app.clone();
+    let parts = SchedulerParts {
+        job_store: Arc::clone(&app.job_store),
+        artifact_storage: Arc::clone(&app.artifact_storage),
+        backend_selector: Arc::new(PanickingSelector),
+        builder: Arc::new(ScriptedBuilder::new([])),
+        pool: app.pool.clone(),
+        probe: Arc::new(AlwaysReachable),
+        clock: Arc::clone(&app.clock),
+    };
+    let scheduler = Scheduler::new(parts, SchedulerOptions::default());
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let running = tokio::spawn(run_assembly(Assembly { scheduler, ..assembly }, listener));
+    let service = Service { router: router(app.clone()), app, shutdown: CancellationToken::new() };
+    service.submit(&hello()).await;
+    while service.app.failure.get().is_none() {
+        tokio::task::yield_now().await;
+    }
+    let health = service.get("/healthz").await;
+    assert_eq!(health.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(health.text().contains("the scheduler has ended"), "{}", health.text());
+    let error = running.await.unwrap().unwrap_err();
+    assert!(error.to_string().contains("the scheduler has ended"), "{error}");
 }

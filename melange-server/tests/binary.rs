@@ -69,6 +69,105 @@ fn starts_answers_and_stops_on_sigterm() {
     assert!(log.iter().any(|line| line.contains("stopped")), "{log:?}");
 }
 
+/// A server with its address; what it says on standard error goes where the caller wants it.
+fn started(folder: &std::path::Path, more: &[&str], stderr: Stdio) -> (Child, String) {
+    let (output, port_file) = (folder.join("out"), folder.join("port"));
+    let state = folder.join("state");
+    let mut arguments = vec!["--listen-addr", "127.0.0.1:0", "--output-dir", output.to_str().unwrap()];
+    arguments.extend(["--port-file", port_file.to_str().unwrap(), "--state-dir", state.to_str().unwrap()]);
+    arguments.extend(more);
+    let child = server(&arguments).stderr(stderr).stdout(Stdio::null()).spawn().unwrap();
+    (child, address(&port_file))
+}
+
+/// What a server wrote into its port file, once it has.
+fn address(port_file: &std::path::Path) -> String {
+    let patience = Instant::now() + Duration::from_secs(30);
+    loop {
+        let port = std::fs::read_to_string(port_file).unwrap_or_default();
+        if port.ends_with('\n') {
+            return format!("127.0.0.1:{}", port.trim());
+        }
+        assert!(Instant::now() < patience, "the server did not start");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn signal(child: &Child, name: &str) {
+    assert!(Command::new("kill").args([name, &child.id().to_string()]).status().unwrap().success());
+}
+
+/// Hands in a job that is refused or runs; either way the server has something to log.
+fn submit(addr: &str) -> String {
+    let body = r#"{"config_yaml":"package:\n  name: a\n  version: \"1\"\npipeline:\n  - runs: true\n"}"#;
+    let length = body.len();
+    let mut connection = TcpStream::connect(addr).unwrap();
+    connection.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    write!(
+        connection,
+        "POST /api/v1/jobs HTTP/1.1\r\nHost: test\r\nConnection: close\r\nContent-Type: application/json\r\n\
+         Content-Length: {length}\r\n\r\n{body}"
+    )
+    .unwrap();
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[test]
+fn a_log_that_cannot_be_written_stops_nothing() {
+    let full = || Stdio::from(std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap());
+    let gone = || {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        Stdio::from(writer)
+    };
+    let stuck = || {
+        let (reader, writer) = std::io::pipe().unwrap();
+        // Nobody reads, and nobody closes: the pipe fills up.
+        std::mem::forget(reader);
+        Stdio::from(writer)
+    };
+    for stderr in [full(), gone(), stuck()] {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut child, addr) = started(folder.path(), &[], stderr);
+        for _ in 0..400 {
+            let answer = ask(&addr, "POST /api/v1/jobs/0/cancel HTTP/1.1");
+            assert!(answer.starts_with("HTTP/1.1 404"), "{answer}");
+        }
+        assert!(submit(&addr).starts_with("HTTP/1.1 201"), "{}", submit(&addr));
+        assert!(ask(&addr, "GET /healthz HTTP/1.1").starts_with("HTTP/1.1 200"));
+        signal(&child, "-TERM");
+        assert_eq!(end(&mut child), Some(0));
+    }
+}
+
+#[test]
+fn sighup_reads_the_backends_again_and_ends_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("backends.yaml");
+    let write = |text: &str| std::fs::write(&file, text).unwrap();
+    write("backends:\n  - addr: tcp://127.0.0.1:9\n    arch: x86_64\n");
+    let (mut child, addr) =
+        started(folder.path(), &["--backends-config", file.to_str().unwrap()], Stdio::null());
+    let backends = || ask(&addr, "GET /api/v1/backends HTTP/1.1");
+    assert!(backends().contains("tcp://127.0.0.1:9"));
+    write("backends:\n  - addr: tcp://127.0.0.1:8\n    arch: aarch64\n");
+    signal(&child, "-HUP");
+    let patience = Instant::now() + Duration::from_secs(30);
+    while !backends().contains("tcp://127.0.0.1:8") {
+        assert!(Instant::now() < patience, "{}", backends());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(!backends().contains("tcp://127.0.0.1:9"));
+    write("backends: nonsense\n");
+    signal(&child, "-HUP");
+    assert!(ask(&addr, "GET /healthz HTTP/1.1").starts_with("HTTP/1.1 200"));
+    assert!(backends().contains("tcp://127.0.0.1:8"), "a file with mistakes changes nothing");
+    signal(&child, "-TERM");
+    assert_eq!(end(&mut child), Some(0));
+}
+
 #[test]
 fn mistakes_of_the_configuration_are_told_together_and_give_code_2() {
     let output = server(&["--listen-addr", "x", "--max-jobs", "y"]).output().unwrap();

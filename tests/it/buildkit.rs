@@ -369,6 +369,28 @@ async fn a_lost_connection_is_unavailable_and_the_next_run_connects_anew() {
 }
 
 #[tokio::test]
+async fn a_silent_connection_is_noticed_by_the_sessions_health_checks() {
+    let Some(socket) = daemon() else { return };
+    let proxy = Proxy::start(&socket);
+    let options = BuildkitOptions { stall: Duration::from_secs(8), ..BuildkitOptions::default() };
+    let runner = Arc::new(runner_with(proxy.path(), options));
+    let mut guest = Guest::new("stalled").await;
+    let marker = guest.marker();
+    // Longer than the stall, so that checks that arrive are seen not to end it.
+    guest.plan.steps = vec![guest.step("sleep", &format!("sleep 10; echo begun; exec sleep {marker}"))];
+    let events = Arc::new(Collected::default());
+    let task = guest.spawn(&runner, &events, &CancellationToken::new());
+    wait_until(PATIENCE, || events.lines(0) == ["begun"]).await;
+    proxy.silence();
+    let ended = tokio::time::timeout(PATIENCE, task).await.expect("the silence is noticed");
+    let error = ended.unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
+    assert!(error.chain().contains("the connection is silent"), "{}", error.chain());
+    proxy.cut();
+    wait_until(PATIENCE, || processes_with(&marker).is_empty()).await;
+}
+
+#[tokio::test]
 async fn what_is_wrong_with_a_plan_is_an_error_of_its_kind() {
     let Some(socket) = daemon() else { return };
     let runner = runner(&socket);

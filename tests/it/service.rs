@@ -227,3 +227,40 @@ async fn a_job_with_tests_tells_how_each_ended_and_what_it_wrote() {
         }
     }
 }
+
+/// As fast as a shell can print: every line in order, in what a follower sees, in the log and in the artifact.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_line_of_fast_output_is_lost() {
+    let Some(service) = start().await else { return };
+    const LINES: usize = 300_000;
+    for (arch, tier, _) in BACKENDS {
+        let script = format!("seq 1 {LINES}\necho the end >&2");
+        let id = service.submit(arch, tier, definition("fast", &script)).await;
+        let mut followed = String::new();
+        let mut observer = |event: WaitEvent<'_>| {
+            if let WaitEvent::Log(text) = event {
+                followed.push_str(text);
+            }
+        };
+        let job = service.client.wait(id, POLL, &mut observer).await.unwrap();
+        assert_eq!(job.status, "success", "{:?}", job.error);
+        let mut log = service.client.log(id, 0, false, None).await.unwrap();
+        let mut read = Vec::new();
+        while let Some(chunk) = log.next().await {
+            read.extend_from_slice(&chunk.unwrap());
+        }
+        let artifacts = service.client.artifacts(id).await.unwrap();
+        let artifact = artifacts.iter().find(|artifact| artifact.name == "build.log").unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("build.log");
+        service.client.download(id, artifact, &path).await.unwrap();
+        let stored = std::fs::read_to_string(&path).unwrap();
+        for (where_, text) in
+            [("follower", followed), ("log", String::from_utf8(read).unwrap()), ("artifact", stored)]
+        {
+            let numbers = text.lines().filter_map(|line| line.parse::<usize>().ok());
+            assert!(numbers.eq(1..=LINES), "lines are missing in the {where_} of {tier}");
+            assert!(text.contains("the end\n") && text.ends_with("--- the build succeeded\n"), "{where_}");
+        }
+    }
+}

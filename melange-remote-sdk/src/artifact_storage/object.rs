@@ -103,6 +103,45 @@ impl ObjectArtifactStorage {
         Ok(Self::new(Arc::new(objects), format!("az://{container}")))
     }
 
+    /// The storage that a URL names: `file:///folder`, `gs://bucket`, `s3://bucket`, `az://container`, the last three
+    /// also with a prefix such as `s3://bucket/farm`. `options` are keys of the object store's own, such as
+    /// `aws_endpoint`.
+    ///
+    /// # Errors
+    /// `InvalidRequest` for other URLs, unknown options and bad values; as [`Self::local`].
+    #[cfg(all(feature = "local", feature = "gcs", feature = "s3", feature = "azure"))]
+    pub fn open(url: &str, options: &[(String, String)]) -> Result<Self> {
+        let refused = |why: &str| {
+            Error::invalid(format!("the storage {url:?} {why}"))
+                .hint("a storage is file:///folder, gs://bucket, s3://bucket or az://container, perhaps with /prefix")
+        };
+        let (scheme, place) = url.split_once("://").ok_or_else(|| refused("has no scheme"))?;
+        if scheme == "file" {
+            let folder = std::path::Path::new(place);
+            if !folder.is_absolute() {
+                return Err(refused("is not an absolute path"));
+            }
+            return Self::local(folder);
+        }
+        let (bucket, prefix) = place.split_once('/').unwrap_or((place, ""));
+        if bucket.is_empty() {
+            return Err(refused("names no bucket"));
+        }
+        let whole = match scheme {
+            "gs" => Self::gcs(bucket, options)?,
+            "s3" => Self::s3(bucket, options)?,
+            "az" => Self::azure(bucket, options)?,
+            _ => return Err(refused("has a scheme that is not known")),
+        };
+        let prefix = Path::parse(prefix.trim_end_matches('/'))
+            .map_err(|error| refused("has no usable prefix").source(error))?;
+        if prefix.as_ref().is_empty() {
+            return Ok(whole);
+        }
+        let root = format!("{}/{prefix}", whole.root);
+        Ok(Self::new(Arc::new(object_store::prefix::PrefixStore::new(whole.objects, prefix)), root))
+    }
+
     async fn meta(&self, key: &ArtifactKey) -> Result<ObjectMeta> {
         self.objects.head(&path(key)).await.map_err(|error| failure("look up", key.as_str(), error))
     }

@@ -232,6 +232,28 @@ impl BackendPool {
         Ok(())
     }
 
+    /// Makes the set of backends the given one: those that are in both, as they are, stay with their jobs and their
+    /// health; the others come or go. Returns how many came and went.
+    pub fn replace(&self, backends: Vec<Backend>) -> (usize, usize) {
+        let mut state = self.0.lock();
+        let before = state.entries.len();
+        state.entries.retain(|entry| backends.contains(&entry.backend));
+        let removed = before - state.entries.len();
+        let mut added = 0;
+        for backend in backends.into_iter().take(limits::BACKENDS_MAX) {
+            if state.entries.iter().any(|entry| entry.backend.addr() == backend.addr()) {
+                continue;
+            }
+            state.next_entry += 1;
+            let number = state.next_entry;
+            state.entries.push(Entry::new(number, Arc::new(backend)));
+            added += 1;
+        }
+        drop(state);
+        self.0.notify();
+        (added, removed)
+    }
+
     /// The backends, in the order in which they were added.
     pub fn backends(&self) -> Vec<Arc<Backend>> {
         self.0.lock().entries.iter().map(|entry| Arc::clone(&entry.backend)).collect()
@@ -371,6 +393,19 @@ mod tests {
         let _new = pool.lease("tcp://a:1").unwrap();
         drop(slot);
         assert_eq!(pool.leased(), 1);
+    }
+
+    #[test]
+    fn a_new_set_keeps_what_did_not_change() {
+        let pool = BackendPool::new([backend("tcp://a:1"), backend("tcp://b:1")]).unwrap();
+        let lease = pool.lease("tcp://a:1").unwrap();
+        let larger = backend("tcp://b:1").with_max_jobs(7).unwrap();
+        assert_eq!(pool.replace(vec![backend("tcp://a:1"), larger, backend("tcp://c:1")]), (2, 1));
+        assert!(pool.lease("tcp://a:1").is_none(), "its slot is still taken");
+        drop(lease);
+        assert!(pool.lease("tcp://a:1").is_some());
+        let addrs: Vec<String> = pool.backends().iter().map(|b| b.addr().to_owned()).collect();
+        assert_eq!(addrs, ["tcp://a:1", "tcp://b:1", "tcp://c:1"]);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::Mutex;
@@ -25,13 +26,21 @@ use crate::limits;
 use crate::llb::{CacheMounts, LoweredPlan, PlanOptions, from_plan};
 
 /// What a runner needs besides an address.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct BuildkitOptions {
     /// TLS; only for addresses that begin with `tcp://`.
     pub tls: Option<TlsOptions>,
     /// Folders of the guest's cache that outlive a build on the daemon; by default none do, because builds
     /// that share them can change what the others find.
     pub cache: Option<CacheMounts>,
+    /// How long a daemon may be silent within a build before its connection counts as dead.
+    pub stall: Duration,
+}
+
+impl Default for BuildkitOptions {
+    fn default() -> Self {
+        Self { tls: None, cache: None, stall: limits::BUILDKIT_STALL }
+    }
 }
 
 /// Bytes that a runner has exchanged with its daemon, all runs together.
@@ -145,7 +154,8 @@ impl BuildkitRunner {
             return Ok(GuestOutcome::Cancelled);
         };
         let session = session?;
-        let solved = solve(&control, &lowered.definition, &session.id, progress, cancel).await;
+        let stall = self.options.stall;
+        let solved = solve(&control, &lowered.definition, &session, progress, stall, cancel).await;
         self.received_bytes.fetch_add(session.received.bytes(), Ordering::Relaxed);
         match solved {
             Solved::Done if session.received.is_complete() => Ok(GuestOutcome::Succeeded),

@@ -1,8 +1,9 @@
 //! One session: what a daemon may ask of us while it solves one plan. Ends when dropped.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bollard_buildkit_proto::health::health_check_response::ServingStatus;
 use bollard_buildkit_proto::health::health_server::{Health, HealthServer};
@@ -14,6 +15,7 @@ use bollard_buildkit_proto::moby::filesync::v1::file_send_server::FileSendServer
 use bollard_buildkit_proto::moby::upload::v1::upload_server::UploadServer;
 use futures_util::{Stream, StreamExt};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::{Request, Response, Status};
@@ -43,7 +45,33 @@ pub(super) struct Session {
     pub(super) id: String,
     /// What became of the output file.
     pub(super) received: Arc<Received>,
+    /// The daemon's signs of life.
+    pub(super) pulse: Arc<Pulse>,
     _stop: DropGuard,
+}
+
+/// A daemon asks every few seconds whether the session is still there. While it does, the connection lives; when it
+/// stops, the connection is dead although nobody closed it.
+#[derive(Debug, Default)]
+pub(super) struct Pulse(Mutex<Option<Instant>>);
+
+impl Pulse {
+    fn beat(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    /// Waits until a daemon that asked before has not asked for `silence`. One that never asks is left alone.
+    pub(super) async fn stopped(&self, silence: Duration) {
+        loop {
+            let last = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let now = Instant::now();
+            let due = last.unwrap_or(now) + silence;
+            if due <= now {
+                return;
+            }
+            tokio::time::sleep_until(due).await;
+        }
+    }
 }
 
 /// Opens a session that offers the files of `plan` and takes the result into the file `output`.
@@ -69,8 +97,11 @@ pub(super) async fn open(
         ExportService { path: output, bytes_max: limits::OUTPUT_BYTES_MAX, received: Arc::clone(&received) };
     let stop = CancellationToken::new();
     let tunnel = Tunnel::new(incoming, outgoing, stop.clone());
-    tokio::spawn(serve(tunnel, UploadService::new(plan, sent_bytes), export, stop.clone()));
-    Ok(Session { id, received, _stop: stop.drop_guard() })
+    let pulse = Arc::new(Pulse::default());
+    let services =
+        Services { upload: UploadService::new(plan, sent_bytes), export, pulse: Arc::clone(&pulse) };
+    tokio::spawn(serve(tunnel, services, stop.clone()));
+    Ok(Session { id, received, pulse, _stop: stop.drop_guard() })
 }
 
 fn session_request(
@@ -91,8 +122,16 @@ fn session_request(
     Ok(request)
 }
 
+/// What the daemon may ask for.
+struct Services {
+    upload: UploadService,
+    export: ExportService,
+    pulse: Arc<Pulse>,
+}
+
 /// Serves the daemon until it closes the tunnel or the session is dropped.
-async fn serve(tunnel: Tunnel, upload: UploadService, export: ExportService, stop: CancellationToken) {
+async fn serve(tunnel: Tunnel, services: Services, stop: CancellationToken) {
+    let Services { upload, export, pulse } = services;
     // One connection; the server would end with the list of connections.
     let connections = futures_util::stream::once(std::future::ready(Ok::<_, std::io::Error>(tunnel)))
         .chain(futures_util::stream::pending());
@@ -101,7 +140,7 @@ async fn serve(tunnel: Tunnel, upload: UploadService, export: ExportService, sto
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .http2_max_header_list_size(HEADER_BYTES_MAX)
-        .add_service(HealthServer::new(AlwaysServing))
+        .add_service(HealthServer::new(AlwaysServing(pulse)))
         .add_service(UploadServer::new(upload))
         .add_service(export)
         .serve_with_incoming(connections);
@@ -115,7 +154,7 @@ async fn serve(tunnel: Tunnel, upload: UploadService, export: ExportService, sto
 
 /// The daemon asks every few seconds, and drops a session that does not answer.
 #[derive(Debug)]
-struct AlwaysServing;
+struct AlwaysServing(Arc<Pulse>);
 
 #[tonic::async_trait]
 impl Health for AlwaysServing {
@@ -125,6 +164,7 @@ impl Health for AlwaysServing {
         &self,
         _request: Request<HealthCheckRequest>,
     ) -> Result<Response<HealthCheckResponse>, Status> {
+        self.0.beat();
         Ok(Response::new(HealthCheckResponse { status: ServingStatus::Serving.into() }))
     }
 

@@ -13,6 +13,7 @@ use tonic::{Status, Streaming};
 
 use super::connect::Control;
 use super::progress::Progress;
+use super::session::Session;
 use crate::limits;
 use crate::llb::Definition;
 
@@ -36,12 +37,13 @@ pub(super) enum Solved {
 pub(super) async fn solve(
     control: &Control,
     definition: &Definition,
-    session: &str,
+    session: &Session,
     progress: &mut Progress,
+    stall: Duration,
     cancel: &CancellationToken,
 ) -> Solved {
     let name = uuid::Uuid::now_v7().simple().to_string();
-    let request = solve_request(&name, definition, session);
+    let request = solve_request(&name, definition, &session.id);
     let mut solving = control.clone();
     let mut answer = Box::pin(async move { solving.solve(request).await });
     let mut status = StatusReader::new(control.clone(), name);
@@ -57,6 +59,12 @@ pub(super) async fn solve(
                 progress.update(message);
                 // The daemon keeps what a slow reader has not taken; the next turn sees a cancellation.
                 let _ = cancel.run_until_cancelled(progress.ready()).await;
+            }
+            () = session.pulse.stopped(stall) => {
+                let seconds = stall.as_secs();
+                return Solved::Failed(Status::unavailable(format!(
+                    "the connection is silent: the daemon has not asked for the session for {seconds} s"
+                )));
             }
             answer = &mut answer => match answer {
                 Ok(_) => break (Solved::Done, limits::BUILDKIT_STATUS_QUIET),

@@ -37,9 +37,13 @@ use crate::text::diagnostics::{Diagnostics, Source};
 pub mod package_tests;
 #[cfg(all(feature = "buildkit", feature = "sandbox"))]
 pub mod runners;
+mod scratch;
 mod session;
+mod watch;
 
 use package_tests::Tests;
+use scratch::ScratchFolder;
+use watch::{Watch, Watched};
 
 /// Finds the runner for a backend's address.
 pub trait RunnerProvider: Send + Sync + std::fmt::Debug {
@@ -83,6 +87,10 @@ pub struct EngineOptions {
     pub config_repository: String,
     /// The commit of definitions that name none.
     pub commit: String,
+    /// The time that a build may take whose definition says nothing; `None` for no limit.
+    pub timeout: Option<Duration>,
+    /// The time that a guest may be silent before it is stopped; `None` for no limit.
+    pub silence: Option<Duration>,
 }
 
 impl EngineOptions {
@@ -99,6 +107,8 @@ impl EngineOptions {
             config_license: "NOASSERTION".to_owned(),
             config_repository: "https://unknown/unknown/unknown".to_owned(),
             commit: "unknown".to_owned(),
+            timeout: None,
+            silence: None,
         }
     }
 }
@@ -109,6 +119,7 @@ pub struct EngineBuilder {
     pub(super) options: EngineOptions,
     pub(super) assembler: Assembler,
     pub(super) runners: Arc<dyn RunnerProvider>,
+    scratch: ScratchFolder,
 }
 
 /// One build under way: where events go and how long phases took.
@@ -159,7 +170,7 @@ impl Builder for EngineBuilder {
             Ok(Compiled::Skipped(reason)) => return Ok(run.outcome(BuildStatus::Skipped { reason })),
             Err(error) => return into_outcome(run, error.blame_if_unknown(Blame::Definition)),
         };
-        let deadline = plan.timeout;
+        let deadline = plan.timeout.or(self.options.timeout);
         let stop = cancel.child_token();
         let result = {
             let work = self.run_plan(input, plan, &mut run, &stop);
@@ -243,7 +254,8 @@ pub(super) fn blame_environment(error: Error) -> Error {
 impl EngineBuilder {
     /// A builder over `runners`.
     pub fn new(options: EngineOptions, assembler: Assembler, runners: Arc<dyn RunnerProvider>) -> Self {
-        Self { options, assembler, runners }
+        let scratch = ScratchFolder::new(&options.state_dir.join("builds"));
+        Self { options, assembler, runners, scratch }
     }
 
     pub(super) async fn compile(&self, input: &BuildInput) -> Result<Compiled> {
@@ -297,17 +309,8 @@ impl EngineBuilder {
         let parts = GuestParts { plan: &plan, environment: &plan.environment, rootfs: &rootfs, steps };
         let guest = self.guest_plan(input, parts, scratch.path()).map_err(blame_plan)?;
         let count = guest.steps.len();
-        let steps = runner.run(&guest, &output, Arc::clone(&run.sink), cancel.clone());
-        let outcome = run.phase(Phase::Steps, steps).await.map_err(blame_backend)?;
-        match outcome {
-            GuestOutcome::Succeeded => {}
-            GuestOutcome::Cancelled => return cancelled(),
-            GuestOutcome::StepFailed { failure, .. } => {
-                let reason =
-                    format!("the step `{}` failed with exit code {}", failure.step, failure.exit_code);
-                let status = BuildStatus::Failed { reason, failure: Some(failure) };
-                return Ok(BuildOutcome::without_files(status));
-            }
+        if let Some(status) = self.run_steps(&*runner, &guest, &output, run, cancel).await? {
+            return Ok(BuildOutcome::without_files(status));
         }
         let plan = Arc::new(plan);
         let emission = Emission {
@@ -343,6 +346,29 @@ impl EngineBuilder {
         Ok(BuildOutcome { status, files, tests, timings: BTreeMap::new(), scratch })
     }
 
+    /// Runs the guest; how the build ended when it did not go well.
+    async fn run_steps(
+        &self,
+        runner: &dyn GuestRunner,
+        guest: &GuestPlan,
+        output: &Path,
+        run: &mut Run,
+        cancel: &CancellationToken,
+    ) -> Result<Option<BuildStatus>> {
+        let watch = Watch { runner, silence: self.options.silence };
+        let steps = watch.run(guest, output, Arc::clone(&run.sink), cancel);
+        Ok(match run.phase(Phase::Steps, steps).await.map_err(blame_backend)? {
+            Watched::Ended(GuestOutcome::Succeeded) => None,
+            Watched::Ended(GuestOutcome::Cancelled) => Some(BuildStatus::Cancelled),
+            Watched::Silent(reason) => Some(BuildStatus::Failed { reason, failure: None }),
+            Watched::Ended(GuestOutcome::StepFailed { failure, .. }) => {
+                let reason =
+                    format!("the step `{}` failed with exit code {}", failure.step, failure.exit_code);
+                Some(BuildStatus::Failed { reason, failure: Some(failure) })
+            }
+        })
+    }
+
     /// The packages that were just made, as a repository.
     async fn made_packages(&self, plan: &Plan, scratch: &Path) -> Result<Arc<LoadedRepository>> {
         let (folder, arch) = (scratch.to_owned(), plan.arch);
@@ -355,12 +381,11 @@ impl EngineBuilder {
     }
 
     pub(super) fn scratch(&self, attempt: &str) -> Result<tempfile::TempDir> {
-        let folder = self.options.state_dir.join("builds");
-        std::fs::create_dir_all(&folder).map_err(|e| Error::io("create", &folder, e))?;
+        let folder = self.scratch.path()?;
         tempfile::Builder::new()
             .prefix(&format!("{}.", folder_name(attempt)))
-            .tempdir_in(&folder)
-            .map_err(|e| Error::io("create a folder in", &folder, e))
+            .tempdir_in(folder)
+            .map_err(|e| Error::io("create a folder in", folder, e))
     }
 
     /// What a runner needs to know; the workspace is written into `scratch`.

@@ -7,6 +7,7 @@ use std::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::session::{Joined, SessionSink, join};
+use super::watch::{Watch, Watched};
 use super::{
     EngineBuilder, GuestParts, Run, aside, blame_backend, blame_environment, blame_plan, into_outcome,
 };
@@ -179,15 +180,20 @@ impl EngineBuilder {
         guest.shared_root = tests.own.is_none();
         let session = Arc::new(SessionSink::new(Arc::clone(sink), mark, names, *first_step, *last_step));
         let output = scratch.path().join("output.tar");
-        let outcome = runner.run(&guest, &output, Arc::clone(&session) as _, cancel.clone()).await;
+        let watch = Watch { runner, silence: self.options.silence };
+        let outcome = watch.run(&guest, &output, Arc::clone(&session) as _, cancel).await;
         let outcome = outcome.map_err(blame_backend).inspect_err(|_| drop(session.finish(0)))?;
         let status = match outcome {
-            GuestOutcome::Succeeded => {
+            Watched::Silent(reason) => {
+                session.finish(1);
+                TestStatus::Failed { reason, failure: None }
+            }
+            Watched::Ended(GuestOutcome::Succeeded) => {
                 session.finish(0);
                 TestStatus::Passed
             }
-            GuestOutcome::Cancelled => return Ok(None),
-            GuestOutcome::StepFailed { failure, .. } => {
+            Watched::Ended(GuestOutcome::Cancelled) => return Ok(None),
+            Watched::Ended(GuestOutcome::StepFailed { failure, .. }) => {
                 let failure = session.finish(failure.exit_code);
                 let reason =
                     format!("the step `{}` failed with exit code {}", failure.step, failure.exit_code);

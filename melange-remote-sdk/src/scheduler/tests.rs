@@ -464,21 +464,49 @@ async fn a_file_whose_name_no_key_may_have_fails_the_job() {
     farm.stop().await;
 }
 
-/// A storage that takes nothing for a while costs no build: the packages are kept, and the log says what happens.
+/// A storage that takes nothing before a moment.
+#[derive(Debug)]
+struct AwayUntil {
+    moment: Instant,
+    inner: ObjectArtifactStorage,
+}
+
+#[async_trait]
+impl ArtifactStorage for AwayUntil {
+    async fn put(&self, key: &ArtifactKey, bytes: ByteStream) -> Result<StoredArtifact> {
+        if Instant::now() < self.moment {
+            return Err(Error::new(ErrorKind::Unavailable, "the bucket is away"));
+        }
+        self.inner.put(key, bytes).await
+    }
+
+    async fn get(&self, key: &ArtifactKey, range: Option<std::ops::Range<u64>>) -> Result<ArtifactBody> {
+        self.inner.get(key, range).await
+    }
+
+    async fn head(&self, key: &ArtifactKey) -> Result<StoredArtifact> {
+        self.inner.head(key).await
+    }
+
+    async fn list(&self, prefix: &ArtifactKey) -> Result<Vec<StoredArtifact>> {
+        self.inner.list(prefix).await
+    }
+
+    async fn delete(&self, key: &ArtifactKey) -> Result<()> {
+        self.inner.delete(key).await
+    }
+
+    fn url(&self, key: &ArtifactKey) -> String {
+        self.inner.url(key)
+    }
+}
+
+/// The packages are kept meanwhile, and the log says what happens.
 #[tokio::test(start_paused = true)]
 async fn storing_is_repeated_while_the_packages_are_kept() {
     let builder = ScriptedBuilder::sequence(vec![vec![Act::Write("a.apk".to_owned(), vec![7])]], []);
-    let storage = Arc::new(ObjectArtifactStorage::memory());
-    let mut flaky = MockStorage::new();
-    let back_at = Instant::now() + Duration::from_secs(90);
-    let inner = Arc::clone(&storage);
-    flaky.expect_put().returning(move |key, bytes| {
-        if Instant::now() < back_at {
-            return Err(Error::new(ErrorKind::Unavailable, "the bucket is away"));
-        }
-        let put = inner.put(key, bytes);
-        futures_util::FutureExt::now_or_never(put).expect("memory answers at once")
-    });
+    let storage = ObjectArtifactStorage::memory();
+    let flaky = AwayUntil { moment: Instant::now() + Duration::from_secs(90), inner: storage.clone() };
     let parts = SchedulerParts { artifact_storage: Arc::new(flaky), ..parts(&builder, 4) };
     let farm = Farm::start_with(builder, parts);
     let id = farm.submit().await;
@@ -487,7 +515,7 @@ async fn storing_is_repeated_while_the_packages_are_kept() {
     let log = farm.log(id).await;
     assert!(log.contains("--- a.apk could not be stored: the bucket is away; trying again"), "{log}");
     assert!(log.ends_with("--- the build succeeded\n"), "{log}");
-    assert_eq!(read(&*storage, &key(&format!("{id}/a.apk"))).await, [7]);
+    assert_eq!(read(&storage, &key(&format!("{id}/a.apk"))).await, [7]);
     farm.stop().await;
 }
 

@@ -27,7 +27,7 @@ pub(super) async fn list(State(app): State<App>, uri: Uri) -> Handled<Json<Backe
 }
 
 pub(super) async fn add(State(app): State<App>, body: Body) -> Handled<Response> {
-    let body = read_body(body).await?;
+    let body = read_body(&app, body).await?;
     let request = v1::read_backend(&body).map_err(Problem::mistakes)?;
     let backend = app.pool.add(read_backend(request)?)?;
     tracing::info!(addr = backend.addr(), arch = %backend.arch(), "a backend was added");
@@ -62,7 +62,7 @@ pub(super) async fn enable(State(app): State<App>, body: Body) -> Handled<Json<B
 }
 
 async fn set_draining(app: &App, body: Body, draining: bool) -> Handled<Json<BackendView>> {
-    let name = v1::read_backend_name(&read_body(body).await?).map_err(Problem::mistakes)?;
+    let name = v1::read_backend_name(&read_body(app, body).await?).map_err(Problem::mistakes)?;
     let addr = canonical(&name.addr);
     let state = app.pool.set_draining(&addr, draining)?;
     tracing::info!(addr, draining, "a backend was drained or enabled");
@@ -78,7 +78,7 @@ pub(super) async fn remove(State(app): State<App>, uri: Uri, body: Body) -> Hand
     let parameters = Parameters::read(&uri, &["addr"])?;
     let addr = match parameters.get::<String>("addr", "an address")? {
         Some(addr) => addr,
-        None => v1::read_backend_name(&read_body(body).await?).map_err(Problem::mistakes)?.addr,
+        None => v1::read_backend_name(&read_body(&app, body).await?).map_err(Problem::mistakes)?.addr,
     };
     let addr = canonical(&addr);
     app.pool.remove(&addr)?;

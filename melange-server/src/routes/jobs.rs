@@ -25,7 +25,7 @@ pub(super) async fn submit(State(app): State<App>, headers: HeaderMap, body: Bod
     if app.stopping.is_cancelled() {
         return Err(Error::new(ErrorKind::Unavailable, "the server stops and takes no more jobs").into());
     }
-    let body = read_body(body).await?;
+    let body = read_body(&app, body).await?;
     let request = v1::read_submit(&body).map_err(crate::problem::Problem::mistakes)?;
     let spec = submission::check_aside(request, Arc::clone(&app.rules)).await?;
     submission::check_backends(&spec, &*app.backend_selector, app.pool.candidates())?;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
@@ -10,19 +11,21 @@ use axum::http::{Method, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body_util::BodyExt;
 use melange_remote_sdk::api::v1::{self, ErrorDetail};
 use melange_remote_sdk::error::{Error, ErrorKind};
 use melange_remote_sdk::job::JobId;
 use melange_remote_sdk::limits;
+use tokio::time::Instant;
 
 use crate::app::App;
 use crate::problem::{Handled, Problem};
 
 mod artifacts;
 mod backends;
+mod guard;
 mod health;
 mod jobs;
 mod logs;
@@ -41,6 +44,7 @@ pub(crate) fn router(app: App) -> Router {
         .route(v1::BACKENDS, get(backends::list).post(backends::add).delete(backends::remove))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
+        .layer(middleware::from_fn_with_state(app.clone(), guard::check))
         .layer(middleware::from_fn(survive_panics))
         .with_state(app)
 }
@@ -69,16 +73,41 @@ async fn survive_panics(request: Request, next: Next) -> Response {
     }
 }
 
-/// The body of a request, if it is not too large.
-async fn read_body(body: Body) -> Handled<Bytes> {
-    match Limited::new(body, limits::REQUEST_BODY_BYTES_MAX).collect().await {
-        Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => {
+/// The body of a request, if it is not too large, comes in time, and there is room for it beside those of others.
+async fn read_body(app: &App, body: Body) -> Handled<Bytes> {
+    let deadline = Instant::now() + limits::REQUEST_BODY_TIME;
+    let mut body = body;
+    let (mut text, mut room) = (BytesMut::new(), Vec::new());
+    loop {
+        let idle = (Instant::now() + limits::REQUEST_BODY_IDLE).min(deadline);
+        let frame = match tokio::time::timeout_at(idle, body.frame()).await {
+            Ok(Some(Ok(frame))) => frame,
+            Ok(Some(Err(error))) => {
+                return Err(Error::invalid("the body could not be read").source(error).into());
+            }
+            Ok(None) => return Ok(text.freeze()),
+            Err(_) => {
+                let error = Error::invalid("the body of the request did not come in time");
+                return Err(Problem::from(error).with_status(StatusCode::REQUEST_TIMEOUT, "request_timeout"));
+            }
+        };
+        let Ok(chunk) = frame.into_data() else { continue };
+        if text.len().saturating_add(chunk.len()) > limits::REQUEST_BODY_BYTES_MAX {
             let bound = limits::REQUEST_BODY_BYTES_MAX;
             let error = Error::new(ErrorKind::LimitExceeded, format!("the body has more than {bound} bytes"));
-            Err(Problem::from(error).with_status(StatusCode::PAYLOAD_TOO_LARGE, "limit_exceeded"))
+            return Err(Problem::from(error).with_status(StatusCode::PAYLOAD_TOO_LARGE, "limit_exceeded"));
         }
-        Err(error) => Err(Error::invalid("the body could not be read").source(error).into()),
+        let more = (text.len() + chunk.len()).div_ceil(1 << 10) - text.len().div_ceil(1 << 10);
+        let permits = u32::try_from(more).unwrap_or(u32::MAX);
+        match Arc::clone(&app.bodies).try_acquire_many_owned(permits) {
+            Ok(permit) => room.push(permit),
+            Err(_) => {
+                tracing::warn!("the bodies of requests fill their room; one was refused");
+                let error = Error::new(ErrorKind::Unavailable, "the server reads too many requests at once");
+                return Err(error.hint("send it again in a moment").into());
+            }
+        }
+        text.extend_from_slice(&chunk);
     }
 }
 

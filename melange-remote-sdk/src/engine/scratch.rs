@@ -1,0 +1,93 @@
+//! Where builds keep their files while they run: a folder of each engine's own, with a lock, so that an engine that
+//! starts can tell what a killed one left from what another one uses.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock};
+
+use crate::error::{Error, Result};
+
+/// The name of the lock in an engine's folder.
+const LOCK: &str = "lock";
+
+/// The folder of one engine. Dropping it removes it, with what is left in it.
+#[derive(Debug)]
+pub(super) struct ScratchFolder {
+    parent: PathBuf,
+    /// Made at first use, since making it may fail.
+    made: std::sync::OnceLock<(tempfile::TempDir, File)>,
+}
+
+impl ScratchFolder {
+    /// A folder below `parent`. What engines left there that live no more is removed.
+    pub(super) fn new(parent: &Path) -> Self {
+        sweep(parent);
+        Self { parent: parent.to_owned(), made: std::sync::OnceLock::new() }
+    }
+
+    /// The folder.
+    pub(super) fn path(&self) -> Result<&Path> {
+        if let Some((folder, _)) = self.made.get() {
+            return Ok(folder.path());
+        }
+        std::fs::create_dir_all(&self.parent).map_err(|e| Error::io("create", &self.parent, e))?;
+        let folder = tempfile::Builder::new()
+            .prefix("engine.")
+            .tempdir_in(&self.parent)
+            .map_err(|e| Error::io("create a folder in", &self.parent, e))?;
+        let path = folder.path().join(LOCK);
+        let lock = File::create(&path).map_err(|e| Error::io("create", &path, e))?;
+        flock(&lock, FlockOperation::NonBlockingLockExclusive)
+            .map_err(|e| Error::io("lock", &path, e.into()))?;
+        // Of two that come here at once one wins, and the other's folder goes away again.
+        Ok(self.made.get_or_init(|| (folder, lock)).0.path())
+    }
+}
+
+/// Removes the folders whose lock nobody holds, and folders of engines that knew no lock.
+fn sweep(parent: &Path) {
+    for entry in std::fs::read_dir(parent).into_iter().flatten().flatten() {
+        let folder = entry.path();
+        if let Ok(lock) = File::open(folder.join(LOCK))
+            && flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err()
+        {
+            continue;
+        }
+        if young(&folder) && !folder.join(LOCK).exists() {
+            continue;
+        }
+        if let Err(error) = std::fs::remove_dir_all(&folder) {
+            tracing::warn!(folder = %folder.display(), %error, "a folder of builds that ended is left over");
+        }
+    }
+}
+
+/// Whether a folder may be one that an engine makes right now and has not locked yet.
+fn young(folder: &Path) -> bool {
+    let age =
+        std::fs::metadata(folder).and_then(|meta| meta.modified()).ok().and_then(|at| at.elapsed().ok());
+    age.is_none_or(|age| age.as_secs() < 60)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_killed_engine_left_is_removed_and_what_a_living_one_uses_is_not() {
+        let parent = tempfile::tempdir().unwrap();
+        let living = ScratchFolder::new(parent.path());
+        std::fs::write(living.path().unwrap().join("file"), "x").unwrap();
+        let killed = parent.path().join("engine.killed");
+        std::fs::create_dir_all(killed.join("job")).unwrap();
+        std::fs::write(killed.join(LOCK), "").unwrap();
+        let other = ScratchFolder::new(parent.path());
+        assert!(!killed.exists());
+        assert!(living.path().unwrap().join("file").exists());
+        assert_ne!(other.path().unwrap(), living.path().unwrap());
+        drop(other);
+        drop(living);
+        assert_eq!(std::fs::read_dir(parent.path()).unwrap().count(), 0);
+    }
+}

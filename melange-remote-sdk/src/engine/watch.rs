@@ -1,0 +1,171 @@
+//! Watches a guest that runs: one that says nothing for too long is stopped.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::builder::{BuildEvent, BuildSink};
+use crate::error::Result;
+use crate::guest::{GuestOutcome, GuestPlan, GuestRunner};
+
+/// A runner, and the time that its guests may be silent.
+pub(super) struct Watch<'a> {
+    pub(super) runner: &'a dyn GuestRunner,
+    pub(super) silence: Option<Duration>,
+}
+
+/// How a watched guest ended.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Watched {
+    /// By itself, or because it was cancelled.
+    Ended(GuestOutcome),
+    /// It was stopped; why, in one line.
+    Silent(String),
+}
+
+impl Watch<'_> {
+    /// Runs `plan` as [`GuestRunner::run`] does.
+    pub(super) async fn run(
+        &self,
+        plan: &GuestPlan,
+        output: &Path,
+        sink: Arc<dyn BuildSink>,
+        cancel: &CancellationToken,
+    ) -> Result<Watched> {
+        let Some(silence) = self.silence else {
+            return self.runner.run(plan, output, sink, cancel.clone()).await.map(Watched::Ended);
+        };
+        let listener = Arc::new(Listener { sink, heard: Mutex::new((Instant::now(), None)) });
+        let stop = cancel.child_token();
+        let work = self.runner.run(plan, output, Arc::clone(&listener) as _, stop.clone());
+        tokio::pin!(work);
+        let step = tokio::select! {
+            ended = &mut work => return ended.map(Watched::Ended),
+            step = listener.silent_for(silence) => step,
+        };
+        // The guest is seen to its end, so that nothing of it is left.
+        stop.cancel();
+        let ended = work.await?;
+        if ended != GuestOutcome::Cancelled || cancel.is_cancelled() {
+            return Ok(Watched::Ended(ended));
+        }
+        let step = step.map(|name| format!("the step `{name}`")).unwrap_or_else(|| "the build".to_owned());
+        Ok(Watched::Silent(format!("{step} was stopped: it said nothing for {} s", silence.as_secs())))
+    }
+}
+
+/// Passes events on and remembers when the last one came, and the step that runs.
+struct Listener {
+    sink: Arc<dyn BuildSink>,
+    heard: Mutex<(Instant, Option<String>)>,
+}
+
+impl Listener {
+    fn lock(&self) -> MutexGuard<'_, (Instant, Option<String>)> {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until nothing came for `silence`; returns the name of the step that runs.
+    async fn silent_for(&self, silence: Duration) -> Option<String> {
+        loop {
+            let due = self.lock().0 + silence;
+            if due <= Instant::now() {
+                return self.lock().1.clone();
+            }
+            tokio::time::sleep_until(due).await;
+        }
+    }
+}
+
+#[async_trait]
+impl BuildSink for Listener {
+    fn emit(&self, event: BuildEvent) {
+        let mut heard = self.lock();
+        heard.0 = Instant::now();
+        if let BuildEvent::StepStarted { name, .. } = &event {
+            heard.1 = Some(name.clone());
+        }
+        drop(heard);
+        self.sink.emit(event);
+    }
+
+    async fn ready(&self) {
+        self.sink.ready().await;
+        // A guest that was held up by a slow reader was not silent.
+        self.lock().0 = Instant::now();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::arch::Arch;
+    use crate::builder::NullSink;
+    use crate::guest::{Blob, GuestUser};
+
+    /// Speaks once a minute for some minutes, then is silent until it is cancelled.
+    #[derive(Debug)]
+    struct Mumbler(u32);
+
+    #[async_trait]
+    impl GuestRunner for Mumbler {
+        async fn run(
+            &self,
+            _plan: &GuestPlan,
+            _output: &Path,
+            sink: Arc<dyn BuildSink>,
+            cancel: CancellationToken,
+        ) -> Result<GuestOutcome> {
+            for index in 0..self.0 {
+                sink.emit(BuildEvent::StepStarted { index: 0, total: 1, name: format!("s{index}") });
+                tokio::time::sleep(Duration::from_secs(60)).await;
+            }
+            cancel.cancelled().await;
+            Ok(GuestOutcome::Cancelled)
+        }
+    }
+
+    fn plan() -> GuestPlan {
+        let nothing = Blob { path: "/x".into(), sha256: String::new(), size_bytes: 0 };
+        GuestPlan {
+            name: "x".to_owned(),
+            arch: Arch::X86_64,
+            root: nothing.clone(),
+            workspace: nothing,
+            sources: Vec::new(),
+            steps: Vec::new(),
+            scripts: Vec::new(),
+            shared_root: true,
+            user: GuestUser { uid: 0, gid: 0 },
+            capabilities: Vec::new(),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_guest_is_stopped_and_a_talking_one_is_not() {
+        let begun = Instant::now();
+        let watch = Watch { runner: &Mumbler(10), silence: Some(Duration::from_secs(90)) };
+        let cancel = CancellationToken::new();
+        let watched = watch.run(&plan(), Path::new("/x"), Arc::new(NullSink), &cancel).await.unwrap();
+        assert_eq!(
+            watched,
+            Watched::Silent("the step `s9` was stopped: it said nothing for 90 s".to_owned())
+        );
+        // It spoke last at the beginning of its tenth minute.
+        assert_eq!(begun.elapsed().as_secs(), 540 + 90);
+        assert!(!cancel.is_cancelled(), "the build's own token is not used");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_cancelled_guest_is_told_as_cancelled() {
+        let watch = Watch { runner: &Mumbler(0), silence: Some(Duration::from_secs(90)) };
+        let cancel = CancellationToken::new();
+        cancel.cancel();
+        let watched = watch.run(&plan(), Path::new("/x"), Arc::new(NullSink), &cancel).await.unwrap();
+        assert_eq!(watched, Watched::Ended(GuestOutcome::Cancelled));
+    }
+}
