@@ -73,6 +73,11 @@ impl JobStore for Counting {
         self.inner.request_cancel(id, at).await
     }
 
+    async fn remove(&self, id: JobId) -> Result<()> {
+        self.count();
+        self.inner.remove(id).await
+    }
+
     async fn append_log(&self, id: JobId, fence: Fence, bytes: Bytes) -> Result<u64> {
         self.count();
         self.inner.append_log(id, fence, bytes).await

@@ -430,6 +430,13 @@ pub(crate) enum RemoteCommand {
         #[command(flatten)]
         server: ServerArgs,
     },
+    /// Remove a finished job with its log and its artifacts
+    Remove {
+        /// The job
+        job: String,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
     /// Work with the server's backends
     Backends {
         #[command(subcommand)]
@@ -444,6 +451,9 @@ pub(crate) struct SubmitArgs {
     /// The architecture; the server's default when missing
     #[arg(long)]
     pub(crate) arch: Option<Arch>,
+    /// A package added to the environment of every test (repeatable)
+    #[arg(long = "test-package-append", value_name = "PACKAGE")]
+    pub(crate) test_packages: Vec<String>,
     /// A folder of pipelines that go along (repeatable)
     #[arg(long = "pipeline-dir", value_name = "DIR")]
     pub(crate) pipeline_dirs: Vec<PathBuf>,

@@ -28,6 +28,10 @@ pub const PIPELINE_DEPTH_MAX: usize = 32;
 pub const STEPS_MAX: usize = 20_000;
 /// Subpackages of one definition after range expansion: the largest real one has 100.
 pub const SUBPACKAGES_MAX: usize = 5_000;
+/// The name of a definition's file, and of a package asked for.
+pub const FILE_NAME_BYTES_MAX: usize = 255;
+/// Packages that a submission adds to the environments of tests.
+pub const TEST_PACKAGES_MAX: usize = 200;
 /// Requested labels of one job.
 pub const LABELS_MAX: usize = 64;
 /// The longest label key or value.

@@ -7,7 +7,7 @@ use melange_remote_sdk::api::v1::{self, ErrorDetail, SubmitRequest};
 use melange_remote_sdk::arch::Arch;
 use melange_remote_sdk::backend_selector::{BackendSelector, Candidate, Requirements};
 use melange_remote_sdk::error::{Error, ErrorKind};
-use melange_remote_sdk::job::{JobSpec, spec::CONFIG_NAME};
+use melange_remote_sdk::job::{JobSpec, spec::JobPackage};
 use melange_remote_sdk::melange::defaults::RepositoryDefaults;
 use melange_remote_sdk::melange::pipelines::PipelineSet;
 use melange_remote_sdk::melange::{self, CompileOptions, Compiled};
@@ -42,23 +42,26 @@ pub fn check(request: SubmitRequest, rules: &SubmissionRules) -> Result<JobSpec,
     let pipelines = spec.pipelines().iter().map(|(path, text)| (path.to_string(), text.clone())).collect();
     let pipelines = PipelineSet::new(&pipelines)?;
     let options = CompileOptions { defaults: Some(rules.repositories.clone()), ..CompileOptions::default() };
-    let source = Source::new(CONFIG_NAME, spec.config_yaml());
+    let source = Source::new(spec.config_name(), spec.config_yaml());
     let compiled = melange::compile(&source, spec.arch(), &pipelines, &options).map_err(|diagnostics| {
         let details = v1::diagnostic_details(&diagnostics);
         Problem::new(diagnostics.into_error(), details)
     })?;
-    if let Compiled::Plan(plan) = compiled {
+    let Compiled::Plan(plan) = compiled else { return Ok(spec) };
+    {
         let places = plan.environment.repositories.iter().chain(&plan.environment.keyring);
-        let details: Vec<ErrorDetail> = places.filter_map(|place| refuse_place(place, rules)).collect();
+        let details: Vec<ErrorDetail> =
+            places.filter_map(|place| refuse_place(place, spec.config_name(), rules)).collect();
         if !details.is_empty() {
             return Err(Problem::mistakes(details));
         }
     }
-    Ok(spec)
+    let version = plan.package.full_version();
+    Ok(spec.with_package(JobPackage { name: plan.package.name.clone(), version }))
 }
 
 /// Why a repository or key may not be used; `None` when it may.
-fn refuse_place(place: &str, rules: &SubmissionRules) -> Option<ErrorDetail> {
+fn refuse_place(place: &str, config_name: &str, rules: &SubmissionRules) -> Option<ErrorDetail> {
     let defaults = &rules.repositories;
     if defaults.repositories.iter().chain(&defaults.keyring).any(|known| known == place) {
         return None;
@@ -77,7 +80,7 @@ fn refuse_place(place: &str, rules: &SubmissionRules) -> Option<ErrorDetail> {
     Some(ErrorDetail {
         message: format!("the definition names {url:?}, which is no http(s) address"),
         field: Some("config_yaml".to_owned()),
-        file: Some(CONFIG_NAME.to_owned()),
+        file: Some(config_name.to_owned()),
         hint: Some("paths of the server may be named only where its owner allows it".to_owned()),
         ..ErrorDetail::default()
     })
@@ -140,11 +143,11 @@ mod tests {
         let fine =
             ["https://a.example/r", "@local http://a.example", "/own", &below, &format!("file://{below}")];
         for place in fine.into_iter().chain([format!("@t {below}").as_str()]) {
-            assert_eq!(refuse_place(place, &rules), None, "{place}");
+            assert_eq!(refuse_place(place, "a.yaml", &rules), None, "{place}");
         }
         let (above, link) = (format!("{below}/../../x"), allowed.join("link").display().to_string());
         for place in ["/etc", "repo", "@t /etc", "file:///etc", "ftp://a/b", &above, &link, "@t"] {
-            assert!(refuse_place(place, &rules).is_some(), "{place}");
+            assert!(refuse_place(place, "a.yaml", &rules).is_some(), "{place}");
         }
     }
 }

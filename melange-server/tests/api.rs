@@ -448,6 +448,9 @@ impl JobStore for WithoutLogs {
     async fn request_cancel(&self, id: JobId, at: Timestamp) -> Result<Arc<Job>> {
         self.0.request_cancel(id, at).await
     }
+    async fn remove(&self, id: JobId) -> Result<()> {
+        self.0.remove(id).await
+    }
     async fn append_log(&self, id: JobId, fence: Fence, bytes: Bytes) -> Result<u64> {
         self.0.append_log(id, fence, bytes).await
     }
@@ -584,4 +587,28 @@ async fn a_scheduler_that_dies_fails_the_health_check_and_ends_the_server() {
     assert!(health.text().contains("the scheduler has ended"), "{}", health.text());
     let error = running.await.unwrap().unwrap_err();
     assert!(error.to_string().contains("the scheduler has ended"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn finished_jobs_and_their_artifacts_can_be_removed() {
+    let gate = Arc::new(tokio::sync::Notify::new());
+    let service =
+        Service::start([Act::Wait(Arc::clone(&gate)), Act::Write("{arch}/a.apk".into(), b"x".into())]);
+    let request = json!({ "config_yaml": HELLO, "config_name": "hello.yaml", "test_packages": ["busybox"] });
+    let id = service.submit(&request).await;
+    let path = format!("/api/v1/jobs/{id}");
+    let delete = async |path: &str| service.ask(Method::DELETE, path, Body::empty()).await.status;
+    assert_eq!(delete(&path).await, StatusCode::CONFLICT, "it runs");
+    gate.notify_one();
+    let job = service.wait(&id, "success").await;
+    assert_eq!((&job["package"], &job["version"]), (&json!("hello"), &json!("1.0.0-r0")));
+    assert_eq!(job["spec"]["config_name"], "hello.yaml");
+    assert_eq!(job["spec"]["test_packages"], json!(["busybox"]));
+    let artifact = format!("{path}/artifacts/x86_64/a.apk");
+    assert_eq!(delete(&artifact).await, StatusCode::NO_CONTENT);
+    assert_eq!(delete(&artifact).await, StatusCode::NOT_FOUND);
+    assert_eq!(service.get(&format!("{path}/artifacts")).await.json().as_array().unwrap().len(), 1);
+    assert_eq!(delete(&path).await, StatusCode::NO_CONTENT);
+    assert_eq!(delete(&path).await, StatusCode::NOT_FOUND);
+    assert_eq!(service.get(&format!("{path}/artifacts/build.log")).await.status, StatusCode::NOT_FOUND);
 }

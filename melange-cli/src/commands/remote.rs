@@ -35,6 +35,11 @@ pub(super) async fn run(command: RemoteCommand) -> Result<Exit> {
             print_line(&format!("asked {job} to stop"));
             Ok(Exit::Ok)
         }
+        RemoteCommand::Remove { job, server } => {
+            client(&server)?.remove(id(&job)?).await?;
+            print_line(&format!("removed {job}"));
+            Ok(Exit::Ok)
+        }
         RemoteCommand::Backends { command } => backends(command).await,
     }
 }
@@ -67,6 +72,8 @@ async fn submit(args: &SubmitArgs) -> Result<Exit> {
         std::fs::read_to_string(&args.config).map_err(|e| Error::io("read", &args.config, e))?;
     let request = SubmitRequest {
         config_yaml,
+        config_name: args.config.file_name().map(|name| name.to_string_lossy().into_owned()),
+        test_packages: args.test_packages.clone(),
         pipelines: collect_pipelines(&args.pipeline_dirs)?,
         arch: args.arch.map(|arch| arch.to_string()),
         backend_selector: args.backend_selector.iter().cloned().collect(),

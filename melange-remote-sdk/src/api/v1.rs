@@ -65,6 +65,12 @@ pub fn job_artifact(id: JobId, name: &str) -> String {
 pub struct SubmitRequest {
     /// The definition; needed.
     pub config_yaml: String,
+    /// The name of its file, such as `hello.yaml`, for messages and SBOMs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config_name: Option<String>,
+    /// Packages added to the environment of every test.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub test_packages: Vec<String>,
     /// Inline pipelines by path, such as `test/docs.yaml`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub pipelines: BTreeMap<String, String>,
@@ -87,6 +93,9 @@ impl SubmitRequest {
     pub fn into_parts(self, default_arch: Arch) -> UncheckedSpec {
         UncheckedSpec {
             config_yaml: self.config_yaml,
+            config_name: self.config_name.unwrap_or_default(),
+            test_packages: self.test_packages,
+            package: None,
             pipelines: self.pipelines,
             arch: self.arch.filter(|arch| !arch.is_empty()).unwrap_or_else(|| default_arch.to_string()),
             backend_selector: self.backend_selector,
@@ -108,6 +117,12 @@ pub struct SubmitResponse {
 pub struct SpecView {
     /// The definition.
     pub config_yaml: String,
+    /// The name of its file.
+    #[serde(default)]
+    pub config_name: String,
+    /// Packages added to the environment of every test.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub test_packages: Vec<String>,
     /// Inline pipelines by path.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub pipelines: BTreeMap<String, String>,
@@ -126,8 +141,16 @@ pub struct SpecView {
 
 impl From<UncheckedSpec> for SpecView {
     fn from(parts: UncheckedSpec) -> Self {
-        let UncheckedSpec { config_yaml, pipelines, arch, backend_selector, with_test, debug } = parts;
-        Self { config_yaml, pipelines, arch, backend_selector, with_test, debug }
+        Self {
+            config_yaml: parts.config_yaml,
+            config_name: parts.config_name,
+            test_packages: parts.test_packages,
+            pipelines: parts.pipelines,
+            arch: parts.arch,
+            backend_selector: parts.backend_selector,
+            with_test: parts.with_test,
+            debug: parts.debug,
+        }
     }
 }
 
@@ -138,6 +161,12 @@ pub struct JobView {
     pub id: String,
     /// `pending`, `running`, `success`, `failed` or `cancelled`.
     pub status: String,
+    /// The package that it builds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub package: Option<String>,
+    /// The version of the package, with the epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
     /// What was asked.
     pub spec: SpecView,
     /// When it was handed in, RFC 3339.
@@ -151,7 +180,7 @@ pub struct JobView {
     /// Why it failed, in one line.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
-    /// Who is at fault: `build`, `infrastructure` or `unschedulable`.
+    /// Who is at fault: `build`, `infrastructure`, `unschedulable` or `policy`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error_class: Option<String>,
     /// The step at fault.
@@ -264,6 +293,8 @@ impl JobView {
         Self {
             id: job.id.to_string(),
             status: job.state.to_string(),
+            package: job.spec.package().map(|package| package.name.clone()),
+            version: job.spec.package().map(|package| package.version.clone()),
             spec: UncheckedSpec::from((*job.spec).clone()).into(),
             created_at: job.created_at,
             started_at: job.started_at,

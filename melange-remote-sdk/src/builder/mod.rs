@@ -39,6 +39,8 @@ pub struct BuildInput {
     pub source_dir: Option<PathBuf>,
     /// Whether the packages are tested once they are made; a test that fails fails the build.
     pub with_test: bool,
+    /// Packages added to the environment of every test.
+    pub test_packages: Vec<String>,
     /// What changes how the definition is read.
     pub options: DefinitionOptions,
 }
@@ -56,6 +58,7 @@ impl BuildInput {
             backend_addr: String::new(),
             source_dir: None,
             with_test: false,
+            test_packages: Vec::new(),
             options: DefinitionOptions::default(),
         }
     }

@@ -186,6 +186,14 @@ impl Client {
         Ok(())
     }
 
+    /// Removes a finished job with its log and its artifacts.
+    ///
+    /// # Errors
+    /// `NotFound`; `Conflict` while it waits or runs.
+    pub async fn remove(&self, id: JobId) -> Result<()> {
+        self.once(self.http.delete(format!("{}{}", self.base, v1::job(id)))).await.map(drop)
+    }
+
     /// The backends, of one architecture when `arch` says so.
     ///
     /// # Errors

@@ -108,6 +108,7 @@ pub async fn all(make: impl Fn() -> Arc<dyn JobStore>) {
     illegal_events_are_refused(&*make()).await;
     logs_grow_and_read_by_offset(&*make()).await;
     hints_move(&*make()).await;
+    a_finished_job_can_be_removed_and_no_other(&*make()).await;
     missing_jobs_are_not_found(&*make()).await;
 }
 
@@ -389,11 +390,31 @@ pub async fn hints_move(store: &dyn JobStore) {
     assert!(log.has_changed().expect("the job is there"), "readers of the log learn of a new state");
 }
 
+/// A removed job is gone with its log and its key; one that waits or runs stays.
+pub async fn a_finished_job_can_be_removed_and_no_other(store: &dyn JobStore) {
+    let keyed = || NewJob { idempotency_key: Some("removed".to_owned()), ..new_job("a") };
+    let job = store.insert(keyed()).await.expect("it is inserted").job.id;
+    assert_eq!(store.remove(job).await.expect_err("it waits").kind(), ErrorKind::Conflict);
+    let fence = claim(store, job, 0).await.expect("it is claimed").fence;
+    store.append_log(job, fence, Bytes::from_static(b"x\n")).await.expect("the owner writes");
+    assert_eq!(store.remove(job).await.expect_err("it runs").kind(), ErrorKind::Conflict);
+    store.record(fenced(job, fence, succeeded(), 1)).await.expect("it finishes");
+    let other = insert(store).await.id;
+    store.remove(job).await.expect("it has finished");
+    assert_eq!(store.get(job).await.expect_err("it is gone").kind(), ErrorKind::NotFound);
+    assert_eq!(store.read_log(job, 0, 1).await.expect_err("it is gone").kind(), ErrorKind::NotFound);
+    let page = store.list(&ListQuery { limit: 1_000, ..ListQuery::default() }).await.expect("it lists");
+    assert!(page.jobs.iter().all(|listed| listed.id != job));
+    assert_eq!(store.get(other).await.expect("the other stays").state, JobState::Pending);
+    assert!(store.insert(keyed()).await.expect("the key is free").created);
+}
+
 /// Calls about a job that is not there say so.
 pub async fn missing_jobs_are_not_found(store: &dyn JobStore) {
     let (id, fence) = (JobId::new(START), Fence(1));
     assert_eq!(store.get(id).await.expect_err("missing").kind(), ErrorKind::NotFound);
     assert_eq!(store.request_cancel(id, at(0)).await.expect_err("missing").kind(), ErrorKind::NotFound);
+    assert_eq!(store.remove(id).await.expect_err("missing").kind(), ErrorKind::NotFound);
     assert_eq!(store.read_log(id, 0, 1).await.expect_err("missing").kind(), ErrorKind::NotFound);
     let record = store.record(fenced(id, fence, succeeded(), 0)).await;
     assert_eq!(record.expect_err("missing").kind(), ErrorKind::NotFound);

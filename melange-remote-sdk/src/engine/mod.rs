@@ -165,6 +165,7 @@ impl Builder for EngineBuilder {
         let plan = match compiled {
             Ok(Compiled::Plan(mut plan)) => {
                 plan.add_packages(&self.options.extra_packages);
+                plan.tests.iter_mut().for_each(|test| test.add_packages(&input.test_packages));
                 *plan
             }
             Ok(Compiled::Skipped(reason)) => return Ok(run.outcome(BuildStatus::Skipped { reason })),

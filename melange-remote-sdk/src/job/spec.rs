@@ -18,6 +18,15 @@ pub const CONFIG_NAME: &str = "config.yaml";
 pub struct UncheckedSpec {
     /// The definition.
     pub config_yaml: String,
+    /// The name of the definition's file, such as `hello.yaml`; [`CONFIG_NAME`] when it is empty.
+    #[serde(default)]
+    pub config_name: String,
+    /// Packages added to the environment of every test.
+    #[serde(default)]
+    pub test_packages: Vec<String>,
+    /// The package that the definition builds, once it was compiled.
+    #[serde(default)]
+    pub package: Option<JobPackage>,
     /// Inline pipelines by path.
     #[serde(default)]
     pub pipelines: BTreeMap<String, String>,
@@ -32,6 +41,15 @@ pub struct UncheckedSpec {
     /// Whether steps trace each command.
     #[serde(default)]
     pub debug: bool,
+}
+
+/// The package that a job builds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobPackage {
+    /// Its name.
+    pub name: String,
+    /// Its version with the epoch, such as `2.10-r0`.
+    pub version: String,
 }
 
 /// One thing that is wrong with a submission.
@@ -49,6 +67,9 @@ pub struct SpecMistake {
 #[serde(try_from = "UncheckedSpec", into = "UncheckedSpec")]
 pub struct JobSpec {
     config_yaml: String,
+    config_name: String,
+    test_packages: Vec<String>,
+    package: Option<JobPackage>,
     pipelines: BTreeMap<PipelinePath, String>,
     arch: Arch,
     backend_selector: LabelSelector,
@@ -69,6 +90,16 @@ impl JobSpec {
             wrong("config_yaml", error.hint("put the whole definition into config_yaml"));
         } else if parts.config_yaml.len() > limits::DEFINITION_BYTES_MAX {
             wrong("config_yaml", too_large("the definition", parts.config_yaml.len()));
+        }
+        let config_name = match parts.config_name.as_str() {
+            "" => CONFIG_NAME.to_owned(),
+            name => name.to_owned(),
+        };
+        if let Err(error) = check_file_name(&config_name) {
+            wrong("config_name", error);
+        }
+        if let Err(error) = check_packages(&parts.test_packages) {
+            wrong("test_packages", error);
         }
         if parts.pipelines.len() > limits::INLINE_PIPELINES_MAX {
             let count = parts.pipelines.len();
@@ -92,6 +123,9 @@ impl JobSpec {
         match (arch, labels) {
             (Ok(arch), Ok(labels)) if mistakes.is_empty() => Ok(Self {
                 config_yaml: parts.config_yaml,
+                config_name,
+                test_packages: parts.test_packages,
+                package: parts.package,
                 pipelines,
                 arch,
                 backend_selector: LabelSelector::new(labels),
@@ -105,6 +139,28 @@ impl JobSpec {
     /// The definition as it was handed in.
     pub fn config_yaml(&self) -> &str {
         &self.config_yaml
+    }
+
+    /// The name of the definition's file, without folders.
+    pub fn config_name(&self) -> &str {
+        &self.config_name
+    }
+
+    /// Packages added to the environment of every test.
+    pub fn test_packages(&self) -> &[String] {
+        &self.test_packages
+    }
+
+    /// The package that the definition builds, when it was compiled.
+    pub fn package(&self) -> Option<&JobPackage> {
+        self.package.as_ref()
+    }
+
+    /// The same spec with the package that its definition builds.
+    #[must_use]
+    pub fn with_package(mut self, package: JobPackage) -> Self {
+        self.package = Some(package);
+        self
     }
 
     /// Inline pipelines by path.
@@ -139,6 +195,33 @@ impl JobSpec {
     }
 }
 
+/// A name without folders: it is shown, and written into packages.
+fn check_file_name(name: &str) -> Result<()> {
+    let plain = |c: char| c.is_alphanumeric() || "._+-@~ ".contains(c);
+    if name.len() > limits::FILE_NAME_BYTES_MAX || name.starts_with('.') || !name.chars().all(plain) {
+        return Err(Error::invalid(format!("{name:?} is not the name of a file"))
+            .hint("give the name alone, such as hello.yaml"));
+    }
+    Ok(())
+}
+
+fn check_packages(packages: &[String]) -> Result<()> {
+    if packages.len() > limits::TEST_PACKAGES_MAX {
+        let message = format!("{} packages, more than {}", packages.len(), limits::TEST_PACKAGES_MAX);
+        return Err(Error::invalid(message));
+    }
+    let wrong = |name: &&String| {
+        name.is_empty()
+            || name.len() > limits::FILE_NAME_BYTES_MAX
+            || name.contains(|c: char| c.is_whitespace() || c.is_control())
+    };
+    match packages.iter().find(wrong) {
+        Some(name) => Err(Error::invalid(format!("{name:?} is not a package"))
+            .hint("write a name, perhaps with a version, such as busybox or busybox=1.36.1-r0")),
+        None => Ok(()),
+    }
+}
+
 fn too_large(what: &str, len: usize) -> Error {
     Error::invalid(format!("{what} has {len} bytes, more than {}", limits::DEFINITION_BYTES_MAX))
 }
@@ -158,6 +241,9 @@ impl From<JobSpec> for UncheckedSpec {
     fn from(spec: JobSpec) -> Self {
         Self {
             config_yaml: spec.config_yaml,
+            config_name: spec.config_name,
+            test_packages: spec.test_packages,
+            package: spec.package,
             pipelines: spec.pipelines.into_iter().map(|(path, text)| (path.to_string(), text)).collect(),
             arch: spec.arch.to_string(),
             backend_selector: spec.backend_selector.labels().as_map().clone(),
@@ -193,6 +279,22 @@ mod tests {
         .unwrap_err();
         let fields: Vec<&str> = mistakes.iter().map(|mistake| mistake.field).collect();
         assert_eq!(fields, ["config_yaml", "pipelines", "arch", "backend_selector"]);
+    }
+
+    #[test]
+    fn names_of_files_and_packages_are_plain() {
+        let validate = |config_name: &str, package: &str| {
+            let (config_name, test_packages) = (config_name.to_owned(), vec![package.to_owned()]);
+            JobSpec::validate(UncheckedSpec { config_name, test_packages, ..parts() })
+        };
+        assert_eq!(validate("", "busybox").unwrap().config_name(), CONFIG_NAME);
+        assert_eq!(validate("hello.yaml", "so:libc.so.6").unwrap().config_name(), "hello.yaml");
+        for name in ["../x.yaml", "/etc/x", ".hidden", "a\nb", "a\u{1b}[2J", &"x".repeat(300)] {
+            assert!(validate(name, "busybox").is_err(), "{name:?}");
+        }
+        for package in ["", "a b", "a\n", &"x".repeat(300)] {
+            assert!(validate("", package).is_err(), "{package:?}");
+        }
     }
 
     #[test]

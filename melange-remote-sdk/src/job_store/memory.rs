@@ -167,16 +167,35 @@ impl State {
     fn evict(&mut self, more: usize) -> bool {
         while self.bytes.saturating_add(more) > self.bounds.bytes || self.jobs.len() >= self.bounds.jobs {
             let Some(id) = self.finished.pop_front() else { break };
-            let Some(entry) = self.jobs.remove(&id) else { continue };
-            self.bytes = self.bytes.saturating_sub(entry.size());
-            if let Some(set) = self.by_state.get_mut(&entry.job.state) {
-                set.remove(&id);
-            }
-            if let Some(key) = &entry.idempotency_key {
-                self.keys.remove(key);
-            }
+            self.forget(id);
         }
         self.bytes.saturating_add(more) <= self.bounds.bytes
+    }
+
+    /// Drops a finished job from every index.
+    fn forget(&mut self, id: JobId) {
+        let Some(entry) = self.jobs.remove(&id) else { return };
+        self.bytes = self.bytes.saturating_sub(entry.size());
+        if let Some(set) = self.by_state.get_mut(&entry.job.state) {
+            set.remove(&id);
+        }
+        if let Some(key) = &entry.idempotency_key {
+            self.keys.remove(key);
+        }
+        // Whoever follows it learns that it is gone.
+        notify(&entry.job_hint);
+        notify(&entry.log_hint);
+    }
+
+    fn remove(&mut self, id: JobId) -> Result<()> {
+        let entry = self.entry(id)?;
+        if !entry.job.state.is_terminal() {
+            let error = conflict(id, "the job has not finished");
+            return Err(error.hint("cancel it first"));
+        }
+        self.finished.retain(|finished| *finished != id);
+        self.forget(id);
+        Ok(())
     }
 
     fn pending_len(&self) -> usize {
@@ -452,6 +471,10 @@ impl JobStore for MemoryJobStore {
 
     async fn request_cancel(&self, id: JobId, at: Timestamp) -> Result<Arc<Job>> {
         self.lock().request_cancel(id, at)
+    }
+
+    async fn remove(&self, id: JobId) -> Result<()> {
+        self.lock().remove(id)
     }
 
     async fn append_log(&self, id: JobId, fence: Fence, bytes: Bytes) -> Result<u64> {

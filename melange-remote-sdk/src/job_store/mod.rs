@@ -249,6 +249,12 @@ pub trait JobStore: Send + Sync + fmt::Debug {
     /// `NotFound`; `Conflict` when the job succeeded or failed already.
     async fn request_cancel(&self, id: JobId, at: Timestamp) -> Result<Arc<Job>>;
 
+    /// Forgets a job that has finished, its log and its idempotency key with it.
+    ///
+    /// # Errors
+    /// `NotFound`; `Conflict` while it waits or runs.
+    async fn remove(&self, id: JobId) -> Result<()>;
+
     /// Adds to a job's log; returns its length.
     ///
     /// # Errors

@@ -222,6 +222,8 @@ impl Attempt {
             debug: self.spec.debug(),
             backend_addr: self.slot.backend().addr().to_owned(),
             with_test: self.spec.with_test(),
+            config_name: self.spec.config_name().to_owned(),
+            test_packages: self.spec.test_packages().to_vec(),
             ..BuildInput::new(self.spec.config_yaml(), self.spec.arch())
         };
         let builder = Arc::clone(&self.parts.builder);

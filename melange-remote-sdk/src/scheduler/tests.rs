@@ -336,6 +336,9 @@ impl JobStore for Faulty {
     async fn request_cancel(&self, id: JobId, at: Timestamp) -> Result<Arc<Job>> {
         self.inner.request_cancel(id, at).await
     }
+    async fn remove(&self, id: JobId) -> Result<()> {
+        self.inner.remove(id).await
+    }
     async fn append_log(&self, id: JobId, fence: Fence, bytes: Bytes) -> Result<u64> {
         self.fault()?;
         self.inner.append_log(id, fence, bytes).await

@@ -94,6 +94,29 @@ pub(super) async fn get(
     Ok(response)
 }
 
+/// Removes one artifact of a finished job; the job goes on telling what it made.
+pub(super) async fn remove(
+    State(app): State<App>,
+    Path((id, name)): Path<(String, String)>,
+) -> Handled<StatusCode> {
+    let id = job_id(&id)?;
+    match app.job_store.get(id).await {
+        Ok(job) if !job.state.is_terminal() => {
+            let error = Error::new(ErrorKind::Conflict, "the job has not finished").with("job", id);
+            return Err(error.hint("cancel it first").into());
+        }
+        Ok(_) => {}
+        // The job store may forget what the artifacts still have.
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        Err(error) => return Err(error.into()),
+    }
+    let key: ArtifactKey = format!("{id}/{name}").parse()?;
+    app.artifact_storage.head(&key).await?;
+    app.artifact_storage.delete(&key).await?;
+    tracing::info!(job = %id, name, "an artifact was removed");
+    Ok(StatusCode::NO_CONTENT)
+}
+
 fn not_satisfiable(key: &ArtifactKey, size: u64) -> Response {
     let error = Error::invalid(format!("the range lies outside {key}")).hint(format!("it has {size} bytes"));
     let problem = Problem::from(error);

@@ -88,6 +88,22 @@ pub(super) async fn cancel(State(app): State<App>, Path(id): Path<String>) -> Ha
     Ok(Json(view(&app, &job)))
 }
 
+/// Removes a finished job: its artifacts first, so that a call that breaks off can be repeated.
+pub(super) async fn remove(State(app): State<App>, Path(id): Path<String>) -> Handled<StatusCode> {
+    let id = job_id(&id)?;
+    let job = app.job_store.get(id).await?;
+    if !job.state.is_terminal() {
+        let error = Error::new(ErrorKind::Conflict, "the job has not finished").with("job", id);
+        return Err(error.hint("cancel it first").into());
+    }
+    for artifact in app.artifact_storage.list(&id.to_string().parse()?).await? {
+        app.artifact_storage.delete(&artifact.key).await?;
+    }
+    app.job_store.remove(id).await?;
+    tracing::info!(job = %id, "a job was removed");
+    Ok(StatusCode::NO_CONTENT)
+}
+
 fn view(app: &App, job: &Job) -> JobView {
     let url = |name: &str| name.parse().ok().map(|key| app.artifact_storage.url(&key));
     JobView::new(job, url(&format!("{}/build.log", job.id)), url(&job.id.to_string()))

@@ -34,11 +34,14 @@ pub(crate) fn router(app: App) -> Router {
     Router::new()
         .route(v1::HEALTH, get(health::health))
         .route(v1::JOBS, get(jobs::list).post(jobs::submit))
-        .route(&format!("{}/{{id}}", v1::JOBS), get(jobs::get))
+        .route(&format!("{}/{{id}}", v1::JOBS), get(jobs::get).delete(jobs::remove))
         .route(&format!("{}/{{id}}/cancel", v1::JOBS), post(jobs::cancel))
         .route(&format!("{}/{{id}}/logs", v1::JOBS), get(logs::read))
         .route(&format!("{}/{{id}}/artifacts", v1::JOBS), get(artifacts::list))
-        .route(&format!("{}/{{id}}/artifacts/{{*name}}", v1::JOBS), get(artifacts::get))
+        .route(
+            &format!("{}/{{id}}/artifacts/{{*name}}", v1::JOBS),
+            get(artifacts::get).delete(artifacts::remove),
+        )
         .route(v1::BACKENDS_DRAIN, post(backends::drain))
         .route(v1::BACKENDS_ENABLE, post(backends::enable))
         .route(v1::BACKENDS, get(backends::list).post(backends::add).delete(backends::remove))

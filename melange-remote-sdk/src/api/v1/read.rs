@@ -15,6 +15,8 @@ pub fn read_submit(body: &[u8]) -> Result<SubmitRequest, Vec<ErrorDetail>> {
     let mut fields = Fields::read(body)?;
     let request = SubmitRequest {
         config_yaml: fields.required("config_yaml"),
+        config_name: fields.text("config_name"),
+        test_packages: fields.list("test_packages"),
         pipelines: fields.texts("pipelines"),
         arch: fields.text("arch"),
         backend_selector: fields.texts("backend_selector"),
@@ -120,6 +122,25 @@ impl Fields {
                 }
             }
             Some(other) => self.wrong(name.to_owned(), &other, "an object of strings"),
+        }
+        texts
+    }
+
+    fn list(&mut self, name: &'static str) -> Vec<String> {
+        let items = match self.take(name) {
+            None => Vec::new(),
+            Some(Value::Array(items)) => items,
+            Some(other) => {
+                self.wrong(name.to_owned(), &other, "a list of strings");
+                Vec::new()
+            }
+        };
+        let mut texts = Vec::with_capacity(items.len());
+        for (index, item) in items.into_iter().enumerate() {
+            match item {
+                Value::String(text) => texts.push(text),
+                other => self.wrong(format!("{name}.{index}"), &other, "a string"),
+            }
         }
         texts
     }
