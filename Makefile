@@ -25,6 +25,8 @@ fmt:
 # Writes the generated parts of docs/ anew.
 reference:
 	cargo build -p melange-cli
+	cargo build -p melange-server
+	$(or $(CARGO_TARGET_DIR),target)/debug/melange-server --print-api markdown > docs/api.md
 	$(or $(CARGO_TARGET_DIR),target)/debug/melange schema > docs/definition.schema.json
 	$(or $(CARGO_TARGET_DIR),target)/debug/melange schema --pipeline > docs/pipeline.schema.json
 	$(or $(CARGO_TARGET_DIR),target)/debug/melange pipelines reference > docs/pipelines.md

@@ -81,9 +81,21 @@ pub struct Args {
     /// Key of the client certificate (PEM)
     #[arg(long, value_name = "FILE")]
     pub buildkit_tls_key: Option<String>,
+    /// Print the description of the API instead of serving it
+    #[arg(long, value_name = "FORMAT", hide = true)]
+    pub print_api: Option<ApiFormat>,
     /// Form of the log on standard error [default: text]
     #[arg(long, value_name = "FORMAT")]
     pub log_format: Option<LogFormat>,
+}
+
+/// The form of the API's description.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ApiFormat {
+    /// The OpenAPI document.
+    Json,
+    /// For people.
+    Markdown,
 }
 
 /// The form of the log.

@@ -131,6 +131,8 @@ pub struct TlsFiles {
 /// Why there is no configuration.
 #[derive(Debug)]
 pub enum Refused {
+    /// The caller asked for a text instead of a server.
+    Answered(String),
     /// Flags that cannot be read, or a request for help; the caller prints it.
     Usage(clap::Error),
     /// Everything that is wrong with their values.
@@ -140,6 +142,7 @@ pub enum Refused {
 impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Answered(text) => f.write_str(text),
             Self::Usage(error) => error.fmt(f),
             Self::Mistakes(mistakes) => {
                 write!(f, "the configuration is not valid")?;
@@ -158,12 +161,15 @@ impl Config {
     /// Reads flags and, for those that are missing, environment variables.
     ///
     /// # Errors
-    /// [`Refused`] with every mistake.
+    /// [`Refused`] with every mistake, or with the text that was asked for instead.
     pub fn read(
         args: impl IntoIterator<Item = OsString>,
         environment: Environment<'_>,
     ) -> Result<Self, Refused> {
         let args = Args::try_parse_from(args).map_err(Refused::Usage)?;
+        if let Some(format) = args.print_api {
+            return Err(Refused::Answered(crate::api_reference(format)));
+        }
         let mut reader = Reader { environment, mistakes: Vec::new() };
         let config = reader.config(args);
         match config {

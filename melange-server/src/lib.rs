@@ -42,6 +42,15 @@ pub fn router(app: App) -> Router {
     routes::router(app)
 }
 
+/// The description of the API, as the service gives it at `/api/openapi.json`, or for people.
+pub fn api_reference(format: args::ApiFormat) -> String {
+    let document = serde_json::to_value(routes::document()).unwrap_or_default();
+    match format {
+        args::ApiFormat::Json => format!("{document:#}\n"),
+        args::ApiFormat::Markdown => routes::openapi::markdown(&document),
+    }
+}
+
 /// Answers requests until `shutdown` is cancelled and the requests under way are answered.
 ///
 /// # Errors

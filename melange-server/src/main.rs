@@ -15,6 +15,10 @@ fn main() -> ExitCode {
     let environment = |name: &str| std::env::var(name).ok();
     let config = match Config::read(std::env::args_os(), &environment) {
         Ok(config) => config,
+        Err(Refused::Answered(text)) => {
+            let written = std::io::stdout().write_all(text.as_bytes());
+            return if written.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+        }
         Err(Refused::Usage(error)) => {
             let _ = error.print();
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));

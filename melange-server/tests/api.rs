@@ -612,3 +612,33 @@ async fn finished_jobs_and_their_artifacts_can_be_removed() {
     assert_eq!(delete(&path).await, StatusCode::NOT_FOUND);
     assert_eq!(service.get(&format!("{path}/artifacts/build.log")).await.status, StatusCode::NOT_FOUND);
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_api_is_described_as_it_is() {
+    let service = Service::start([]);
+    let document = service.get("/api/openapi.json").await.json();
+    assert!(document["openapi"].as_str().unwrap().starts_with("3.1"));
+    let mut count = 0;
+    for (path, operations) in document["paths"].as_object().unwrap() {
+        for (method, operation) in operations.as_object().unwrap() {
+            count += 1;
+            let method: Method = method.to_uppercase().parse().unwrap();
+            let told = operation["responses"].as_object().unwrap();
+            let real = path.replace("{id}", "0").replace("{name}", "x");
+            let answer = service.ask(method.clone(), &real, Body::empty()).await;
+            assert_ne!(answer.status, StatusCode::METHOD_NOT_ALLOWED, "{method} {path}");
+            assert!(!answer.text().contains("there is nothing at"), "{method} {path}");
+            let family = format!("{}XX", answer.status.as_u16() / 100);
+            assert!(
+                told.contains_key(answer.status.as_str()) || told.contains_key(&family),
+                "{method} {path} answers {}, which its description lacks",
+                answer.status
+            );
+        }
+    }
+    assert_eq!(count, 15, "every operation is in the document");
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/api.md");
+    let written = std::fs::read_to_string(page).unwrap_or_default();
+    let now = melange_server::api_reference(melange_server::args::ApiFormat::Markdown);
+    assert!(written == now, "docs/api.md is old: `make reference` writes it anew");
+}

@@ -62,6 +62,7 @@ pub fn job_artifact(id: JobId, name: &str) -> String {
 /// The body of `POST /api/v1/jobs`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct SubmitRequest {
     /// The definition; needed.
     pub config_yaml: String,
@@ -107,6 +108,7 @@ impl SubmitRequest {
 
 /// The answer to `POST /api/v1/jobs`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct SubmitResponse {
     /// The job's name.
     pub id: String,
@@ -114,6 +116,7 @@ pub struct SubmitResponse {
 
 /// What was asked, in a job object.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct SpecView {
     /// The definition.
     pub config_yaml: String,
@@ -156,6 +159,7 @@ impl From<UncheckedSpec> for SpecView {
 
 /// A job object.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct JobView {
     /// Its name.
     pub id: String,
@@ -170,12 +174,15 @@ pub struct JobView {
     /// What was asked.
     pub spec: SpecView,
     /// When it was handed in, RFC 3339.
+    #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
     pub created_at: Timestamp,
     /// When the present or last attempt began.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime))]
     pub started_at: Option<Timestamp>,
     /// When it came to its end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime))]
     pub finished_at: Option<Timestamp>,
     /// Why it failed, in one line.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -223,6 +230,7 @@ pub struct JobView {
 
 /// A step that ended badly.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct FailureView {
     /// Its name.
     pub step: String,
@@ -235,6 +243,7 @@ pub struct FailureView {
 
 /// A step.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct StepView {
     /// Its position, from 0.
     pub index: usize,
@@ -250,6 +259,7 @@ pub struct StepView {
 
 /// The test of one package.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct TestView {
     /// The package under test.
     pub package: String,
@@ -268,6 +278,7 @@ pub struct TestView {
 
 /// A phase.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct PhaseView {
     /// Its name.
     pub name: String,
@@ -277,6 +288,7 @@ pub struct PhaseView {
 
 /// An artifact.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ArtifactView {
     /// Its name, such as `x86_64/hello-2.10-r0.apk`.
     pub name: String,
@@ -368,6 +380,7 @@ fn class_name(class: FailureClass) -> &'static str {
 
 /// A backend, in requests and responses.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct BackendView {
     /// Its address.
     pub addr: String,
@@ -386,6 +399,7 @@ pub struct BackendView {
 
 /// What is known of a backend now.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct BackendStateView {
     /// `unknown`, `healthy`, `trial`, `failing` or `draining`.
     pub status: String,
@@ -402,9 +416,11 @@ pub struct BackendStateView {
     pub last_error_hint: Option<String>,
     /// When it happened.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime))]
     pub last_error_at: Option<Timestamp>,
     /// Since when it fails.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime))]
     pub failing_since: Option<Timestamp>,
 }
 
@@ -438,6 +454,7 @@ impl From<&Backend> for BackendView {
 
 /// The answer to `GET /api/v1/backends`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct BackendsResponse {
     /// The backends.
     pub backends: Vec<BackendView>,
@@ -447,6 +464,7 @@ pub struct BackendsResponse {
 
 /// The body of `DELETE /api/v1/backends`, `POST /api/v1/backends/drain` and `POST /api/v1/backends/enable`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct BackendName {
     /// The address of the backend.
     pub addr: String,
@@ -454,6 +472,7 @@ pub struct BackendName {
 
 /// The answer to `GET /healthz`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct HealthResponse {
     /// `ok`.
     pub status: String,
@@ -461,6 +480,7 @@ pub struct HealthResponse {
 
 /// The body of every error.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ErrorResponse {
     /// The error.
     pub error: ErrorBody,
@@ -468,6 +488,7 @@ pub struct ErrorResponse {
 
 /// An error.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ErrorBody {
     /// A stable name, such as `invalid_request`; see [`ErrorKind::code`].
     pub code: String,
@@ -483,6 +504,7 @@ pub struct ErrorBody {
 
 /// One of several mistakes.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ErrorDetail {
     /// What is wrong.
     pub message: String,

@@ -9,7 +9,7 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::TryStreamExt;
-use melange_remote_sdk::api::v1::ArtifactView;
+use melange_remote_sdk::api::v1::{ArtifactView, ErrorResponse};
 use melange_remote_sdk::artifact_storage::{ArtifactKey, StoredArtifact};
 use melange_remote_sdk::error::{Error, ErrorKind};
 
@@ -17,6 +17,20 @@ use super::{content_type, job_id};
 use crate::app::App;
 use crate::problem::{Handled, Problem};
 
+/// List the artifacts of a job.
+#[utoipa::path(
+    get,
+    path = "/api/v1/jobs/{id}/artifacts",
+    tag = "artifacts",
+    params(
+        ("id" = String, Path, description = "The job")
+    ),
+    responses(
+        (status = 200, description = "The artifacts; none before the job has finished", body = Vec<ArtifactView>),
+        (status = "4XX", description = "The request is refused; `code` tells why", body = ErrorResponse),
+        (status = "5XX", description = "The server is at fault or stops; the same request may succeed later", body = ErrorResponse)
+    )
+)]
 pub(super) async fn list(State(app): State<App>, Path(id): Path<String>) -> Handled<Json<Vec<ArtifactView>>> {
     let id = job_id(&id)?;
     let prefix: ArtifactKey = id.to_string().parse()?;
@@ -43,6 +57,25 @@ pub(super) async fn list(State(app): State<App>, Path(id): Path<String>) -> Hand
     Ok(Json(artifacts.into_iter().filter_map(view).collect()))
 }
 
+/// Download an artifact, whole or in part.
+#[utoipa::path(
+    get,
+    path = "/api/v1/jobs/{id}/artifacts/{*name}",
+    tag = "artifacts",
+    params(
+        ("id" = String, Path, description = "The job"),
+        ("name" = String, Path, description = "The name of the artifact, such as x86_64/hello-2.10-r0.apk"),
+        ("range" = Option<String>, Header, description = "A range of bytes"),
+        ("if-none-match" = Option<String>, Header, description = "The entity tag that the caller has")
+    ),
+    responses(
+        (status = 200, description = "The artifact", content_type = "application/octet-stream", headers(("etag" = String, description = "Its SHA-256"))),
+        (status = 206, description = "The range that was asked for"),
+        (status = 304, description = "The caller has it already"),
+        (status = "4XX", description = "The request is refused; `code` tells why", body = ErrorResponse),
+        (status = "5XX", description = "The server is at fault or stops; the same request may succeed later", body = ErrorResponse)
+    )
+)]
 pub(super) async fn get(
     State(app): State<App>,
     Path((id, name)): Path<(String, String)>,
@@ -94,7 +127,23 @@ pub(super) async fn get(
     Ok(response)
 }
 
-/// Removes one artifact of a finished job; the job goes on telling what it made.
+/// Remove one artifact of a finished job.
+///
+/// The job goes on telling what it made.
+#[utoipa::path(
+    delete,
+    path = "/api/v1/jobs/{id}/artifacts/{*name}",
+    tag = "artifacts",
+    params(
+        ("id" = String, Path, description = "The job"),
+        ("name" = String, Path, description = "The name of the artifact, such as x86_64/hello-2.10-r0.apk")
+    ),
+    responses(
+        (status = 204, description = "It is gone"),
+        (status = "4XX", description = "The request is refused; `code` tells why", body = ErrorResponse),
+        (status = "5XX", description = "The server is at fault or stops; the same request may succeed later", body = ErrorResponse)
+    )
+)]
 pub(super) async fn remove(
     State(app): State<App>,
     Path((id, name)): Path<(String, String)>,

@@ -5,7 +5,9 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
-use melange_remote_sdk::api::v1::{self, BackendView, BackendsResponse, ErrorDetail};
+use melange_remote_sdk::api::v1::{
+    self, BackendName, BackendView, BackendsResponse, ErrorDetail, ErrorResponse,
+};
 use melange_remote_sdk::arch::Arch;
 use melange_remote_sdk::backend::{Backend, BackendAddress, check_max_jobs};
 use melange_remote_sdk::labels::Labels;
@@ -15,6 +17,20 @@ use super::{Parameters, read_body};
 use crate::app::App;
 use crate::problem::{Handled, Problem};
 
+/// List backends.
+#[utoipa::path(
+    get,
+    path = "/api/v1/backends",
+    tag = "backends",
+    params(
+        ("arch" = Option<String>, Query, description = "Only those of this architecture")
+    ),
+    responses(
+        (status = 200, description = "The backends with what is known of them", body = BackendsResponse),
+        (status = "4XX", description = "The request is refused; `code` tells why", body = ErrorResponse),
+        (status = "5XX", description = "The server is at fault or stops; the same request may succeed later", body = ErrorResponse)
+    )
+)]
 pub(super) async fn list(State(app): State<App>, uri: Uri) -> Handled<Json<BackendsResponse>> {
     let parameters = Parameters::read(&uri, &["arch"])?;
     let arch: Option<Arch> = parameters.get("arch", "an architecture, such as x86_64")?;
@@ -26,6 +42,18 @@ pub(super) async fn list(State(app): State<App>, uri: Uri) -> Handled<Json<Backe
     }))
 }
 
+/// Add a backend.
+#[utoipa::path(
+    post,
+    path = "/api/v1/backends",
+    tag = "backends",
+    request_body = BackendView,
+    responses(
+        (status = 201, description = "The backend gets jobs", body = BackendView),
+        (status = "4XX", description = "The request is refused; `code` tells why", body = ErrorResponse),
+        (status = "5XX", description = "The server is at fault or stops; the same request may succeed later", body = ErrorResponse)
+    )
+)]
 pub(super) async fn add(State(app): State<App>, body: Body) -> Handled<Response> {
     let body = read_body(&app, body).await?;
     let request = v1::read_backend(&body).map_err(Problem::mistakes)?;
@@ -53,10 +81,34 @@ fn read_backend(request: BackendView) -> Handled<Backend> {
     }
 }
 
+/// Give a backend no further jobs; those that run on it go on.
+#[utoipa::path(
+    post,
+    path = "/api/v1/backends/drain",
+    tag = "backends",
+    request_body = BackendName,
+    responses(
+        (status = 200, description = "It gets no further jobs", body = BackendView),
+        (status = "4XX", description = "The request is refused; `code` tells why", body = ErrorResponse),
+        (status = "5XX", description = "The server is at fault or stops; the same request may succeed later", body = ErrorResponse)
+    )
+)]
 pub(super) async fn drain(State(app): State<App>, body: Body) -> Handled<Json<BackendView>> {
     set_draining(&app, body, true).await
 }
 
+/// Give a drained backend jobs again.
+#[utoipa::path(
+    post,
+    path = "/api/v1/backends/enable",
+    tag = "backends",
+    request_body = BackendName,
+    responses(
+        (status = 200, description = "It gets jobs again", body = BackendView),
+        (status = "4XX", description = "The request is refused; `code` tells why", body = ErrorResponse),
+        (status = "5XX", description = "The server is at fault or stops; the same request may succeed later", body = ErrorResponse)
+    )
+)]
 pub(super) async fn enable(State(app): State<App>, body: Body) -> Handled<Json<BackendView>> {
     set_draining(&app, body, false).await
 }
@@ -74,6 +126,21 @@ fn canonical(addr: &str) -> String {
     addr.parse::<BackendAddress>().map_or_else(|_| addr.to_owned(), |address| address.to_string())
 }
 
+/// Remove a backend.
+#[utoipa::path(
+    delete,
+    path = "/api/v1/backends",
+    tag = "backends",
+    params(
+        ("addr" = Option<String>, Query, description = "The address, when there is no body")
+    ),
+    request_body = Option<BackendName>,
+    responses(
+        (status = 204, description = "It gets no further jobs; those that run on it go on"),
+        (status = "4XX", description = "The request is refused; `code` tells why", body = ErrorResponse),
+        (status = "5XX", description = "The server is at fault or stops; the same request may succeed later", body = ErrorResponse)
+    )
+)]
 pub(super) async fn remove(State(app): State<App>, uri: Uri, body: Body) -> Handled<StatusCode> {
     let parameters = Parameters::read(&uri, &["addr"])?;
     let addr = match parameters.get::<String>("addr", "an address")? {

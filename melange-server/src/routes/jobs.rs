@@ -7,7 +7,7 @@ use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use melange_remote_sdk::api::v1::{self, JobView, SubmitResponse};
+use melange_remote_sdk::api::v1::{self, ErrorResponse, JobView, SubmitRequest, SubmitResponse};
 use melange_remote_sdk::error::{Error, ErrorKind};
 use melange_remote_sdk::job::{Job, JobId, JobState};
 use melange_remote_sdk::job_store::{ListQuery, NewJob};
@@ -21,6 +21,23 @@ use crate::submission;
 /// Texts of the jobs of one page, in bytes: a page of large definitions ends early.
 const PAGE_BYTES_MAX: usize = 16 << 20;
 
+/// Hand in a definition.
+///
+/// The definition is compiled at once; all its mistakes are told together, with file, line and column.
+#[utoipa::path(
+    post,
+    path = "/api/v1/jobs",
+    tag = "jobs",
+    params(
+        ("idempotency-key" = Option<String>, Header, description = "Names the submission: a repeated one makes no second job")
+    ),
+    request_body = SubmitRequest,
+    responses(
+        (status = 201, description = "The job waits, or was handed in before with the same key", body = SubmitResponse, headers(("location" = String, description = "The path of the job"))),
+        (status = "4XX", description = "The request is refused; `code` tells why", body = ErrorResponse),
+        (status = "5XX", description = "The server is at fault or stops; the same request may succeed later", body = ErrorResponse)
+    )
+)]
 pub(super) async fn submit(State(app): State<App>, headers: HeaderMap, body: Body) -> Handled<Response> {
     if app.stopping.is_cancelled() {
         return Err(Error::new(ErrorKind::Unavailable, "the server stops and takes no more jobs").into());
@@ -43,6 +60,22 @@ pub(super) async fn submit(State(app): State<App>, headers: HeaderMap, body: Bod
     Ok((StatusCode::CREATED, [(header::LOCATION, v1::job(id))], answer).into_response())
 }
 
+/// List jobs.
+#[utoipa::path(
+    get,
+    path = "/api/v1/jobs",
+    tag = "jobs",
+    params(
+        ("limit" = Option<u32>, Query, description = "Jobs of a page, 1 to 1000"),
+        ("cursor" = Option<String>, Query, description = "Where the page begins"),
+        ("status" = Option<String>, Query, description = "Only jobs with this status")
+    ),
+    responses(
+        (status = 200, description = "A page of jobs, newest first", body = Vec<JobView>, headers(("x-next-cursor" = String, description = "The cursor of the next page, when there is one"), ("link" = String, description = "The address of the next page"))),
+        (status = "4XX", description = "The request is refused; `code` tells why", body = ErrorResponse),
+        (status = "5XX", description = "The server is at fault or stops; the same request may succeed later", body = ErrorResponse)
+    )
+)]
 pub(super) async fn list(State(app): State<App>, uri: Uri) -> Handled<Response> {
     let parameters = Parameters::read(&uri, &["limit", "cursor", "status"])?;
     let limit: Option<usize> = parameters.get("limit", "a whole number from 1")?;
@@ -78,17 +111,60 @@ pub(super) async fn list(State(app): State<App>, uri: Uri) -> Handled<Response> 
     Ok(response)
 }
 
+/// Look at a job.
+#[utoipa::path(
+    get,
+    path = "/api/v1/jobs/{id}",
+    tag = "jobs",
+    params(
+        ("id" = String, Path, description = "The job")
+    ),
+    responses(
+        (status = 200, description = "The job", body = JobView),
+        (status = "4XX", description = "The request is refused; `code` tells why", body = ErrorResponse),
+        (status = "5XX", description = "The server is at fault or stops; the same request may succeed later", body = ErrorResponse)
+    )
+)]
 pub(super) async fn get(State(app): State<App>, Path(id): Path<String>) -> Handled<Json<JobView>> {
     let job = app.job_store.get(job_id(&id)?).await?;
     Ok(Json(view(&app, &job)))
 }
 
+/// Ask for a job to stop.
+///
+/// Asking again changes nothing; a job that has finished is a conflict.
+#[utoipa::path(
+    post,
+    path = "/api/v1/jobs/{id}/cancel",
+    tag = "jobs",
+    params(
+        ("id" = String, Path, description = "The job")
+    ),
+    responses(
+        (status = 200, description = "The job; one that ran stops soon", body = JobView),
+        (status = "4XX", description = "The request is refused; `code` tells why", body = ErrorResponse),
+        (status = "5XX", description = "The server is at fault or stops; the same request may succeed later", body = ErrorResponse)
+    )
+)]
 pub(super) async fn cancel(State(app): State<App>, Path(id): Path<String>) -> Handled<Json<JobView>> {
     let job = app.job_store.request_cancel(job_id(&id)?, app.clock.now()).await?;
     Ok(Json(view(&app, &job)))
 }
 
-/// Removes a finished job: its artifacts first, so that a call that breaks off can be repeated.
+/// Remove a finished job.
+#[utoipa::path(
+    delete,
+    path = "/api/v1/jobs/{id}",
+    tag = "jobs",
+    params(
+        ("id" = String, Path, description = "The job")
+    ),
+    responses(
+        (status = 204, description = "It is gone, with its log and its artifacts"),
+        (status = "4XX", description = "The request is refused; `code` tells why", body = ErrorResponse),
+        (status = "5XX", description = "The server is at fault or stops; the same request may succeed later", body = ErrorResponse)
+    )
+)]
 pub(super) async fn remove(State(app): State<App>, Path(id): Path<String>) -> Handled<StatusCode> {
     let id = job_id(&id)?;
     let job = app.job_store.get(id).await?;

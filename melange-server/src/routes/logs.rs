@@ -9,6 +9,7 @@ use axum::http::Uri;
 use axum::response::Response;
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, TryStreamExt, stream};
+use melange_remote_sdk::api::v1::ErrorResponse;
 use melange_remote_sdk::artifact_storage::ArtifactKey;
 use melange_remote_sdk::error::{Error, ErrorKind, Result};
 use melange_remote_sdk::job::{JobId, JobTest};
@@ -19,6 +20,23 @@ use super::{Parameters, job_id, text_stream};
 use crate::app::App;
 use crate::problem::Handled;
 
+/// Read the log of a job.
+#[utoipa::path(
+    get,
+    path = "/api/v1/jobs/{id}/logs",
+    tag = "jobs",
+    params(
+        ("id" = String, Path, description = "The job"),
+        ("offset" = Option<u64>, Query, description = "Bytes to skip"),
+        ("follow" = Option<bool>, Query, description = "Whether the answer goes on until the job has finished"),
+        ("test" = Option<String>, Query, description = "Only the part of the test of this package")
+    ),
+    responses(
+        (status = 200, description = "The log", body = String, content_type = "text/plain"),
+        (status = "4XX", description = "The request is refused; `code` tells why", body = ErrorResponse),
+        (status = "5XX", description = "The server is at fault or stops; the same request may succeed later", body = ErrorResponse)
+    )
+)]
 pub(super) async fn read(State(app): State<App>, Path(id): Path<String>, uri: Uri) -> Handled<Response> {
     let id = job_id(&id)?;
     let parameters = Parameters::read(&uri, &["offset", "follow", "test"])?;

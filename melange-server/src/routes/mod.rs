@@ -10,7 +10,7 @@ use axum::extract::{Query, Request};
 use axum::http::{Method, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::get;
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
 use http_body_util::BodyExt;
@@ -19,6 +19,9 @@ use melange_remote_sdk::error::{Error, ErrorKind};
 use melange_remote_sdk::job::JobId;
 use melange_remote_sdk::limits;
 use tokio::time::Instant;
+use utoipa::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use crate::app::App;
 use crate::problem::{Handled, Problem};
@@ -29,27 +32,38 @@ mod guard;
 mod health;
 mod jobs;
 mod logs;
+pub(crate) mod openapi;
 
 pub(crate) fn router(app: App) -> Router {
-    Router::new()
-        .route(v1::HEALTH, get(health::health))
-        .route(v1::JOBS, get(jobs::list).post(jobs::submit))
-        .route(&format!("{}/{{id}}", v1::JOBS), get(jobs::get).delete(jobs::remove))
-        .route(&format!("{}/{{id}}/cancel", v1::JOBS), post(jobs::cancel))
-        .route(&format!("{}/{{id}}/logs", v1::JOBS), get(logs::read))
-        .route(&format!("{}/{{id}}/artifacts", v1::JOBS), get(artifacts::list))
-        .route(
-            &format!("{}/{{id}}/artifacts/{{*name}}", v1::JOBS),
-            get(artifacts::get).delete(artifacts::remove),
-        )
-        .route(v1::BACKENDS_DRAIN, post(backends::drain))
-        .route(v1::BACKENDS_ENABLE, post(backends::enable))
-        .route(v1::BACKENDS, get(backends::list).post(backends::add).delete(backends::remove))
+    let (routes, document) = documented().split_for_parts();
+    let document = Arc::new(openapi::plain_paths(document));
+    routes
+        .route(openapi::PATH, get(move || async move { openapi::answer(&document) }))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .layer(middleware::from_fn_with_state(app.clone(), guard::check))
         .layer(middleware::from_fn(survive_panics))
         .with_state(app)
+}
+
+/// The OpenAPI document of the service.
+pub(crate) fn document() -> utoipa::openapi::OpenApi {
+    openapi::plain_paths(documented().into_openapi())
+}
+
+/// The routes, each with its part of the document: a handler without one does not compile here.
+fn documented() -> OpenApiRouter<App> {
+    OpenApiRouter::with_openapi(openapi::Document::openapi())
+        .routes(routes!(health::health))
+        .routes(routes!(jobs::list, jobs::submit))
+        .routes(routes!(jobs::get, jobs::remove))
+        .routes(routes!(jobs::cancel))
+        .routes(routes!(logs::read))
+        .routes(routes!(artifacts::list))
+        .routes(routes!(artifacts::get, artifacts::remove))
+        .routes(routes!(backends::list, backends::add, backends::remove))
+        .routes(routes!(backends::drain))
+        .routes(routes!(backends::enable))
 }
 
 async fn unknown_path(uri: Uri) -> Problem {
