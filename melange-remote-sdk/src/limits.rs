@@ -16,6 +16,14 @@ pub const VARIABLE_BYTES_MAX: usize = 64 << 10;
 pub const VARIABLES_BYTES_MAX: usize = 1 << 20;
 /// Variables and transforms of a definition.
 pub const VARIABLES_MAX: usize = 5_000;
+/// All regular expressions of a definition's transforms; real ones have 20 bytes each.
+pub const PATTERNS_BYTES_MAX: usize = 32 << 10;
+/// States of all their automata, as told from their parsed form; compiling a million takes seconds.
+pub const PATTERNS_STATES_MAX: u64 = 50_000;
+/// The program of one regular expression, a second bound beside the states that were told.
+pub const PATTERN_PROGRAM_BYTES_MAX: usize = 4 << 20;
+/// Text that all transforms of a definition may search through, matches counted with what was left of the text.
+pub const PATTERNS_SCANNED_BYTES_MAX: usize = 64 << 20;
 /// One text of a definition once its variables are replaced.
 pub const TEXT_BYTES_MAX: usize = 4 << 20;
 /// All texts of a definition once ranges are expanded and variables replaced.

@@ -65,7 +65,7 @@ async fn resolve(args: &ResolveArgs) -> Result<Exit> {
             let repository = &resolution.repositories[choice.repository];
             let package = &repository.index.packages[choice.package];
             let tag = if repository.tag.is_empty() { String::new() } else { format!("@{}", repository.tag) };
-            format!("{}{tag}-{}", package.name, package.version_text)
+            format!("{}{tag}-{}", package.name, package.version)
         })
         .collect();
     names.sort();

@@ -3,13 +3,12 @@
 use std::io::{self, Write};
 
 use super::checksum::{self, Sha1Bytes};
-use super::dependency::{Dependency, Provide};
+use super::dependency::Dependency;
 use super::gzip::{self, Counting, MemberKind};
 use super::reader::ApkFile;
 use super::signature::{Keyring, SigningKey};
 use super::tar_reader::TarReader;
 use super::tar_writer::{EntryType, Header, TarWriter};
-use super::version::Version;
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits;
 
@@ -21,9 +20,7 @@ pub struct IndexPackage {
     /// `P:`
     pub name: String,
     /// `V:` as written.
-    pub version_text: String,
-    /// The version, when it parses.
-    pub version: Option<Version>,
+    pub version: String,
     /// `A:`
     pub arch: String,
     /// `S:` size of the package file.
@@ -44,12 +41,12 @@ pub struct IndexPackage {
     pub build_time: i64,
     /// `c:`
     pub commit: String,
-    /// `D:`
-    pub depends: Vec<Dependency>,
-    /// `i:`
-    pub install_if: Vec<Dependency>,
-    /// `p:`
-    pub provides: Vec<Provide>,
+    /// `D:` as written, words with spaces between.
+    pub depends: String,
+    /// `i:` as written.
+    pub install_if: String,
+    /// `p:` as written.
+    pub provides: String,
     /// `k:`
     pub provider_priority: u64,
 }
@@ -57,7 +54,22 @@ pub struct IndexPackage {
 impl IndexPackage {
     /// `<name>-<version>.apk`.
     pub fn file_name(&self) -> String {
-        format!("{}-{}.apk", self.name, self.version_text)
+        format!("{}-{}.apk", self.name, self.version)
+    }
+
+    /// What it needs.
+    pub fn depends(&self) -> impl Iterator<Item = Dependency<'_>> {
+        words(&self.depends).map(Dependency::parse)
+    }
+
+    /// What makes it come along by itself.
+    pub fn install_if(&self) -> impl Iterator<Item = Dependency<'_>> {
+        words(&self.install_if).map(Dependency::parse)
+    }
+
+    /// What it provides besides its own name.
+    pub fn provides(&self) -> impl Iterator<Item = Dependency<'_>> {
+        words(&self.provides).map(Dependency::parse)
     }
 
     /// The record of a package on disk.
@@ -66,8 +78,7 @@ impl IndexPackage {
         Self {
             control_sha1: Some(apk.control_sha1),
             name: info.pkgname.clone(),
-            version_text: info.pkgver.clone(),
-            version: Version::parse(&info.pkgver),
+            version: info.pkgver.clone(),
             arch: info.arch.clone(),
             size_bytes: apk.size_bytes,
             installed_bytes: info.size,
@@ -78,9 +89,9 @@ impl IndexPackage {
             maintainer: info.maintainer.clone(),
             build_time: info.builddate,
             commit: info.commit.clone(),
-            depends: info.depend.iter().map(|text| Dependency::parse(text)).collect(),
-            install_if: info.install_if.iter().map(|text| Dependency::parse(text)).collect(),
-            provides: info.provides.iter().map(|text| Provide::parse(text)).collect(),
+            depends: info.depend.join(" "),
+            install_if: info.install_if.join(" "),
+            provides: info.provides.join(" "),
             provider_priority: info.provider_priority.parse().unwrap_or_default(),
         }
     }
@@ -96,8 +107,7 @@ impl IndexPackage {
             line('C', &checksum::q1(sum));
         }
         line('P', &self.name);
-        line('V', &self.version_text);
-        let joined = |items: Vec<String>| items.join(" ");
+        line('V', &self.version);
         for (key, value, always) in [
             ('A', self.arch.clone(), false),
             ('S', nonzero(self.size_bytes), false),
@@ -109,9 +119,9 @@ impl IndexPackage {
             ('m', self.maintainer.clone(), false),
             ('t', self.build_time.to_string(), true),
             ('c', self.commit.clone(), false),
-            ('D', joined(self.depends.iter().map(ToString::to_string).collect()), false),
-            ('i', joined(self.install_if.iter().map(ToString::to_string).collect()), false),
-            ('p', joined(self.provides.iter().map(|provide| provide.text.clone()).collect()), false),
+            ('D', self.depends.clone(), false),
+            ('i', self.install_if.clone(), false),
+            ('p', self.provides.clone(), false),
             ('k', nonzero(self.provider_priority), false),
         ] {
             if always || !value.is_empty() {
@@ -200,9 +210,7 @@ impl Index {
 
     /// Puts a package in: the same name and version is replaced in place, anything else goes to the end.
     pub fn put(&mut self, package: IndexPackage) {
-        let same = |known: &&mut IndexPackage| {
-            known.name == package.name && known.version_text == package.version_text
-        };
+        let same = |known: &&mut IndexPackage| known.name == package.name && known.version == package.version;
         match self.packages.iter_mut().find(same) {
             Some(known) => *known = package,
             None => self.packages.push(package),
@@ -254,8 +262,7 @@ fn parse_record(record: &str) -> Result<Option<IndexPackage>> {
     let mut package = IndexPackage {
         control_sha1: None,
         name: String::new(),
-        version_text: String::new(),
-        version: None,
+        version: String::new(),
         arch: String::new(),
         size_bytes: 0,
         installed_bytes: 0,
@@ -266,9 +273,9 @@ fn parse_record(record: &str) -> Result<Option<IndexPackage>> {
         maintainer: String::new(),
         build_time: 0,
         commit: String::new(),
-        depends: Vec::new(),
-        install_if: Vec::new(),
-        provides: Vec::new(),
+        depends: String::new(),
+        install_if: String::new(),
+        provides: String::new(),
         provider_priority: 0,
     };
     for line in record.lines() {
@@ -279,10 +286,7 @@ fn parse_record(record: &str) -> Result<Option<IndexPackage>> {
         match key {
             "C" => package.control_sha1 = checksum::parse_q1(value),
             "P" => value.clone_into(&mut package.name),
-            "V" => {
-                value.clone_into(&mut package.version_text);
-                package.version = Version::parse(value);
-            }
+            "V" => value.clone_into(&mut package.version),
             "A" => value.clone_into(&mut package.arch),
             "S" => package.size_bytes = value.parse().unwrap_or_default(),
             "I" => package.installed_bytes = value.parse().unwrap_or_default(),
@@ -293,9 +297,9 @@ fn parse_record(record: &str) -> Result<Option<IndexPackage>> {
             "m" => value.clone_into(&mut package.maintainer),
             "t" => package.build_time = value.parse().unwrap_or_default(),
             "c" => value.clone_into(&mut package.commit),
-            "D" => package.depends = words(value).map(Dependency::parse).collect(),
-            "i" => package.install_if = words(value).map(Dependency::parse).collect(),
-            "p" => package.provides = words(value).map(Provide::parse).collect(),
+            "D" => value.clone_into(&mut package.depends),
+            "i" => value.clone_into(&mut package.install_if),
+            "p" => value.clone_into(&mut package.provides),
             "k" => package.provider_priority = value.parse().unwrap_or_default(),
             _ => {}
         }
@@ -303,7 +307,7 @@ fn parse_record(record: &str) -> Result<Option<IndexPackage>> {
     if package.name.is_empty() {
         return Ok(None);
     }
-    if package.name.contains('/') || package.version_text.contains('/') || package.name.starts_with('.') {
+    if package.name.contains('/') || package.version.contains('/') || package.name.starts_with('.') {
         let message = format!("the index names a package {:?}, which is no file name", package.name);
         return Err(Error::new(ErrorKind::Untrusted, message));
     }
@@ -351,7 +355,7 @@ mod tests {
         newer.description = "other".to_owned();
         index.put(newer.clone());
         assert_eq!((index.packages.len(), index.packages[0].description.as_str()), (1, "other"));
-        newer.version_text = "2-r0".to_owned();
+        newer.version = "2-r0".to_owned();
         index.put(newer);
         assert_eq!(index.packages.len(), 2);
     }

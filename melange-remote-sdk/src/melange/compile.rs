@@ -12,6 +12,7 @@ use super::pipelines::{Definition, PipelineSet};
 use super::plan::{Plan, PlanStep, PlanTest};
 use super::prepare::{Prepared, substitute_or_report, variable_error};
 use super::substitute::{Lookup, Scope, Variables, substitute, substitute_quoted};
+use super::validate::dependency_mistake;
 use super::{CompileOptions, Compiled, convert};
 use crate::arch::Arch;
 use crate::limits;
@@ -492,7 +493,7 @@ impl<'p> Compiler<'p> {
             needs: needs
                 .iter()
                 .flat_map(|(needs, chain)| needs.iter().map(|need| (need, *chain)))
-                .map(|need| self.text(need, &scope))
+                .map(|need| self.need(need, &scope))
                 .collect(),
             label: body.text(|step| &step.label).0.value.clone(),
             required_steps: body.part(|step| step.required_steps.as_ref()).map(|(number, _)| *number),
@@ -500,6 +501,17 @@ impl<'p> Compiler<'p> {
             environment,
             network,
         }
+    }
+
+    /// A package that a step needs.
+    fn need(&mut self, (written, chain): (&Text, &Chain<'_>), scope: &Scope<'_>) -> String {
+        let need = self.text((written, chain), scope);
+        if !need.is_empty()
+            && let Some((message, hint)) = dependency_mistake(&need)
+        {
+            self.report(Diagnostic::new(chain.source, written.at, message).hint(hint).whole(), chain);
+        }
+        need
     }
 
     /// The definition that `uses` names.

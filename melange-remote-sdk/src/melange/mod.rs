@@ -26,6 +26,7 @@ pub mod plan;
 mod prepare;
 mod regexes;
 pub mod substitute;
+mod transforms;
 mod validate;
 
 use crate::text::diagnostics::{Diagnostic, Diagnostics, Position, Source};

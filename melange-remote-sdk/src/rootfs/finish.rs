@@ -4,7 +4,7 @@
 use super::assembly::{Assembly, Input, Node, NodeKind};
 use super::ldcache;
 use crate::apk::checksum;
-use crate::apk::dependency::Provide;
+use crate::apk::dependency::Dependency;
 use crate::error::{Error, Result};
 use crate::melange::plan::PlanPath;
 
@@ -138,7 +138,7 @@ fn busybox_links(assembly: &mut Assembly) -> Result<()> {
         .map(|package| &package.info)
         .filter(|info| {
             info.pkgname == "busybox"
-                || info.provides.iter().any(|text| Provide::parse(text).name.contains("busybox"))
+                || info.provides.iter().any(|text| Dependency::parse(text).name.contains("busybox"))
         })
         .map(|info| info.pkgname.clone())
         .collect();

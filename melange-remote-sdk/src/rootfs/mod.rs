@@ -254,7 +254,7 @@ fn lock(
         .iter()
         .map(|text| crate::apk::dependency::Dependency::parse(text))
         .filter(|request| !request.pin.is_empty())
-        .map(|request| (request.name, request.pin))
+        .map(|request| (request.name.to_owned(), request.pin.to_owned()))
         .collect();
     let record = |choice: &Choice| &repositories[choice.repository].index.packages[choice.package];
     let mut lock: Vec<String> = first
@@ -262,7 +262,7 @@ fn lock(
         .map(|choice| {
             let package = record(choice);
             let pin = pins.get(&package.name).map(|pin| format!("@{pin}")).unwrap_or_default();
-            format!("{}={}{pin}", package.name, package.version_text)
+            format!("{}={}{pin}", package.name, package.version)
         })
         .collect();
     lock.sort();
@@ -282,7 +282,7 @@ fn cache_key(resolution: &Resolution, environment: &PlanEnvironment, arch: Arch)
     put(arch.apk_name());
     for package in resolution.packages() {
         put(&package.name);
-        put(&package.version_text);
+        put(&package.version);
         put(&package.control_sha1.map(|sum| checksum::q1(&sum)).unwrap_or_default());
     }
     resolution.lines().for_each(&mut put);
