@@ -6,6 +6,8 @@ use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::fmt;
 
+use crate::redact::redact;
+
 /// The result of every fallible function of the SDK.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -80,9 +82,14 @@ struct Inner {
 }
 
 impl Error {
-    /// A new error of `kind`; `message` is one sentence without a full stop.
+    /// A new error of `kind`; `message` is one sentence without a full stop. Passwords of URLs in it are not kept.
     pub fn new(kind: ErrorKind, message: impl Into<Cow<'static, str>>) -> Self {
-        Self(Box::new(Inner { kind, message: message.into(), hint: None, context: Vec::new(), source: None }))
+        let message = message.into();
+        let message = match redact(&message) {
+            Cow::Borrowed(_) => message,
+            Cow::Owned(redacted) => Cow::Owned(redacted),
+        };
+        Self(Box::new(Inner { kind, message, hint: None, context: Vec::new(), source: None }))
     }
 
     /// Shorthand for [`ErrorKind::InvalidRequest`].
@@ -115,7 +122,7 @@ impl Error {
     /// Adds a key and a value that say where it happened.
     #[must_use]
     pub fn with(mut self, key: &'static str, value: impl fmt::Display) -> Self {
-        self.0.context.push((key, value.to_string()));
+        self.0.context.push((key, redact(&value.to_string()).into_owned()));
         self
     }
 
@@ -152,7 +159,7 @@ impl Error {
         let mut next = self.0.source.as_deref().map(|source| source as &dyn StdError);
         while let Some(source) = next {
             text.push_str(": ");
-            text.push_str(&source.to_string());
+            text.push_str(&redact(&source.to_string()));
             next = source.source();
         }
         text
@@ -189,6 +196,14 @@ impl StdError for Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn passwords_of_urls_are_not_kept() {
+        let inner = std::io::Error::other("at https://u:secret@h");
+        let error = Error::invalid("no https://u:secret@h").with("url", "https://u:secret@h").source(inner);
+        let told = format!("{error} {error:?} {}", error.chain());
+        assert!(!told.contains("secret") && told.contains("https://u:xxxxx@h"), "{told}");
+    }
 
     #[test]
     fn chain_tells_every_cause_and_display_only_the_first() {

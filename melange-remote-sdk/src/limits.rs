@@ -79,11 +79,23 @@ pub const ARTIFACT_PARTS_AT_ONCE_MAX: usize = 4;
 /// Artifacts returned by one listing.
 pub const ARTIFACTS_LISTED_MAX: usize = 10_000;
 /// A compressed repository index: Alpine's main is 0.7 MB, Wolfi's 9 MB.
-pub const INDEX_COMPRESSED_BYTES_MAX: u64 = 256 << 20;
+pub const INDEX_COMPRESSED_BYTES_MAX: u64 = 64 << 20;
 /// A decompressed repository index: Wolfi's has about 60 MB.
-pub const INDEX_BYTES_MAX: u64 = 512 << 20;
+pub const INDEX_BYTES_MAX: u64 = 256 << 20;
+/// What a parsed index takes in memory: Wolfi's comes to about 150 MB.
+pub const INDEX_KEPT_BYTES_MAX: usize = 224 << 20;
+/// What all parsed indexes that are kept for later take in memory.
+pub const INDEXES_KEPT_BYTES_MAX: u64 = 512 << 20;
+/// Packages of one index; Wolfi's, with every version ever published, has fewer than 200,000.
+pub const INDEX_PACKAGES_MAX: usize = 500_000;
+/// Dependencies, provided names and conditions of one package; a package of a whole distribution had 800.
+pub const INDEX_WORDS_MAX: usize = 20_000;
+/// The description of an index, one line about where it comes from.
+pub const INDEX_DESCRIPTION_BYTES_MAX: u64 = 64 << 10;
 /// One line of an index; a few packages provide thousands of names.
 pub const INDEX_LINE_BYTES_MAX: usize = 1 << 20;
+/// The signatures before an index or a package: a few hundred bytes for each key.
+pub const SIGNATURES_BYTES_MAX: u64 = 1 << 20;
 /// A downloaded package; the largest real ones are about 3 GB.
 pub const APK_BYTES_MAX: u64 = 8 << 30;
 /// The control section of a package once decompressed.

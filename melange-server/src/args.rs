@@ -45,6 +45,10 @@ pub struct Args {
     /// Folder whose repositories and keys submitted definitions may name by path; may be repeated
     #[arg(long, value_name = "DIR")]
     pub allow_local_repository: Vec<String>,
+    /// Host, address or network (10.1.0.0/16) that is not public and that repositories and keys of submitted
+    /// definitions may lie on; may be repeated
+    #[arg(long, value_name = "HOST|CIDR")]
+    pub allow_private_address: Vec<String>,
     /// Folder of downloaded sources
     #[arg(long, value_name = "DIR")]
     pub cache_dir: Option<String>,

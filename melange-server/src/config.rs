@@ -12,6 +12,8 @@ use melange_remote_sdk::error::Error;
 use melange_remote_sdk::labels::Labels;
 use melange_remote_sdk::limits;
 use melange_remote_sdk::melange::defaults::{NAMESPACE, RepositoryDefaults};
+use melange_remote_sdk::rootfs::addresses::AddressPolicy;
+use melange_remote_sdk::rootfs::credentials::Credentials;
 use melange_remote_sdk::text::diagnostics::Source;
 
 use crate::args::{Args, LogFormat};
@@ -63,6 +65,10 @@ pub struct BuildConfig {
     pub repositories: RepositoryDefaults,
     /// Folders whose repositories definitions may name by path.
     pub allow_local_repositories: Vec<PathBuf>,
+    /// Where downloads for submitted definitions may go.
+    pub addresses: AddressPolicy,
+    /// Logins of repositories, by host.
+    pub credentials: Credentials,
     /// The folder of downloaded sources.
     pub cache_dir: Option<PathBuf>,
     /// The folder of the server's own state.
@@ -246,6 +252,20 @@ impl Reader<'_> {
         }
     }
 
+    /// Logins from `HTTP_AUTH`, in apko's form, and from the netrc file.
+    fn credentials(&mut self) -> Credentials {
+        let mut credentials = Credentials::default();
+        let given = (self.environment)("HTTP_AUTH").unwrap_or_default();
+        credentials.add_http_auth(&given).unwrap_or_else(|error| self.error("HTTP_AUTH", &error));
+        let home = || Some(PathBuf::from((self.environment)("HOME")?).join(".netrc"));
+        if let Some(path) = (self.environment)("NETRC").map(PathBuf::from).or_else(home)
+            && let Ok(text) = std::fs::read_to_string(path)
+        {
+            credentials.add_netrc(&text).unwrap_or_else(|error| self.error("netrc", &error));
+        }
+        credentials
+    }
+
     fn max_jobs(&mut self, given: Option<String>) -> Option<u32> {
         let text = self.value("--max-jobs", given)?;
         match text.parse::<u32>().ok().map(check_max_jobs) {
@@ -292,6 +312,10 @@ impl Reader<'_> {
             repositories.keyring = args.keyring;
         }
         let mut allowed = Vec::new();
+        let mut addresses = AddressPolicy::default();
+        for place in args.allow_private_address {
+            addresses.allow(&place).unwrap_or_else(|error| self.error("--allow-private-address", &error));
+        }
         for folder in args.allow_local_repository {
             match std::fs::canonicalize(&folder) {
                 Ok(path) if path.is_dir() => allowed.push(path),
@@ -303,6 +327,8 @@ impl Reader<'_> {
             signing_key: self.file("--signing-key", args.signing_key),
             repositories,
             allow_local_repositories: allowed,
+            addresses,
+            credentials: self.credentials(),
             cache_dir: self.path("--cache-dir", args.cache_dir),
             state_dir: self.path("--state-dir", args.state_dir),
             namespace: self.value("--namespace", args.namespace).unwrap_or_else(|| NAMESPACE.to_owned()),

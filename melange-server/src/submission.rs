@@ -11,6 +11,8 @@ use melange_remote_sdk::job::{JobSpec, spec::CONFIG_NAME};
 use melange_remote_sdk::melange::defaults::RepositoryDefaults;
 use melange_remote_sdk::melange::pipelines::PipelineSet;
 use melange_remote_sdk::melange::{self, CompileOptions, Compiled};
+use melange_remote_sdk::redact::redact;
+use melange_remote_sdk::rootfs::line::RepositoryLine;
 use melange_remote_sdk::text::diagnostics::Source;
 
 use crate::problem::Problem;
@@ -61,19 +63,16 @@ fn refuse_place(place: &str, rules: &SubmissionRules) -> Option<ErrorDetail> {
     if defaults.repositories.iter().chain(&defaults.keyring).any(|known| known == place) {
         return None;
     }
-    let url = match place.strip_prefix('@') {
-        Some(tagged) => tagged.split_once(char::is_whitespace).map_or("", |(_, url)| url.trim_start()),
-        None => place,
-    };
-    if url.starts_with("https://") || url.starts_with("http://") {
+    let line = RepositoryLine::parse(place).ok();
+    if line.is_some_and(|line| line.is_http()) {
         return None;
     }
-    let path = Path::new(url.strip_prefix("file://").unwrap_or(url));
-    if rules.allow_local_repositories.iter().any(|folder| is_below(path, folder)) {
+    let path = line.and_then(|line| line.path()).map(Path::new);
+    if path.is_some_and(|path| rules.allow_local_repositories.iter().any(|folder| is_below(path, folder))) {
         return None;
     }
     Some(ErrorDetail {
-        message: format!("the definition names {url:?}, which is no http(s) address"),
+        message: format!("the definition names {:?}, which is no http(s) address", redact(place)),
         field: Some("config_yaml".to_owned()),
         file: Some(CONFIG_NAME.to_owned()),
         hint: Some("paths of the server may be named only where its owner allows it".to_owned()),

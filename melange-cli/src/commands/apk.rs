@@ -1,7 +1,6 @@
 //! `melange apk …`: packages and repositories, looked at by our own reader and solver.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use melange_remote_sdk::apk::reader::ApkFile;
 use melange_remote_sdk::apk::signature::Keyring;
@@ -9,7 +8,6 @@ use melange_remote_sdk::apk::version::Version;
 use melange_remote_sdk::error::{Error, Result};
 use melange_remote_sdk::melange::plan::PlanEnvironment;
 use melange_remote_sdk::rootfs::Assembler;
-use melange_remote_sdk::rootfs::fetch::HttpFetcher;
 use melange_remote_sdk::rootfs::repository::LocalAccess;
 use melange_remote_sdk::solver::Policy;
 
@@ -30,12 +28,7 @@ pub(super) async fn run(command: ApkCommand) -> Result<Exit> {
 /// An assembler whose downloads go to the user's cache.
 fn assembler(args: &ResolveArgs) -> Result<Assembler> {
     let cache = super::local::state_dir(None)?;
-    Ok(Assembler::new(
-        &cache,
-        Arc::new(HttpFetcher::new()?),
-        LocalAccess::Any,
-        !args.repositories.allow_untrusted,
-    ))
+    Ok(Assembler::new(&cache, super::local::fetcher()?, LocalAccess::Any, !args.repositories.allow_untrusted))
 }
 
 fn environment(args: &ResolveArgs) -> Result<PlanEnvironment> {

@@ -77,6 +77,11 @@ impl<R: Read> TarReader<R> {
         Self { inner, position: 0, left: 0, padding: 0 }
     }
 
+    /// What is behind the entries read so far.
+    pub fn into_inner(self) -> R {
+        self.inner
+    }
+
     /// The next entry; what is left of the current one is passed over.
     ///
     /// # Errors

@@ -314,6 +314,7 @@ impl EngineBuilder {
             .map_err(|e| Error::unexpected("the packaging died").source(e))??;
         let tests = if input.with_test && !plan.tests.is_empty() {
             let own = self.made_packages(&plan, scratch.path()).await?;
+            let plan = Arc::new(plan.with_exact_subjects());
             let tests = Tests { input, plan: &plan, own: Some(own), first_step: count };
             let sink = Arc::clone(&run.sink);
             match run.phase(Phase::Test, self.run_tests(tests, &*runner, sink, cancel)).await? {

@@ -301,3 +301,14 @@ fn split_pipelines_and_coverage_need_what_their_scripts_run() {
     assert_eq!(needs("xcover/stop"), ["busybox"]);
     assert_eq!(needs("xcover/ensure"), ["busybox", "jq"]);
 }
+
+#[test]
+fn passwords_of_repositories_are_not_recorded() {
+    let text = format!(
+        "{HEAD}environment:\n  contents:\n    repositories: ['https://user:topsecret2@a.example/r', '@t https://u:topsecret2@b.example']\n    keyring: ['https://user:topsecret2@a.example/k.rsa.pub']\n"
+    );
+    let plan = plan(&text, &[]);
+    assert!(plan.environment.repositories[0].contains("topsecret2"));
+    let record = super::emit::locked_definition(&plan, &[]).unwrap();
+    assert!(!record.contains("topsecret2") && record.contains("https://user:xxxxx@a.example/r"), "{record}");
+}

@@ -6,10 +6,11 @@
 //!
 //! The tar is deterministic and cached by what goes into it, so a warm build assembles nothing.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use futures_util::future::BoxFuture;
+use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
 use sha2::{Digest, Sha256};
 
 use crate::apk::checksum;
@@ -20,14 +21,18 @@ use crate::apk::writer::AccountNames;
 use crate::arch::Arch;
 use crate::error::{Error, ErrorKind, Result};
 use crate::guest::Blob;
+use crate::limits;
 use crate::melange::plan::PlanEnvironment;
 use crate::solver::{Choice, Policy, RepositoryPackages, Solver};
 
+pub mod addresses;
 mod assembly;
+pub mod credentials;
 mod database;
 pub mod fetch;
 mod finish;
 mod ldcache;
+pub mod line;
 pub mod repository;
 pub mod workspace;
 
@@ -101,12 +106,12 @@ impl Assembler {
         self.resolve_with(environment, arch, Policy::Apko).await
     }
 
-    /// As [`Self::resolve`], with packages that come before all repositories: what they are called is not looked for
-    /// elsewhere.
+    /// Chooses the packages of a test's environment: once, without a lock in between, and with packages that come before
+    /// all repositories; what those are called is not looked for elsewhere.
     ///
     /// # Errors
     /// As [`Self::resolve`].
-    pub async fn resolve_over(
+    pub async fn resolve_test(
         &self,
         own: Option<Arc<LoadedRepository>>,
         environment: &PlanEnvironment,
@@ -114,7 +119,8 @@ impl Assembler {
     ) -> Result<Resolution> {
         let (repositories, keyring) = self.load(own.as_ref(), environment, arch).await?;
         let (world, first) = (environment.packages.clone(), own.map(|_| 0));
-        solve(repositories, keyring, world, first, Policy::Apko).await
+        solve(repositories, keyring, World { requests: world, first, policy: Policy::Apko, locked: false })
+            .await
     }
 
     /// As [`Self::resolve`], with a choice of whose rules decide.
@@ -128,7 +134,8 @@ impl Assembler {
         policy: Policy,
     ) -> Result<Resolution> {
         let (repositories, keyring) = self.load(None, environment, arch).await?;
-        solve(repositories, keyring, environment.packages.clone(), None, policy).await
+        let requests = environment.packages.clone();
+        solve(repositories, keyring, World { requests, first: None, policy, locked: true }).await
     }
 
     /// The repositories of an environment behind `own`, and its keys.
@@ -198,13 +205,15 @@ impl Assembler {
         environment: &PlanEnvironment,
         arch: Arch,
     ) -> Result<Rootfs> {
-        let mut files = Vec::new();
-        for choice in &resolution.choices {
+        let files = resolution.choices.iter().map(|choice| async {
             let repository = &resolution.repositories[choice.repository];
             let package = &repository.index.packages[choice.package];
             let path = repository.package_file(package, arch, &*self.fetcher, &self.cache_dir).await?;
-            files.push((path, package.clone()));
-        }
+            Ok::<_, Error>((path, package.clone()))
+        });
+        let files: Vec<BoxFuture<'_, _>> = files.map(FutureExt::boxed).collect();
+        // In the order of installation, however the downloads come in.
+        let files = stream::iter(files).buffered(limits::DOWNLOADS_MAX).try_collect().await?;
         let input = assembly::Input {
             arch,
             packages: files,
@@ -220,55 +229,52 @@ impl Assembler {
     }
 }
 
-/// As [`lock`], where it does not hold up the async world.
+/// What is asked of the solver.
+struct World {
+    requests: Vec<String>,
+    /// The repository before all others.
+    first: Option<usize>,
+    policy: Policy,
+    /// Whether the choice is locked and resolved again, as builds do it; that decides the order of installation.
+    locked: bool,
+}
+
+/// As [`choose`], where it does not hold up the async world.
 async fn solve(
     repositories: Vec<Arc<LoadedRepository>>,
     keyring: Keyring,
-    world: Vec<String>,
-    first: Option<usize>,
-    policy: Policy,
+    world: World,
 ) -> Result<Resolution> {
-    tokio::task::spawn_blocking(move || lock(repositories, keyring, world, first, policy))
+    tokio::task::spawn_blocking(move || choose(repositories, keyring, world))
         .await
         .map_err(|e| Error::unexpected("the solver died").source(e))?
 }
 
-/// Resolves, locks, and resolves the lock again for the installation order.
-fn lock(
-    repositories: Vec<Arc<LoadedRepository>>,
-    keyring: Keyring,
-    world: Vec<String>,
-    preferred: Option<usize>,
-    policy: Policy,
-) -> Result<Resolution> {
-    let mut world = world;
-    world.sort();
-    world.dedup();
+/// Resolves, and where a lock is wanted, resolves that again for the installation order.
+fn choose(repositories: Vec<Arc<LoadedRepository>>, keyring: Keyring, world: World) -> Result<Resolution> {
+    let World { mut requests, first, policy, locked } = world;
+    requests.sort();
+    requests.dedup();
     let tables: Vec<RepositoryPackages<'_>> = repositories
         .iter()
         .map(|loaded| RepositoryPackages { tag: &loaded.tag, packages: &loaded.index.packages })
         .collect();
-    let solver = Solver::with_first(&tables, preferred, policy);
-    let first = solver.solve(&world)?;
-    let pins: BTreeMap<String, String> = world
-        .iter()
-        .map(|text| crate::apk::dependency::Dependency::parse(text))
-        .filter(|request| !request.pin.is_empty())
-        .map(|request| (request.name.to_owned(), request.pin.to_owned()))
-        .collect();
-    let record = |choice: &Choice| &repositories[choice.repository].index.packages[choice.package];
-    let mut lock: Vec<String> = first
+    let solver = Solver::with_first(&tables, first, policy);
+    let chosen = solver.solve(&requests)?;
+    let mut lock: Vec<String> = chosen
         .iter()
         .map(|choice| {
-            let package = record(choice);
-            let pin = pins.get(&package.name).map(|pin| format!("@{pin}")).unwrap_or_default();
+            let repository = &repositories[choice.repository];
+            let package = &repository.index.packages[choice.package];
+            // Without its tag, what a tagged repository has would not be found again.
+            let pin = if repository.tag.is_empty() { String::new() } else { format!("@{}", repository.tag) };
             format!("{}={}{pin}", package.name, package.version)
         })
         .collect();
     lock.sort();
-    let choices = solver.solve(&lock)?;
-    drop(tables);
-    Ok(Resolution { repositories, keyring, choices, lock, world })
+    let choices = if locked { solver.solve(&lock)? } else { chosen };
+    drop(solver);
+    Ok(Resolution { repositories, keyring, choices, lock, world: requests })
 }
 
 /// Names what goes into a root filesystem.
@@ -327,3 +333,6 @@ fn verified(path: &Path, package: &IndexPackage) -> Result<ApkFile> {
         )),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -76,7 +76,8 @@ impl<'a> Solver<'a> {
         Self::with_first(repositories, None, policy)
     }
 
-    /// As [`Self::new`]; what the repository at `first` has is not looked for in the others, whatever their versions.
+    /// As [`Self::new`]; what the repository at `first` has is not looked for in the others, neither by the name of
+    /// a package nor by what one provides, whatever the versions.
     pub fn with_first(repositories: &[RepositoryPackages<'a>], first: Option<usize>, policy: Policy) -> Self {
         let own = first.and_then(|first| repositories.get(first)).map_or(&[][..], |entry| entry.packages);
         let hidden: HashSet<&str> = own.iter().map(|package| package.name.as_str()).collect();
@@ -99,7 +100,8 @@ impl<'a> Solver<'a> {
         for (id, (_, package, _)) in packages.iter().enumerate() {
             let mut own = HashSet::from([package.name.as_str()]);
             for provide in package.provides() {
-                if own.insert(provide.name) {
+                let is_first = Some(packages[id].0.repository) == first;
+                if (is_first || !hidden.contains(provide.name)) && own.insert(provide.name) {
                     by_name.entry(provide.name).or_default().push(id);
                 }
             }
