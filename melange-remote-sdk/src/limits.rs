@@ -98,10 +98,17 @@ pub const INDEX_LINE_BYTES_MAX: usize = 1 << 20;
 pub const SIGNATURES_BYTES_MAX: u64 = 1 << 20;
 /// A downloaded package; the largest real ones are about 3 GB.
 pub const APK_BYTES_MAX: u64 = 8 << 30;
-/// The control section of a package once decompressed.
-pub const APK_CONTROL_BYTES_MAX: u64 = 64 << 20;
-/// Entries of one package or root filesystem.
-pub const TREE_ENTRIES_MAX: usize = 5_000_000;
+/// The control section of a package once decompressed: descriptions and scripts, a few KB in real ones.
+pub const APK_CONTROL_BYTES_MAX: u64 = 8 << 20;
+/// Entries of one archive or root filesystem: the largest packages of a distribution have fewer than 100,000, and each
+/// entry takes about 400 bytes of memory.
+pub const TREE_ENTRIES_MAX: usize = 500_000;
+/// Attributes, long names and other records before one entry: Linux allows 64 KiB for each attribute.
+pub const TAR_RECORDS_BYTES_MAX: u64 = 1 << 20;
+/// Names, link targets, owners and attributes of all entries of an archive, which are kept in memory.
+pub const TAR_KEPT_BYTES_MAX: usize = 64 << 20;
+/// The same of all packages of a root filesystem.
+pub const ROOTFS_KEPT_BYTES_MAX: usize = 128 << 20;
 /// A path inside a package or root filesystem.
 pub const TREE_PATH_BYTES_MAX: usize = 4_096;
 /// An assembled root filesystem.

@@ -82,7 +82,7 @@ fn version(a: &str, b: &str) -> Result<Exit> {
 }
 
 fn info(path: &Path, output: Output) -> Result<Exit> {
-    let apk = ApkFile::open(path)?;
+    let apk = ApkFile::open_control(path)?;
     let entries = apk.entries()?;
     if output == Output::Json {
         let scripts: Vec<&String> = apk.scripts.keys().collect();
@@ -118,8 +118,9 @@ fn verify(files: &[PathBuf], keys: &[PathBuf], allow_untrusted: bool) -> Result<
     }
     let mut failed = false;
     for path in files {
-        let checked = ApkFile::open(path).and_then(|apk| {
-            let files = apk.entries()?.len();
+        let checked = ApkFile::open_control(path).and_then(|apk| {
+            let mut files = 0usize;
+            apk.for_each_entry(|_| files += 1)?;
             let by = if allow_untrusted { "not checked".to_owned() } else { apk.verify_signature(&keyring)? };
             Ok((files, by))
         });

@@ -163,6 +163,11 @@ impl Index {
             return Err(Error::new(ErrorKind::Untrusted, "there is no key to verify the index with")
                 .hint("add the repository's public key to the keyring"));
         }
+        if bytes.starts_with(b"ADB") {
+            return Err(Error::new(ErrorKind::Unsupported, "the index is in the format of apk 3").hint(
+                "indexes of this kind are not read; the repository must offer an `APKINDEX.tar.gz` for apk 2",
+            ));
+        }
         let rest = match signature_section(bytes).map_err(damaged)? {
             Some((section, rest)) => {
                 if let Some(keyring) = keyring {
@@ -204,8 +209,8 @@ impl Index {
                 }
             }
         }
-        // What follows the tar is decompressed to its end, where the checksum stands.
-        io::copy(&mut reader.into_inner(), &mut io::sink()).map_err(damaged)?;
+        // To the end, where the checksum of the compression stands.
+        reader.finish().map_err(damaged)?;
         Ok(index)
     }
 

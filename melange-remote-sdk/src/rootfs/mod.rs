@@ -315,9 +315,14 @@ async fn cached(path: &Path) -> Option<Rootfs> {
     })
 }
 
-/// A package on disk must be the one that the index speaks of.
-fn verified(path: &Path, package: &IndexPackage) -> Result<ApkFile> {
-    let apk = ApkFile::open(path)?;
+/// A package must be the one that the index speaks of.
+fn verified(apk: ApkFile, package: &IndexPackage) -> Result<ApkFile> {
+    let path = apk.path.clone();
+    if (&apk.info.pkgname, &apk.info.pkgver) != (&package.name, &package.version) {
+        let found = format!("{}-{}", apk.info.pkgname, apk.info.pkgver);
+        let message = format!("{} says that it is {found}, not what the index lists", path.display());
+        return Err(Error::new(ErrorKind::Untrusted, message).with("listed", package.file_name()));
+    }
     match package.control_sha1 {
         Some(expected) if expected == apk.control_sha1 => Ok(apk),
         Some(expected) => Err(Error::new(

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::apk::checksum::sha256_hex;
 use crate::apk::index::{Index, IndexPackage};
+use crate::apk::reader::ApkFile;
 use crate::apk::signature::{Keyring, is_key_name};
 use crate::arch::Arch;
 use crate::error::{Error, ErrorKind, Result};
@@ -180,7 +181,7 @@ async fn download(
 ) -> Result<()> {
     fetcher.fetch(url, unchecked, limits::APK_BYTES_MAX, false).await?;
     let (file, package) = (unchecked.to_owned(), package.clone());
-    tokio::task::spawn_blocking(move || super::verified(&file, &package).map(drop))
+    tokio::task::spawn_blocking(move || super::verified(ApkFile::open(&file)?, &package).map(drop))
         .await
         .map_err(|e| Error::unexpected("the check died").source(e))?
         .map_err(|e| e.with("url", url))?;

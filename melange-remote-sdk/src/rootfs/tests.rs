@@ -1,7 +1,10 @@
 //! Choosing packages from folders on disk.
 
 use super::*;
+use crate::apk::gzip::{MemberKind, member};
 use crate::apk::index::Index;
+use crate::apk::tar_writer::{EntryType, Header, TarWriter};
+use crate::melange::plan::PlanPath;
 use crate::rootfs::fetch::NoNetwork;
 
 /// A record: name, version, `D:`, `p:`.
@@ -96,4 +99,96 @@ async fn malformed_requests_say_what_is_wrong() {
     let error = folders.assembler().resolve(&folders.environment(&["b="]), Arch::X86_64).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidRequest);
     assert!(error.to_string().contains("has an operator and no version"), "{error}");
+}
+
+/// A package on disk whose control section says `name` and `version`, with a folder and a file in it; its record.
+fn package(folders: &Folders, file: &str, name: &str, version: &str) -> IndexPackage {
+    let section = |entries: &[(&str, EntryType, &[u8])]| {
+        let mut tar = TarWriter::new(Vec::new());
+        for (name, kind, content) in entries {
+            let mut header = Header::new(name, *kind, 0o755);
+            header.size = content.len() as u64;
+            tar.append(&header, &mut &content[..]).unwrap();
+        }
+        member(MemberKind::Package, &tar.finish_open()).unwrap()
+    };
+    let data = section(&[("opt/d", EntryType::Directory, b""), ("opt/d/f", EntryType::File, b"x")]);
+    let digest = checksum::sha256_hex(&data);
+    let info =
+        format!("pkgname = {name}\npkgver = {version}\narch = x86_64\nsize = 1\ndatahash = {digest}\n");
+    let control = section(&[(".PKGINFO", EntryType::File, info.as_bytes())]);
+    let folder = folders.root.path().join("main/x86_64");
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join(file), [&control[..], &data].concat()).unwrap();
+    IndexPackage {
+        name: "a".to_owned(),
+        version: "1-r0".to_owned(),
+        control_sha1: Some(checksum::sha1(&control)),
+        ..IndexPackage::empty()
+    }
+}
+
+/// Assembles the package `a` with path changes.
+async fn assembled(folders: &mut Folders, record: IndexPackage, paths: Vec<PlanPath>) -> Result<Rootfs> {
+    let folder = folders.root.path().join("main");
+    let index = Index { description: Vec::new(), packages: vec![record] };
+    std::fs::write(folder.join("x86_64/APKINDEX.tar.gz"), index.write(None).unwrap()).unwrap();
+    folders.lines = vec![folder.display().to_string()];
+    let environment = PlanEnvironment { paths, ..folders.environment(&["a"]) };
+    let assembler = folders.assembler();
+    let resolution = assembler.resolve(&environment, Arch::X86_64).await?;
+    assembler.assemble(&resolution, &environment, Arch::X86_64).await
+}
+
+fn change(kind: &str, path: &str, source: &str) -> PlanPath {
+    PlanPath {
+        kind: kind.to_owned(),
+        path: path.to_owned(),
+        source: source.to_owned(),
+        mode: 0o644,
+        uid: 0,
+        gid: 0,
+    }
+}
+
+#[tokio::test]
+async fn a_package_must_be_what_its_index_says() {
+    for (name, version) in [("b", "1-r0"), ("a", "2-r0")] {
+        let mut folders = Folders::new();
+        let record = package(&folders, "a-1-r0.apk", name, version);
+        let error = assembled(&mut folders, record, Vec::new()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Untrusted);
+        assert!(error.to_string().contains(&format!("says that it is {name}-{version}")), "{error}");
+    }
+    let mut folders = Folders::new();
+    let record = package(&folders, "a-1-r0.apk", "a", "1-r0");
+    assembled(&mut folders, record, Vec::new()).await.unwrap();
+}
+
+#[tokio::test]
+async fn path_changes_put_nothing_behind_links_and_files() {
+    for changes in [
+        vec![change("symlink", "/esc", "/outside"), change("hardlink", "/esc/c", "/opt/d/f")],
+        vec![change("symlink", "/esc", "../../outside"), change("empty-file", "/esc/c", "")],
+        vec![change("symlink", "/esc", "/outside"), change("directory", "/esc/c/d", "")],
+        vec![change("hardlink", "/h", "/opt/d/f"), change("empty-file", "/h/c", "")],
+        vec![change("hardlink", "/opt/d", "/etc/passwd")],
+        vec![change("empty-file", "/opt/d", "")],
+        vec![change("hardlink", "/h", "/opt/d")],
+        vec![change("symlink", "/a", "/b"), change("symlink", "/b", "/a"), change("empty-file", "/a/c", "")],
+    ] {
+        let mut folders = Folders::new();
+        let record = package(&folders, "a-1-r0.apk", "a", "1-r0");
+        let error = assembled(&mut folders, record, changes.clone()).await.unwrap_err();
+        let told = error.to_string();
+        let known = ["lies behind the link", "lies below", "is a folder", "too many symbolic links"];
+        assert!(known.iter().any(|part| told.contains(part)), "{changes:?}: {told}");
+    }
+    // A link that stays inside of the tree leads to where it says.
+    let mut folders = Folders::new();
+    let record = package(&folders, "a-1-r0.apk", "a", "1-r0");
+    let fine = vec![change("symlink", "/in", "/opt/d"), change("hardlink", "/in/c", "/opt/d/f")];
+    let rootfs = assembled(&mut folders, record, fine).await.unwrap();
+    let tree = crate::apk::tree::Tree::read_tar(&rootfs.blob.path).unwrap();
+    assert!(tree.get("opt/d/c").is_some() && tree.get("in/c").is_none());
 }
