@@ -117,6 +117,9 @@ pub const ROOTFS_BYTES_MAX: u64 = 64 << 30;
 pub const OUTPUT_BYTES_MAX: u64 = 64 << 30;
 /// A key of the keyring.
 pub const KEY_BYTES_MAX: u64 = 64 << 10;
+/// Packages, indexes and root filesystems that are kept for later, unless the operator says otherwise: a farm of a
+/// distribution works in about ten environments of 1 to 2 GB.
+pub const CACHE_BYTES_DEFAULT: u64 = 20 << 30;
 /// Tries of one download, the first included.
 pub const DOWNLOAD_TRIES_MAX: u32 = 3;
 /// Downloads under way at once.

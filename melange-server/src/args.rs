@@ -55,6 +55,10 @@ pub struct Args {
     /// Folder of the server's own state: indexes, packages, scratch files [default: /var/lib/melange/state]
     #[arg(long, value_name = "DIR")]
     pub state_dir: Option<String>,
+    /// What the state folder may keep of packages, indexes and root filesystems, such as 20G; what was not used for
+    /// longest leaves first [default: 20G]
+    #[arg(long, value_name = "SIZE")]
+    pub cache_size: Option<String>,
     /// Namespace of package URLs [default: wolfi]
     #[arg(long, value_name = "NAME")]
     pub namespace: Option<String>,

@@ -105,7 +105,8 @@ pub fn builder(config: &BuildConfig, backends: &[Backend]) -> Result<Arc<dyn Bui
     let own = defaults.repositories.iter().chain(&defaults.keyring).filter_map(|line| local_path(line));
     let allowed = own.chain(config.allow_local_repositories.iter().cloned()).collect();
     let fetcher = Arc::new(HttpFetcher::new(fetch_options(config)?)?);
-    let assembler = Assembler::new(&state_dir, fetcher, LocalAccess::Below(allowed), true);
+    let assembler = Assembler::new(&state_dir, fetcher, LocalAccess::Below(allowed), true)
+        .with_cache_bytes(config.cache_bytes);
     let tls = config.buildkit_tls.as_ref().map(tls_options).transpose()?;
     let runners = AddressedRunners::new(
         SandboxOptions { state_dir: state_dir.clone(), extra_capabilities: false },

@@ -73,6 +73,8 @@ pub struct BuildConfig {
     pub cache_dir: Option<PathBuf>,
     /// The folder of the server's own state.
     pub state_dir: Option<PathBuf>,
+    /// What the state folder may keep for later, in bytes.
+    pub cache_bytes: u64,
     /// The namespace of package URLs.
     pub namespace: String,
     /// TLS for tcp:// daemons.
@@ -252,6 +254,14 @@ impl Reader<'_> {
         }
     }
 
+    fn cache_size(&mut self, given: Option<String>) -> u64 {
+        let Some(text) = self.value("--cache-size", given) else { return limits::CACHE_BYTES_DEFAULT };
+        size(&text).unwrap_or_else(|| {
+            self.wrong(format!("--cache-size: {text:?} is no size, such as 500M or 20G"));
+            limits::CACHE_BYTES_DEFAULT
+        })
+    }
+
     /// Logins from `HTTP_AUTH`, in apko's form, and from the netrc file.
     fn credentials(&mut self) -> Credentials {
         let mut credentials = Credentials::default();
@@ -329,6 +339,7 @@ impl Reader<'_> {
             allow_local_repositories: allowed,
             addresses,
             credentials: self.credentials(),
+            cache_bytes: self.cache_size(args.cache_size),
             cache_dir: self.path("--cache-dir", args.cache_dir),
             state_dir: self.path("--state-dir", args.state_dir),
             namespace: self.value("--namespace", args.namespace).unwrap_or_else(|| NAMESPACE.to_owned()),
@@ -346,6 +357,21 @@ impl Reader<'_> {
         let identity = cert.zip(key);
         (ca.is_some() || identity.is_some()).then_some(TlsFiles { ca, identity })
     }
+}
+
+/// Bytes as people write them: a number and a unit of 1024, `K`, `M`, `G` or `T`, also as `GB` and `GiB`.
+fn size(text: &str) -> Option<u64> {
+    let text = text.trim();
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let power = match text[digits..].trim().to_ascii_uppercase().trim_end_matches('B').trim_end_matches('I') {
+        "" => 0,
+        "K" => 1,
+        "M" => 2,
+        "G" => 3,
+        "T" => 4,
+        _ => return None,
+    };
+    text[..digits].parse::<u64>().ok()?.checked_mul(1024_u64.pow(power))
 }
 
 #[cfg(test)]
@@ -431,5 +457,17 @@ mod tests {
         assert!(mistakes(&["--backends-config", path, "--buildkit-addr", "tcp://a:1"]).contains("exclude"));
         assert!(mistakes(&["--backends-config", "/no/file"]).contains("cannot read"));
         assert!(matches!(read(&["--no-such-flag"], &[]), Err(Refused::Usage(_))));
+    }
+
+    #[test]
+    fn sizes_as_people_write_them() {
+        for (text, bytes) in
+            [("0", 0), ("512", 512), ("2K", 2 << 10), ("3 MiB", 3 << 20), ("20G", 20 << 30), ("1tb", 1 << 40)]
+        {
+            assert_eq!(size(text), Some(bytes), "{text}");
+        }
+        for text in ["", "G", "1.5G", "-1", "20X", "99999999T"] {
+            assert_eq!(size(text), None, "{text}");
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! The SPDX 2.3 document that every package carries.
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, PercentEncode, utf8_percent_encode};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
@@ -416,8 +417,11 @@ fn checked_out(step: &PlanStep, index: usize, input: &SbomInput<'_>) -> Option<P
     })
 }
 
-fn encode(text: &str) -> String {
-    text.replace('%', "%25").replace('/', "%2F").replace('+', "%2B").replace('@', "%40").replace(' ', "%20")
+/// What a package URL escapes: all but letters, digits, `.`, `-`, `_`, `~` and the colon.
+const PURL: &AsciiSet = &NON_ALPHANUMERIC.remove(b'.').remove(b'-').remove(b'_').remove(b'~').remove(b':');
+
+fn encode(text: &str) -> PercentEncode<'_> {
+    utf8_percent_encode(text, PURL)
 }
 
 /// The licence expression, and texts of what is no SPDX expression.

@@ -126,7 +126,7 @@ pub(super) fn write(input: &Input, path: &Path) -> Result<Rootfs> {
     database::write(&mut assembly, input)?;
     let (passwd, group) = finish::finish(&mut assembly, input)?;
     let (blob, names) = assembly.write_tar(path, &passwd, &group)?;
-    Ok(Rootfs { blob, names, cached: false })
+    Ok(Rootfs { blob, names, cached: false, _held: None })
 }
 
 /// The folder of a path, and its last part.

@@ -6,7 +6,7 @@
 //!
 //! The tar is deterministic and cached by what goes into it, so a warm build assembles nothing.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
@@ -27,6 +27,7 @@ use crate::solver::{Choice, Policy, RepositoryPackages, Solver};
 
 pub mod addresses;
 mod assembly;
+mod cache;
 pub mod credentials;
 mod database;
 pub mod fetch;
@@ -36,6 +37,7 @@ pub mod line;
 pub mod repository;
 pub mod workspace;
 
+use cache::{DiskCache, Held};
 use fetch::Fetcher;
 use repository::{LoadedRepository, LocalAccess, Location, RepositoryCache};
 
@@ -45,7 +47,7 @@ const FORMAT: &str = "rootfs 4";
 /// What assembles environments.
 #[derive(Debug)]
 pub struct Assembler {
-    cache_dir: PathBuf,
+    cache: Arc<DiskCache>,
     fetcher: Arc<dyn Fetcher>,
     local: LocalAccess,
     verify: bool,
@@ -88,13 +90,23 @@ pub struct Rootfs {
     pub names: AccountNames,
     /// Whether it was there already.
     pub cached: bool,
+    /// Keeps the file from being swept while somebody uses it.
+    _held: Option<Arc<Held>>,
 }
 
 impl Assembler {
     /// An assembler that keeps downloads and root filesystems below `cache_dir`. With `verify` off, unsigned
     /// repositories are used too.
     pub fn new(cache_dir: &Path, fetcher: Arc<dyn Fetcher>, local: LocalAccess, verify: bool) -> Self {
-        Self { cache_dir: cache_dir.to_owned(), fetcher, local, verify, indexes: RepositoryCache::default() }
+        let cache = Arc::new(DiskCache::new(cache_dir, limits::CACHE_BYTES_DEFAULT));
+        Self { cache, fetcher, local, verify, indexes: RepositoryCache::default() }
+    }
+
+    /// Bounds what is kept on disk for later; without, it is [`limits::CACHE_BYTES_DEFAULT`] bytes.
+    #[must_use]
+    pub fn with_cache_bytes(mut self, bytes_max: u64) -> Self {
+        self.cache = Arc::new(DiskCache::new(self.cache.folder(), bytes_max));
+        self
     }
 
     /// Chooses the packages of an environment.
@@ -157,7 +169,8 @@ impl Assembler {
         for location in &locations {
             let location = Location::parse(location, &self.local)?;
             let trusted = self.verify.then_some(&keyring);
-            let loaded = self.indexes.load(&location, arch, trusted, &*self.fetcher, &self.cache_dir).await?;
+            let loaded =
+                self.indexes.load(&location, arch, trusted, &*self.fetcher, self.cache.folder()).await?;
             repositories.extend(loaded);
         }
         Ok((repositories, keyring))
@@ -167,7 +180,7 @@ impl Assembler {
         let mut keyring = Keyring::default();
         for entry in entries {
             let name = entry.rsplit('/').next().unwrap_or(entry);
-            let pem = repository::read_key(entry, &self.local, &*self.fetcher, &self.cache_dir).await?;
+            let pem = repository::read_key(entry, &self.local, &*self.fetcher, self.cache.folder()).await?;
             keyring.add(name, &pem)?;
         }
         Ok(keyring)
@@ -185,13 +198,18 @@ impl Assembler {
         arch: Arch,
     ) -> Result<Rootfs> {
         let key = cache_key(resolution, environment, arch);
-        let folder = self.cache_dir.join("rootfs");
+        let folder = self.cache.folder().join("rootfs");
         tokio::fs::create_dir_all(&folder).await.map_err(|e| Error::io("create", &folder, e))?;
         let path = folder.join(format!("{key}.tar"));
-        match cached(&path).await {
-            Some(found) => Ok(found),
-            None => self.assemble_at(&path, resolution, environment, arch).await,
+        let held = Some(Arc::new(self.cache.hold(&path)));
+        // Jobs with the same environment wait for the one that assembles it.
+        let gate = self.cache.gate(&key);
+        let _alone = gate.lock().await;
+        if let Some(found) = cached(&path).await {
+            return Ok(Rootfs { _held: held, ..found });
         }
+        let made = self.assemble_at(&path, resolution, environment, arch).await?;
+        Ok(Rootfs { _held: held, ..made })
     }
 
     /// As [`Self::assemble`], always anew, and as the file `path`.
@@ -208,12 +226,14 @@ impl Assembler {
         let files = resolution.choices.iter().map(|choice| async {
             let repository = &resolution.repositories[choice.repository];
             let package = &repository.index.packages[choice.package];
-            let path = repository.package_file(package, arch, &*self.fetcher, &self.cache_dir).await?;
-            Ok::<_, Error>((path, package.clone()))
+            let path = repository.package_file(package, arch, &*self.fetcher, self.cache.folder()).await?;
+            let held = self.cache.hold(&path);
+            Ok::<_, Error>(((path, package.clone()), held))
         });
         let files: Vec<BoxFuture<'_, _>> = files.map(FutureExt::boxed).collect();
         // In the order of installation, however the downloads come in.
-        let files = stream::iter(files).buffered(limits::DOWNLOADS_MAX).try_collect().await?;
+        let files: Vec<_> = stream::iter(files).buffered(limits::DOWNLOADS_MAX).try_collect().await?;
+        let (files, held): (Vec<_>, Vec<_>) = files.into_iter().unzip();
         let input = assembly::Input {
             arch,
             packages: files,
@@ -223,9 +243,19 @@ impl Assembler {
             environment: environment.clone(),
         };
         let path = path.to_owned();
-        tokio::task::spawn_blocking(move || assembly::write(&input, &path))
-            .await
-            .map_err(|e| Error::unexpected("the assembly died").source(e))?
+        let made = tokio::task::spawn_blocking(move || {
+            let made = assembly::write(&input, &path);
+            drop(held);
+            made
+        });
+        let made = made.await.map_err(|e| Error::unexpected("the assembly died").source(e))??;
+        let cache = Arc::clone(&self.cache);
+        match tokio::task::spawn_blocking(move || cache.sweep()).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => tracing::warn!(error = %error.chain(), "the cache cannot be swept"),
+            Err(error) => tracing::warn!(%error, "the sweep of the cache died"),
+        }
+        Ok(made)
     }
 }
 
@@ -312,6 +342,7 @@ async fn cached(path: &Path) -> Option<Rootfs> {
         blob: Blob { path: path.to_owned(), sha256: meta.sha256, size_bytes },
         names: AccountNames::parse(&meta.passwd, &meta.group),
         cached: true,
+        _held: None,
     })
 }
 

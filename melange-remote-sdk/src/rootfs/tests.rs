@@ -192,3 +192,28 @@ async fn path_changes_put_nothing_behind_links_and_files() {
     let tree = crate::apk::tree::Tree::read_tar(&rootfs.blob.path).unwrap();
     assert!(tree.get("opt/d/c").is_some() && tree.get("in/c").is_none());
 }
+
+#[tokio::test]
+async fn one_environment_is_assembled_once_and_leaves_when_nobody_uses_it() {
+    let mut folders = Folders::new();
+    let record = package(&folders, "a-1-r0.apk", "a", "1-r0");
+    drop(assembled(&mut folders, record, Vec::new()).await.unwrap());
+    let assembler = folders.assembler().with_cache_bytes(0);
+    let assemble = async |path: &str| {
+        let paths = vec![change("empty-file", path, "")];
+        let environment = PlanEnvironment { paths, ..folders.environment(&["a"]) };
+        let resolution = assembler.resolve(&environment, Arch::X86_64).await.unwrap();
+        assembler.assemble(&resolution, &environment, Arch::X86_64).await.unwrap()
+    };
+    let (first, second) = tokio::join!(assemble("/one"), assemble("/one"));
+    assert_eq!([first.cached, second.cached].iter().filter(|cached| **cached).count(), 1);
+    // The bound holds for what nobody uses.
+    assert!(first.blob.path.exists());
+    drop(first);
+    let other = assemble("/two").await;
+    assert!(second.blob.path.exists() && other.blob.path.exists());
+    let path = second.blob.path.clone();
+    drop(second);
+    assemble("/three").await;
+    assert!(!path.exists() && other.blob.path.exists());
+}
