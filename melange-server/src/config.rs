@@ -470,4 +470,20 @@ mod tests {
             assert_eq!(size(text), None, "{text}");
         }
     }
+
+    #[test]
+    fn addresses_and_logins_are_read_once_and_wrong_ones_told() {
+        let read = |args: &[&str], auth: &'static str| {
+            let args = std::iter::once("melange-server").chain(args.iter().copied()).map(OsString::from);
+            Config::read(args, &|name| (name == "HTTP_AUTH").then(|| auth.to_owned()))
+        };
+        let allowed = ["--allow-private-address", "10.0.0.0/8", "--allow-private-address", "repo.internal"];
+        let config = read(&allowed, "basic:repo.internal:u:p").unwrap().build;
+        assert!(config.addresses.check("x", "10.1.2.3".parse().unwrap()).is_ok());
+        assert!(config.addresses.check("x", "127.0.0.1".parse().unwrap()).is_err());
+        assert_eq!(config.credentials.find("repo.internal", None).unwrap().user, "u");
+        let told = read(&["--allow-private-address", "http://x"], "basic:topsecret").unwrap_err().to_string();
+        assert!(told.contains("--allow-private-address") && told.contains("HTTP_AUTH"), "{told}");
+        assert!(!told.contains("topsecret"), "{told}");
+    }
 }

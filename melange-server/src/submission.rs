@@ -2,6 +2,7 @@
 
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use melange_remote_sdk::api::v1::{self, ErrorDetail, SubmitRequest};
 use melange_remote_sdk::arch::Arch;
@@ -33,6 +34,15 @@ pub struct SubmissionRules {
 /// # Errors
 /// A problem with every mistake of the first check that finds any.
 pub fn check(request: SubmitRequest, rules: &SubmissionRules) -> Result<JobSpec, Problem> {
+    check_until(request, rules, Arc::default())
+}
+
+/// As [`check`], until `cancel` is true.
+fn check_until(
+    request: SubmitRequest,
+    rules: &SubmissionRules,
+    cancel: Arc<AtomicBool>,
+) -> Result<JobSpec, Problem> {
     let spec = JobSpec::validate(request.into_parts(rules.default_arch)).map_err(|mistakes| {
         let detail = |mistake: &melange_remote_sdk::job::spec::SpecMistake| {
             ErrorDetail::field(mistake.field, &mistake.error)
@@ -41,7 +51,8 @@ pub fn check(request: SubmitRequest, rules: &SubmissionRules) -> Result<JobSpec,
     })?;
     let pipelines = spec.pipelines().iter().map(|(path, text)| (path.to_string(), text.clone())).collect();
     let pipelines = PipelineSet::new(&pipelines)?;
-    let options = CompileOptions { defaults: Some(rules.repositories.clone()), ..CompileOptions::default() };
+    let options =
+        CompileOptions { defaults: Some(rules.repositories.clone()), cancel, ..CompileOptions::default() };
     let source = Source::new(CONFIG_NAME, spec.config_yaml());
     let compiled = melange::compile(&source, spec.arch(), &pipelines, &options).map_err(|diagnostics| {
         let details = v1::diagnostic_details(&diagnostics);
@@ -107,12 +118,23 @@ pub fn check_backends(
     }
 }
 
-/// The checks of [`check`] on a thread that may be busy for a while.
+/// Ends a check whose request went away.
+struct CancelOnDrop(Arc<AtomicBool>);
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// The checks of [`check`] on a thread that may be busy for a while, but not for a request that nobody waits for.
 ///
 /// # Errors
 /// As [`check`].
 pub async fn check_aside(request: SubmitRequest, rules: Arc<SubmissionRules>) -> Result<JobSpec, Problem> {
-    let checked = tokio::task::spawn_blocking(move || check(request, &rules)).await;
+    let cancel = CancelOnDrop(Arc::default());
+    let flag = Arc::clone(&cancel.0);
+    let checked = tokio::task::spawn_blocking(move || check_until(request, &rules, flag)).await;
     checked.unwrap_or_else(|error| {
         Err(Error::unexpected("the definition could not be checked").source(error).into())
     })

@@ -246,6 +246,7 @@ impl EngineBuilder {
             vars_files: sources(&input.options.vars_files),
             env_files: sources(&input.options.env_files),
             libc_flavor: input.options.libc_flavor.clone(),
+            ..CompileOptions::default()
         };
         let arch = input.arch;
         let compile =

@@ -41,7 +41,7 @@ pub(super) fn compile(
     errors: &mut Vec<Diagnostic>,
 ) -> Plan {
     let document = &prepared.document;
-    let mut compiler = Compiler { pipelines, errors: Vec::new(), steps: 0, bytes: 0 };
+    let mut compiler = Compiler { pipelines, options, errors: Vec::new(), steps: 0, bytes: 0 };
     let globals = Scope::new(compiler.globals(&prepared, arch, options));
     let main = &document.package.name.value;
     let scope = context(&globals, main, None);
@@ -206,6 +206,7 @@ impl<'a> Body<'a> {
 
 struct Compiler<'p> {
     pipelines: &'p PipelineSet,
+    options: &'p CompileOptions,
     errors: Vec<Diagnostic>,
     steps: usize,
     /// Bytes of all texts made so far.
@@ -323,9 +324,9 @@ impl<'p> Compiler<'p> {
         steps.iter().map(|step| self.step(step, &outer)).collect()
     }
 
-    /// Whether a further mistake would be told; without, nothing is worth looking at.
+    /// Whether a further mistake would be told; without, or when the caller went away, nothing is worth looking at.
     fn has_room(&self) -> bool {
-        self.errors.len() < limits::DIAGNOSTICS_MAX
+        self.errors.len() < limits::DIAGNOSTICS_MAX && !self.options.is_cancelled()
     }
 
     fn report(&mut self, mut diagnostic: Diagnostic, chain: &Chain<'_>) {

@@ -4,7 +4,7 @@
 //! nested steps, validation.
 
 use std::cell::Cell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::{Arc, LazyLock};
 
@@ -44,9 +44,9 @@ pub(super) fn prepare(
     let source = Arc::clone(&document.source);
     read_variables(&mut document, options, errors);
     refuse_circles(&document, errors);
-    let patterns = compile_patterns(&document, errors)?;
+    let patterns = compile_patterns(&document, options, errors)?;
     let raw = tokens_of(&document.package, &document.vars);
-    let transformed = transform(&document, &patterns, raw.clone(), errors);
+    let transformed = transform(&document, options, &patterns, raw.clone(), errors);
     if !are_bounded(&raw, &transformed, &document, errors) {
         return None;
     }
@@ -57,7 +57,7 @@ pub(super) fn prepare(
     // The package's fields are replaced by now, and all that follows is made from them, as melange does. What is wrong
     // with the transforms is told already.
     let raw = tokens_of(&document.package, &document.vars);
-    let transformed = transform(&document, &patterns, raw.clone(), &mut Vec::new());
+    let transformed = transform(&document, options, &patterns, raw.clone(), &mut Vec::new());
     let strict = merge(&raw, &transformed);
     let own = Tokens { map: strict.clone(), budget: Rc::clone(&budget) };
     document.subpackages = expand(&mut document, own, errors);
@@ -103,10 +103,10 @@ fn too_large(document: &Document) -> Diagnostic {
 
 /// Switches build options on: their variables and packages, after everything else of this stage. Exact tokens are
 /// replaced by then, so the new values show where references are resolved later, as in melange.
-pub(super) fn switch_on(prepared: &mut Prepared, selected: &BTreeSet<String>, errors: &mut Vec<Diagnostic>) {
+pub(super) fn switch_on(prepared: &mut Prepared, options: &CompileOptions, errors: &mut Vec<Diagnostic>) {
     let document = &mut prepared.document;
     let chosen: Vec<BuildOption> =
-        selected.iter().filter_map(|name| document.options.get(name)).cloned().collect();
+        options.build_options.iter().filter_map(|name| document.options.get(name)).cloned().collect();
     if chosen.is_empty() {
         return;
     }
@@ -118,7 +118,7 @@ pub(super) fn switch_on(prepared: &mut Prepared, selected: &BTreeSet<String>, er
     }
     let raw = tokens_of(&document.package, &document.vars);
     refuse_circles(document, errors);
-    prepared.transformed = transform(document, &prepared.patterns, raw, errors);
+    prepared.transformed = transform(document, options, &prepared.patterns, raw, errors);
 }
 
 /// Files of variables, the later over the earlier, all over those of the definition.

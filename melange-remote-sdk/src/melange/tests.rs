@@ -312,3 +312,14 @@ fn passwords_of_repositories_are_not_recorded() {
     let record = super::emit::locked_definition(&plan, &[]).unwrap();
     assert!(!record.contains("topsecret2") && record.contains("https://user:xxxxx@a.example/r"), "{record}");
 }
+
+#[test]
+fn a_cancelled_compilation_comes_to_an_end() {
+    let text = format!("{HEAD}pipeline:\n  - runs: x\n");
+    let options = CompileOptions::default();
+    let run =
+        || compile(&Source::new("t.yaml", text.as_str()), Arch::X86_64, &PipelineSet::default(), &options);
+    assert!(run().is_ok());
+    options.cancel.store(true, std::sync::atomic::Ordering::Relaxed);
+    assert!(run().unwrap_err().to_string().contains("the check was cancelled"));
+}

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use regex::Regex;
 
+use super::CompileOptions;
 use super::document::Document;
 use super::prepare::substitute_or_report;
 use super::regexes;
@@ -20,6 +21,7 @@ const CIRCLE_SHOWN_MAX: usize = 8;
 /// wrong, and more of them would cost without telling more.
 pub(super) fn compile_patterns(
     document: &Document,
+    options: &CompileOptions,
     errors: &mut Vec<Diagnostic>,
 ) -> Option<Vec<Option<Regex>>> {
     let mut budget = regexes::Budget::default();
@@ -40,7 +42,7 @@ pub(super) fn compile_patterns(
                 return None;
             }
         }
-        if errors.len() >= limits::DIAGNOSTICS_MAX {
+        if errors.len() >= limits::DIAGNOSTICS_MAX || options.is_cancelled() {
             return None;
         }
     }
@@ -58,6 +60,7 @@ fn shortened(text: &str) -> String {
 /// Runs the `var-transforms` in order over `variables` and returns what they add.
 pub(super) fn transform(
     document: &Document,
+    options: &CompileOptions,
     patterns: &[Option<Regex>],
     mut variables: Variables,
     errors: &mut Vec<Diagnostic>,
@@ -65,7 +68,7 @@ pub(super) fn transform(
     let mut added = Variables::new();
     let mut budget = regexes::Budget::default();
     for (entry, pattern) in document.var_transforms.iter().zip(patterns) {
-        if errors.len() >= limits::DIAGNOSTICS_MAX {
+        if errors.len() >= limits::DIAGNOSTICS_MAX || options.is_cancelled() {
             break;
         }
         let known = errors.len();

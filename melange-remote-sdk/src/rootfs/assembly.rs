@@ -229,6 +229,12 @@ impl Assembly {
         self.read_range(offset, size).map(Some)
     }
 
+    /// A reader of a file of the tree.
+    pub(super) fn window(&mut self, begin: u64, size: u64) -> Result<SpoolReader<'_>> {
+        self.spool.flush().map_err(|e| Error::unexpected("cannot write the spool").source(e))?;
+        Ok(SpoolReader { spool: self.spool.get_ref(), begin, size, at: 0 })
+    }
+
     pub(super) fn read_range(&mut self, offset: u64, size: u64) -> Result<Vec<u8>> {
         let failed = |e: io::Error| Error::unexpected("cannot read the spool").source(e);
         self.spool.flush().map_err(failed)?;
@@ -588,23 +594,37 @@ fn write_node<W: Write>(tar: &mut TarWriter<W>, spool: &File, name: &str, node: 
         NodeKind::File { offset, size } => {
             header.kind = EntryType::File;
             header.size = *size;
-            tar.append(&header, &mut SpoolReader { spool, at: *offset, left: *size })
+            tar.append(&header, &mut SpoolReader { spool, begin: *offset, size: *size, at: 0 })
         }
     }
 }
 
-struct SpoolReader<'a> {
+/// A file of the tree, read where it lies in the spool.
+pub(super) struct SpoolReader<'a> {
     spool: &'a File,
+    begin: u64,
+    size: u64,
     at: u64,
-    left: u64,
+}
+
+impl io::Seek for SpoolReader<'_> {
+    fn seek(&mut self, position: io::SeekFrom) -> io::Result<u64> {
+        let at = match position {
+            io::SeekFrom::Start(at) => Some(at),
+            io::SeekFrom::Current(by) => self.at.checked_add_signed(by),
+            io::SeekFrom::End(by) => self.size.checked_add_signed(by),
+        };
+        self.at = at.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+        Ok(self.at)
+    }
 }
 
 impl io::Read for SpoolReader<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let want = buffer.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
-        let read = self.spool.read_at(&mut buffer[..want], self.at)?;
+        let left = self.size.saturating_sub(self.at);
+        let want = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+        let read = self.spool.read_at(&mut buffer[..want], self.begin + self.at)?;
         self.at += read as u64;
-        self.left -= read as u64;
         Ok(read)
     }
 }
