@@ -5,9 +5,7 @@ use std::hint::black_box;
 use std::path::{Path, PathBuf};
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use melange_remote_sdk::apk::dependency::{Dependency, Provide};
 use melange_remote_sdk::apk::index::{Index, IndexPackage};
-use melange_remote_sdk::apk::version::Version;
 use melange_remote_sdk::solver::{Policy, RepositoryPackages, Solver};
 
 /// Names of the generated index, and versions of each.
@@ -34,25 +32,24 @@ fn generated() -> Index {
     let (names, versions) = GENERATED;
     for number in 0..names {
         let steps = (0..15).map(|power| 1_usize << power).take_while(|step| *step <= number);
-        let depends: Vec<Dependency> =
-            steps.map(|step| Dependency::parse(&format!("so:lib{}.so.1", number - step))).collect();
+        let depends: Vec<String> = steps.map(|step| format!("so:lib{}.so.1", number - step)).collect();
+        let depends = depends.join(" ");
         for minor in 0..versions {
-            let version_text = format!("1.{minor}.0-r{}", number % 7);
-            let provides = vec![Provide::parse(&format!("so:lib{number}.so.1=1.{minor}"))];
-            index.packages.push(record(format!("package-{number}"), version_text, depends.clone(), provides));
+            let version = format!("1.{minor}.0-r{}", number % 7);
+            let provides = format!("so:lib{number}.so.1=1.{minor}");
+            index.packages.push(record(format!("package-{number}"), version, depends.clone(), provides));
         }
     }
     index
 }
 
 /// A record that says nothing but what a solver reads.
-fn record(name: String, version: String, depends: Vec<Dependency>, provides: Vec<Provide>) -> IndexPackage {
+fn record(name: String, version: String, depends: String, provides: String) -> IndexPackage {
     IndexPackage {
         control_sha1: None,
         origin: name.clone(),
         name,
-        version: Version::parse(&version),
-        version_text: version,
+        version,
         arch: "x86_64".to_owned(),
         size_bytes: 0,
         installed_bytes: 0,
@@ -63,7 +60,7 @@ fn record(name: String, version: String, depends: Vec<Dependency>, provides: Vec
         build_time: 0,
         commit: String::new(),
         depends,
-        install_if: Vec::new(),
+        install_if: String::new(),
         provides,
         provider_priority: 0,
     }

@@ -8,7 +8,13 @@ use melange_remote_sdk::arch::Arch;
 
 /// Build APK packages from melange definitions, here or on a build farm.
 #[derive(Debug, Parser)]
-#[command(name = "melange", version, propagate_version = true, arg_required_else_help = true)]
+#[command(
+    name = "melange",
+    version,
+    propagate_version = true,
+    arg_required_else_help = true,
+    args_override_self = true
+)]
 #[command(
     after_help = "Exit codes: 0 ok, 1 build failed, 2 usage, 3 cancelled, 4 not allowed, 5 not found, 6 infrastructure"
 )]
@@ -244,7 +250,7 @@ pub(crate) struct BuildArgs {
     #[arg(long = "package-append", value_name = "PACKAGE")]
     pub(crate) package_append: Vec<String>,
     /// Seconds since 1970 stamped on everything
-    #[arg(long, env = "SOURCE_DATE_EPOCH", default_value_t = 0)]
+    #[arg(long, env = "SOURCE_DATE_EPOCH", default_value_t = 0, value_parser = epoch_seconds)]
     pub(crate) source_date_epoch: i64,
     /// Test the packages too; nothing is written when a test fails
     #[arg(long)]
@@ -544,4 +550,9 @@ fn parse_interval(text: &str) -> Result<std::time::Duration, String> {
         return Err("the interval must not be 0".to_owned());
     }
     Ok(std::time::Duration::from_millis(milliseconds))
+}
+
+/// Seconds since 1970; an empty variable counts as missing.
+fn epoch_seconds(text: &str) -> Result<i64, std::num::ParseIntError> {
+    if text.is_empty() { Ok(0) } else { text.parse() }
 }

@@ -204,3 +204,37 @@ fn every_verb_has_help_and_completions_name_the_verbs() {
     let completions = melange(folder.path(), &["completions", "bash"]);
     assert!(text(&completions.stdout).contains("remote"));
 }
+
+#[test]
+fn the_last_of_an_option_counts_and_what_does_not_exist_yet_is_passed_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let made = melange(at, &["keygen", "--key-size", "4096", "--key-size", "2048", "k.rsa"]);
+    assert_eq!(made.status.code(), Some(0), "{}", text(&made.stderr));
+    let key = std::fs::read_to_string(at.join("k.rsa")).unwrap();
+    // A key of 4096 bits has twice as many lines.
+    assert!(key.starts_with("-----BEGIN RSA PRIVATE KEY-----") && key.lines().count() < 35, "{key}");
+    std::fs::write(at.join("a.yaml"), "package: {name: a, version: '1', epoch: 0}\n").unwrap();
+    let compiled = melange(at, &["compile", "a.yaml", "--pipeline-dir", "nosuch"]);
+    assert_eq!(compiled.status.code(), Some(0), "{}", text(&compiled.stderr));
+    let output = Command::new(env!("CARGO_BIN_EXE_melange"))
+        .args(["build", "nosuch.yaml"])
+        .current_dir(at)
+        .env("HOME", at)
+        .env("SOURCE_DATE_EPOCH", "")
+        .output()
+        .unwrap();
+    assert!(text(&output.stderr).contains("cannot read nosuch.yaml"), "{}", text(&output.stderr));
+}
+
+#[test]
+fn passwords_of_repositories_reach_no_message() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = "http://me:topsecret@127.0.0.1:1/r";
+    let args = ["apk", "resolve", "--allow-untrusted", "--repository", place, "a"];
+    let output = melange(folder.path(), &args);
+    assert_eq!(output.status.code(), Some(6));
+    // Each try is told, and the error.
+    let told = text(&output.stderr);
+    assert!(told.contains("http://me:xxxxx@127.0.0.1:1/r") && !told.contains("topsecret"), "{told}");
+}

@@ -6,6 +6,8 @@ use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::fmt;
 
+use crate::redact::redact;
+
 /// The result of every fallible function of the SDK.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -106,9 +108,14 @@ struct Inner {
 }
 
 impl Error {
-    /// A new error of `kind`; `message` is one sentence without a full stop.
+    /// A new error of `kind`; `message` is one sentence without a full stop. Passwords of URLs in it are not kept.
     pub fn new(kind: ErrorKind, message: impl Into<Cow<'static, str>>) -> Self {
-        let (message, context) = (message.into(), Vec::new());
+        let message = message.into();
+        let message = match redact(&message) {
+            Cow::Borrowed(_) => message,
+            Cow::Owned(redacted) => Cow::Owned(redacted),
+        };
+        let context = Vec::new();
         Self(Box::new(Inner { kind, blame: None, message, hint: None, context, source: None }))
     }
 
@@ -156,7 +163,7 @@ impl Error {
     /// Adds a key and a value that say where it happened.
     #[must_use]
     pub fn with(mut self, key: &'static str, value: impl fmt::Display) -> Self {
-        self.0.context.push((key, value.to_string()));
+        self.0.context.push((key, redact(&value.to_string()).into_owned()));
         self
     }
 
@@ -198,7 +205,7 @@ impl Error {
         let mut text = self.to_string();
         let mut next = self.0.source.as_deref().map(|source| source as &dyn StdError);
         while let Some(source) = next {
-            let cause = source.to_string();
+            let cause = redact(&source.to_string()).into_owned();
             if !text.ends_with(&cause) {
                 text.push_str(": ");
                 text.push_str(&cause);
@@ -247,6 +254,14 @@ mod tests {
         assert_eq!(error.blame_if_unknown(Blame::Definition).blamed(), Some(Blame::Farm));
         let error = Error::invalid("no such package").blame_if_unknown(Blame::Definition);
         assert_eq!(error.blamed(), Some(Blame::Definition));
+    }
+
+    #[test]
+    fn passwords_of_urls_are_not_kept() {
+        let inner = std::io::Error::other("at https://u:secret@h");
+        let error = Error::invalid("no https://u:secret@h").with("url", "https://u:secret@h").source(inner);
+        let told = format!("{error} {error:?} {}", error.chain());
+        assert!(!told.contains("secret") && told.contains("https://u:xxxxx@h"), "{told}");
     }
 
     #[test]

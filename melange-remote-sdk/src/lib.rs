@@ -5,6 +5,7 @@ pub mod arch;
 pub mod error;
 pub mod labels;
 pub mod limits;
+pub mod redact;
 pub mod text;
 
 // The pure engine.

@@ -16,6 +16,14 @@ pub const VARIABLE_BYTES_MAX: usize = 64 << 10;
 pub const VARIABLES_BYTES_MAX: usize = 1 << 20;
 /// Variables and transforms of a definition.
 pub const VARIABLES_MAX: usize = 5_000;
+/// All regular expressions of a definition's transforms; real ones have 20 bytes each.
+pub const PATTERNS_BYTES_MAX: usize = 32 << 10;
+/// States of all their automata, as told from their parsed form; compiling a million takes seconds.
+pub const PATTERNS_STATES_MAX: u64 = 50_000;
+/// The program of one regular expression, a second bound beside the states that were told.
+pub const PATTERN_PROGRAM_BYTES_MAX: usize = 4 << 20;
+/// Text that all transforms of a definition may search through, matches counted with what was left of the text.
+pub const PATTERNS_SCANNED_BYTES_MAX: usize = 64 << 20;
 /// One text of a definition once its variables are replaced.
 pub const TEXT_BYTES_MAX: usize = 4 << 20;
 /// All texts of a definition once ranges are expanded and variables replaced.
@@ -101,17 +109,36 @@ pub const ARTIFACT_PARTS_AT_ONCE_MAX: usize = 4;
 /// Artifacts returned by one listing.
 pub const ARTIFACTS_LISTED_MAX: usize = 10_000;
 /// A compressed repository index: Alpine's main is 0.7 MB, Wolfi's 9 MB.
-pub const INDEX_COMPRESSED_BYTES_MAX: u64 = 256 << 20;
+pub const INDEX_COMPRESSED_BYTES_MAX: u64 = 64 << 20;
 /// A decompressed repository index: Wolfi's has about 60 MB.
-pub const INDEX_BYTES_MAX: u64 = 512 << 20;
+pub const INDEX_BYTES_MAX: u64 = 256 << 20;
+/// What a parsed index takes in memory: Wolfi's comes to about 150 MB.
+pub const INDEX_KEPT_BYTES_MAX: usize = 224 << 20;
+/// What all parsed indexes that are kept for later take in memory.
+pub const INDEXES_KEPT_BYTES_MAX: u64 = 512 << 20;
+/// Packages of one index; Wolfi's, with every version ever published, has fewer than 200,000.
+pub const INDEX_PACKAGES_MAX: usize = 500_000;
+/// Dependencies, provided names and conditions of one package; a package of a whole distribution had 800.
+pub const INDEX_WORDS_MAX: usize = 20_000;
+/// The description of an index, one line about where it comes from.
+pub const INDEX_DESCRIPTION_BYTES_MAX: u64 = 64 << 10;
 /// One line of an index; a few packages provide thousands of names.
 pub const INDEX_LINE_BYTES_MAX: usize = 1 << 20;
+/// The signatures before an index or a package: a few hundred bytes for each key.
+pub const SIGNATURES_BYTES_MAX: u64 = 1 << 20;
 /// A downloaded package; the largest real ones are about 3 GB.
 pub const APK_BYTES_MAX: u64 = 8 << 30;
-/// The control section of a package once decompressed.
-pub const APK_CONTROL_BYTES_MAX: u64 = 64 << 20;
-/// Entries of one package or root filesystem.
-pub const TREE_ENTRIES_MAX: usize = 5_000_000;
+/// The control section of a package once decompressed: descriptions and scripts, a few KB in real ones.
+pub const APK_CONTROL_BYTES_MAX: u64 = 8 << 20;
+/// Entries of one archive or root filesystem: the largest packages of a distribution have fewer than 100,000, and each
+/// entry takes about 400 bytes of memory.
+pub const TREE_ENTRIES_MAX: usize = 500_000;
+/// Attributes, long names and other records before one entry: Linux allows 64 KiB for each attribute.
+pub const TAR_RECORDS_BYTES_MAX: u64 = 1 << 20;
+/// Names, link targets, owners and attributes of all entries of an archive, which are kept in memory.
+pub const TAR_KEPT_BYTES_MAX: usize = 64 << 20;
+/// The same of all packages of a root filesystem.
+pub const ROOTFS_KEPT_BYTES_MAX: usize = 128 << 20;
 /// A path inside a package or root filesystem.
 pub const TREE_PATH_BYTES_MAX: usize = 4_096;
 /// An assembled root filesystem.
@@ -120,6 +147,9 @@ pub const ROOTFS_BYTES_MAX: u64 = 64 << 30;
 pub const OUTPUT_BYTES_MAX: u64 = 64 << 30;
 /// A key of the keyring.
 pub const KEY_BYTES_MAX: u64 = 64 << 10;
+/// Packages, indexes and root filesystems that are kept for later, unless the operator says otherwise: a farm of a
+/// distribution works in about ten environments of 1 to 2 GB.
+pub const CACHE_BYTES_DEFAULT: u64 = 20 << 30;
 /// Tries of one download, the first included.
 pub const DOWNLOAD_TRIES_MAX: u32 = 3;
 /// Downloads under way at once.

@@ -63,12 +63,20 @@ pub struct Args {
     /// Folder whose repositories and keys submitted definitions may name by path; may be repeated
     #[arg(long, value_name = "DIR")]
     pub allow_local_repository: Vec<String>,
+    /// Host, address or network (10.1.0.0/16) that is not public and that repositories and keys of submitted
+    /// definitions may lie on; may be repeated
+    #[arg(long, value_name = "HOST|CIDR")]
+    pub allow_private_address: Vec<String>,
     /// Folder of downloaded sources
     #[arg(long, value_name = "DIR")]
     pub cache_dir: Option<String>,
     /// Folder of the server's own state: indexes, packages, scratch files [default: /var/lib/melange/state]
     #[arg(long, value_name = "DIR")]
     pub state_dir: Option<String>,
+    /// What the state folder may keep of packages, indexes and root filesystems, such as 20G; what was not used for
+    /// longest leaves first [default: 20G]
+    #[arg(long, value_name = "SIZE")]
+    pub cache_size: Option<String>,
     /// Namespace of package URLs [default: wolfi]
     #[arg(long, value_name = "NAME")]
     pub namespace: Option<String>,

@@ -18,7 +18,8 @@ use melange_remote_sdk::error::{Error, Result};
 use melange_remote_sdk::job_store::memory::MemoryJobStore;
 use melange_remote_sdk::limits;
 use melange_remote_sdk::rootfs::Assembler;
-use melange_remote_sdk::rootfs::fetch::HttpFetcher;
+use melange_remote_sdk::rootfs::fetch::{FetchOptions, HttpFetcher};
+use melange_remote_sdk::rootfs::line::RepositoryLine;
 use melange_remote_sdk::rootfs::repository::LocalAccess;
 use melange_remote_sdk::sandbox::SandboxOptions;
 use melange_remote_sdk::scheduler::{Scheduler, SchedulerOptions, SchedulerParts};
@@ -122,8 +123,9 @@ pub fn engine(config: &BuildConfig, backends: &[Backend]) -> Result<Engine> {
     let defaults = &config.repositories;
     let own = defaults.repositories.iter().chain(&defaults.keyring).filter_map(|line| local_path(line));
     let allowed = own.chain(config.allow_local_repositories.iter().cloned()).collect();
-    let fetcher = Arc::new(HttpFetcher::new()?);
-    let assembler = Assembler::new(&state_dir, fetcher, LocalAccess::Below(allowed), true);
+    let fetcher = Arc::new(HttpFetcher::new(fetch_options(config)?)?);
+    let assembler = Assembler::new(&state_dir, fetcher, LocalAccess::Below(allowed), true)
+        .with_cache_bytes(config.cache_bytes);
     let tls = config.buildkit_tls.as_ref().map(tls_options).transpose()?;
     let runners = AddressedRunners::new(
         SandboxOptions { state_dir: state_dir.clone(), extra_capabilities: false },
@@ -138,12 +140,22 @@ pub fn engine(config: &BuildConfig, backends: &[Backend]) -> Result<Engine> {
     Ok(Engine { builder, probe: runners })
 }
 
+/// Where downloads may go: the public internet, what the operator allowed, and the hosts that the operator named.
+fn fetch_options(config: &BuildConfig) -> Result<FetchOptions> {
+    let mut options =
+        FetchOptions { credentials: config.credentials.clone(), addresses: config.addresses.clone() };
+    let defaults = &config.repositories;
+    for line in defaults.repositories.iter().chain(&defaults.keyring) {
+        if let Some(host) = RepositoryLine::parse(line)?.host() {
+            options.addresses.allow(host)?;
+        }
+    }
+    Ok(options)
+}
+
 /// The path of a repository line or key that is no URL.
 fn local_path(line: &str) -> Option<PathBuf> {
-    let place =
-        line.strip_prefix('@').and_then(|rest| rest.split_once(' ')).map_or(line, |(_, place)| place.trim());
-    let path = place.strip_prefix("file://").unwrap_or(place);
-    (!path.contains("://")).then(|| PathBuf::from(path))
+    RepositoryLine::parse(line).ok()?.path().map(PathBuf::from)
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {

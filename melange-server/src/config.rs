@@ -13,6 +13,8 @@ use melange_remote_sdk::error::Error;
 use melange_remote_sdk::labels::Labels;
 use melange_remote_sdk::limits;
 use melange_remote_sdk::melange::defaults::{NAMESPACE, RepositoryDefaults};
+use melange_remote_sdk::rootfs::addresses::AddressPolicy;
+use melange_remote_sdk::rootfs::credentials::Credentials;
 use melange_remote_sdk::text::diagnostics::Source;
 
 use crate::args::{Args, LogFormat};
@@ -101,10 +103,16 @@ pub struct BuildConfig {
     pub repositories: RepositoryDefaults,
     /// Folders whose repositories definitions may name by path.
     pub allow_local_repositories: Vec<PathBuf>,
+    /// Where downloads for submitted definitions may go.
+    pub addresses: AddressPolicy,
+    /// Logins of repositories, by host.
+    pub credentials: Credentials,
     /// The folder of downloaded sources.
     pub cache_dir: Option<PathBuf>,
     /// The folder of the server's own state.
     pub state_dir: Option<PathBuf>,
+    /// What the state folder may keep for later, in bytes.
+    pub cache_bytes: u64,
     /// The namespace of package URLs.
     pub namespace: String,
     /// Names by which browsers reach the server.
@@ -285,15 +293,7 @@ impl Reader<'_> {
     /// A number of bytes, such as `64MiB`, within the bounds of a job's log.
     fn log_bytes(&mut self, given: Option<String>) -> u64 {
         let Some(text) = self.value("--job-log-bytes", given) else { return limits::JOB_LOG_BYTES };
-        let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
-        let unit = match text[digits.len()..].trim() {
-            "" | "B" => Some(1),
-            "KiB" | "K" => Some(1 << 10),
-            "MiB" | "M" => Some(1 << 20),
-            "GiB" | "G" => Some(1 << 30),
-            _ => None,
-        };
-        let bytes = digits.parse::<u64>().ok().zip(unit).and_then(|(number, unit)| number.checked_mul(unit));
+        let bytes = size(&text);
         let (least, most) = (limits::JOB_LOG_BYTES_MIN, limits::JOB_LOG_BYTES_MAX);
         match bytes {
             Some(bytes) if (least..=most).contains(&bytes) => bytes,
@@ -360,6 +360,28 @@ impl Reader<'_> {
         }
     }
 
+    fn cache_size(&mut self, given: Option<String>) -> u64 {
+        let Some(text) = self.value("--cache-size", given) else { return limits::CACHE_BYTES_DEFAULT };
+        size(&text).unwrap_or_else(|| {
+            self.wrong(format!("--cache-size: {text:?} is no size, such as 500M or 20G"));
+            limits::CACHE_BYTES_DEFAULT
+        })
+    }
+
+    /// Logins from `HTTP_AUTH`, in apko's form, and from the netrc file.
+    fn credentials(&mut self) -> Credentials {
+        let mut credentials = Credentials::default();
+        let given = (self.environment)("HTTP_AUTH").unwrap_or_default();
+        credentials.add_http_auth(&given).unwrap_or_else(|error| self.error("HTTP_AUTH", &error));
+        let home = || Some(PathBuf::from((self.environment)("HOME")?).join(".netrc"));
+        if let Some(path) = (self.environment)("NETRC").map(PathBuf::from).or_else(home)
+            && let Ok(text) = std::fs::read_to_string(path)
+        {
+            credentials.add_netrc(&text).unwrap_or_else(|error| self.error("netrc", &error));
+        }
+        credentials
+    }
+
     fn max_jobs(&mut self, given: Option<String>) -> Option<u32> {
         let text = self.value("--max-jobs", given)?;
         match text.parse::<u32>().ok().map(check_max_jobs) {
@@ -397,6 +419,10 @@ impl Reader<'_> {
             repositories.keyring = args.keyring;
         }
         let mut allowed = Vec::new();
+        let mut addresses = AddressPolicy::default();
+        for place in args.allow_private_address {
+            addresses.allow(&place).unwrap_or_else(|error| self.error("--allow-private-address", &error));
+        }
         for folder in args.allow_local_repository {
             match std::fs::canonicalize(&folder) {
                 Ok(path) if path.is_dir() => allowed.push(path),
@@ -408,6 +434,9 @@ impl Reader<'_> {
             signing_key: self.file("--signing-key", args.signing_key),
             repositories,
             allow_local_repositories: allowed,
+            addresses,
+            credentials: self.credentials(),
+            cache_bytes: self.cache_size(args.cache_size),
             cache_dir: self.path("--cache-dir", args.cache_dir),
             state_dir: self.path("--state-dir", args.state_dir),
             namespace: self.value("--namespace", args.namespace).unwrap_or_else(|| NAMESPACE.to_owned()),
@@ -443,6 +472,21 @@ pub fn read_backends(path: &Path) -> Result<Vec<Backend>, Vec<String>> {
         .map_err(|error| vec![format!("cannot read {}: {error}", path.display())])?;
     file::read(&Source::new(path.display().to_string(), text))
         .map_err(|diagnostics| diagnostics.0.iter().map(|mistake| mistake.summary()).collect())
+}
+
+/// Bytes as people write them: a number and a unit of 1024, `K`, `M`, `G` or `T`, also as `GB` and `GiB`.
+fn size(text: &str) -> Option<u64> {
+    let text = text.trim();
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let power = match text[digits..].trim().to_ascii_uppercase().trim_end_matches('B').trim_end_matches('I') {
+        "" => 0,
+        "K" => 1,
+        "M" => 2,
+        "G" => 3,
+        "T" => 4,
+        _ => return None,
+    };
+    text[..digits].parse::<u64>().ok()?.checked_mul(1024_u64.pow(power))
 }
 
 #[cfg(test)]
@@ -560,5 +604,33 @@ mod tests {
         assert!(mistakes(&["--backends-config", path, "--buildkit-addr", "tcp://a:1"]).contains("exclude"));
         assert!(mistakes(&["--backends-config", "/no/file"]).contains("cannot read"));
         assert!(matches!(read(&["--no-such-flag"], &[]), Err(Refused::Usage(_))));
+    }
+
+    #[test]
+    fn sizes_as_people_write_them() {
+        for (text, bytes) in
+            [("0", 0), ("512", 512), ("2K", 2 << 10), ("3 MiB", 3 << 20), ("20G", 20 << 30), ("1tb", 1 << 40)]
+        {
+            assert_eq!(size(text), Some(bytes), "{text}");
+        }
+        for text in ["", "G", "1.5G", "-1", "20X", "99999999T"] {
+            assert_eq!(size(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn addresses_and_logins_are_read_once_and_wrong_ones_told() {
+        let read = |args: &[&str], auth: &'static str| {
+            let args = std::iter::once("melange-server").chain(args.iter().copied()).map(OsString::from);
+            Config::read(args, &|name| (name == "HTTP_AUTH").then(|| auth.to_owned()))
+        };
+        let allowed = ["--allow-private-address", "10.0.0.0/8", "--allow-private-address", "repo.internal"];
+        let config = read(&allowed, "basic:repo.internal:u:p").unwrap().build;
+        assert!(config.addresses.check("x", "10.1.2.3".parse().unwrap()).is_ok());
+        assert!(config.addresses.check("x", "127.0.0.1".parse().unwrap()).is_err());
+        assert_eq!(config.credentials.find("repo.internal", None).unwrap().user, "u");
+        let told = read(&["--allow-private-address", "http://x"], "basic:topsecret").unwrap_err().to_string();
+        assert!(told.contains("--allow-private-address") && told.contains("HTTP_AUTH"), "{told}");
+        assert!(!told.contains("topsecret"), "{told}");
     }
 }

@@ -2,6 +2,7 @@
 
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use melange_remote_sdk::api::v1::{self, ErrorDetail, SubmitRequest};
 use melange_remote_sdk::arch::Arch;
@@ -11,6 +12,8 @@ use melange_remote_sdk::job::{JobSpec, spec::JobPackage};
 use melange_remote_sdk::melange::defaults::RepositoryDefaults;
 use melange_remote_sdk::melange::pipelines::PipelineSet;
 use melange_remote_sdk::melange::{self, CompileOptions, Compiled};
+use melange_remote_sdk::redact::redact;
+use melange_remote_sdk::rootfs::line::RepositoryLine;
 use melange_remote_sdk::text::diagnostics::Source;
 
 use crate::problem::Problem;
@@ -33,6 +36,15 @@ pub struct SubmissionRules {
 /// # Errors
 /// A problem with every mistake of the first check that finds any.
 pub fn check(request: SubmitRequest, rules: &SubmissionRules) -> Result<JobSpec, Problem> {
+    check_until(request, rules, Arc::default())
+}
+
+/// As [`check`], until `cancel` is true.
+fn check_until(
+    request: SubmitRequest,
+    rules: &SubmissionRules,
+    cancel: Arc<AtomicBool>,
+) -> Result<JobSpec, Problem> {
     let spec = JobSpec::validate(request.into_parts(rules.default_arch)).map_err(|mistakes| {
         let detail = |mistake: &melange_remote_sdk::job::spec::SpecMistake| {
             ErrorDetail::field(mistake.field, &mistake.error)
@@ -41,7 +53,8 @@ pub fn check(request: SubmitRequest, rules: &SubmissionRules) -> Result<JobSpec,
     })?;
     let pipelines = spec.pipelines().iter().map(|(path, text)| (path.to_string(), text.clone())).collect();
     let pipelines = PipelineSet::new(&pipelines)?;
-    let options = CompileOptions { defaults: Some(rules.repositories.clone()), ..CompileOptions::default() };
+    let options =
+        CompileOptions { defaults: Some(rules.repositories.clone()), cancel, ..CompileOptions::default() };
     let source = Source::new(spec.config_name(), spec.config_yaml());
     let compiled = melange::compile(&source, spec.arch(), &pipelines, &options).map_err(|diagnostics| {
         let details = v1::diagnostic_details(&diagnostics);
@@ -66,19 +79,16 @@ fn refuse_place(place: &str, config_name: &str, rules: &SubmissionRules) -> Opti
     if defaults.repositories.iter().chain(&defaults.keyring).any(|known| known == place) {
         return None;
     }
-    let url = match place.strip_prefix('@') {
-        Some(tagged) => tagged.split_once(char::is_whitespace).map_or("", |(_, url)| url.trim_start()),
-        None => place,
-    };
-    if url.starts_with("https://") || url.starts_with("http://") {
+    let line = RepositoryLine::parse(place).ok();
+    if line.is_some_and(|line| line.is_http()) {
         return None;
     }
-    let path = Path::new(url.strip_prefix("file://").unwrap_or(url));
-    if rules.allow_local_repositories.iter().any(|folder| is_below(path, folder)) {
+    let path = line.and_then(|line| line.path()).map(Path::new);
+    if path.is_some_and(|path| rules.allow_local_repositories.iter().any(|folder| is_below(path, folder))) {
         return None;
     }
     Some(ErrorDetail {
-        message: format!("the definition names {url:?}, which is no http(s) address"),
+        message: format!("the definition names {:?}, which is no http(s) address", redact(place)),
         field: Some("config_yaml".to_owned()),
         file: Some(config_name.to_owned()),
         hint: Some("paths of the server may be named only where its owner allows it".to_owned()),
@@ -113,12 +123,23 @@ pub fn check_backends(
     }
 }
 
-/// The checks of [`check`] on a thread that may be busy for a while.
+/// Ends a check whose request went away.
+struct CancelOnDrop(Arc<AtomicBool>);
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// The checks of [`check`] on a thread that may be busy for a while, but not for a request that nobody waits for.
 ///
 /// # Errors
 /// As [`check`].
 pub async fn check_aside(request: SubmitRequest, rules: Arc<SubmissionRules>) -> Result<JobSpec, Problem> {
-    let checked = tokio::task::spawn_blocking(move || check(request, &rules)).await;
+    let cancel = CancelOnDrop(Arc::default());
+    let flag = Arc::clone(&cancel.0);
+    let checked = tokio::task::spawn_blocking(move || check_until(request, &rules, flag)).await;
     checked.unwrap_or_else(|error| {
         Err(Error::unexpected("the definition could not be checked").source(error).into())
     })

@@ -184,6 +184,25 @@ fn mistakes_without_end_are_told_a_hundred_times() {
     }
 }
 
+/// 50 of them took eleven seconds to compile, one by one; what they would cost is told from their parsed form.
+#[test]
+fn costly_expressions_are_refused_before_they_are_compiled() {
+    let mut text = String::from("package:\n  name: a\n  version: \"1\"\nvar-transforms:\n");
+    for n in 0..1_000 {
+        writeln!(
+            text,
+            "  - from: x\n    match: '[\\x{{{:x}}}-\\x{{10ffff}}]{{900}}'\n    replace: y\n    to: t{n}",
+            n + 256
+        )
+        .unwrap();
+    }
+    let begun = std::time::Instant::now();
+    let mistakes = compile(&text).unwrap_err();
+    assert!(mistakes.contains("states") && mistakes.contains("hostile.yaml:"), "{mistakes:.300}");
+    // Milliseconds; a hundred times as much still tells it from the minute that it was.
+    assert!(begun.elapsed() < std::time::Duration::from_secs(2), "{:?}", begun.elapsed());
+}
+
 fn compile(text: &str) -> Result<(), String> {
     use melange_remote_sdk::arch::Arch;
     use melange_remote_sdk::melange::pipelines::PipelineSet;

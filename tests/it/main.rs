@@ -7,6 +7,7 @@
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 #![expect(clippy::print_stdout, reason = "figures are part of a test's report")]
 
+mod archives;
 mod buildkit;
 mod cancel;
 mod conformance;

@@ -43,7 +43,7 @@ fn check(farm: &Farm, definition: &str, built: &Built) {
     let mut shown = String::new();
     let mut listed = Vec::new();
     for package in &index.packages {
-        let apk = built.package(&format!("{}-{}", package.name, package.version_text));
+        let apk = built.package(&format!("{}-{}", package.name, package.version));
         assert_eq!(apk.verify_signature(&farm.keyring()).unwrap(), "farm.rsa.pub");
         assert_eq!(Some(apk.control_sha1), package.control_sha1);
         assert_eq!(apk.size_bytes, package.size_bytes);

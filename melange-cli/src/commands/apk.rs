@@ -1,7 +1,6 @@
 //! `melange apk …`: packages and repositories, looked at by our own reader and solver.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use melange_remote_sdk::apk::reader::ApkFile;
 use melange_remote_sdk::apk::signature::Keyring;
@@ -9,7 +8,6 @@ use melange_remote_sdk::apk::version::Version;
 use melange_remote_sdk::error::{Error, Result};
 use melange_remote_sdk::melange::plan::PlanEnvironment;
 use melange_remote_sdk::rootfs::Assembler;
-use melange_remote_sdk::rootfs::fetch::HttpFetcher;
 use melange_remote_sdk::rootfs::repository::LocalAccess;
 use melange_remote_sdk::solver::Policy;
 
@@ -30,12 +28,7 @@ pub(super) async fn run(command: ApkCommand) -> Result<Exit> {
 /// An assembler whose downloads go to the user's cache.
 fn assembler(args: &ResolveArgs) -> Result<Assembler> {
     let cache = super::local::state_dir(None)?;
-    Ok(Assembler::new(
-        &cache,
-        Arc::new(HttpFetcher::new()?),
-        LocalAccess::Any,
-        !args.repositories.allow_untrusted,
-    ))
+    Ok(Assembler::new(&cache, super::local::fetcher()?, LocalAccess::Any, !args.repositories.allow_untrusted))
 }
 
 fn environment(args: &ResolveArgs) -> Result<PlanEnvironment> {
@@ -65,7 +58,7 @@ async fn resolve(args: &ResolveArgs) -> Result<Exit> {
             let repository = &resolution.repositories[choice.repository];
             let package = &repository.index.packages[choice.package];
             let tag = if repository.tag.is_empty() { String::new() } else { format!("@{}", repository.tag) };
-            format!("{}{tag}-{}", package.name, package.version_text)
+            format!("{}{tag}-{}", package.name, package.version)
         })
         .collect();
     names.sort();
@@ -89,7 +82,7 @@ fn version(a: &str, b: &str) -> Result<Exit> {
 }
 
 fn info(path: &Path, output: Output) -> Result<Exit> {
-    let apk = ApkFile::open(path)?;
+    let apk = ApkFile::open_control(path)?;
     let entries = apk.entries()?;
     if output == Output::Json {
         let scripts: Vec<&String> = apk.scripts.keys().collect();
@@ -125,8 +118,9 @@ fn verify(files: &[PathBuf], keys: &[PathBuf], allow_untrusted: bool) -> Result<
     }
     let mut failed = false;
     for path in files {
-        let checked = ApkFile::open(path).and_then(|apk| {
-            let files = apk.entries()?.len();
+        let checked = ApkFile::open_control(path).and_then(|apk| {
+            let mut files = 0usize;
+            apk.for_each_entry(|_| files += 1)?;
             let by = if allow_untrusted { "not checked".to_owned() } else { apk.verify_signature(&keyring)? };
             Ok((files, by))
         });

@@ -13,7 +13,10 @@ use melange_remote_sdk::engine::{EngineBuilder, EngineOptions};
 use melange_remote_sdk::error::{Error, Result};
 use melange_remote_sdk::melange::defaults::RepositoryDefaults;
 use melange_remote_sdk::rootfs::Assembler;
-use melange_remote_sdk::rootfs::fetch::HttpFetcher;
+use melange_remote_sdk::rootfs::addresses::AddressPolicy;
+use melange_remote_sdk::rootfs::credentials::Credentials;
+use melange_remote_sdk::rootfs::fetch::{FetchOptions, HttpFetcher};
+use melange_remote_sdk::rootfs::line::RepositoryLine;
 use melange_remote_sdk::rootfs::repository::LocalAccess;
 use melange_remote_sdk::sandbox::{self, SandboxOptions};
 use tokio_util::sync::CancellationToken;
@@ -36,15 +39,24 @@ pub(super) fn state_dir(given: Option<&Path>) -> Result<PathBuf> {
 
 /// A repository line or key with its local path made absolute.
 pub(super) fn absolute(line: &str) -> Result<String> {
-    let (tag, place) = match line.strip_prefix('@').and_then(|rest| rest.split_once(' ')) {
-        Some((tag, place)) => (format!("@{tag} "), place),
-        None => (String::new(), line),
-    };
-    if place.contains("://") {
-        return Ok(line.to_owned());
-    }
+    let read = RepositoryLine::parse(line)?;
+    let Some(place) = read.path().filter(|path| !path.is_empty()) else { return Ok(line.to_owned()) };
     let path = std::path::absolute(place).map_err(|e| Error::io("find", Path::new(place), e))?;
-    Ok(format!("{tag}{}", path.display()))
+    Ok(read.with_place(&path.display().to_string()))
+}
+
+/// What fetches for this machine's user, who may name any address; logins come from `HTTP_AUTH` and the netrc file.
+pub(super) fn fetcher() -> Result<Arc<HttpFetcher>> {
+    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let mut credentials = Credentials::default();
+    credentials.add_http_auth(&variable("HTTP_AUTH").unwrap_or_default())?;
+    let home = || Some(PathBuf::from(variable("HOME")?).join(".netrc"));
+    if let Some(path) = variable("NETRC").map(PathBuf::from).or_else(home)
+        && let Ok(text) = std::fs::read_to_string(&path)
+    {
+        credentials.add_netrc(&text).map_err(|error| error.with("file", path.display()))?;
+    }
+    Ok(Arc::new(HttpFetcher::new(FetchOptions { addresses: AddressPolicy::allow_any(), credentials })?))
 }
 
 /// What only builds have.
@@ -82,7 +94,7 @@ pub(super) fn builder(args: &RunArgs, extras: Extras) -> Result<EngineBuilder> {
         SandboxOptions { state_dir: state.clone(), extra_capabilities: true },
         BuildkitOptions::default(),
     );
-    let assembler = Assembler::new(&state, Arc::new(HttpFetcher::new()?), LocalAccess::Any, verify);
+    let assembler = Assembler::new(&state, fetcher()?, LocalAccess::Any, verify);
     Ok(EngineBuilder::new(options, assembler, Arc::new(runners)))
 }
 

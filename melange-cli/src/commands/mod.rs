@@ -83,7 +83,8 @@ pub(crate) fn signing_key(path: &Path) -> Result<melange_remote_sdk::apk::signat
 /// All pipelines below the folders, by their paths relative to them; the first folder that has a path counts.
 pub(crate) fn collect_pipelines(folders: &[std::path::PathBuf]) -> Result<BTreeMap<String, String>> {
     let mut pipelines = BTreeMap::new();
-    for folder in folders {
+    // A folder that does not exist yet holds none.
+    for folder in folders.iter().filter(|folder| folder.exists()) {
         collect_folder(folder, Path::new(""), &mut pipelines)?;
     }
     Ok(pipelines)

@@ -1,9 +1,11 @@
 //! The SPDX 2.3 document that every package carries.
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, PercentEncode, utf8_percent_encode};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use crate::melange::plan::{PlanPackage, PlanStep};
+use crate::redact::without_user;
 
 /// What the document says of the build.
 #[derive(Debug, Clone)]
@@ -341,14 +343,16 @@ fn fetched(step: &PlanStep, index: usize, input: &SbomInput<'_>) -> Package {
     if !checksum.is_empty() {
         purl.push_str(&format!("checksum={checksum}&"));
     }
-    purl.push_str(&format!("download_url={}", encode(&with("uri"))));
+    let uri = with("uri");
+    let uri = without_user(&uri);
+    purl.push_str(&format!("download_url={}", encode(&uri)));
     Package {
         id: identifier(&["Source", &name, &version, &index.to_string()]),
         name,
         version,
         concluded: "NOASSERTION",
         declared: "NOASSERTION".to_owned(),
-        location: with("uri"),
+        location: uri.into_owned(),
         originator: organization(input.namespace),
         supplier: organization(input.namespace),
         purpose: "SOURCE",
@@ -360,7 +364,8 @@ fn fetched(step: &PlanStep, index: usize, input: &SbomInput<'_>) -> Package {
 
 fn checked_out(step: &PlanStep, index: usize, input: &SbomInput<'_>) -> Option<Package> {
     let with = |name: &str| step.with.get(name).map_or("", String::as_str);
-    let (repository, tag, commit) = (with("repository"), with("tag"), with("expected-commit"));
+    let repository = without_user(with("repository"));
+    let (repository, tag, commit) = (&*repository, with("tag"), with("expected-commit"));
     if tag.is_empty() && commit.is_empty() {
         return None;
     }
@@ -412,8 +417,11 @@ fn checked_out(step: &PlanStep, index: usize, input: &SbomInput<'_>) -> Option<P
     })
 }
 
-fn encode(text: &str) -> String {
-    text.replace('%', "%25").replace('/', "%2F").replace('+', "%2B").replace('@', "%40").replace(' ', "%20")
+/// What a package URL escapes: all but letters, digits, `.`, `-`, `_`, `~` and the colon.
+const PURL: &AsciiSet = &NON_ALPHANUMERIC.remove(b'.').remove(b'-').remove(b'_').remove(b'~').remove(b':');
+
+fn encode(text: &str) -> PercentEncode<'_> {
+    utf8_percent_encode(text, PURL)
 }
 
 /// The licence expression, and texts of what is no SPDX expression.
@@ -489,5 +497,35 @@ mod tests {
         assert!(is_expression("GPL-2.0-or-later WITH Classpath-exception-2.0 OR (MIT AND BSD)"));
         assert!(!is_expression("see COPYING"));
         assert_eq!(sanitised("see COPYING_x"), "see-COPYING-x");
+    }
+
+    #[test]
+    fn sources_are_named_without_credentials() {
+        let main = PlanPackage { name: "a".to_owned(), version: "1".to_owned(), ..PlanPackage::default() };
+        let input = SbomInput {
+            namespace: "wolfi",
+            arch: "x86_64",
+            main: &main,
+            package: &main,
+            config_name: "a.yaml",
+            config_license: "MIT",
+            repository: "https://u:topsecret@github.com/o/r",
+            epoch_seconds: 0,
+        };
+        let step = |uses: &str, with: &[(&str, &str)]| PlanStep {
+            uses: uses.to_owned(),
+            with: with.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+            ..PlanStep::default()
+        };
+        let steps = [
+            step("fetch", &[("uri", "https://u:topsecret@a.example/x.tar.gz")]),
+            step("git-checkout", &[("repository", "https://topsecret@github.com/o/r.git"), ("tag", "v1")]),
+            step("git-checkout", &[("repository", "https://u:topsecret@b.example/o/r"), ("tag", "v1")]),
+        ];
+        let mut packages = sources(&steps, &input);
+        packages.push(config_package(&input));
+        let text = serde_json::to_string(&packages).unwrap();
+        assert!(!text.contains("topsecret"), "{text}");
+        assert!(text.contains("https://a.example/x.tar.gz") && text.contains("pkg:github/o/r@v1"), "{text}");
     }
 }

@@ -1,57 +1,100 @@
 //! What packages say of each other: names with constraints, and names they provide.
 
+use std::borrow::Cow;
+use std::cmp::Ordering;
 use std::fmt;
 
+use super::apko_version::ApkoVersion;
 use super::version::Version;
+use crate::error::{Error, Result};
 
 /// How a version is constrained.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Operator {
     /// Any version.
     Any,
-    /// `=`
+    /// `=`, `==`
     Equal,
     /// `<`
     Less,
-    /// `<=`
+    /// `<=`, `=<`
     LessEqual,
     /// `>`
     Greater,
-    /// `>=`
+    /// `>=`, `=>`
     GreaterEqual,
-    /// `~`, all that begins with the version.
+    /// `~`, `=~`, `~=`: all that begins with the version.
     Fuzzy,
+    /// `<~`: all that is older or begins with the version.
+    LessFuzzy,
+    /// `>~`: all that is newer or begins with the version.
+    GreaterFuzzy,
+    /// No constraint that means anything, such as `=` without a version: no version satisfies it.
+    Malformed,
 }
 
-/// A dependency such as `!name`, `name>=1.2`, `so:libz.so.1` or `name@tag`.
+/// Whose order of versions decides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Rules {
+    /// apko's, which builds follow.
+    Apko,
+    /// apk-tools', which installed systems follow.
+    ApkTools,
+}
+
+impl Rules {
+    /// The order of two versions; a text that is no version is older than any.
+    pub fn compare(self, a: &str, b: &str) -> Ordering {
+        match self {
+            Self::Apko => ApkoVersion::parse(a).cmp(&ApkoVersion::parse(b)),
+            Self::ApkTools => Version::parse(a).cmp(&Version::parse(b)),
+        }
+    }
+
+    /// The order of two versions and whether the first lies in what `~` and the second stand for.
+    fn relate(self, actual: &str, required: &str) -> Option<(Ordering, bool)> {
+        match self {
+            Self::Apko => {
+                let (actual, required) = (ApkoVersion::parse(actual)?, ApkoVersion::parse(required)?);
+                Some((actual.cmp(&required), actual.is_like(&required)))
+            }
+            Self::ApkTools => {
+                let (actual, required) = (Version::parse(actual)?, Version::parse(required)?);
+                Some((actual.cmp(&required), actual.is_like(&required)))
+            }
+        }
+    }
+}
+
+/// A dependency such as `!name`, `name>=1.2`, `so:libz.so.1` or `name@tag`, or a name that a package provides such as
+/// `so:libz.so.1=1`; it borrows the text that it was read from.
 ///
 /// ```
 /// use melange_remote_sdk::apk::dependency::{Dependency, Operator};
 /// let d = Dependency::parse("busybox>=1.36@edge");
-/// assert_eq!((d.name.as_str(), d.operator, d.pin.as_str()), ("busybox", Operator::GreaterEqual, "edge"));
+/// assert_eq!((d.name, d.operator, d.pin), ("busybox", Operator::GreaterEqual, "edge"));
 /// assert!(Dependency::parse("!foo").conflict);
+/// assert!(Dependency::checked("foo=").is_err());
 /// ```
 #[derive(Debug, Clone)]
-pub struct Dependency {
+pub struct Dependency<'a> {
     /// The whole text without a leading `!`.
-    pub text: String,
+    pub text: &'a str,
     /// Whether it is a conflict.
     pub conflict: bool,
     /// The name.
-    pub name: String,
+    pub name: &'a str,
     /// The operator.
     pub operator: Operator,
     /// The version's text; empty without one.
-    pub version_text: String,
-    /// The version, when it parses.
-    pub version: Option<Version>,
+    pub version: Cow<'a, str>,
     /// The repository tag that it asks for; empty without one.
-    pub pin: String,
+    pub pin: &'a str,
 }
 
-impl Dependency {
-    /// Reads a dependency; a text without a recognisable constraint is a name.
-    pub fn parse(text: &str) -> Self {
+impl<'a> Dependency<'a> {
+    /// Reads a dependency as a record of an index has it; what is malformed is kept as [`Operator::Malformed`].
+    pub fn parse(text: &'a str) -> Self {
         let (conflict, text) = match text.strip_prefix('!') {
             Some(rest) => (true, rest),
             None => (false, text),
@@ -60,51 +103,91 @@ impl Dependency {
             Some((body, pin)) if !body.is_empty() && is_tag(pin) => (body, pin),
             _ => (text, ""),
         };
-        let is_operator = |c: char| matches!(c, '=' | '<' | '>' | '~');
-        let (name, operator, version_text) = match body.find(is_operator) {
-            Some(start) if start > 0 => {
-                let rest = &body[start..];
-                let end = rest.find(|c| !is_operator(c)).unwrap_or(rest.len());
-                let operator = match &rest[..end] {
-                    "=" => Operator::Equal,
-                    "<" => Operator::Less,
-                    "<=" => Operator::LessEqual,
-                    ">" => Operator::Greater,
-                    ">=" => Operator::GreaterEqual,
-                    "~" | "=~" => Operator::Fuzzy,
-                    _ => Operator::Any,
-                };
-                (&body[..start], operator, &rest[end..])
-            }
-            _ => (body, Operator::Any, ""),
+        let start = body.find(is_operator).unwrap_or(body.len());
+        let (name, rest) = body.split_at(start);
+        let (signs, version) = rest.split_at(rest.find(|c| !is_operator(c)).unwrap_or(rest.len()));
+        let operator = match operator(signs) {
+            Operator::Any => Operator::Any,
+            _ if name.is_empty() || version.is_empty() => Operator::Malformed,
+            known => known,
         };
-        let version_text = soname_version(name, version_text);
-        Self {
-            text: text.to_owned(),
-            conflict,
-            name: name.to_owned(),
-            operator: if version_text.is_empty() { Operator::Any } else { operator },
-            version: Version::parse(&version_text),
-            version_text,
-            pin: pin.to_owned(),
+        Self { text, conflict, name, operator, version: soname_version(name, version), pin }
+    }
+
+    /// Reads a dependency that somebody wrote.
+    ///
+    /// # Errors
+    /// `InvalidRequest` for anything malformed: a missing name or version, an operator that means nothing here, a
+    /// version that is none.
+    pub fn checked(text: &'a str) -> Result<Self> {
+        let dependency = Self::parse(text);
+        let wrong = |what: String| {
+            Err(Error::invalid(format!("the dependency {text:?} {what}"))
+                .hint("write `name`, `name=1.2-r0`, `name>=1.2` or `name~1.2`"))
+        };
+        if dependency.name.is_empty() {
+            return wrong("has no name".to_owned());
+        }
+        if let Some(space) = text.find(char::is_whitespace) {
+            return wrong(format!("has a space behind {:?}", &text[..space]));
+        }
+        match dependency.operator {
+            Operator::Malformed if dependency.version.is_empty() => {
+                wrong("has an operator and no version".to_owned())
+            }
+            Operator::Malformed => wrong("has an operator that means nothing".to_owned()),
+            Operator::Any => Ok(dependency),
+            _ if Version::parse(&dependency.version).is_some()
+                || ApkoVersion::parse(&dependency.version).is_some() =>
+            {
+                Ok(dependency)
+            }
+            _ => wrong(format!("has the version {:?}, which is no apk version", dependency.version)),
         }
     }
 
     /// Whether `version` satisfies the constraint; a text that is no version satisfies only [`Operator::Any`].
-    pub fn accepts(&self, version: Option<&Version>) -> bool {
-        if self.operator == Operator::Any {
-            return true;
+    pub fn accepts(&self, version: &str, rules: Rules) -> bool {
+        match self.operator {
+            Operator::Any => return true,
+            Operator::Malformed => return false,
+            _ => {}
         }
-        let (Some(actual), Some(required)) = (version, &self.version) else { return false };
+        let Some((order, like)) = rules.relate(version, &self.version) else { return false };
         match self.operator {
             Operator::Any => true,
-            Operator::Equal => actual == required,
-            Operator::Less => actual < required,
-            Operator::LessEqual => actual <= required,
-            Operator::Greater => actual > required,
-            Operator::GreaterEqual => actual >= required,
-            Operator::Fuzzy => actual.is_like(required),
+            Operator::Malformed => false,
+            Operator::Equal => order.is_eq(),
+            Operator::Less => order.is_lt(),
+            Operator::LessEqual => order.is_le(),
+            Operator::Greater => order.is_gt(),
+            Operator::GreaterEqual => order.is_ge(),
+            Operator::Fuzzy => like,
+            Operator::LessFuzzy => like || order.is_lt(),
+            Operator::GreaterFuzzy => like || order.is_gt(),
         }
+    }
+}
+
+fn is_operator(c: char) -> bool {
+    matches!(c, '=' | '<' | '>' | '~')
+}
+
+/// What a run of signs means: apk takes it as a set, so order and repetition do not matter.
+fn operator(signs: &str) -> Operator {
+    let has = |sign: char| signs.contains(sign);
+    match (has('<'), has('>'), has('~'), has('=')) {
+        (false, false, false, false) => Operator::Any,
+        (false, false, false, true) => Operator::Equal,
+        (false, false, true, _) => Operator::Fuzzy,
+        (true, false, false, false) => Operator::Less,
+        (true, false, false, true) => Operator::LessEqual,
+        (true, false, true, _) => Operator::LessFuzzy,
+        (false, true, false, false) => Operator::Greater,
+        (false, true, false, true) => Operator::GreaterEqual,
+        (false, true, true, _) => Operator::GreaterFuzzy,
+        // apk's `><` compares checksums of installed packages, which no index has.
+        (true, true, ..) => Operator::Malformed,
     }
 }
 
@@ -113,46 +196,20 @@ fn is_tag(text: &str) -> bool {
 }
 
 /// Versions behind a soname count as `0.…` unless they are whole package versions, so that those always win.
-fn soname_version(name: &str, version: &str) -> String {
+fn soname_version<'a>(name: &str, version: &'a str) -> Cow<'a, str> {
     let whole = version
         .rsplit_once("-r")
         .is_some_and(|(_, digits)| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()));
     if name.starts_with("so:") && !version.is_empty() && !whole {
-        format!("0.{version}")
+        Cow::Owned(format!("0.{version}"))
     } else {
-        version.to_owned()
+        Cow::Borrowed(version)
     }
 }
 
-impl fmt::Display for Dependency {
+impl fmt::Display for Dependency<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}{}", if self.conflict { "!" } else { "" }, self.text)
-    }
-}
-
-/// A name that a package provides, such as `so:libz.so.1=1` or `cmd:ls`.
-#[derive(Debug, Clone)]
-pub struct Provide {
-    /// The whole text.
-    pub text: String,
-    /// The name.
-    pub name: String,
-    /// The version's text; empty without one.
-    pub version_text: String,
-    /// The version, when it parses.
-    pub version: Option<Version>,
-}
-
-impl Provide {
-    /// Reads a provide.
-    pub fn parse(text: &str) -> Self {
-        let dependency = Dependency::parse(text);
-        Self {
-            text: text.to_owned(),
-            name: dependency.name,
-            version_text: dependency.version_text,
-            version: dependency.version,
-        }
     }
 }
 
@@ -166,18 +223,65 @@ mod tests {
             ("foo", "foo", Operator::Any, "", ""),
             ("foo=1.2-r0", "foo", Operator::Equal, "1.2-r0", ""),
             ("foo=~1.2", "foo", Operator::Fuzzy, "1.2", ""),
-            ("foo==1.2", "foo", Operator::Any, "1.2", ""),
+            ("foo~=1.2", "foo", Operator::Fuzzy, "1.2", ""),
+            ("foo==1.2", "foo", Operator::Equal, "1.2", ""),
+            ("foo<~1.2", "foo", Operator::LessFuzzy, "1.2", ""),
+            ("foo~>1.2", "foo", Operator::GreaterFuzzy, "1.2", ""),
+            ("foo=<1.2", "foo", Operator::LessEqual, "1.2", ""),
+            ("foo><1.2", "foo", Operator::Malformed, "1.2", ""),
+            ("foo=", "foo", Operator::Malformed, "", ""),
+            ("foo>@edge", "foo", Operator::Malformed, "", "edge"),
+            ("=1", "", Operator::Malformed, "1", ""),
             ("foo@edge", "foo", Operator::Any, "", "edge"),
             ("so:libq.so.1=1", "so:libq.so.1", Operator::Equal, "0.1", ""),
             ("so:libq.so.1=1.2.3-r0", "so:libq.so.1", Operator::Equal, "1.2.3-r0", ""),
             ("/bin/sh", "/bin/sh", Operator::Any, "", ""),
         ] {
-            let dependency = Dependency::parse(text);
+            let found = Dependency::parse(text);
             assert_eq!(
-                (&*dependency.name, dependency.operator, &*dependency.version_text, &*dependency.pin),
+                (found.name, found.operator, &*found.version, found.pin),
                 (name, operator, version, pin),
                 "{text}"
             );
+        }
+    }
+
+    #[test]
+    fn what_each_operator_accepts() {
+        for (text, accepted, refused) in [
+            ("a=1", "1-r0", "1-r1"),
+            ("a==1", "1", "1-r1"),
+            ("a~=1", "1.9-r3", "2"),
+            ("a<~1", "1.9", "2"),
+            ("a<~1", "0.5", "2"),
+            ("a>~1", "1.0", "0.9"),
+            ("a<=1", "1-r0", "1-r1"),
+        ] {
+            let wanted = Dependency::parse(text);
+            assert!(wanted.accepts(accepted, Rules::Apko), "{text} {accepted}");
+            assert!(!wanted.accepts(refused, Rules::Apko), "{text} {refused}");
+        }
+        assert!(!Dependency::parse("a=1").accepts("1-r0", Rules::ApkTools));
+        assert!(!Dependency::parse("a=").accepts("1", Rules::Apko));
+    }
+
+    #[test]
+    fn malformed_dependencies_are_refused_with_the_reason() {
+        for (text, reason) in [
+            ("foo=", "has an operator and no version"),
+            ("foo>", "has an operator and no version"),
+            ("foo~@edge", "has an operator and no version"),
+            ("foo><1", "means nothing"),
+            ("=1", "has no name"),
+            ("", "has no name"),
+            ("foo=a.b", "no apk version"),
+            ("foo =1", "has a space"),
+        ] {
+            let told = Dependency::checked(text).unwrap_err().to_string();
+            assert!(told.contains(reason), "{text}: {told}");
+        }
+        for text in ["foo", "!foo", "foo@edge", "foo>=1.2_rc1", "so:libc.so.6", "/bin/sh", "cmd:x=1-r0"] {
+            assert!(Dependency::checked(text).is_ok(), "{text}");
         }
     }
 }

@@ -1,15 +1,16 @@
 //! `APKINDEX`: what a repository offers. Reading with its signature, merging, writing, signing.
 
-use std::io::{self, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
+
+use flate2::bufread::{GzDecoder, MultiGzDecoder};
 
 use super::checksum::{self, Sha1Bytes};
-use super::dependency::{Dependency, Provide};
+use super::dependency::Dependency;
 use super::gzip::{self, Counting, MemberKind};
 use super::reader::ApkFile;
 use super::signature::{Keyring, SigningKey};
 use super::tar_reader::TarReader;
 use super::tar_writer::{EntryType, Header, TarWriter};
-use super::version::Version;
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits;
 
@@ -21,9 +22,7 @@ pub struct IndexPackage {
     /// `P:`
     pub name: String,
     /// `V:` as written.
-    pub version_text: String,
-    /// The version, when it parses.
-    pub version: Option<Version>,
+    pub version: String,
     /// `A:`
     pub arch: String,
     /// `S:` size of the package file.
@@ -44,12 +43,12 @@ pub struct IndexPackage {
     pub build_time: i64,
     /// `c:`
     pub commit: String,
-    /// `D:`
-    pub depends: Vec<Dependency>,
-    /// `i:`
-    pub install_if: Vec<Dependency>,
-    /// `p:`
-    pub provides: Vec<Provide>,
+    /// `D:` as written, words with spaces between.
+    pub depends: String,
+    /// `i:` as written.
+    pub install_if: String,
+    /// `p:` as written.
+    pub provides: String,
     /// `k:`
     pub provider_priority: u64,
 }
@@ -57,7 +56,22 @@ pub struct IndexPackage {
 impl IndexPackage {
     /// `<name>-<version>.apk`.
     pub fn file_name(&self) -> String {
-        format!("{}-{}.apk", self.name, self.version_text)
+        format!("{}-{}.apk", self.name, self.version)
+    }
+
+    /// What it needs.
+    pub fn depends(&self) -> impl Iterator<Item = Dependency<'_>> {
+        words(&self.depends).map(Dependency::parse)
+    }
+
+    /// What makes it come along by itself.
+    pub fn install_if(&self) -> impl Iterator<Item = Dependency<'_>> {
+        words(&self.install_if).map(Dependency::parse)
+    }
+
+    /// What it provides besides its own name.
+    pub fn provides(&self) -> impl Iterator<Item = Dependency<'_>> {
+        words(&self.provides).map(Dependency::parse)
     }
 
     /// The record of a package on disk.
@@ -66,8 +80,7 @@ impl IndexPackage {
         Self {
             control_sha1: Some(apk.control_sha1),
             name: info.pkgname.clone(),
-            version_text: info.pkgver.clone(),
-            version: Version::parse(&info.pkgver),
+            version: info.pkgver.clone(),
             arch: info.arch.clone(),
             size_bytes: apk.size_bytes,
             installed_bytes: info.size,
@@ -78,9 +91,9 @@ impl IndexPackage {
             maintainer: info.maintainer.clone(),
             build_time: info.builddate,
             commit: info.commit.clone(),
-            depends: info.depend.iter().map(|text| Dependency::parse(text)).collect(),
-            install_if: info.install_if.iter().map(|text| Dependency::parse(text)).collect(),
-            provides: info.provides.iter().map(|text| Provide::parse(text)).collect(),
+            depends: info.depend.join(" "),
+            install_if: info.install_if.join(" "),
+            provides: info.provides.join(" "),
             provider_priority: info.provider_priority.parse().unwrap_or_default(),
         }
     }
@@ -96,8 +109,7 @@ impl IndexPackage {
             line('C', &checksum::q1(sum));
         }
         line('P', &self.name);
-        line('V', &self.version_text);
-        let joined = |items: Vec<String>| items.join(" ");
+        line('V', &self.version);
         for (key, value, always) in [
             ('A', self.arch.clone(), false),
             ('S', nonzero(self.size_bytes), false),
@@ -109,9 +121,9 @@ impl IndexPackage {
             ('m', self.maintainer.clone(), false),
             ('t', self.build_time.to_string(), true),
             ('c', self.commit.clone(), false),
-            ('D', joined(self.depends.iter().map(ToString::to_string).collect()), false),
-            ('i', joined(self.install_if.iter().map(ToString::to_string).collect()), false),
-            ('p', joined(self.provides.iter().map(|provide| provide.text.clone()).collect()), false),
+            ('D', self.depends.clone(), false),
+            ('i', self.install_if.clone(), false),
+            ('p', self.provides.clone(), false),
             ('k', nonzero(self.provider_priority), false),
         ] {
             if always || !value.is_empty() {
@@ -151,41 +163,43 @@ impl Index {
             return Err(Error::new(ErrorKind::Untrusted, "there is no key to verify the index with")
                 .hint("add the repository's public key to the keyring"));
         }
-        let mut reader = Counting::new(bytes);
-        let mut section = reader.read_member(limits::INDEX_BYTES_MAX).map_err(damaged)?;
-        let mut signed = false;
-        if section.starts_with(b".SIGN.") {
-            let rest = usize::try_from(reader.position()).unwrap_or(usize::MAX);
-            if let Some(keyring) = keyring {
-                keyring.verify(&section, &bytes[rest..])?;
+        if bytes.starts_with(b"ADB") {
+            return Err(Error::new(ErrorKind::Unsupported, "the index is in the format of apk 3").hint(
+                "indexes of this kind are not read; the repository must offer an `APKINDEX.tar.gz` for apk 2",
+            ));
+        }
+        let rest = match signature_section(bytes).map_err(damaged)? {
+            Some((section, rest)) => {
+                if let Some(keyring) = keyring {
+                    keyring.verify(&section, rest)?;
+                }
+                rest
             }
-            signed = true;
-            section.clear();
-        }
-        if !signed && keyring.is_some() {
-            return Err(Error::new(ErrorKind::Untrusted, "the index is not signed")
-                .hint("sign it, or allow unsigned repositories"));
-        }
-        while !reader.at_end().map_err(damaged)? {
-            let more = reader.read_member(limits::INDEX_BYTES_MAX).map_err(damaged)?;
-            section.extend_from_slice(&more);
-            if section.len() as u64 > limits::INDEX_BYTES_MAX {
-                return Err(Error::new(ErrorKind::LimitExceeded, "the index is too large"));
+            None if keyring.is_some() => {
+                return Err(Error::new(ErrorKind::Untrusted, "the index is not signed")
+                    .hint("sign it, or allow unsigned repositories"));
             }
-        }
-        Self::read_tar(&section)
+            None => bytes,
+        };
+        Self::read_tar(MultiGzDecoder::new(rest).take(limits::INDEX_BYTES_MAX + 1))
     }
 
-    fn read_tar(section: &[u8]) -> Result<Self> {
+    /// Reads the records as they are decompressed, so that memory holds what is kept and nothing else.
+    fn read_tar(section: impl Read) -> Result<Self> {
         let damaged = |e: io::Error| Error::new(ErrorKind::Untrusted, "the index is damaged").source(e);
         let mut index = Self::default();
         let mut reader = TarReader::new(section);
         while let Some(entry) = reader.next().map_err(damaged)? {
+            if entry.size > limits::INDEX_BYTES_MAX {
+                return Err(beyond(format!("more than {} bytes", limits::INDEX_BYTES_MAX)));
+            }
             let name = entry.name_lossy();
-            let content = reader.read_content(limits::INDEX_BYTES_MAX).map_err(damaged)?;
             match name.as_str() {
-                "APKINDEX" => index.packages = parse_records(&String::from_utf8_lossy(&content))?,
-                "DESCRIPTION" => index.description = content,
+                "APKINDEX" => index.packages = read_records(BufReader::new(reader.content()))?,
+                "DESCRIPTION" => {
+                    let content = reader.read_content(limits::INDEX_DESCRIPTION_BYTES_MAX);
+                    index.description = content.map_err(damaged)?;
+                }
                 _ if name.starts_with(".SIGN.") => {}
                 _ => {
                     return Err(Error::new(
@@ -195,14 +209,19 @@ impl Index {
                 }
             }
         }
+        // To the end, where the checksum of the compression stands.
+        reader.finish().map_err(damaged)?;
         Ok(index)
+    }
+
+    /// About what the index takes in memory, in bytes.
+    pub fn kept_bytes(&self) -> usize {
+        self.description.len() + self.packages.iter().map(IndexPackage::kept_bytes).sum::<usize>()
     }
 
     /// Puts a package in: the same name and version is replaced in place, anything else goes to the end.
     pub fn put(&mut self, package: IndexPackage) {
-        let same = |known: &&mut IndexPackage| {
-            known.name == package.name && known.version_text == package.version_text
-        };
+        let same = |known: &&mut IndexPackage| known.name == package.name && known.version == package.version;
         match self.packages.iter_mut().find(same) {
             Some(known) => *known = package,
             None => self.packages.push(package),
@@ -240,74 +259,154 @@ fn pack(text: &str, description: &[u8]) -> io::Result<Vec<u8>> {
     encoder.finish()
 }
 
-fn parse_records(text: &str) -> Result<Vec<IndexPackage>> {
-    let mut packages = Vec::new();
-    for record in text.split("\n\n") {
-        if let Some(package) = parse_record(record)? {
-            packages.push(package);
-        }
-    }
-    Ok(packages)
-}
-
-fn parse_record(record: &str) -> Result<Option<IndexPackage>> {
-    let mut package = IndexPackage {
-        control_sha1: None,
-        name: String::new(),
-        version_text: String::new(),
-        version: None,
-        arch: String::new(),
-        size_bytes: 0,
-        installed_bytes: 0,
-        description: String::new(),
-        url: String::new(),
-        license: String::new(),
-        origin: String::new(),
-        maintainer: String::new(),
-        build_time: 0,
-        commit: String::new(),
-        depends: Vec::new(),
-        install_if: Vec::new(),
-        provides: Vec::new(),
-        provider_priority: 0,
-    };
-    for line in record.lines() {
-        if line.len() > limits::INDEX_LINE_BYTES_MAX {
-            return Err(Error::new(ErrorKind::LimitExceeded, "a line of the index is too long"));
-        }
-        let Some((key, value)) = line.split_once(':') else { continue };
-        match key {
-            "C" => package.control_sha1 = checksum::parse_q1(value),
-            "P" => value.clone_into(&mut package.name),
-            "V" => {
-                value.clone_into(&mut package.version_text);
-                package.version = Version::parse(value);
-            }
-            "A" => value.clone_into(&mut package.arch),
-            "S" => package.size_bytes = value.parse().unwrap_or_default(),
-            "I" => package.installed_bytes = value.parse().unwrap_or_default(),
-            "T" => value.clone_into(&mut package.description),
-            "U" => value.clone_into(&mut package.url),
-            "L" => value.clone_into(&mut package.license),
-            "o" => value.clone_into(&mut package.origin),
-            "m" => value.clone_into(&mut package.maintainer),
-            "t" => package.build_time = value.parse().unwrap_or_default(),
-            "c" => value.clone_into(&mut package.commit),
-            "D" => package.depends = words(value).map(Dependency::parse).collect(),
-            "i" => package.install_if = words(value).map(Dependency::parse).collect(),
-            "p" => package.provides = words(value).map(Provide::parse).collect(),
-            "k" => package.provider_priority = value.parse().unwrap_or_default(),
-            _ => {}
-        }
-    }
-    if package.name.is_empty() {
+/// The first member when it holds signatures, and the bytes behind it.
+fn signature_section(bytes: &[u8]) -> io::Result<Option<(Vec<u8>, &[u8])>> {
+    let mut head = [0; 6];
+    // What is shorter is no archive, which the reader of the whole tells.
+    if GzDecoder::new(bytes).read_exact(&mut head).is_err() || &head != b".SIGN." {
         return Ok(None);
     }
-    if package.name.contains('/') || package.version_text.contains('/') || package.name.starts_with('.') {
-        let message = format!("the index names a package {:?}, which is no file name", package.name);
-        return Err(Error::new(ErrorKind::Untrusted, message));
+    let mut reader = Counting::new(bytes);
+    let section = reader.read_member(limits::SIGNATURES_BYTES_MAX)?;
+    let rest = usize::try_from(reader.position()).unwrap_or(usize::MAX);
+    Ok(Some((section, bytes.get(rest..).unwrap_or_default())))
+}
+
+fn beyond(what: impl std::fmt::Display) -> Error {
+    Error::new(ErrorKind::LimitExceeded, format!("the index has {what}"))
+        .hint("an index of this size is no honest one; ask who publishes it")
+}
+
+/// Reads records up to the end; everything kept is counted against the bounds as it is read.
+fn read_records(mut text: impl BufRead) -> Result<Vec<IndexPackage>> {
+    let mut packages = Vec::new();
+    let mut kept_bytes = 0;
+    let mut record = IndexPackage::empty();
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        let bound = limits::INDEX_LINE_BYTES_MAX as u64 + 2;
+        let read = (&mut text).take(bound).read_until(b'\n', &mut line);
+        let read = read.map_err(|e| Error::new(ErrorKind::Untrusted, "the index is damaged").source(e))?;
+        while line.last().is_some_and(|byte| matches!(byte, b'\n' | b'\r')) {
+            line.pop();
+        }
+        if line.len() > limits::INDEX_LINE_BYTES_MAX {
+            let bound = limits::INDEX_LINE_BYTES_MAX;
+            return Err(beyond(format!("a line of more than {bound} bytes behind {:?}", record.name)));
+        }
+        if !line.is_empty() {
+            record.put(&String::from_utf8_lossy(&line))?;
+            continue;
+        }
+        if !record.name.is_empty() {
+            let package = std::mem::replace(&mut record, IndexPackage::empty());
+            package.check_name()?;
+            kept_bytes += package.kept_bytes();
+            packages.push(package);
+            if packages.len() > limits::INDEX_PACKAGES_MAX {
+                return Err(beyond(format!("more than {} packages", limits::INDEX_PACKAGES_MAX)));
+            }
+            if kept_bytes > limits::INDEX_KEPT_BYTES_MAX {
+                let bound = limits::INDEX_KEPT_BYTES_MAX;
+                return Err(beyond(format!("records that take more than {bound} bytes of memory")));
+            }
+        } else {
+            record = IndexPackage::empty();
+        }
+        if read == 0 {
+            return Ok(packages);
+        }
     }
-    Ok(Some(package))
+}
+
+impl IndexPackage {
+    /// A record without anything.
+    pub fn empty() -> Self {
+        Self {
+            control_sha1: None,
+            name: String::new(),
+            version: String::new(),
+            arch: String::new(),
+            size_bytes: 0,
+            installed_bytes: 0,
+            description: String::new(),
+            url: String::new(),
+            license: String::new(),
+            origin: String::new(),
+            maintainer: String::new(),
+            build_time: 0,
+            commit: String::new(),
+            depends: String::new(),
+            install_if: String::new(),
+            provides: String::new(),
+            provider_priority: 0,
+        }
+    }
+
+    /// Takes one line of the record.
+    fn put(&mut self, line: &str) -> Result<()> {
+        let Some((key, value)) = line.split_once(':') else { return Ok(()) };
+        match key {
+            "C" => self.control_sha1 = checksum::parse_q1(value),
+            "P" => value.clone_into(&mut self.name),
+            "V" => value.clone_into(&mut self.version),
+            "A" => value.clone_into(&mut self.arch),
+            "S" => self.size_bytes = value.parse().unwrap_or_default(),
+            "I" => self.installed_bytes = value.parse().unwrap_or_default(),
+            "T" => value.clone_into(&mut self.description),
+            "U" => value.clone_into(&mut self.url),
+            "L" => value.clone_into(&mut self.license),
+            "o" => value.clone_into(&mut self.origin),
+            "m" => value.clone_into(&mut self.maintainer),
+            "t" => self.build_time = value.parse().unwrap_or_default(),
+            "c" => value.clone_into(&mut self.commit),
+            "D" | "i" | "p" => {
+                if words(value).count() > limits::INDEX_WORDS_MAX {
+                    let bound = limits::INDEX_WORDS_MAX;
+                    let what = format!("more than {bound} words in the line `{key}:` of {:?}", self.name);
+                    return Err(beyond(what));
+                }
+                let field = match key {
+                    "D" => &mut self.depends,
+                    "i" => &mut self.install_if,
+                    _ => &mut self.provides,
+                };
+                value.clone_into(field);
+            }
+            "k" => self.provider_priority = value.parse().unwrap_or_default(),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// About what the record takes in memory, in bytes: each text has the header of its allocation.
+    fn kept_bytes(&self) -> usize {
+        let texts = [
+            &self.name,
+            &self.version,
+            &self.arch,
+            &self.description,
+            &self.url,
+            &self.license,
+            &self.origin,
+            &self.maintainer,
+            &self.commit,
+            &self.depends,
+            &self.install_if,
+            &self.provides,
+        ];
+        let heap = |text: &&String| if text.is_empty() { 0 } else { text.len() + 16 };
+        size_of::<Self>() + texts.iter().map(heap).sum::<usize>()
+    }
+
+    fn check_name(&self) -> Result<()> {
+        if self.name.contains('/') || self.version.contains('/') || self.name.starts_with('.') {
+            let message = format!("the index names a package {:?}, which is no file name", self.name);
+            return Err(Error::new(ErrorKind::Untrusted, message));
+        }
+        Ok(())
+    }
 }
 
 fn words(value: &str) -> impl Iterator<Item = &str> {
@@ -321,7 +420,7 @@ mod tests {
 
     fn sample() -> Index {
         let text = "C:Q1w0Rl6HA39gsEkqaJArR01meHQmQ=\nP:a\nV:1-r0\nA:x86_64\nS:10\nI:20\nT:text\nt:0\nD:b so:c.so.1\np:cmd:a=1-r0\nk:5\n\nV:9\n\n";
-        Index { description: b"d".to_vec(), packages: parse_records(text).unwrap() }
+        Index { description: b"d".to_vec(), packages: read_records(text.as_bytes()).unwrap() }
     }
 
     #[test]
@@ -345,13 +444,29 @@ mod tests {
     }
 
     #[test]
+    fn broken_records_are_refused_by_their_bound() {
+        let words = format!("P:a\nV:1\nD:{}\n\n", "b ".repeat(limits::INDEX_WORDS_MAX + 1));
+        let line = format!("P:a\nT:{}\n\n", "x".repeat(limits::INDEX_LINE_BYTES_MAX));
+        for (text, bound) in [(words, "words in the line `D:` of \"a\""), (line, "a line of more than")] {
+            let error = read_records(text.as_bytes()).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::LimitExceeded);
+            assert!(error.to_string().contains(bound), "{error}");
+        }
+        for name in ["a/b", ".."] {
+            assert!(read_records(format!("P:{name}\nV:1").as_bytes()).is_err(), "{name}");
+        }
+        let open = read_records(&b"V:1\n\nP:a\r\nV:1"[..]).unwrap();
+        assert_eq!((open.len(), open[0].name.as_str(), open[0].version.as_str()), (1, "a", "1"));
+    }
+
+    #[test]
     fn the_same_version_is_replaced_in_place() {
         let mut index = sample();
         let mut newer = index.packages[0].clone();
         newer.description = "other".to_owned();
         index.put(newer.clone());
         assert_eq!((index.packages.len(), index.packages[0].description.as_str()), (1, "other"));
-        newer.version_text = "2-r0".to_owned();
+        newer.version = "2-r0".to_owned();
         index.put(newer);
         assert_eq!(index.packages.len(), 2);
     }

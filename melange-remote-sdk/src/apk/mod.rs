@@ -9,6 +9,7 @@
 //!
 //! Versions and dependencies are pure; what reads files is behind the feature `apk`.
 
+pub mod apko_version;
 pub mod dependency;
 pub mod version;
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use flate2::bufread::MultiGzDecoder;
@@ -76,15 +76,28 @@ fn broken(path: &Path) -> impl Fn(io::Error) -> Error + '_ {
 }
 
 impl ApkFile {
-    /// Reads a package's sections and verifies its `datahash`.
+    /// Reads a package's sections, verifies its `datahash` and that the data decompresses to its end.
     ///
     /// # Errors
     /// `NotFound`, or `Untrusted` when the file is damaged or no package.
     pub fn open(path: &Path) -> Result<Self> {
+        let apk = Self::open_control(path)?;
+        let mut data = apk.data()?;
+        io::copy(&mut data, &mut io::sink()).map_err(broken(path))?;
+        data.finish()?;
+        Ok(apk)
+    }
+
+    /// As [`Self::open`] without a look at the data; whoever reads that ends with [`ApkData::finish`].
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_control(path: &Path) -> Result<Self> {
         let file = File::open(path).map_err(|e| Error::io("open", path, e))?;
         let size_bytes = file.metadata().map_err(|e| Error::io("read", path, e))?.len();
         let damaged = broken(path);
         let mut reader = Counting::new(BufReader::new(file));
+        refuse_version_3(&mut reader, path)?;
         let mut start = 0;
         let mut section = reader.read_member(limits::APK_CONTROL_BYTES_MAX).map_err(&damaged)?;
         let mut signature = None;
@@ -96,7 +109,7 @@ impl ApkFile {
         let data_offset = reader.position();
         let (info, scripts) = read_control(&section, path)?;
         let control_sha1 = hash_range(path, start, data_offset).map_err(&damaged)?;
-        let apk = Self {
+        Ok(Self {
             path: path.to_owned(),
             info,
             signature,
@@ -105,27 +118,7 @@ impl ApkFile {
             scripts,
             data_offset,
             size_bytes,
-        };
-        apk.verify_data()?;
-        Ok(apk)
-    }
-
-    fn verify_data(&self) -> Result<()> {
-        let damaged = broken(&self.path);
-        let mut file = self.data_file()?;
-        let mut hasher = Sha256::new();
-        io::copy(&mut file, &mut hasher).map_err(&damaged)?;
-        let found = hex::encode(hasher.finalize());
-        if self.info.datahash.is_empty() {
-            return Err(Error::new(ErrorKind::Untrusted, format!("{} has no datahash", self.path.display())));
-        }
-        if found != self.info.datahash {
-            let message = format!("the data of {} does not have its recorded digest", self.path.display());
-            return Err(Error::new(ErrorKind::Untrusted, message)
-                .with("recorded", &self.info.datahash)
-                .with("found", found));
-        }
-        Ok(())
+        })
     }
 
     fn data_file(&self) -> Result<File> {
@@ -134,12 +127,14 @@ impl ApkFile {
         Ok(file)
     }
 
-    /// The decompressed data section, a tar.
+    /// The decompressed data section, a tar; it is hashed as it is read.
     ///
     /// # Errors
     /// The disk's.
-    pub fn data(&self) -> Result<MultiGzDecoder<BufReader<File>>> {
-        Ok(MultiGzDecoder::new(BufReader::with_capacity(1 << 20, self.data_file()?)))
+    pub fn data(&self) -> Result<ApkData> {
+        let hashed = Hashed { file: self.data_file()?, hasher: Sha256::new() };
+        let decoder = MultiGzDecoder::new(BufReader::with_capacity(1 << 20, hashed));
+        Ok(ApkData { decoder, path: self.path.clone(), datahash: self.info.datahash.clone() })
     }
 
     /// Verifies the package's own signature.
@@ -164,9 +159,18 @@ impl ApkFile {
     /// # Errors
     /// `Untrusted` for damage.
     pub fn entries(&self) -> Result<Vec<ApkEntry>> {
+        let mut entries = Vec::new();
+        self.for_each_entry(|entry| entries.push(entry))?;
+        Ok(entries)
+    }
+
+    /// As [`Self::entries`], one after another: what is not kept takes no memory.
+    ///
+    /// # Errors
+    /// `Untrusted` for damage.
+    pub fn for_each_entry(&self, mut visit: impl FnMut(ApkEntry)) -> Result<()> {
         let damaged = broken(&self.path);
         let mut reader = TarReader::new(self.data()?);
-        let mut entries = Vec::new();
         while let Some(entry) = reader.next().map_err(&damaged)? {
             let listed = listed(&entry);
             if entry.kind == EntryType::File && !listed.checksum.is_empty() {
@@ -176,10 +180,74 @@ impl ApkFile {
                     return Err(Error::new(ErrorKind::Untrusted, message));
                 }
             }
-            entries.push(listed);
+            visit(listed);
         }
-        Ok(entries)
+        reader.finish().map_err(&damaged)?.finish()
     }
+}
+
+/// The data section of a package while it is read.
+#[derive(Debug)]
+pub struct ApkData {
+    decoder: MultiGzDecoder<BufReader<Hashed>>,
+    path: PathBuf,
+    datahash: String,
+}
+
+impl Read for ApkData {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.decoder.read(buffer)
+    }
+}
+
+impl ApkData {
+    /// Reads what is left to the end, and compares all of it with the recorded digest.
+    ///
+    /// # Errors
+    /// `Untrusted` for data that is cut off, does not have its checksums, or is followed by something else.
+    pub fn finish(mut self) -> Result<()> {
+        io::copy(&mut self.decoder, &mut io::sink()).map_err(broken(&self.path))?;
+        if self.datahash.is_empty() {
+            return Err(Error::new(ErrorKind::Untrusted, format!("{} has no datahash", self.path.display())));
+        }
+        let hashed = self.decoder.into_inner().into_inner();
+        let found = hex::encode(hashed.hasher.finalize());
+        if found != self.datahash {
+            let message = format!("the data of {} does not have its recorded digest", self.path.display());
+            return Err(Error::new(ErrorKind::Untrusted, message)
+                .with("recorded", &self.datahash)
+                .with("found", found));
+        }
+        Ok(())
+    }
+}
+
+/// A file that is hashed as it is read.
+#[derive(Debug)]
+struct Hashed {
+    file: File,
+    hasher: Sha256,
+}
+
+impl Read for Hashed {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.file.read(buffer)?;
+        self.hasher.update(&buffer[..read]);
+        Ok(read)
+    }
+}
+
+/// Packages and indexes of apk 3 are another format, which begins with `ADB`.
+fn refuse_version_3(reader: &mut Counting<BufReader<File>>, path: &Path) -> Result<()> {
+    let head = reader.fill_buf().map_err(|e| Error::io("read", path, e))?;
+    if head.starts_with(b"ADB") {
+        return Err(Error::new(
+            ErrorKind::Unsupported,
+            format!("{} is a package in the format of apk 3", path.display()),
+        )
+        .hint("packages of this kind are not read; make it with `abuild` or melange for apk 2"));
+    }
+    Ok(())
 }
 
 fn listed(entry: &RawEntry) -> ApkEntry {
@@ -235,6 +303,7 @@ fn read_control(section: &[u8], path: &Path) -> Result<(PkgInfo, Scripts)> {
             scripts.insert(name, (mode, content));
         }
     }
+    reader.finish().map_err(&damaged)?;
     let info =
         info.ok_or_else(|| Error::new(ErrorKind::Untrusted, format!("{} has no .PKGINFO", path.display())))?;
     Ok((info, scripts))

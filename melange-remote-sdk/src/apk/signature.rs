@@ -107,7 +107,7 @@ impl SigningKey {
     }
 }
 
-/// A new private key in PEM form (PKCS#8 is what the crypto library writes; both forms are read).
+/// A new private key in PEM form, PKCS#1, which melange and apko read; [`SigningKey::from_pem`] reads PKCS#8 too.
 ///
 /// # Errors
 /// `InvalidRequest` for sizes other than 2048, 3072, 4096 and 8192 bits.
@@ -125,7 +125,9 @@ pub fn generate_key(bits: u32) -> Result<String> {
     let pair = KeyPair::generate(size).map_err(|_| Error::unexpected("cannot generate a key"))?;
     let der: aws_lc_rs::encoding::Pkcs8V1Der<'_> =
         pair.as_der().map_err(|e| Error::unexpected("cannot encode the key").source(e))?;
-    Ok(pem("PRIVATE KEY", der.as_ref()))
+    let broken = |e: pkcs8::Error| Error::unexpected("cannot encode the key").with("cause", e);
+    let inner = pkcs8::PrivateKeyInfo::try_from(der.as_ref()).map_err(broken)?;
+    Ok(pem("RSA PRIVATE KEY", inner.private_key))
 }
 
 fn pem(label: &str, der: &[u8]) -> String {
@@ -236,6 +238,18 @@ impl Keyring {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn keys_are_pkcs1_and_both_forms_are_read() {
+        let text = generate_key(2048).unwrap();
+        assert!(text.starts_with("-----BEGIN RSA PRIVATE KEY-----\n"), "{:.40}", text);
+        let key = SigningKey::from_pem("k.rsa", text.as_bytes()).unwrap();
+        let der: aws_lc_rs::encoding::Pkcs8V1Der<'_> = key.pair.as_der().unwrap();
+        let pkcs8 = pem("PRIVATE KEY", der.as_ref());
+        let same = SigningKey::from_pem("k.rsa", pkcs8.as_bytes()).unwrap();
+        assert_eq!(same.public_pem().unwrap(), key.public_pem().unwrap());
+        assert_eq!(same.sign(b"x").unwrap(), key.sign(b"x").unwrap());
+    }
 
     #[test]
     fn signs_and_verifies_and_refuses() {

@@ -7,10 +7,13 @@ use std::collections::BTreeMap;
 use std::io::{self, Read};
 
 use super::tar_writer::EntryType;
+use crate::limits;
 
 const BLOCK: u64 = 512;
-/// PAX and long-name headers of one entry; extended attributes are 64 KiB at most each.
-const EXTENSION_BYTES_MAX: u64 = 4 << 20;
+/// What an entry and a record of it take beside their texts.
+const RECORD_OVERHEAD_BYTES: usize = 64;
+/// The longest name of an owner or a group.
+const OWNER_BYTES_MAX: usize = 256;
 
 /// The description of one entry; names are raw bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,6 +68,8 @@ pub struct TarReader<R> {
     /// Bytes of the current entry, padding included, not yet read.
     left: u64,
     padding: u64,
+    entries: usize,
+    kept_bytes: usize,
 }
 
 fn broken(message: impl Into<String>) -> io::Error {
@@ -74,7 +79,7 @@ fn broken(message: impl Into<String>) -> io::Error {
 impl<R: Read> TarReader<R> {
     /// Reads from the current position of `inner`.
     pub fn new(inner: R) -> Self {
-        Self { inner, position: 0, left: 0, padding: 0 }
+        Self { inner, position: 0, left: 0, padding: 0, entries: 0, kept_bytes: 0 }
     }
 
     /// The next entry; what is left of the current one is passed over.
@@ -85,10 +90,20 @@ impl<R: Read> TarReader<R> {
     pub fn next(&mut self) -> io::Result<Option<RawEntry>> {
         let mut records: BTreeMap<String, Vec<u8>> = BTreeMap::new();
         let (mut long_name, mut long_link) = (None, None);
+        let mut before = 0u64;
         loop {
             self.skip()?;
             let Some(block) = self.block()? else { return Ok(None) };
             let size = number(&block[124..136])?;
+            if matches!(block[156], b'x' | b'g' | b'L' | b'K') {
+                before = before.saturating_add(size).saturating_add(BLOCK);
+                if before > limits::TAR_RECORDS_BYTES_MAX {
+                    let bound = limits::TAR_RECORDS_BYTES_MAX;
+                    return Err(broken(format!(
+                        "an entry has more than {bound} bytes of attributes and names"
+                    )));
+                }
+            }
             match block[156] {
                 b'x' => {
                     let body = self.extension(size)?;
@@ -98,9 +113,61 @@ impl<R: Read> TarReader<R> {
                 b'g' => drop(self.extension(size)?),
                 b'L' => long_name = Some(trim_nul(self.extension(size)?)),
                 b'K' => long_link = Some(trim_nul(self.extension(size)?)),
-                flag => return self.entry(&block, flag, size, records, long_name, long_link).map(Some),
+                flag => {
+                    let entry = self.entry(&block, flag, size, records, long_name, long_link)?;
+                    self.count(&entry)?;
+                    return Ok(Some(entry));
+                }
             }
         }
+    }
+
+    /// Bytes of names, link targets, owners and attributes of the entries read so far.
+    pub fn kept_bytes(&self) -> usize {
+        self.kept_bytes
+    }
+
+    /// Reads to the end of the stream behind the last entry, where nothing but zeros may stand.
+    ///
+    /// # Errors
+    /// `InvalidData` for anything else; the reader's, such as a checksum of its own that does not hold.
+    pub fn finish(self) -> io::Result<R> {
+        let mut inner = self.inner;
+        let mut buffer = [0u8; 8 << 10];
+        loop {
+            match inner.read(&mut buffer)? {
+                0 => return Ok(inner),
+                read if buffer[..read].iter().all(|byte| *byte == 0) => {}
+                _ => return Err(broken("something stands behind the end of the archive")),
+            }
+        }
+    }
+
+    /// Counts what callers keep of an entry against the bounds of the whole archive.
+    fn count(&mut self, entry: &RawEntry) -> io::Result<()> {
+        let records = entry.records.iter().filter(|(key, _)| !key.starts_with("APK-TOOLS."));
+        let records =
+            records.map(|(key, value)| RECORD_OVERHEAD_BYTES + key.len() + value.len()).sum::<usize>();
+        let owners = entry.uname.len() + entry.gname.len();
+        self.entries += 1;
+        self.kept_bytes =
+            self.kept_bytes.saturating_add(entry.name.len() + entry.link.len() + owners + records);
+        let path_max = limits::TREE_PATH_BYTES_MAX;
+        if entry.name.len() > path_max || entry.link.len() > path_max {
+            return Err(broken(format!("a name or a link target has more than {path_max} bytes")));
+        }
+        if entry.uname.len() > OWNER_BYTES_MAX || entry.gname.len() > OWNER_BYTES_MAX {
+            return Err(broken(format!("the name of an owner has more than {OWNER_BYTES_MAX} bytes")));
+        }
+        if self.entries > limits::TREE_ENTRIES_MAX {
+            return Err(broken(format!("the archive has more than {} entries", limits::TREE_ENTRIES_MAX)));
+        }
+        if self.kept_bytes > limits::TAR_KEPT_BYTES_MAX {
+            let bound = limits::TAR_KEPT_BYTES_MAX;
+            let what = "names, link targets and attributes";
+            return Err(broken(format!("the archive has more than {bound} bytes of {what}")));
+        }
+        Ok(())
     }
 
     /// Reads the content of the current entry, then nothing.
@@ -165,7 +232,7 @@ impl<R: Read> TarReader<R> {
 
     fn extension(&mut self, size: u64) -> io::Result<Vec<u8>> {
         self.begin(size);
-        self.read_content(EXTENSION_BYTES_MAX)
+        self.read_content(limits::TAR_RECORDS_BYTES_MAX)
     }
 
     fn entry(
@@ -200,6 +267,8 @@ impl<R: Read> TarReader<R> {
         let uname = text("uname", trim_nul(block[265..297].to_vec()));
         let gname = text("gname", trim_nul(block[297..329].to_vec()));
         let mut amount = |key: &str, plain: u64| match records.remove(key) {
+            // Only times lie before their zero.
+            Some(value) if key == "mtime" && value.starts_with(b"-") => Ok(0),
             Some(value) => decimal(&value),
             None => Ok(plain),
         };
@@ -278,12 +347,9 @@ fn number(field: &[u8]) -> io::Result<u64> {
     u64::from_str_radix(text, 8).map_err(|_| broken(format!("{text:?} is no octal number")))
 }
 
-/// A decimal number; times may have a fraction, which is dropped, or a sign, which becomes 0.
+/// A decimal number; times may have a fraction, which is dropped.
 fn decimal(value: &[u8]) -> io::Result<u64> {
     let text = String::from_utf8_lossy(value);
-    if text.starts_with('-') {
-        return Ok(0);
-    }
     let whole = text.split('.').next().unwrap_or_default();
     whole.parse().map_err(|_| broken(format!("{text:?} is no number")))
 }
@@ -358,5 +424,54 @@ mod tests {
                 let _ = reader.read_content(1 << 20);
             }
         }
+    }
+
+    /// One header block with a checksum that holds.
+    fn header(name: &str, flag: u8, size: u64) -> Vec<u8> {
+        let mut block = vec![0u8; 512];
+        block[..name.len()].copy_from_slice(name.as_bytes());
+        block[124..135].copy_from_slice(format!("{size:011o}").as_bytes());
+        block[156] = flag;
+        let sum: u64 = block.iter().map(|byte| u64::from(*byte)).sum::<u64>() + 8 * 32;
+        block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+        block
+    }
+
+    fn padded(mut bytes: Vec<u8>) -> Vec<u8> {
+        bytes.resize(bytes.len().div_ceil(512) * 512, 0);
+        bytes
+    }
+
+    fn extended(records: &str) -> Vec<u8> {
+        [header("x", b'x', records.len() as u64), padded(records.as_bytes().to_vec()), header("f", b'0', 0)]
+            .concat()
+    }
+
+    #[test]
+    fn what_an_archive_may_not_hold_is_refused_by_name() {
+        let long = "x".repeat(limits::TREE_PATH_BYTES_MAX + 1);
+        let link = format!("{} linkpath={long}\n", long.len() + 15);
+        let cases = [
+            (extended("11 size=-5\n"), "no number"),
+            (extended("10 uid=-5\n"), "no number"),
+            (extended(&link), "link target"),
+            ([header("x", b'x', 2 << 20), padded(vec![b'x'; 2 << 20])].concat(), "attributes and names"),
+            (
+                vec![header("x", b'L', 512); 1_100]
+                    .into_iter()
+                    .flat_map(|head| [head, vec![b'a'; 512]].concat())
+                    .collect(),
+                "attributes and names",
+            ),
+        ];
+        for (bytes, bound) in cases {
+            let error = TarReader::new(&bytes[..]).next().unwrap_err().to_string();
+            assert!(error.contains(bound), "{bound}: {error}");
+        }
+        assert_eq!(TarReader::new(&extended("12 mtime=-5\n")[..]).next().unwrap().unwrap().mtime, 0);
+        let behind = [header("f", b'0', 0), vec![0; 1024], b"more".to_vec()].concat();
+        let mut reader = TarReader::new(&behind[..]);
+        while reader.next().unwrap().is_some() {}
+        assert!(reader.finish().unwrap_err().to_string().contains("behind the end"));
     }
 }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -212,11 +212,16 @@ impl Tree {
     /// A reader of a file's bytes.
     pub fn open(&self, content: &Content) -> ContentReader {
         match content {
-            Content::Stored { offset, size } => {
-                ContentReader { file: self.file.clone(), bytes: Arc::from([]), at: *offset, left: *size }
-            }
+            Content::Stored { offset, size } => ContentReader {
+                file: self.file.clone(),
+                bytes: Arc::from([]),
+                begin: *offset,
+                size: *size,
+                at: 0,
+            },
             Content::Made(bytes) => {
-                ContentReader { file: None, bytes: Arc::clone(bytes), at: 0, left: bytes.len() as u64 }
+                let size = bytes.len() as u64;
+                ContentReader { file: None, bytes: Arc::clone(bytes), begin: 0, size, at: 0 }
             }
         }
     }
@@ -248,23 +253,38 @@ fn utf8(bytes: &[u8]) -> Result<String> {
 pub struct ContentReader {
     file: Option<Arc<File>>,
     bytes: Arc<[u8]>,
+    /// Where the content begins in the file.
+    begin: u64,
+    size: u64,
+    /// The position within the content.
     at: u64,
-    left: u64,
 }
 
 impl Read for ContentReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let want = buffer.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
+        let left = self.size.saturating_sub(self.at);
+        let want = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
         let read = match &self.file {
-            Some(file) => file.read_at(&mut buffer[..want], self.at)?,
+            Some(file) => file.read_at(&mut buffer[..want], self.begin + self.at)?,
             None => {
                 let at = usize::try_from(self.at).unwrap_or(usize::MAX).min(self.bytes.len());
                 (&self.bytes[at..]).read(&mut buffer[..want])?
             }
         };
         self.at += read as u64;
-        self.left -= read as u64;
         Ok(read)
+    }
+}
+
+impl Seek for ContentReader {
+    fn seek(&mut self, position: SeekFrom) -> io::Result<u64> {
+        let at = match position {
+            SeekFrom::Start(at) => Some(at),
+            SeekFrom::Current(by) => self.at.checked_add_signed(by),
+            SeekFrom::End(by) => self.size.checked_add_signed(by),
+        };
+        self.at = at.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+        Ok(self.at)
     }
 }
 

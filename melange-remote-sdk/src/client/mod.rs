@@ -11,6 +11,8 @@ use futures_util::{Stream, StreamExt};
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
 use crate::api::v1::{
     self, ArtifactView, BackendName, BackendView, BackendsResponse, ErrorResponse, JobView, SubmitRequest,
     SubmitResponse,
@@ -23,8 +25,9 @@ mod wait;
 
 pub use wait::{WaitEvent, WaitObserver};
 
-/// The longest path part that is sent as it is; anything else is percent-encoded.
-const PLAIN: &[u8] = b"-._~:@";
+/// What is percent-encoded in parts of a URL.
+const ENCODED: &AsciiSet =
+    &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b':').remove(b'@');
 
 /// A connection to one server.
 #[derive(Debug, Clone)]
@@ -321,15 +324,7 @@ async fn refusal(response: reqwest::Response) -> Error {
 }
 
 fn encode(text: &str) -> String {
-    text.bytes()
-        .map(|byte| {
-            if byte.is_ascii_alphanumeric() || PLAIN.contains(&byte) {
-                char::from(byte).to_string()
-            } else {
-                format!("%{byte:02X}")
-            }
-        })
-        .collect()
+    utf8_percent_encode(text, ENCODED).to_string()
 }
 
 #[cfg(test)]

@@ -272,6 +272,7 @@ impl EngineBuilder {
             vars_files: sources(&input.options.vars_files),
             env_files: sources(&input.options.env_files),
             libc_flavor: input.options.libc_flavor.clone(),
+            ..CompileOptions::default()
         };
         let arch = input.arch;
         let compile =
@@ -332,6 +333,7 @@ impl EngineBuilder {
             .map_err(blame_plan)?;
         let tests = if input.with_test && !plan.tests.is_empty() {
             let own = self.made_packages(&plan, scratch.path()).await?;
+            let plan = Arc::new(plan.with_exact_subjects());
             let tests = Tests { input, plan: &plan, own: Some(own), first_step: count };
             let sink = Arc::clone(&run.sink);
             match run.phase(Phase::Test, self.run_tests(tests, &*runner, sink, cancel)).await? {

@@ -12,6 +12,7 @@ use super::pipelines::{Definition, PipelineSet};
 use super::plan::{Plan, PlanStep, PlanTest};
 use super::prepare::{Prepared, substitute_or_report, variable_error};
 use super::substitute::{Lookup, Scope, Variables, substitute, substitute_quoted};
+use super::validate::dependency_mistake;
 use super::{CompileOptions, Compiled, convert};
 use crate::arch::Arch;
 use crate::limits;
@@ -40,7 +41,7 @@ pub(super) fn compile(
     errors: &mut Vec<Diagnostic>,
 ) -> Plan {
     let document = &prepared.document;
-    let mut compiler = Compiler { pipelines, errors: Vec::new(), steps: 0, bytes: 0 };
+    let mut compiler = Compiler { pipelines, options, errors: Vec::new(), steps: 0, bytes: 0 };
     let globals = Scope::new(compiler.globals(&prepared, arch, options));
     let main = &document.package.name.value;
     let scope = context(&globals, main, None);
@@ -205,6 +206,7 @@ impl<'a> Body<'a> {
 
 struct Compiler<'p> {
     pipelines: &'p PipelineSet,
+    options: &'p CompileOptions,
     errors: Vec<Diagnostic>,
     steps: usize,
     /// Bytes of all texts made so far.
@@ -322,9 +324,9 @@ impl<'p> Compiler<'p> {
         steps.iter().map(|step| self.step(step, &outer)).collect()
     }
 
-    /// Whether a further mistake would be told; without, nothing is worth looking at.
+    /// Whether a further mistake would be told; without, or when the caller went away, nothing is worth looking at.
     fn has_room(&self) -> bool {
-        self.errors.len() < limits::DIAGNOSTICS_MAX
+        self.errors.len() < limits::DIAGNOSTICS_MAX && !self.options.is_cancelled()
     }
 
     fn report(&mut self, mut diagnostic: Diagnostic, chain: &Chain<'_>) {
@@ -492,7 +494,7 @@ impl<'p> Compiler<'p> {
             needs: needs
                 .iter()
                 .flat_map(|(needs, chain)| needs.iter().map(|need| (need, *chain)))
-                .map(|need| self.text(need, &scope))
+                .map(|need| self.need(need, &scope))
                 .collect(),
             label: body.text(|step| &step.label).0.value.clone(),
             required_steps: body.part(|step| step.required_steps.as_ref()).map(|(number, _)| *number),
@@ -500,6 +502,17 @@ impl<'p> Compiler<'p> {
             environment,
             network,
         }
+    }
+
+    /// A package that a step needs.
+    fn need(&mut self, (written, chain): (&Text, &Chain<'_>), scope: &Scope<'_>) -> String {
+        let need = self.text((written, chain), scope);
+        if !need.is_empty()
+            && let Some((message, hint)) = dependency_mistake(&need)
+        {
+            self.report(Diagnostic::new(chain.source, written.at, message).hint(hint).whole(), chain);
+        }
+        need
     }
 
     /// The definition that `uses` names.

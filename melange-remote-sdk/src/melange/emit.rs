@@ -1,12 +1,14 @@
 //! The compiled definition as data: `.melange.yaml`, which every package carries, and what people and programs read
 //! of a compilation. Keys stand in the order of the schema; values that say nothing are left out.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
 use super::document::{BuildOption, Checks, Copyright, Cpe, Resources, SetCap, Text, TextMap, Update};
 use super::plan::{Plan, PlanEnvironment, PlanPackage, PlanStep, PlanTest};
+use crate::redact::redact;
 
 /// A compiled definition, ready for any serializer.
 #[derive(Debug, Serialize)]
@@ -241,8 +243,8 @@ struct Environment<'a> {
 
 #[derive(Debug, Serialize)]
 struct Contents<'a> {
-    repositories: &'a [String],
-    keyring: &'a [String],
+    repositories: Vec<Cow<'a, str>>,
+    keyring: Vec<Cow<'a, str>>,
     packages: &'a [String],
 }
 
@@ -450,8 +452,9 @@ fn test<'a>(test: &'a PlanTest, plan: &Plan) -> Test<'a> {
 fn environment<'a>(environment: &'a PlanEnvironment, packages: &'a [String], plan: &Plan) -> Environment<'a> {
     Environment {
         contents: Contents {
-            repositories: &environment.repositories,
-            keyring: &environment.keyring,
+            // The record goes into every package.
+            repositories: environment.repositories.iter().map(|line| redact(line)).collect(),
+            keyring: environment.keyring.iter().map(|line| redact(line)).collect(),
             packages,
         },
         accounts: Accounts {

@@ -117,10 +117,10 @@ impl Linter<'_> {
     fn dependencies(&mut self, dependencies: &Dependencies, own: &Text) {
         for text in &dependencies.runtime {
             if text.contains("==") || text.contains("~=") {
-                let message = format!("`{}` accepts any version", &**text);
+                let message = format!("apko takes `{}` for any version", &**text);
                 self.warn(text.at, message, "write `=` for one version, `~` for those that begin with it");
             }
-            if !text.contains("${{") && Dependency::parse(text).name == **own {
+            if !text.contains("${{") && Dependency::parse(text).name == &**own {
                 self.warn(text.at, "the package depends on itself", "leave it out");
             }
         }

@@ -9,6 +9,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::arch::Arch;
 
@@ -26,6 +27,7 @@ pub mod plan;
 mod prepare;
 mod regexes;
 pub mod substitute;
+mod transforms;
 mod validate;
 
 use crate::text::diagnostics::{Diagnostic, Diagnostics, Position, Source};
@@ -49,6 +51,14 @@ pub struct CompileOptions {
     pub commit: String,
     /// Repositories for definitions that name none; `None` injects nothing.
     pub defaults: Option<RepositoryDefaults>,
+    /// Once it is true, the compilation comes to an end with a mistake that says so.
+    pub cancel: Arc<AtomicBool>,
+}
+
+impl CompileOptions {
+    fn is_cancelled(&self) -> bool {
+        self.cancel.load(Ordering::Relaxed)
+    }
 }
 
 impl Default for CompileOptions {
@@ -60,6 +70,7 @@ impl Default for CompileOptions {
             libc_flavor: "gnu".to_owned(),
             commit: "unknown".to_owned(),
             defaults: Some(RepositoryDefaults::default()),
+            cancel: Arc::default(),
         }
     }
 }
@@ -116,10 +127,18 @@ fn stages(
     }
     let mut found = Vec::new();
     let prepared = prepare::prepare(document, options, &mut found).map(|mut prepared| {
-        prepare::switch_on(&mut prepared, &options.build_options, &mut found);
+        prepare::switch_on(&mut prepared, options, &mut found);
         prepared
     });
     mistakes.add(found);
+    // What is left undone by then is not at fault.
+    if options.is_cancelled() {
+        return Err(Diagnostics(vec![Diagnostic::new(
+            source,
+            Position::default(),
+            "the check was cancelled",
+        )]));
+    }
     let Some(prepared) = prepared else { return Err(mistakes.into_diagnostics(source)) };
     if mistakes.is_empty()
         && let Some(skipped) = compile::skipped(&prepared.document, arch)
@@ -130,6 +149,13 @@ fn stages(
     let plan = compile::compile(prepared, arch, pipelines, options, &mut found);
     if steps_count {
         mistakes.add(found);
+    }
+    if options.is_cancelled() {
+        return Err(Diagnostics(vec![Diagnostic::new(
+            source,
+            Position::default(),
+            "the check was cancelled",
+        )]));
     }
     if mistakes.is_empty() {
         return Ok(Compiled::Plan(Box::new(plan)));

@@ -37,6 +37,21 @@ impl Plan {
         std::iter::once(&self.package).chain(&self.subpackages)
     }
 
+    /// The plan with every test about the very version that this plan makes.
+    #[must_use]
+    pub fn with_exact_subjects(&self) -> Self {
+        let mut plan = self.clone();
+        for test in &mut plan.tests {
+            let version = self.packages().find(|package| package.name == test.subject);
+            let Some(version) = version.map(PlanPackage::full_version) else { continue };
+            let own = &mut test.environment.packages;
+            own.retain(|package| *package != test.subject);
+            own.push(format!("{}={version}", test.subject));
+            own.sort_unstable();
+        }
+        plan
+    }
+
     /// Adds packages to the build environment and to that of every test.
     pub fn add_packages(&mut self, packages: &[String]) {
         self.environment.packages.extend_from_slice(packages);

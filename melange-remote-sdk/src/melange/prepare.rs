@@ -4,7 +4,7 @@
 //! nested steps, validation.
 
 use std::cell::Cell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::{Arc, LazyLock};
 
@@ -17,7 +17,8 @@ use super::document::{
 use super::substitute::{
     Lookup, SubstituteError, SubstituteErrorKind, Variables, replace_tokens, substitute,
 };
-use super::{CompileOptions, defaults, dotenv, regexes, validate};
+use super::transforms::{compile_patterns, refuse_circles, transform};
+use super::{CompileOptions, defaults, dotenv, validate};
 use crate::limits;
 use crate::text::diagnostics::{Diagnostic, Diagnostics, Source, nearest, references};
 
@@ -29,6 +30,8 @@ const KNOWN_SHOWN_MAX: usize = 8;
 pub(super) struct Prepared {
     pub(super) document: Document,
     pub(super) transformed: Variables,
+    /// The expressions of the transforms, in order; `None` for one that cannot be used.
+    patterns: Vec<Option<Regex>>,
 }
 
 /// Runs the parse-time stage; mistakes go to `errors`. `None` when the definition is beyond a bound, so that going on
@@ -40,8 +43,10 @@ pub(super) fn prepare(
 ) -> Option<Prepared> {
     let source = Arc::clone(&document.source);
     read_variables(&mut document, options, errors);
+    refuse_circles(&document, errors);
+    let patterns = compile_patterns(&document, options, errors)?;
     let raw = tokens_of(&document.package, &document.vars);
-    let transformed = transform(&document, raw.clone(), errors);
+    let transformed = transform(&document, options, &patterns, raw.clone(), errors);
     if !are_bounded(&raw, &transformed, &document, errors) {
         return None;
     }
@@ -52,7 +57,7 @@ pub(super) fn prepare(
     // The package's fields are replaced by now, and all that follows is made from them, as melange does. What is wrong
     // with the transforms is told already.
     let raw = tokens_of(&document.package, &document.vars);
-    let transformed = transform(&document, raw.clone(), &mut Vec::new());
+    let transformed = transform(&document, options, &patterns, raw.clone(), &mut Vec::new());
     let strict = merge(&raw, &transformed);
     let own = Tokens { map: strict.clone(), budget: Rc::clone(&budget) };
     document.subpackages = expand(&mut document, own, errors);
@@ -87,7 +92,7 @@ pub(super) fn prepare(
         return None;
     }
     validate::validate(&document, errors);
-    Some(Prepared { document, transformed })
+    Some(Prepared { document, transformed, patterns })
 }
 
 fn too_large(document: &Document) -> Diagnostic {
@@ -98,10 +103,10 @@ fn too_large(document: &Document) -> Diagnostic {
 
 /// Switches build options on: their variables and packages, after everything else of this stage. Exact tokens are
 /// replaced by then, so the new values show where references are resolved later, as in melange.
-pub(super) fn switch_on(prepared: &mut Prepared, selected: &BTreeSet<String>, errors: &mut Vec<Diagnostic>) {
+pub(super) fn switch_on(prepared: &mut Prepared, options: &CompileOptions, errors: &mut Vec<Diagnostic>) {
     let document = &mut prepared.document;
     let chosen: Vec<BuildOption> =
-        selected.iter().filter_map(|name| document.options.get(name)).cloned().collect();
+        options.build_options.iter().filter_map(|name| document.options.get(name)).cloned().collect();
     if chosen.is_empty() {
         return;
     }
@@ -112,7 +117,8 @@ pub(super) fn switch_on(prepared: &mut Prepared, selected: &BTreeSet<String>, er
         packages.retain(|package| !option.remove.iter().any(|remove| **remove == **package));
     }
     let raw = tokens_of(&document.package, &document.vars);
-    prepared.transformed = transform(document, raw, errors);
+    refuse_circles(document, errors);
+    prepared.transformed = transform(document, options, &prepared.patterns, raw, errors);
 }
 
 /// Files of variables, the later over the earlier, all over those of the definition.
@@ -178,42 +184,6 @@ fn tokens_of(package: &Package, vars: &TextMap) -> Variables {
         ("package.full-version".to_owned(), format!("{}-r{}", &*package.version, package.epoch)),
     ]);
     tokens
-}
-
-/// Runs the `var-transforms` in order over `variables` and returns what they add.
-fn transform(document: &Document, mut variables: Variables, errors: &mut Vec<Diagnostic>) -> Variables {
-    let mut added = Variables::new();
-    for entry in document.var_transforms.iter().take(limits::VARIABLES_MAX) {
-        let known = errors.len();
-        let mut from = substitute_or_report(&entry.from, &variables, &document.source, errors);
-        if errors.len() > known {
-            // Defined all the same, so that the variable's readers are not at fault.
-            from.clear();
-        }
-        let pattern = match regexes::compile(&entry.pattern) {
-            Ok(pattern) => pattern,
-            Err(error) => {
-                let text = error.to_string();
-                let last = text.lines().last().unwrap_or_default().trim();
-                let cause = last.trim_start_matches("error: ");
-                let message = format!("the expression `{}` is not valid: {cause}", &*entry.pattern);
-                errors.push(Diagnostic::new(&document.source, entry.pattern.at, message));
-                // Defined all the same, so that the variable's readers are not at fault.
-                added.insert(format!("vars.{}", &*entry.to), String::new());
-                continue;
-            }
-        };
-        let result = pattern.replace_all(&from, entry.replace.as_ref() as &str).into_owned();
-        let name = format!("vars.{}", &*entry.to);
-        if result.len() > limits::VARIABLE_BYTES_MAX {
-            let message = format!("the variable `{name}` has more than {} bytes", limits::VARIABLE_BYTES_MAX);
-            errors.push(Diagnostic::new(&document.source, entry.from.at, message));
-            continue;
-        }
-        variables.insert(name.clone(), result.clone());
-        added.insert(name, result);
-    }
-    added
 }
 
 /// The strict pass over one text; mistakes are reported at their place, and the text is kept as it is.

@@ -2,14 +2,161 @@
 //! differently it is rewritten: `\Q…\E`, a `[` inside of a class, braces that repeat nothing, and the classes `\d`, `\w`,
 //! `\s` and `\b`, which mean ASCII. RE2's syntax: github.com/google/re2/wiki/Syntax.
 
-use regex::Regex;
+use std::sync::LazyLock;
 
-/// Compiles a pattern.
+use regex::{Captures, Regex, RegexBuilder};
+use regex_syntax::hir::{Class, Hir, HirKind};
+
+use crate::limits;
+
+/// The name behind a `$` or `${`.
+static GROUP_NAME: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"^[\p{L}\p{Nd}_]+").ok());
+
+/// What the patterns of one definition may still cost.
+#[derive(Debug)]
+pub(super) struct Budget {
+    pattern_bytes: usize,
+    states: u64,
+    scanned_bytes: usize,
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self {
+            pattern_bytes: limits::PATTERNS_BYTES_MAX,
+            states: limits::PATTERNS_STATES_MAX,
+            scanned_bytes: limits::PATTERNS_SCANNED_BYTES_MAX,
+        }
+    }
+}
+
+/// Why a pattern cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// It is no RE2 pattern; the cause.
+    Invalid(String),
+    /// It is beyond a bound; which one.
+    TooLarge(String),
+}
+
+/// Compiles a pattern. What it costs is told from its parsed form first: a counted repetition such as `(a{1000}){1000}`
+/// is small to write and to parse, and only its automaton is large.
 ///
 /// # Errors
-/// What no RE2 pattern may be.
-pub(super) fn compile(pattern: &str) -> Result<Regex, regex::Error> {
-    Regex::new(&translate(pattern))
+/// What no RE2 pattern may be, and what is beyond the budget.
+pub(super) fn compile(pattern: &str, budget: &mut Budget) -> Result<Regex, Refusal> {
+    let Some(left) = budget.pattern_bytes.checked_sub(pattern.len()) else {
+        let bound = limits::PATTERNS_BYTES_MAX;
+        return Err(Refusal::TooLarge(format!("all expressions together have more than {bound} bytes")));
+    };
+    budget.pattern_bytes = left;
+    let translated = translate(pattern);
+    let parsed = regex_syntax::parse(&translated).map_err(|error| Refusal::Invalid(last_line(&error)))?;
+    let Some(left) = budget.states.checked_sub(states(&parsed)) else {
+        let bound = limits::PATTERNS_STATES_MAX;
+        return Err(Refusal::TooLarge(format!("all expressions together need more than {bound} states")));
+    };
+    budget.states = left;
+    let mut builder = RegexBuilder::new(&translated);
+    builder.size_limit(limits::PATTERN_PROGRAM_BYTES_MAX).dfa_size_limit(limits::PATTERN_PROGRAM_BYTES_MAX);
+    builder.build().map_err(|error| match error {
+        regex::Error::CompiledTooBig(bound) => {
+            Refusal::TooLarge(format!("its program has more than {bound} bytes"))
+        }
+        other => Refusal::Invalid(last_line(&other)),
+    })
+}
+
+fn last_line(error: &impl ToString) -> String {
+    let text = error.to_string();
+    let last = text.lines().last().unwrap_or_default().trim();
+    last.trim_start_matches("error: ").to_owned()
+}
+
+/// About how many states the automaton of a pattern has.
+fn states(hir: &Hir) -> u64 {
+    match hir.kind() {
+        HirKind::Empty | HirKind::Look(_) => 1,
+        HirKind::Literal(literal) => literal.0.len() as u64,
+        // A range of characters takes up to four ranges of bytes.
+        HirKind::Class(Class::Unicode(class)) => class.ranges().len().saturating_mul(4) as u64,
+        HirKind::Class(Class::Bytes(class)) => class.ranges().len() as u64,
+        HirKind::Repetition(repetition) => {
+            let times = repetition.max.unwrap_or(repetition.min.saturating_add(1)).max(1);
+            states(&repetition.sub).saturating_mul(u64::from(times))
+        }
+        HirKind::Capture(capture) => states(&capture.sub).saturating_add(2),
+        HirKind::Concat(parts) | HirKind::Alternation(parts) => {
+            parts.iter().fold(1, |sum: u64, part| sum.saturating_add(states(part)))
+        }
+    }
+}
+
+/// Replaces every match of `pattern`; `None` when the result, or the work for it, is beyond its bound. Each match is
+/// paid for with the text that is left, because the search for it may have read all of that.
+pub(super) fn replace_all(pattern: &Regex, text: &str, replace: &str, budget: &mut Budget) -> Option<String> {
+    let mut result = String::with_capacity(text.len());
+    let mut copied = 0;
+    for found in pattern.captures_iter(text) {
+        let whole = found.get(0)?;
+        budget.scanned_bytes = budget.scanned_bytes.checked_sub(text.len() - copied + 1)?;
+        result.push_str(&text[copied..whole.start()]);
+        expand(replace, &found, &mut result);
+        copied = whole.end();
+        if result.len() > limits::VARIABLE_BYTES_MAX {
+            return None;
+        }
+    }
+    result.push_str(&text[copied..]);
+    (result.len() <= limits::VARIABLE_BYTES_MAX).then_some(result)
+}
+
+/// Appends a replacement as Go's `Regexp.Expand` does: `$name` takes the longest run of letters, digits and `_`, so that
+/// `$1W` is the group `1W`; a group that is not there is empty; what is no reference, such as `${{x}}`, stays.
+fn expand(template: &str, found: &Captures<'_>, result: &mut String) {
+    let mut rest = template;
+    while let Some((before, after)) = rest.split_once('$') {
+        result.push_str(before);
+        if let Some(after) = after.strip_prefix('$') {
+            result.push('$');
+            rest = after;
+            continue;
+        }
+        let Some((name, behind)) = reference(after) else {
+            result.push('$');
+            rest = after;
+            continue;
+        };
+        rest = behind;
+        let group = match number(name) {
+            Some(number) => found.get(number),
+            None => found.name(name),
+        };
+        result.push_str(group.map_or("", |group| group.as_str()));
+        if result.len() > limits::VARIABLE_BYTES_MAX {
+            return;
+        }
+    }
+    result.push_str(rest);
+}
+
+/// The name of a reference behind its `$`, and what follows it.
+fn reference(text: &str) -> Option<(&str, &str)> {
+    let braced = text.strip_prefix('{');
+    let inner = braced.unwrap_or(text);
+    let name = GROUP_NAME.as_ref()?.find(inner)?.as_str();
+    let behind = &inner[name.len()..];
+    match braced {
+        Some(_) => Some((name, behind.strip_prefix('}')?)),
+        None => Some((name, behind)),
+    }
+}
+
+/// A group's number: digits without a leading zero, below the bound that Go has.
+fn number(name: &str) -> Option<usize> {
+    let digits =
+        name.bytes().all(|byte| byte.is_ascii_digit()) && (name.len() == 1 || !name.starts_with('0'));
+    digits.then(|| name.parse().ok()).flatten().filter(|number| *number < 1_000_000_000)
 }
 
 fn translate(pattern: &str) -> String {
@@ -72,6 +219,28 @@ fn escape<'p>(tail: &'p str, in_class: bool, result: &mut String) -> &'p str {
             return after;
         }
         'E' => return after,
+        'p' | 'P' if after.starts_with('{') => {
+            let end = after.find('}').map_or(after.len(), |end| end + 1);
+            result.extend(['\\', c]);
+            result.push_str(&after[..end]);
+            return &after[end..];
+        }
+        // The crate's word boundaries are plain characters in RE2.
+        '<' | '>' => {
+            result.push(c);
+            return after;
+        }
+        '0'..='7' => {
+            let digits: String = tail.chars().take(3).take_while(|c| matches!(c, '0'..='7')).collect();
+            // A single digit other than 0 would refer back to a group, which RE2 refuses too.
+            if digits.len() > 1 || c == '0' {
+                let code = u32::from_str_radix(&digits, 8).unwrap_or_default();
+                result.push_str(&format!("\\x{{{code:x}}}"));
+                return &tail[digits.len()..];
+            }
+            result.extend(['\\', c]);
+            return after;
+        }
         _ => {
             result.extend(['\\', c]);
             return after;
@@ -79,7 +248,14 @@ fn escape<'p>(tail: &'p str, in_class: bool, result: &mut String) -> &'p str {
     };
     match (c.is_ascii_uppercase(), in_class) {
         (true, _) => result.push_str(&format!("[^{ascii}]")),
-        (false, true) => result.push_str(ascii),
+        (false, true) => {
+            result.push_str(ascii);
+            // A class begins no range.
+            if let Some(behind) = after.strip_prefix('-') {
+                result.push_str("\\-");
+                return behind;
+            }
+        }
         (false, false) => result.push_str(&format!("[{ascii}]")),
     }
     after
@@ -120,19 +296,68 @@ mod tests {
             (r"\$\{x\}", "a${x}", Some("${x}")),
             ("(?i)v", "V1", Some("V")),
             ("a|", "b", Some("")),
+            (r"[\w-.]+", "\u{e9}a-.b", Some("a-.b")),
+            (r"[.\d-]+", "a1-.", Some("1-.")),
+            (r"\p{Greek}+", "a\u{3b1}\u{3b2}", Some("\u{3b1}\u{3b2}")),
+            (r"\pL{2}", "1ab", Some("ab")),
+            (r"\101\0", "A\0", Some("A\0")),
+            (r"\<a\>", "<a>", Some("<a>")),
         ] {
-            let regex = compile(pattern).unwrap_or_else(|error| panic!("{pattern}: {error}"));
+            let regex = compile(pattern, &mut Budget::default()).unwrap();
             assert_eq!(regex.find(text).map(|found| found.as_str()), expected, "{pattern}");
         }
         for pattern in ["(", "*a", r"(?=x)", r"\1", "[a"] {
-            assert!(compile(pattern).is_err(), "{pattern}");
+            let refused = compile(pattern, &mut Budget::default());
+            assert!(matches!(refused, Err(Refusal::Invalid(_))), "{pattern}");
         }
+    }
+
+    #[test]
+    fn replacements_expand_as_in_go() {
+        for (pattern, replace, text, expected) in [
+            (r"(\d+)\.(\d+)", "$1_$2", "3.14", "14"),
+            (r"(\d+)\.(\d+)", "${1}_$2", "3.14", "3_14"),
+            ("(a)", "$1W", "a", ""),
+            ("(a)", "${1}W", "a", "aW"),
+            ("(?P<x>a)", "$x.$0", "a", "a.a"),
+            ("(?P<x>a)", "${x}y$xy", "a", "ay"),
+            ("a", "$$1 $", "a", "$1 $"),
+            ("a", "${{host.triplet.gnu}}", "a", "${{host.triplet.gnu}}"),
+            ("a", "${b-c} ${} ${1", "a", "${b-c} ${} ${1"),
+            ("(a)", "$01 $9 $", "a", "  $"),
+            ("(a)", "$é-$1é", "a", "-"),
+            ("x*", "-", "abc", "-a-b-c-"),
+        ] {
+            let regex = compile(pattern, &mut Budget::default()).unwrap();
+            let found = replace_all(&regex, text, replace, &mut Budget::default());
+            assert_eq!(found.as_deref(), Some(expected), "{pattern} {replace}");
+        }
+    }
+
+    #[test]
+    fn costly_patterns_and_searches_are_refused_by_their_bound() {
+        let mut budget = Budget::default();
+        for pattern in
+            ["(a{1000}){1000}", r"\p{L}{1000}", r"((\pL{100}){100}){100}", r"(?i)[a-zà-ÿ]{900}{900}"]
+        {
+            let refused = compile(pattern, &mut budget);
+            assert!(matches!(refused, Err(Refusal::TooLarge(_))), "{pattern}: {refused:?}");
+        }
+        let long = "a".repeat(limits::PATTERNS_BYTES_MAX + 1);
+        assert!(matches!(compile(&long, &mut Budget::default()), Err(Refusal::TooLarge(_))));
+        // Each search reads to the end of the text before it settles for one letter.
+        let regex = compile("a*b|a", &mut Budget::default()).unwrap();
+        let text = "a".repeat(limits::VARIABLE_BYTES_MAX);
+        assert_eq!(replace_all(&regex, &text, "c", &mut Budget::default()), None);
+        assert_eq!(replace_all(&regex, "aab", "$0$0", &mut Budget::default()).as_deref(), Some("aabaab"));
+        let grown = compile("", &mut Budget::default()).unwrap();
+        assert_eq!(replace_all(&grown, &"a".repeat(60), &"b".repeat(60_000), &mut Budget::default()), None);
     }
 
     proptest! {
         #[test]
         fn nothing_panics_and_plain_patterns_stay(text in "[a-z\\\\\\[\\](){}*+?|^$.&~:QEdwb0-9-]{0,16}") {
-            let _ = compile(&text);
+            let _ = compile(&text, &mut Budget::default());
         }
     }
 }

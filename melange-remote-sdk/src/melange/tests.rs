@@ -237,3 +237,89 @@ fn packages_added_to_a_plan_are_in_its_tests_too() {
     assert_eq!(plan.environment.packages, ["curl", "busybox"]);
     assert_eq!(plan.tests[0].environment.packages, ["a", "busybox", "curl", "z"]);
 }
+
+#[test]
+fn replacements_of_transforms_keep_references_for_later() {
+    let text = format!(
+        "{HEAD}vars:\n  cfg: --host=__h__ --prefix=/usr\n  v: 3.14\nvar-transforms:\n  - from: ${{{{vars.cfg}}}}\n    match: __h__\n    replace: ${{{{host.triplet.gnu}}}}\n    to: cfg\n  - from: ${{{{vars.v}}}}\n    match: (\\d+)\\.(\\d+)\n    replace: $1_$2 ${{1}}_$2\n    to: w\npipeline:\n  - runs: ./configure ${{{{vars.cfg}}}} ${{{{vars.w}}}}\n"
+    );
+    let runs = scripts(&plan(&text, &[]).package.pipeline);
+    // `$1_` is the group `1_`, which is not there.
+    assert_eq!(runs, ["./configure --host=x86_64-pc-linux-gnu --prefix=/usr 14 3_14"]);
+}
+
+#[test]
+fn dependencies_are_read_wherever_they_stand() {
+    let text = format!(
+        "{HEAD}  dependencies:\n    runtime:\n      - b=\n    provides:\n      - c<\n    replaces: ['d>@x']\nenvironment:\n  contents:\n    packages:\n      - e><1\n      - f=~1.2\npipeline:\n  - uses: x\nsubpackages:\n  - name: s\n    dependencies:\n      runtime: ['g=a b']\n    test:\n      environment:\n        contents:\n          packages: ['h=1.x']\n"
+    );
+    let inline = [("x.yaml", "needs:\n  packages:\n    - i~\npipeline:\n  - runs: x\n")];
+    let told = try_plan(&text, &inline).unwrap_err();
+    let lines: Vec<(u32, String)> =
+        told.0.iter().map(|mistake| (mistake.at.unwrap().line, mistake.message.clone())).collect();
+    let has = |line: u32, part: &str| {
+        assert!(lines.iter().any(|(at, message)| *at == line && message.contains(part)), "{part}: {told}");
+    };
+    has(7, "\"b=\" has an operator and no version");
+    has(9, "\"c<\" has an operator and no version");
+    has(10, "\"d>@x\" has an operator and no version");
+    has(14, "\"e><1\" has an operator that means nothing");
+    has(21, "has a space");
+    has(25, "no apk version");
+    has(3, "\"i~\" has an operator and no version");
+    assert_eq!(lines.len(), 7, "{told}");
+}
+
+#[test]
+fn variables_that_lead_back_to_themselves_are_refused() {
+    let vars = |text: &str| format!("{HEAD}vars:\n{text}pipeline:\n  - runs: echo ${{{{vars.a}}}}\n");
+    for (text, line, message) in [
+        ("  a: x${{vars.a}}\n", 6, "the variable `a` refers to itself (a → a)"),
+        ("  a: ${{ vars.b }}\n  b: ${{vars.c}}\n  c: ${{vars.a}}\n", 6, "(a → b → c → a)"),
+        ("  a: 1\n  b: ${{vars.c}}\n  c: ${{vars.b}}\n", 7, "(b → c → b)"),
+    ] {
+        let told = try_plan(&vars(text), &[]).unwrap_err();
+        let found = told.0.iter().find(|mistake| mistake.message.contains(message));
+        assert_eq!(found.map(|mistake| mistake.at.unwrap().line), Some(line), "{told}");
+    }
+    let fine = vars("  a: ${{vars.b}}-${{vars.c}}\n  b: ${{vars.d}}\n  c: ${{vars.d}}\n  d: 1\n");
+    assert!(try_plan(&fine, &[]).is_ok());
+    let transformed =
+        "  a: ${{vars.a}}\nvar-transforms:\n  - from: x\n    match: x\n    replace: y\n    to: a\n";
+    assert_eq!(scripts(&plan(&vars(transformed), &[]).package.pipeline), ["echo y"]);
+}
+
+#[test]
+fn split_pipelines_and_coverage_need_what_their_scripts_run() {
+    let needs = |uses: &str| {
+        let text = format!("{HEAD}pipeline:\n  - uses: {uses}\n");
+        plan(&text, &[]).package.pipeline[0].needs.clone()
+    };
+    for name in ["alldocs", "bin", "dev", "infodir", "lib", "locales", "manpages", "static"] {
+        assert_eq!(needs(&format!("split/{name}")), ["busybox"], "{name}");
+    }
+    assert_eq!(needs("xcover/stop"), ["busybox"]);
+    assert_eq!(needs("xcover/ensure"), ["busybox", "jq"]);
+}
+
+#[test]
+fn passwords_of_repositories_are_not_recorded() {
+    let text = format!(
+        "{HEAD}environment:\n  contents:\n    repositories: ['https://user:topsecret2@a.example/r', '@t https://u:topsecret2@b.example']\n    keyring: ['https://user:topsecret2@a.example/k.rsa.pub']\n"
+    );
+    let plan = plan(&text, &[]);
+    assert!(plan.environment.repositories[0].contains("topsecret2"));
+    let record = super::emit::locked_definition(&plan, &[]).unwrap();
+    assert!(!record.contains("topsecret2") && record.contains("https://user:xxxxx@a.example/r"), "{record}");
+}
+
+#[test]
+fn a_cancelled_compilation_comes_to_an_end() {
+    let text = format!("{HEAD}pipeline:\n  - runs: x\n");
+    let options = CompileOptions::default();
+    let run =
+        || compile(&Source::new("t.yaml", text.as_str()), Arch::X86_64, &PipelineSet::default(), &options);
+    assert!(run().is_ok());
+    options.cancel.store(true, std::sync::atomic::Ordering::Relaxed);
+    assert!(run().unwrap_err().to_string().contains("the check was cancelled"));
+}

@@ -4,7 +4,9 @@ use std::collections::HashMap;
 
 use super::document::{Document, Step, Text};
 use super::prepare::is_package_name;
+use crate::apk::dependency::Dependency;
 use crate::apk::version::Version;
+use crate::limits;
 use crate::text::diagnostics::{Diagnostic, Position};
 
 const SETCAP_ALLOWED: [&str; 5] =
@@ -17,9 +19,16 @@ pub(super) fn validate(document: &Document, errors: &mut Vec<Diagnostic>) {
     checker.subpackages();
     checker.setcaps();
     checker.cpe();
+    checker.dependencies();
     for step in document.pipeline.iter().chain(document.subpackages.iter().flat_map(|sub| &sub.pipeline)) {
         checker.step(step);
     }
+}
+
+/// What is wrong with a dependency, and what to do; nothing while it holds variables.
+pub(super) fn dependency_mistake(text: &str) -> Option<(String, String)> {
+    let error = if text.contains("${{") { return None } else { Dependency::checked(text).err()? };
+    Some((error.message().to_owned(), error.hint_text().unwrap_or_default().to_owned()))
 }
 
 struct Checker<'a> {
@@ -107,6 +116,27 @@ impl Checker<'_> {
                 let ranged = at == subpackage.at;
                 let hint = if ranged { "put `${{range.key}}` into the name" } else { "rename one of them" };
                 self.report(&name, message, hint);
+            }
+        }
+    }
+
+    /// What packages say of each other, and what environments ask for.
+    fn dependencies(&mut self) {
+        let document = self.document;
+        let dependencies = std::iter::once(&document.package.dependencies)
+            .chain(document.subpackages.iter().map(|sub| &sub.dependencies))
+            .flat_map(|lists| lists.runtime.iter().chain(&lists.provides).chain(&lists.replaces));
+        let tests =
+            document.test.iter().chain(document.subpackages.iter().filter_map(|sub| sub.test.as_ref()));
+        let packages = std::iter::once(&document.environment)
+            .chain(tests.map(|test| &test.environment))
+            .flat_map(|environment| &environment.contents.packages);
+        for text in dependencies.chain(packages) {
+            // What is not replaced is told already.
+            if let Some((message, hint)) = dependency_mistake(text)
+                && self.errors.len() < limits::DIAGNOSTICS_MAX
+            {
+                self.report(text, message, &hint);
             }
         }
     }

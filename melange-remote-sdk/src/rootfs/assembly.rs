@@ -3,7 +3,7 @@
 //! Contents pass through a spool file; the tree itself is names and metadata. Rules of conflict, ownership and
 //! links are apko's: everything belongs to root, parents may be symbolic links, scripts never run.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::FileExt;
@@ -78,6 +78,8 @@ pub(super) struct Installed {
     pub(super) scripts: BTreeMap<String, (u32, Vec<u8>)>,
     /// Path, kind, mode, owner and SHA-1 as the package lists them.
     pub(super) listed: Vec<Listed>,
+    /// What another package took over.
+    lost: BTreeSet<String>,
 }
 
 /// A file as its package lists it.
@@ -97,6 +99,7 @@ pub(super) struct Assembly {
     pub(super) installed: Vec<Installed>,
     spool: BufWriter<File>,
     spooled: u64,
+    kept_bytes: usize,
 }
 
 /// Assembles and writes `path` with its description beside it.
@@ -108,16 +111,22 @@ pub(super) fn write(input: &Input, path: &Path) -> Result<Rootfs> {
         installed: Vec::new(),
         spool: BufWriter::with_capacity(1 << 20, spool),
         spooled: 0,
+        kept_bytes: 0,
     };
     assembly.initial(input)?;
     for (path, package) in &input.packages {
-        let apk = verified(path, package)?;
+        // The data is compared with its digest as it is installed.
+        let apk = verified(ApkFile::open_control(path)?, package)?;
         assembly.install(&apk).map_err(|e| e.with("package", package.file_name()))?;
+    }
+    for installed in &mut assembly.installed {
+        let lost = std::mem::take(&mut installed.lost);
+        installed.listed.retain(|listed| !lost.contains(&listed.path));
     }
     database::write(&mut assembly, input)?;
     let (passwd, group) = finish::finish(&mut assembly, input)?;
     let (blob, names) = assembly.write_tar(path, &passwd, &group)?;
-    Ok(Rootfs { blob, names, cached: false })
+    Ok(Rootfs { blob, names, cached: false, _held: None })
 }
 
 /// The folder of a path, and its last part.
@@ -157,12 +166,42 @@ impl Assembly {
     /// Adds a file that the assembly makes; parents are created, an existing file is replaced.
     pub(super) fn put_file(&mut self, path: &str, mode: u32, bytes: &[u8]) -> Result<()> {
         let path = self.place(path, 0o755)?;
+        self.refuse_folder(&path)?;
         let offset = self.spooled;
         self.spool.write_all(bytes).map_err(|e| Error::unexpected("cannot write the spool").source(e))?;
         self.spooled += bytes.len() as u64;
         let kind = NodeKind::File { offset, size: bytes.len() as u64 };
         self.nodes.insert(path, Node { sha1: Some(checksum::sha1(bytes)), ..node(kind, mode) });
         Ok(())
+    }
+
+    /// Adds a second name of an existing one; what has the name already is replaced.
+    pub(super) fn put_hard_link(&mut self, path: &str, target: &str) -> Result<()> {
+        let missing =
+            || Error::invalid(format!("the hard link {path} refers to {target}, which does not exist"));
+        let real = self.follow(target)?.ok_or_else(missing)?;
+        let linked = self.nodes.get(&real).cloned().ok_or_else(missing)?;
+        let path = self.place(path, 0o755)?;
+        self.refuse_folder(&path)?;
+        if linked.kind == NodeKind::Directory {
+            return Err(Error::invalid(format!(
+                "the hard link {path} refers to {target}, which is a folder"
+            )));
+        }
+        if path != real {
+            self.nodes.insert(path, Node { kind: NodeKind::HardLink(real), ..linked });
+        }
+        Ok(())
+    }
+
+    /// What takes a folder's name would have the folder's content behind it.
+    fn refuse_folder(&self, path: &str) -> Result<()> {
+        match self.nodes.get(path).map(|node| &node.kind) {
+            Some(NodeKind::Directory) => {
+                Err(conflict(format!("{path} is a folder, and something else takes its name")))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Adds a link that the assembly makes unless something is there.
@@ -188,6 +227,12 @@ impl Assembly {
             return Ok(None);
         };
         self.read_range(offset, size).map(Some)
+    }
+
+    /// A reader of a file of the tree.
+    pub(super) fn window(&mut self, begin: u64, size: u64) -> Result<SpoolReader<'_>> {
+        self.spool.flush().map_err(|e| Error::unexpected("cannot write the spool").source(e))?;
+        Ok(SpoolReader { spool: self.spool.get_ref(), begin, size, at: 0 })
     }
 
     pub(super) fn read_range(&mut self, offset: u64, size: u64) -> Result<Vec<u8>> {
@@ -278,6 +323,7 @@ impl Assembly {
             control_sha1: apk.control_sha1,
             scripts: apk.scripts.clone(),
             listed: Vec::new(),
+            lost: BTreeSet::new(),
         });
         let damaged =
             |e: io::Error| Error::new(ErrorKind::Untrusted, "the package's data is damaged").source(e);
@@ -302,7 +348,13 @@ impl Assembly {
                 return Err(Error::new(ErrorKind::LimitExceeded, "the root filesystem is too large"));
             }
         }
-        Ok(())
+        self.kept_bytes += reader.kept_bytes();
+        if self.kept_bytes > limits::ROOTFS_KEPT_BYTES_MAX {
+            let bound = limits::ROOTFS_KEPT_BYTES_MAX;
+            let message = format!("the packages have more than {bound} bytes of names and attributes");
+            return Err(Error::new(ErrorKind::LimitExceeded, message));
+        }
+        reader.finish().map_err(damaged)?.finish()
     }
 
     fn install_entry<R: io::Read>(
@@ -445,7 +497,7 @@ impl Assembly {
         if new.replaces.contains(&old.pkgname) || old.origin == new.origin {
             let old = existing.owner;
             if let Some(old) = old {
-                self.installed[old].listed.retain(|listed| listed.path != path);
+                self.installed[old].lost.insert(path.to_owned());
             }
             return Ok(true);
         }
@@ -484,6 +536,10 @@ impl Assembly {
         let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
         let mut tar = TarWriter::new(HashingWriter::new(BufWriter::with_capacity(1 << 20, &mut file)));
         for (name, node) in &self.nodes {
+            let (folder, _) = split(name);
+            if !self.is_directory(folder) {
+                return Err(conflict(format!("{name} lies behind {folder}, which is a link or a file")));
+            }
             write_node(&mut tar, spool, name, node).map_err(failed)?;
         }
         let (mut sink, sha256, size_bytes) = tar.finish().map_err(failed)?.finish();
@@ -538,23 +594,37 @@ fn write_node<W: Write>(tar: &mut TarWriter<W>, spool: &File, name: &str, node: 
         NodeKind::File { offset, size } => {
             header.kind = EntryType::File;
             header.size = *size;
-            tar.append(&header, &mut SpoolReader { spool, at: *offset, left: *size })
+            tar.append(&header, &mut SpoolReader { spool, begin: *offset, size: *size, at: 0 })
         }
     }
 }
 
-struct SpoolReader<'a> {
+/// A file of the tree, read where it lies in the spool.
+pub(super) struct SpoolReader<'a> {
     spool: &'a File,
+    begin: u64,
+    size: u64,
     at: u64,
-    left: u64,
+}
+
+impl io::Seek for SpoolReader<'_> {
+    fn seek(&mut self, position: io::SeekFrom) -> io::Result<u64> {
+        let at = match position {
+            io::SeekFrom::Start(at) => Some(at),
+            io::SeekFrom::Current(by) => self.at.checked_add_signed(by),
+            io::SeekFrom::End(by) => self.size.checked_add_signed(by),
+        };
+        self.at = at.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+        Ok(self.at)
+    }
 }
 
 impl io::Read for SpoolReader<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let want = buffer.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
-        let read = self.spool.read_at(&mut buffer[..want], self.at)?;
+        let left = self.size.saturating_sub(self.at);
+        let want = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+        let read = self.spool.read_at(&mut buffer[..want], self.begin + self.at)?;
         self.at += read as u64;
-        self.left -= read as u64;
         Ok(read)
     }
 }

@@ -1,10 +1,10 @@
 //! What apko does to a tree after the last package: accounts, path changes, checksum sidecars of CA bundles,
 //! busybox links, the loader's cache.
 
-use super::assembly::{Assembly, Input, Node, NodeKind};
+use super::assembly::{Assembly, Input};
 use super::ldcache;
 use crate::apk::checksum;
-use crate::apk::dependency::Provide;
+use crate::apk::dependency::Dependency;
 use crate::error::{Error, Result};
 use crate::melange::plan::PlanPath;
 
@@ -99,19 +99,7 @@ fn change_path(assembly: &mut Assembly, change: &PlanPath) -> Result<()> {
         }
         "empty-file" => assembly.put_file(&relative, change.mode, b"")?,
         "symlink" => return assembly.put_symlink(&relative, &change.source),
-        "hardlink" => {
-            let Some(real) = assembly.follow(&change.source)? else {
-                return Err(Error::invalid(format!(
-                    "the hard link {path} refers to {}, which does not exist",
-                    change.source
-                )));
-            };
-            let target = assembly.nodes.get(&real).cloned();
-            if let Some(target) = target {
-                assembly.nodes.insert(relative.clone(), Node { kind: NodeKind::HardLink(real), ..target });
-            }
-            return Ok(());
-        }
+        "hardlink" => return assembly.put_hard_link(&relative, &change.source),
         "permissions" => {}
         other => {
             return Err(Error::invalid(format!("the path change {path} has the unknown type {other:?}"))
@@ -138,7 +126,7 @@ fn busybox_links(assembly: &mut Assembly) -> Result<()> {
         .map(|package| &package.info)
         .filter(|info| {
             info.pkgname == "busybox"
-                || info.provides.iter().any(|text| Provide::parse(text).name.contains("busybox"))
+                || info.provides.iter().any(|text| Dependency::parse(text).name.contains("busybox"))
         })
         .map(|info| info.pkgname.clone())
         .collect();

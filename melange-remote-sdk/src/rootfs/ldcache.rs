@@ -3,6 +3,8 @@
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
+use object::read::ReadCache;
+
 use super::assembly::{Assembly, NodeKind, split};
 use crate::analysis::scan::elf_facts;
 use crate::arch::Arch;
@@ -102,8 +104,8 @@ fn scan_folder(
         else {
             continue;
         };
-        let bytes = assembly.read_range(offset, size)?;
-        let Some(facts) = elf_facts(&bytes).filter(|_| bytes.get(16) == Some(&3)) else { continue };
+        let content = ReadCache::new(assembly.window(offset, size)?);
+        let Some(facts) = elf_facts(&content).filter(|facts| facts.shared) else { continue };
         let soname = match facts.sonames.into_iter().next() {
             Some(soname) => soname,
             None if name.ends_with(".so") => name.clone(),

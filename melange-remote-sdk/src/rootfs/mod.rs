@@ -6,10 +6,11 @@
 //!
 //! The tar is deterministic and cached by what goes into it, so a warm build assembles nothing.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
+use futures_util::future::BoxFuture;
+use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
 use sha2::{Digest, Sha256};
 
 use crate::apk::checksum;
@@ -20,17 +21,23 @@ use crate::apk::writer::AccountNames;
 use crate::arch::Arch;
 use crate::error::{Error, ErrorKind, Result};
 use crate::guest::Blob;
+use crate::limits;
 use crate::melange::plan::PlanEnvironment;
 use crate::solver::{Choice, Policy, RepositoryPackages, Solver};
 
+pub mod addresses;
 mod assembly;
+mod cache;
+pub mod credentials;
 mod database;
 pub mod fetch;
 mod finish;
 mod ldcache;
+pub mod line;
 pub mod repository;
 pub mod workspace;
 
+use cache::{DiskCache, Held};
 use fetch::Fetcher;
 use repository::{LoadedRepository, LocalAccess, Location, RepositoryCache};
 
@@ -40,7 +47,7 @@ const FORMAT: &str = "rootfs 4";
 /// What assembles environments.
 #[derive(Debug)]
 pub struct Assembler {
-    cache_dir: PathBuf,
+    cache: Arc<DiskCache>,
     fetcher: Arc<dyn Fetcher>,
     local: LocalAccess,
     verify: bool,
@@ -83,13 +90,23 @@ pub struct Rootfs {
     pub names: AccountNames,
     /// Whether it was there already.
     pub cached: bool,
+    /// Keeps the file from being swept while somebody uses it.
+    _held: Option<Arc<Held>>,
 }
 
 impl Assembler {
     /// An assembler that keeps downloads and root filesystems below `cache_dir`. With `verify` off, unsigned
     /// repositories are used too.
     pub fn new(cache_dir: &Path, fetcher: Arc<dyn Fetcher>, local: LocalAccess, verify: bool) -> Self {
-        Self { cache_dir: cache_dir.to_owned(), fetcher, local, verify, indexes: RepositoryCache::default() }
+        let cache = Arc::new(DiskCache::new(cache_dir, limits::CACHE_BYTES_DEFAULT));
+        Self { cache, fetcher, local, verify, indexes: RepositoryCache::default() }
+    }
+
+    /// Bounds what is kept on disk for later; without, it is [`limits::CACHE_BYTES_DEFAULT`] bytes.
+    #[must_use]
+    pub fn with_cache_bytes(mut self, bytes_max: u64) -> Self {
+        self.cache = Arc::new(DiskCache::new(self.cache.folder(), bytes_max));
+        self
     }
 
     /// Chooses the packages of an environment.
@@ -101,12 +118,12 @@ impl Assembler {
         self.resolve_with(environment, arch, Policy::Apko).await
     }
 
-    /// As [`Self::resolve`], with packages that come before all repositories: what they are called is not looked for
-    /// elsewhere.
+    /// Chooses the packages of a test's environment: once, without a lock in between, and with packages that come before
+    /// all repositories; what those are called is not looked for elsewhere.
     ///
     /// # Errors
     /// As [`Self::resolve`].
-    pub async fn resolve_over(
+    pub async fn resolve_test(
         &self,
         own: Option<Arc<LoadedRepository>>,
         environment: &PlanEnvironment,
@@ -114,7 +131,8 @@ impl Assembler {
     ) -> Result<Resolution> {
         let (repositories, keyring) = self.load(own.as_ref(), environment, arch).await?;
         let (world, first) = (environment.packages.clone(), own.map(|_| 0));
-        solve(repositories, keyring, world, first, Policy::Apko).await
+        solve(repositories, keyring, World { requests: world, first, policy: Policy::Apko, locked: false })
+            .await
     }
 
     /// As [`Self::resolve`], with a choice of whose rules decide.
@@ -128,7 +146,8 @@ impl Assembler {
         policy: Policy,
     ) -> Result<Resolution> {
         let (repositories, keyring) = self.load(None, environment, arch).await?;
-        solve(repositories, keyring, environment.packages.clone(), None, policy).await
+        let requests = environment.packages.clone();
+        solve(repositories, keyring, World { requests, first: None, policy, locked: true }).await
     }
 
     /// The repositories of an environment behind `own`, and its keys.
@@ -150,7 +169,8 @@ impl Assembler {
         for location in &locations {
             let location = Location::parse(location, &self.local)?;
             let trusted = self.verify.then_some(&keyring);
-            let loaded = self.indexes.load(&location, arch, trusted, &*self.fetcher, &self.cache_dir).await?;
+            let loaded =
+                self.indexes.load(&location, arch, trusted, &*self.fetcher, self.cache.folder()).await?;
             repositories.extend(loaded);
         }
         Ok((repositories, keyring))
@@ -160,7 +180,7 @@ impl Assembler {
         let mut keyring = Keyring::default();
         for entry in entries {
             let name = entry.rsplit('/').next().unwrap_or(entry);
-            let pem = repository::read_key(entry, &self.local, &*self.fetcher, &self.cache_dir).await?;
+            let pem = repository::read_key(entry, &self.local, &*self.fetcher, self.cache.folder()).await?;
             keyring.add(name, &pem)?;
         }
         Ok(keyring)
@@ -178,13 +198,18 @@ impl Assembler {
         arch: Arch,
     ) -> Result<Rootfs> {
         let key = cache_key(resolution, environment, arch);
-        let folder = self.cache_dir.join("rootfs");
+        let folder = self.cache.folder().join("rootfs");
         tokio::fs::create_dir_all(&folder).await.map_err(|e| Error::io("create", &folder, e))?;
         let path = folder.join(format!("{key}.tar"));
-        match cached(&path).await {
-            Some(found) => Ok(found),
-            None => self.assemble_at(&path, resolution, environment, arch).await,
+        let held = Some(Arc::new(self.cache.hold(&path)));
+        // Jobs with the same environment wait for the one that assembles it.
+        let gate = self.cache.gate(&key);
+        let _alone = gate.lock().await;
+        if let Some(found) = cached(&path).await {
+            return Ok(Rootfs { _held: held, ..found });
         }
+        let made = self.assemble_at(&path, resolution, environment, arch).await?;
+        Ok(Rootfs { _held: held, ..made })
     }
 
     /// As [`Self::assemble`], always anew, and as the file `path`.
@@ -198,13 +223,17 @@ impl Assembler {
         environment: &PlanEnvironment,
         arch: Arch,
     ) -> Result<Rootfs> {
-        let mut files = Vec::new();
-        for choice in &resolution.choices {
+        let files = resolution.choices.iter().map(|choice| async {
             let repository = &resolution.repositories[choice.repository];
             let package = &repository.index.packages[choice.package];
-            let path = repository.package_file(package, arch, &*self.fetcher, &self.cache_dir).await?;
-            files.push((path, package.clone()));
-        }
+            let path = repository.package_file(package, arch, &*self.fetcher, self.cache.folder()).await?;
+            let held = self.cache.hold(&path);
+            Ok::<_, Error>(((path, package.clone()), held))
+        });
+        let files: Vec<BoxFuture<'_, _>> = files.map(FutureExt::boxed).collect();
+        // In the order of installation, however the downloads come in.
+        let files: Vec<_> = stream::iter(files).buffered(limits::DOWNLOADS_MAX).try_collect().await?;
+        let (files, held): (Vec<_>, Vec<_>) = files.into_iter().unzip();
         let input = assembly::Input {
             arch,
             packages: files,
@@ -214,61 +243,68 @@ impl Assembler {
             environment: environment.clone(),
         };
         let path = path.to_owned();
-        tokio::task::spawn_blocking(move || assembly::write(&input, &path))
-            .await
-            .map_err(|e| Error::unexpected("the assembly died").source(e))?
+        let made = tokio::task::spawn_blocking(move || {
+            let made = assembly::write(&input, &path);
+            drop(held);
+            made
+        });
+        let made = made.await.map_err(|e| Error::unexpected("the assembly died").source(e))??;
+        let cache = Arc::clone(&self.cache);
+        match tokio::task::spawn_blocking(move || cache.sweep()).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => tracing::warn!(error = %error.chain(), "the cache cannot be swept"),
+            Err(error) => tracing::warn!(%error, "the sweep of the cache died"),
+        }
+        Ok(made)
     }
 }
 
-/// As [`lock`], where it does not hold up the async world.
+/// What is asked of the solver.
+struct World {
+    requests: Vec<String>,
+    /// The repository before all others.
+    first: Option<usize>,
+    policy: Policy,
+    /// Whether the choice is locked and resolved again, as builds do it; that decides the order of installation.
+    locked: bool,
+}
+
+/// As [`choose`], where it does not hold up the async world.
 async fn solve(
     repositories: Vec<Arc<LoadedRepository>>,
     keyring: Keyring,
-    world: Vec<String>,
-    first: Option<usize>,
-    policy: Policy,
+    world: World,
 ) -> Result<Resolution> {
-    tokio::task::spawn_blocking(move || lock(repositories, keyring, world, first, policy))
+    tokio::task::spawn_blocking(move || choose(repositories, keyring, world))
         .await
         .map_err(|e| Error::unexpected("the solver died").source(e))?
 }
 
-/// Resolves, locks, and resolves the lock again for the installation order.
-fn lock(
-    repositories: Vec<Arc<LoadedRepository>>,
-    keyring: Keyring,
-    world: Vec<String>,
-    preferred: Option<usize>,
-    policy: Policy,
-) -> Result<Resolution> {
-    let mut world = world;
-    world.sort();
-    world.dedup();
+/// Resolves, and where a lock is wanted, resolves that again for the installation order.
+fn choose(repositories: Vec<Arc<LoadedRepository>>, keyring: Keyring, world: World) -> Result<Resolution> {
+    let World { mut requests, first, policy, locked } = world;
+    requests.sort();
+    requests.dedup();
     let tables: Vec<RepositoryPackages<'_>> = repositories
         .iter()
         .map(|loaded| RepositoryPackages { tag: &loaded.tag, packages: &loaded.index.packages })
         .collect();
-    let solver = Solver::with_first(&tables, preferred, policy);
-    let first = solver.solve(&world)?;
-    let pins: BTreeMap<String, String> = world
-        .iter()
-        .map(|text| crate::apk::dependency::Dependency::parse(text))
-        .filter(|request| !request.pin.is_empty())
-        .map(|request| (request.name, request.pin))
-        .collect();
-    let record = |choice: &Choice| &repositories[choice.repository].index.packages[choice.package];
-    let mut lock: Vec<String> = first
+    let solver = Solver::with_first(&tables, first, policy);
+    let chosen = solver.solve(&requests)?;
+    let mut lock: Vec<String> = chosen
         .iter()
         .map(|choice| {
-            let package = record(choice);
-            let pin = pins.get(&package.name).map(|pin| format!("@{pin}")).unwrap_or_default();
-            format!("{}={}{pin}", package.name, package.version_text)
+            let repository = &repositories[choice.repository];
+            let package = &repository.index.packages[choice.package];
+            // Without its tag, what a tagged repository has would not be found again.
+            let pin = if repository.tag.is_empty() { String::new() } else { format!("@{}", repository.tag) };
+            format!("{}={}{pin}", package.name, package.version)
         })
         .collect();
     lock.sort();
-    let choices = solver.solve(&lock)?;
-    drop(tables);
-    Ok(Resolution { repositories, keyring, choices, lock, world })
+    let choices = if locked { solver.solve(&lock)? } else { chosen };
+    drop(solver);
+    Ok(Resolution { repositories, keyring, choices, lock, world: requests })
 }
 
 /// Names what goes into a root filesystem.
@@ -282,7 +318,7 @@ fn cache_key(resolution: &Resolution, environment: &PlanEnvironment, arch: Arch)
     put(arch.apk_name());
     for package in resolution.packages() {
         put(&package.name);
-        put(&package.version_text);
+        put(&package.version);
         put(&package.control_sha1.map(|sum| checksum::q1(&sum)).unwrap_or_default());
     }
     resolution.lines().for_each(&mut put);
@@ -306,12 +342,18 @@ async fn cached(path: &Path) -> Option<Rootfs> {
         blob: Blob { path: path.to_owned(), sha256: meta.sha256, size_bytes },
         names: AccountNames::parse(&meta.passwd, &meta.group),
         cached: true,
+        _held: None,
     })
 }
 
-/// A package on disk must be the one that the index speaks of.
-fn verified(path: &Path, package: &IndexPackage) -> Result<ApkFile> {
-    let apk = ApkFile::open(path)?;
+/// A package must be the one that the index speaks of.
+fn verified(apk: ApkFile, package: &IndexPackage) -> Result<ApkFile> {
+    let path = apk.path.clone();
+    if (&apk.info.pkgname, &apk.info.pkgver) != (&package.name, &package.version) {
+        let found = format!("{}-{}", apk.info.pkgname, apk.info.pkgver);
+        let message = format!("{} says that it is {found}, not what the index lists", path.display());
+        return Err(Error::new(ErrorKind::Untrusted, message).with("listed", package.file_name()));
+    }
     match package.control_sha1 {
         Some(expected) if expected == apk.control_sha1 => Ok(apk),
         Some(expected) => Err(Error::new(
@@ -327,3 +369,6 @@ fn verified(path: &Path, package: &IndexPackage) -> Result<ApkFile> {
         )),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,20 +1,19 @@
 //! Repositories: where they are, their indexes, their package files, their keys.
 
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use crate::apk::checksum::sha256_hex;
 use crate::apk::index::{Index, IndexPackage};
+use crate::apk::reader::ApkFile;
 use crate::apk::signature::{Keyring, is_key_name};
 use crate::arch::Arch;
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits;
+use crate::redact::redact;
 
 use super::fetch::Fetcher;
-
-/// Parsed indexes kept in memory.
-const INDEXES_MAX: usize = 32;
+use super::line::RepositoryLine;
 
 /// Which folders of the engine's own disk a definition may name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,17 +25,21 @@ pub enum LocalAccess {
 }
 
 impl LocalAccess {
-    /// The canonical path when it may be read.
+    /// The canonical path when it may be read. What does not exist yet keeps its name below the folder that does.
     ///
     /// # Errors
-    /// `Untrusted` when it lies elsewhere, `NotFound` when it does not exist.
+    /// `Untrusted` when it lies elsewhere.
     pub fn check(&self, path: &Path) -> Result<PathBuf> {
         if let Self::Below(folders) = self
             && !folders.iter().any(|folder| path.starts_with(folder))
         {
             return Err(refused(path));
         }
-        let real = path.canonicalize().map_err(|e| Error::io("open", path, e))?;
+        let real = match path.canonicalize() {
+            Ok(real) => real,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => not_there_yet(path)?,
+            Err(e) => return Err(Error::io("open", path, e)),
+        };
         match self {
             Self::Any => Ok(real),
             Self::Below(folders) => {
@@ -51,15 +54,27 @@ impl LocalAccess {
     }
 }
 
+/// Where a path will be once somebody makes it: its nearest folder that is there, canonical, and the rest.
+fn not_there_yet(path: &Path) -> Result<PathBuf> {
+    let dangling = path.symlink_metadata().is_ok();
+    let plain = path.components().all(|part| !matches!(part, std::path::Component::ParentDir));
+    if dangling || !plain || !path.is_absolute() {
+        return Err(Error::new(ErrorKind::NotFound, format!("{} does not exist", path.display())));
+    }
+    let there = path.ancestors().skip(1).find_map(|folder| Some((folder, folder.canonicalize().ok()?)));
+    let Some((folder, real)) = there else { return Ok(path.to_owned()) };
+    Ok(real.join(path.strip_prefix(folder).unwrap_or(path)))
+}
+
 fn refused(path: &Path) -> Error {
     Error::new(ErrorKind::Untrusted, format!("the local path {} is not allowed", path.display()))
         .hint("use an http(s) repository, or ask the operator to allow the folder")
 }
 
-/// A repository line, read: `[@tag ]<url or path>`.
+/// A repository line whose place may be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Location {
-    /// The line as written.
+    /// The line as people may see it: without a password.
     pub line: String,
     /// The tag that pins its packages; empty without one.
     pub tag: String,
@@ -69,7 +84,17 @@ pub struct Location {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Place {
     Folder(PathBuf),
-    Url(String),
+    Url(SecretUrl),
+}
+
+/// A URL that may hold a password; shown without.
+#[derive(Clone, PartialEq, Eq)]
+struct SecretUrl(String);
+
+impl std::fmt::Debug for SecretUrl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&redact(&self.0))
+    }
 }
 
 impl Location {
@@ -78,35 +103,24 @@ impl Location {
     /// # Errors
     /// `InvalidRequest` for other schemes and relative paths, [`LocalAccess::check`]'s for folders.
     pub fn parse(line: &str, local: &LocalAccess) -> Result<Self> {
-        let text = line.trim();
-        let (tag, place) = match text.strip_prefix('@') {
-            Some(rest) => rest
-                .split_once(char::is_whitespace)
-                .map(|(tag, place)| (tag, place.trim()))
-                .ok_or_else(|| {
-                    Error::invalid(format!("the repository {line:?} has a tag and no place"))
-                        .hint("write `@tag URL`")
-                })?,
-            None => ("", text),
-        };
-        let place = if place.starts_with("https://") || place.starts_with("http://") {
-            Place::Url(place.trim_end_matches('/').to_owned())
+        let read = RepositoryLine::parse(line)?;
+        let place = if read.is_http() {
+            Place::Url(SecretUrl(read.place.trim_end_matches('/').to_owned()))
         } else {
-            let path = Path::new(place.strip_prefix("file://").unwrap_or(place));
-            if place.contains("://") && !place.starts_with("file://") {
+            let Some(path) = read.path() else {
                 return Err(Error::invalid(format!("the repository {line:?} has an unknown scheme"))
                     .hint("use https://, http:// or an absolute path"));
-            }
-            Place::Folder(local.check(path)?)
+            };
+            Place::Folder(local.check(Path::new(path))?)
         };
-        Ok(Self { line: text.to_owned(), tag: tag.to_owned(), place })
+        Ok(Self { line: redact(line.trim()).into_owned(), tag: read.tag.to_owned(), place })
     }
 }
 
 /// A repository with its index.
 #[derive(Debug)]
 pub struct LoadedRepository {
-    /// The line as written; empty for packages that this engine made.
+    /// The line without a password; empty for packages that this engine made.
     pub line: String,
     /// The tag that pins its packages.
     pub tag: String,
@@ -143,7 +157,7 @@ impl LoadedRepository {
                 if tokio::fs::try_exists(&path).await.unwrap_or(false) {
                     return Ok(path);
                 }
-                let url = format!("{url}/{arch}/{}", package.file_name());
+                let url = format!("{}/{arch}/{}", url.0, package.file_name());
                 let unchecked = folder.join(format!("unchecked-{}", uuid::Uuid::now_v7().simple()));
                 let result = download(&url, &unchecked, &path, package, fetcher).await;
                 for left in [unchecked.with_extension("etag"), unchecked] {
@@ -167,17 +181,31 @@ async fn download(
 ) -> Result<()> {
     fetcher.fetch(url, unchecked, limits::APK_BYTES_MAX, false).await?;
     let (file, package) = (unchecked.to_owned(), package.clone());
-    tokio::task::spawn_blocking(move || super::verified(&file, &package).map(drop))
+    tokio::task::spawn_blocking(move || super::verified(ApkFile::open(&file)?, &package).map(drop))
         .await
         .map_err(|e| Error::unexpected("the check died").source(e))?
         .map_err(|e| e.with("url", url))?;
     tokio::fs::rename(unchecked, path).await.map_err(|e| Error::io("rename", unchecked, e))
 }
 
-/// Indexes read before, by place and version.
-#[derive(Debug, Default)]
+/// Indexes read before, by what they and their keys are; those not used for longest leave first. An index that several
+/// builds ask for at once is read once.
+#[derive(Debug)]
 pub struct RepositoryCache {
-    parsed: Mutex<HashMap<String, Arc<Index>>>,
+    parsed: moka::future::Cache<String, Arc<Index>>,
+}
+
+impl Default for RepositoryCache {
+    fn default() -> Self {
+        let weigh = |name: &String, index: &Arc<Index>| {
+            u32::try_from(name.len() + index.kept_bytes()).unwrap_or(u32::MAX)
+        };
+        let parsed = moka::future::Cache::builder()
+            .weigher(weigh)
+            .max_capacity(limits::INDEXES_KEPT_BYTES_MAX)
+            .build();
+        Self { parsed }
+    }
 }
 
 impl RepositoryCache {
@@ -203,7 +231,7 @@ impl RepositoryCache {
                 path
             }
             Place::Url(url) => {
-                let url = format!("{url}/{arch}/APKINDEX.tar.gz");
+                let url = format!("{}/{arch}/APKINDEX.tar.gz", url.0);
                 let path = cache_dir.join("indexes").join(format!("{}.gz", sha256_hex(url.as_bytes())));
                 fetcher.fetch(&url, &path, limits::INDEX_COMPRESSED_BYTES_MAX, true).await?.path
             }
@@ -233,20 +261,29 @@ impl RepositoryCache {
         let (name, bytes, trusted) = tokio::task::spawn_blocking(parse)
             .await
             .map_err(|e| Error::unexpected("the reader died").source(e))?;
-        let known = self.parsed.lock().unwrap_or_else(PoisonError::into_inner).get(&name).cloned();
-        if let Some(index) = known {
-            return Ok(index);
+        let read = async {
+            let read = tokio::task::spawn_blocking(move || Index::read(&bytes, trusted.as_ref()));
+            read.await.map_err(|e| Error::unexpected("the reader died").source(e))?.map(Arc::new)
+        };
+        self.parsed.try_get_with(name, read).await.map_err(shared)
+    }
+}
+
+/// An error that several waited for, as one of them tells it.
+fn shared(error: Arc<Error>) -> Error {
+    match Arc::try_unwrap(error) {
+        Ok(error) => error,
+        Err(error) => {
+            let mut copy = Error::new(error.kind(), error.message().to_owned());
+            if let Some(hint) = error.hint_text() {
+                copy = copy.hint(hint.to_owned());
+            }
+            copy = error.context().iter().fold(copy, |copy, (key, value)| copy.with(key, value));
+            match std::error::Error::source(&*error) {
+                Some(source) => copy.source(source.to_string()),
+                None => copy,
+            }
         }
-        let index = tokio::task::spawn_blocking(move || Index::read(&bytes, trusted.as_ref()))
-            .await
-            .map_err(|e| Error::unexpected("the reader died").source(e))??;
-        let index = Arc::new(index);
-        let mut parsed = self.parsed.lock().unwrap_or_else(PoisonError::into_inner);
-        if parsed.len() >= INDEXES_MAX {
-            parsed.clear();
-        }
-        parsed.insert(name, Arc::clone(&index));
-        Ok(index)
     }
 }
 
@@ -264,11 +301,12 @@ pub async fn read_key(
     if !is_key_name(name) {
         return Err(Error::invalid(format!("{entry:?} does not end in the name of a key")));
     }
-    let path = if entry.starts_with("https://") || entry.starts_with("http://") {
+    let line = RepositoryLine::parse(entry)?;
+    let path = if line.is_http() {
         let path = cache_dir.join("keys").join(format!("{}.{name}", sha256_hex(entry.as_bytes())));
         fetcher.fetch(entry, &path, limits::KEY_BYTES_MAX, true).await?.path
     } else {
-        local.check(Path::new(entry.strip_prefix("file://").unwrap_or(entry)))?
+        local.check(Path::new(line.path().unwrap_or(entry)))?
     };
     let size = tokio::fs::metadata(&path).await.map_err(|e| Error::io("read", &path, e))?.len();
     if size > limits::KEY_BYTES_MAX {
@@ -295,8 +333,17 @@ mod tests {
         {
             assert!(Location::parse(refused, &some).is_err(), "{refused}");
         }
+        let later = format!("{}/later/on", folder.path().display());
+        assert!(Location::parse(&later, &some).is_ok());
+        std::os::unix::fs::symlink("/etc/no-such", folder.path().join("dangling")).unwrap();
+        let dangling = folder.path().join("dangling").display().to_string();
+        assert!(Location::parse(&dangling, &some).is_err());
+        let through = folder.path().join("link/later").display().to_string();
+        let secret = Location::parse("@t https://u:secret@h/x/", &some).unwrap();
+        assert!(!format!("{secret:?}").contains("secret") && secret.line == "@t https://u:xxxxx@h/x/");
         std::os::unix::fs::symlink("/etc", folder.path().join("link")).unwrap();
         let escape = folder.path().join("link").display().to_string();
         assert_eq!(Location::parse(&escape, &some).unwrap_err().kind(), ErrorKind::Untrusted);
+        assert_eq!(Location::parse(&through, &some).unwrap_err().kind(), ErrorKind::Untrusted);
     }
 }

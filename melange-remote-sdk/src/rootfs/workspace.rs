@@ -26,7 +26,8 @@ pub fn write(
 ) -> Result<Blob> {
     let failed = |e: io::Error| Error::io("write", path, e);
     let mut files = compiler_files(plan, namespace);
-    if let Some(folder) = source_dir {
+    // A source folder that does not exist yet is an empty one.
+    if let Some(folder) = source_dir.filter(|folder| folder.exists()) {
         let mut found = Vec::new();
         collect(folder, Path::new(""), &mut found)?;
         for (name, mode) in found {

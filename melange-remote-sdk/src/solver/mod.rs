@@ -4,12 +4,12 @@
 //! because an environment must hold the same packages as upstream's. [`Policy::Apk`] adds what apk-tools
 //! refuses where apko picks: names that only unversioned provides without priority stand for.
 
+use std::cell::OnceCell;
 use std::cmp::{Ordering, Reverse};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use crate::apk::dependency::{Dependency, Operator};
+use crate::apk::dependency::{Dependency, Operator, Rules};
 use crate::apk::index::IndexPackage;
-use crate::apk::version::Version;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Whose rules decide where the two tools differ.
@@ -40,12 +40,31 @@ pub struct Choice {
     pub package: usize,
 }
 
+impl Policy {
+    fn rules(self) -> Rules {
+        match self {
+            Self::Apko => Rules::Apko,
+            Self::Apk => Rules::ApkTools,
+        }
+    }
+}
+
 type Id = usize;
+
+/// The lines of a record that name other packages, read.
+#[derive(Debug)]
+struct Parsed<'a> {
+    depends: Vec<Dependency<'a>>,
+    install_if: Vec<Dependency<'a>>,
+    provides: Vec<Dependency<'a>>,
+}
 
 /// The tables over all repositories, made once and used for many requests.
 #[derive(Debug)]
 pub struct Solver<'a> {
     packages: Vec<(Choice, &'a IndexPackage, &'a str)>,
+    /// Most requests touch few packages, so a record's lines are read when they are first asked for.
+    parsed: Vec<OnceCell<Parsed<'a>>>,
     by_name: HashMap<&'a str, Vec<Id>>,
     install_if: HashMap<&'a str, Vec<Id>>,
     policy: Policy,
@@ -57,7 +76,8 @@ impl<'a> Solver<'a> {
         Self::with_first(repositories, None, policy)
     }
 
-    /// As [`Self::new`]; what the repository at `first` has is not looked for in the others, whatever their versions.
+    /// As [`Self::new`]; what the repository at `first` has is not looked for in the others, neither by the name of
+    /// a package nor by what one provides, whatever the versions.
     pub fn with_first(repositories: &[RepositoryPackages<'a>], first: Option<usize>, policy: Policy) -> Self {
         let own = first.and_then(|first| repositories.get(first)).map_or(&[][..], |entry| entry.packages);
         let hidden: HashSet<&str> = own.iter().map(|package| package.name.as_str()).collect();
@@ -72,37 +92,42 @@ impl<'a> Solver<'a> {
                 let id = packages.len();
                 packages.push((Choice { repository, package: index }, package, entry.tag));
                 by_name.entry(&package.name).or_default().push(id);
-                for condition in &package.install_if {
-                    install_if.entry(&condition.name).or_default().push(id);
+                for condition in package.install_if() {
+                    install_if.entry(condition.name).or_default().push(id);
                 }
             }
         }
         for (id, (_, package, _)) in packages.iter().enumerate() {
             let mut own = HashSet::from([package.name.as_str()]);
-            for provide in &package.provides {
-                if own.insert(&provide.name) {
-                    by_name.entry(&provide.name).or_default().push(id);
+            for provide in package.provides() {
+                let is_first = Some(packages[id].0.repository) == first;
+                if (is_first || !hidden.contains(provide.name)) && own.insert(provide.name) {
+                    by_name.entry(provide.name).or_default().push(id);
                 }
             }
         }
-        Self { packages, by_name, install_if, policy }
+        let parsed = packages.iter().map(|_| OnceCell::new()).collect();
+        Self { packages, parsed, by_name, install_if, policy }
     }
 
     /// The packages for `world`, in installation order.
     ///
     /// # Errors
-    /// `NotFound` when nothing provides a name, `Conflict` when choices exclude each other; the message names
+    /// `InvalidRequest` for a malformed request, `NotFound` when nothing provides a name, `Conflict` when choices exclude each other; the message names
     /// the request and the reasons.
     pub fn solve(&self, world: &[String]) -> Result<Vec<Choice>> {
+        let requests =
+            world.iter().map(|text| Dependency::checked(text)).collect::<Result<Vec<Dependency<'_>>>>()?;
         let mut run = Run {
             solver: self,
+            rules: self.policy.rules(),
             disqualified: HashMap::new(),
             selected: HashMap::new(),
             chosen_by: Vec::new(),
         };
-        let order = run.world(world)?;
+        let order = run.world(&requests)?;
         if self.policy == Policy::Apk {
-            run.refuse_as_apk_does(world, &order)?;
+            run.refuse_as_apk_does(&requests, &order)?;
         }
         Ok(order.into_iter().map(|id| self.packages[id].0).collect())
     }
@@ -111,13 +136,22 @@ impl<'a> Solver<'a> {
         self.packages[id].1
     }
 
+    fn parsed(&self, id: Id) -> &Parsed<'a> {
+        let package = self.packages[id].1;
+        self.parsed[id].get_or_init(|| Parsed {
+            depends: package.depends().collect(),
+            install_if: package.install_if().collect(),
+            provides: package.provides().collect(),
+        })
+    }
+
     fn candidates(&self, name: &str) -> &[Id] {
         self.by_name.get(name).map_or(&[], Vec::as_slice)
     }
 
     fn label(&self, id: Id) -> String {
         let package = self.package(id);
-        format!("{}-{}", package.name, package.version_text)
+        format!("{}-{}", package.name, package.version)
     }
 }
 
@@ -133,13 +167,14 @@ impl<'a> Existing<'a> {
         let package = solver.package(id);
         self.by_name.insert(&package.name, id);
         if !package.origin.is_empty() {
-            self.origins.insert(&package.origin, &package.version_text);
+            self.origins.insert(&package.origin, &package.version);
         }
     }
 }
 
 struct Run<'s, 'a> {
     solver: &'s Solver<'a>,
+    rules: Rules,
     /// Packages out of the question, with the reason.
     disqualified: HashMap<Id, String>,
     selected: HashMap<&'a str, Id>,
@@ -148,10 +183,9 @@ struct Run<'s, 'a> {
 }
 
 impl<'s, 'a> Run<'s, 'a> {
-    fn world(&mut self, world: &[String]) -> Result<Vec<Id>> {
-        let requests: Vec<Dependency> = world.iter().map(|text| Dependency::parse(text)).collect();
-        self.constrain(&requests);
-        let requests: Vec<&Dependency> = requests.iter().filter(|request| !request.conflict).collect();
+    fn world(&mut self, requests: &[Dependency<'_>]) -> Result<Vec<Id>> {
+        self.constrain(requests);
+        let requests: Vec<&Dependency<'_>> = requests.iter().filter(|request| !request.conflict).collect();
         let direct = self.direct(&requests)?;
         let mut result: Vec<Id> = Vec::new();
         let mut names: HashSet<&str> = HashSet::new();
@@ -159,8 +193,14 @@ impl<'s, 'a> Run<'s, 'a> {
         direct.values().for_each(|id| existing.add(self.solver, *id));
         for request in &requests {
             let chosen = self.resolve(request)?;
+            if self.solver.policy == Policy::Apko {
+                self.pick(chosen)?;
+            }
             let mut found = Vec::new();
-            self.dependencies(chosen, &request.pin, &mut BTreeSet::new(), &mut existing.clone(), &mut found)?;
+            self.dependencies(chosen, request.pin, &mut BTreeSet::new(), &mut existing.clone(), &mut found)?;
+            if self.solver.policy == Policy::Apko {
+                self.install_if_among(&mut found);
+            }
             for id in found.into_iter().chain([chosen]) {
                 if names.insert(&self.solver.package(id).name) {
                     result.push(id);
@@ -168,18 +208,20 @@ impl<'s, 'a> Run<'s, 'a> {
                 }
             }
         }
-        self.install_if(&mut result, &mut names, &mut existing)?;
+        if self.solver.policy == Policy::Apk {
+            self.install_if(&mut result, &mut names, &mut existing)?;
+        }
         Ok(result)
     }
 
     /// Phase 1: the direct requests, the one with the fewest candidates first.
-    fn direct(&mut self, requests: &[&Dependency]) -> Result<BTreeMap<&'a str, Id>> {
+    fn direct(&mut self, requests: &[&Dependency<'_>]) -> Result<BTreeMap<&'a str, Id>> {
         let mut direct = BTreeMap::new();
-        let mut left: Vec<&Dependency> = requests.to_vec();
+        let mut left: Vec<&Dependency<'_>> = requests.to_vec();
         while !left.is_empty() {
             let mut best: Option<(usize, usize)> = None;
             for (position, request) in left.iter().enumerate() {
-                let count = self.filter(request, &request.pin, None).len();
+                let count = self.filter(request, request.pin, None).len();
                 if count == 0 {
                     return Err(self.nothing_provides(request));
                 }
@@ -197,19 +239,19 @@ impl<'s, 'a> Run<'s, 'a> {
         Ok(direct)
     }
 
-    fn resolve(&mut self, request: &Dependency) -> Result<Id> {
-        let options = self.filter(request, &request.pin, None);
-        let best = self.best(&options, &request.name, &request.pin, &Existing::default());
+    fn resolve(&mut self, request: &Dependency<'_>) -> Result<Id> {
+        let options = self.filter(request, request.pin, None);
+        let best = self.best(&options, request.name, request.pin, &Existing::default());
         let chosen = best.ok_or_else(|| self.nothing_provides(request))?;
-        self.chosen_by.push((request.name.clone(), chosen));
+        self.chosen_by.push((request.name.to_owned(), chosen));
         Ok(chosen)
     }
 
-    fn nothing_provides(&self, request: &Dependency) -> Error {
-        let candidates = self.solver.candidates(&request.name);
+    fn nothing_provides(&self, request: &Dependency<'_>) -> Error {
+        let candidates = self.solver.candidates(request.name);
         if candidates.is_empty() {
             let similar = crate::text::diagnostics::nearest(
-                &request.name,
+                request.name,
                 self.solver.by_name.keys().copied().filter(|name| {
                     name.len().abs_diff(request.name.len()) <= 2
                         && name.as_bytes().first() == request.name.as_bytes().first()
@@ -242,7 +284,7 @@ impl<'s, 'a> Run<'s, 'a> {
     }
 
     /// What of a name's packages satisfies a constraint now.
-    fn filter(&self, wanted: &Dependency, pin: &str, installed: Option<Id>) -> Vec<Id> {
+    fn filter(&self, wanted: &Dependency<'_>, pin: &str, installed: Option<Id>) -> Vec<Id> {
         let fits = |id: &&Id| {
             let (_, package, tag) = self.solver.packages[**id];
             if self.disqualified.contains_key(*id) {
@@ -252,16 +294,16 @@ impl<'s, 'a> Run<'s, 'a> {
                 return false;
             }
             wanted.operator == Operator::Any
-                || wanted.accepts(package.version.as_ref())
-                || package.provides.iter().any(|p| p.version.is_some() && wanted.accepts(p.version.as_ref()))
+                || wanted.accepts(&package.version, self.rules)
+                || self.solver.parsed(**id).provides.iter().any(|p| wanted.accepts(&p.version, self.rules))
         };
-        self.solver.candidates(&wanted.name).iter().filter(fits).copied().collect()
+        self.solver.candidates(wanted.name).iter().filter(fits).copied().collect()
     }
 
-    fn constrain(&mut self, dependencies: &[Dependency]) {
+    fn constrain(&mut self, dependencies: &[Dependency<'_>]) {
         for wanted in dependencies {
             if wanted.conflict {
-                for id in self.filter(wanted, &wanted.pin, None) {
+                for id in self.filter(wanted, wanted.pin, None) {
                     self.disqualify(id, || format!("excluded by !{}", wanted.text));
                 }
                 continue;
@@ -269,16 +311,16 @@ impl<'s, 'a> Run<'s, 'a> {
             if wanted.operator == Operator::Any {
                 continue;
             }
-            for index in 0..self.solver.candidates(&wanted.name).len() {
-                let id = self.solver.candidates(&wanted.name)[index];
+            for index in 0..self.solver.candidates(wanted.name).len() {
+                let id = self.solver.candidates(wanted.name)[index];
                 let package = self.solver.package(id);
                 let refused = if package.name == wanted.name {
-                    !wanted.accepts(package.version.as_ref())
+                    !wanted.accepts(&package.version, self.rules)
                 } else {
-                    package.provides.iter().any(|provide| {
+                    self.solver.parsed(id).provides.iter().any(|provide| {
                         provide.name == wanted.name
-                            && !provide.version_text.is_empty()
-                            && !wanted.accepts(provide.version.as_ref())
+                            && !provide.version.is_empty()
+                            && !wanted.accepts(&provide.version, self.rules)
                     })
                 };
                 if refused {
@@ -292,22 +334,23 @@ impl<'s, 'a> Run<'s, 'a> {
     fn disqualify_conflicts(&mut self, chosen: Id) {
         let solver = self.solver;
         let label = solver.label(chosen);
-        for provide in &solver.package(chosen).provides {
-            for &other in solver.candidates(&provide.name) {
+        for provide in &solver.parsed(chosen).provides {
+            for &other in solver.candidates(provide.name) {
                 if other == chosen || self.disqualified.contains_key(&other) {
                     continue;
                 }
                 let package = solver.package(other);
-                let conflicts = if !provide.version_text.is_empty() {
+                let conflicts = if !provide.version.is_empty() {
                     true
                 } else if package.name == provide.name {
-                    !package.version_text.is_empty()
+                    !package.version.is_empty()
                 } else {
-                    package
+                    solver
+                        .parsed(other)
                         .provides
                         .iter()
                         .find(|theirs| theirs.name == provide.name)
-                        .is_some_and(|theirs| !theirs.version_text.is_empty())
+                        .is_some_and(|theirs| !theirs.version.is_empty())
                 };
                 if conflicts {
                     self.disqualify(other, || format!("{label} provides {} already", provide.text));
@@ -329,11 +372,11 @@ impl<'s, 'a> Run<'s, 'a> {
             return conflict(other, &package.name);
         }
         self.selected.insert(&package.name, id);
-        for provide in &package.provides {
-            match self.selected.get(provide.name.as_str()) {
-                Some(&other) if other != id => return conflict(other, &provide.name),
-                _ if !provide.version_text.is_empty() => {
-                    self.selected.insert(&provide.name, id);
+        for provide in &solver.parsed(id).provides {
+            match self.selected.get(provide.name) {
+                Some(&other) if other != id => return conflict(other, provide.name),
+                _ if !provide.version.is_empty() => {
+                    self.selected.insert(provide.name, id);
                 }
                 _ => {}
             }
@@ -352,34 +395,33 @@ impl<'s, 'a> Run<'s, 'a> {
             existing
                 .by_name
                 .get(package.name.as_str())
-                .is_some_and(|id| self.solver.package(*id).version_text == package.version_text)
+                .is_some_and(|id| self.solver.package(*id).version == package.version)
         };
         let same_origin = |package: &IndexPackage| {
             !package.origin.is_empty()
-                && existing.origins.get(package.origin.as_str()) == Some(&package.version_text.as_str())
+                && existing.origins.get(package.origin.as_str()) == Some(&package.version.as_str())
         };
         let pinned = |id: Id| self.solver.packages[id].2 == pin;
-        let stands_for = |package: &'a IndexPackage| -> (&'a str, Option<&'a Version>) {
+        let stands_for = |id: Id| -> &str {
+            let package = self.solver.package(id);
             if package.name == name {
-                return (&package.version_text, package.version.as_ref());
+                return &package.version;
             }
-            let provide = package.provides.iter().find(|provide| provide.name == name);
-            provide.map_or(("", None), |provide| (&provide.version_text, provide.version.as_ref()))
+            let provide = self.solver.parsed(id).provides.iter().find(|provide| provide.name == name);
+            provide.map_or("", |provide| &provide.version)
         };
-        let (va, vb) = (stands_for(pa), stands_for(pb));
-        let by_provided_version = if va.0.is_empty() || vb.0.is_empty() || va.0 == vb.0 {
-            Ordering::Equal
-        } else {
-            vb.1.cmp(&va.1)
-        };
+        let newer = |a: &str, b: &str| if a == b { Ordering::Equal } else { self.rules.compare(b, a) };
+        let (va, vb) = (stands_for(a), stands_for(b));
+        let by_provided_version =
+            if va.is_empty() || vb.is_empty() { Ordering::Equal } else { newer(va, vb) };
         exists(pb)
             .cmp(&exists(pa))
             .then_with(|| same_origin(pb).cmp(&same_origin(pa)))
             .then_with(|| pinned(b).cmp(&pinned(a)))
             .then(by_provided_version)
-            .then_with(|| if pa.name == pb.name { pb.version.cmp(&pa.version) } else { Ordering::Equal })
+            .then_with(|| if pa.name == pb.name { newer(&pa.version, &pb.version) } else { Ordering::Equal })
             .then_with(|| Reverse(pa.provider_priority).cmp(&Reverse(pb.provider_priority)))
-            .then_with(|| pb.version.cmp(&pa.version))
+            .then_with(|| newer(&pa.version, &pb.version))
             .then_with(|| pa.name.cmp(&pb.name))
             .then_with(|| a.cmp(&b))
     }
@@ -397,37 +439,37 @@ impl<'s, 'a> Run<'s, 'a> {
         if !parents.insert(&package.name) {
             return Ok(());
         }
-        self.constrain(&package.depends);
-        let mut remaining: Vec<&Dependency> =
-            package.depends.iter().filter(|wanted| !wanted.conflict).collect();
+        let depends = &solver.parsed(id).depends;
+        self.constrain(depends);
+        let mut remaining: Vec<&Dependency<'_>> = depends.iter().filter(|wanted| !wanted.conflict).collect();
         loop {
-            let mut options: BTreeMap<&str, (&Dependency, Vec<Id>)> = BTreeMap::new();
+            let mut options: BTreeMap<&str, (&Dependency<'_>, Vec<Id>)> = BTreeMap::new();
             for wanted in &remaining {
-                if self.is_satisfied(package, wanted)? {
+                if self.is_satisfied(id, wanted)? {
                     continue;
                 }
-                let installed = existing.by_name.get(wanted.name.as_str()).copied();
+                let installed = existing.by_name.get(wanted.name).copied();
                 let candidates = self.filter(wanted, pin, installed);
                 if candidates.is_empty() {
                     return Err(self.nothing_provides(wanted).with("needed by", solver.label(id)));
                 }
-                options.insert(&wanted.text, (wanted, candidates));
+                options.insert(wanted.text, (wanted, candidates));
             }
             let Some((wanted, candidates)) =
-                options.values().min_by_key(|(wanted, candidates)| (candidates.len(), &wanted.text))
+                options.values().min_by_key(|(wanted, candidates)| (candidates.len(), wanted.text))
             else {
                 break;
             };
-            let Some(best) = self.best(candidates, &wanted.name, "", existing) else { break };
+            let Some(best) = self.best(candidates, wanted.name, "", existing) else { break };
             self.disqualify_conflicts(best);
             self.pick(best).map_err(|error| error.with("needed by", solver.label(id)))?;
-            self.chosen_by.push((wanted.name.clone(), best));
+            self.chosen_by.push((wanted.name.to_owned(), best));
             let mut below = Vec::new();
             self.dependencies(best, pin, parents, existing, &mut below)?;
             below.iter().for_each(|id| existing.add(solver, *id));
             found.extend(below);
             found.push(best);
-            let done = wanted.text.clone();
+            let done = wanted.text;
             remaining = options
                 .into_values()
                 .map(|(wanted, _)| wanted)
@@ -439,24 +481,26 @@ impl<'s, 'a> Run<'s, 'a> {
     }
 
     /// Whether the package itself or something selected satisfies what it wants.
-    fn is_satisfied(&self, package: &IndexPackage, wanted: &Dependency) -> Result<bool> {
-        if package.provides.iter().any(|provide| provide.text == wanted.text || provide.name == wanted.name) {
+    fn is_satisfied(&self, id: Id, wanted: &Dependency<'_>) -> Result<bool> {
+        let (package, provides) = (self.solver.package(id), &self.solver.parsed(id).provides);
+        if provides.iter().any(|provide| provide.text == wanted.text || provide.name == wanted.name) {
             return Ok(true);
         }
-        if package.name == wanted.name && wanted.accepts(package.version.as_ref()) {
+        if package.name == wanted.name && wanted.accepts(&package.version, self.rules) {
             return Ok(true);
         }
-        let Some(&selected) = self.selected.get(wanted.name.as_str()) else { return Ok(false) };
+        let Some(&selected) = self.selected.get(wanted.name) else { return Ok(false) };
         if wanted.operator == Operator::Any {
             return Ok(true);
         }
         let chosen = self.solver.package(selected);
-        let by_provide = chosen.provides.iter().any(|provide| {
-            provide.name == wanted.name
-                && provide.version.is_some()
-                && wanted.accepts(provide.version.as_ref())
-        });
-        if by_provide || wanted.accepts(chosen.version.as_ref()) {
+        let by_provide = self
+            .solver
+            .parsed(selected)
+            .provides
+            .iter()
+            .any(|provide| provide.name == wanted.name && wanted.accepts(&provide.version, self.rules));
+        if by_provide || wanted.accepts(&chosen.version, self.rules) {
             return Ok(true);
         }
         let message = format!(
@@ -465,8 +509,36 @@ impl<'s, 'a> Run<'s, 'a> {
             wanted.text
         );
         Err(Error::new(ErrorKind::Conflict, message)
-            .with("needed by", format!("{}-{}", package.name, package.version_text))
+            .with("needed by", self.solver.label(id))
             .hint("two packages ask for different versions of one name"))
+    }
+
+    /// apko looks at `install_if` for each request alone: what its dependencies fulfil, itself not among them, comes
+    /// along without dependencies of its own. Conditions are compared with names and versions as text.
+    fn install_if_among(&self, found: &mut Vec<Id>) {
+        let solver = self.solver;
+        let mut present: HashMap<&str, &str> = HashMap::new();
+        for id in found.iter() {
+            present.entry(&solver.package(*id).name).or_insert(&solver.package(*id).version);
+        }
+        let mut next = 0;
+        while next < found.len() {
+            let triggered = solver.install_if.get(solver.package(found[next]).name.as_str());
+            next += 1;
+            for &id in triggered.into_iter().flatten() {
+                let candidate = solver.package(id);
+                let holds = |wanted: &Dependency<'_>| {
+                    let version = present.get(wanted.name);
+                    version.is_some_and(|version| wanted.version.is_empty() || **version == *wanted.version)
+                };
+                if !present.contains_key(candidate.name.as_str())
+                    && solver.parsed(id).install_if.iter().all(holds)
+                {
+                    present.insert(&candidate.name, &candidate.version);
+                    found.push(id);
+                }
+            }
+        }
     }
 
     /// Packages whose `install_if` holds over the result join it, until none does any more.
@@ -479,27 +551,20 @@ impl<'s, 'a> Run<'s, 'a> {
         let mut next = 0;
         while next < result.len() {
             let package = self.solver.package(result[next]);
-            next += 1;
             let own = std::iter::once(package.name.as_str())
-                .chain(package.provides.iter().map(|p| p.name.as_str()));
+                .chain(self.solver.parsed(result[next]).provides.iter().map(|p| p.name));
             let mut triggered: Vec<Id> =
                 own.filter_map(|name| self.solver.install_if.get(name)).flatten().copied().collect();
+            next += 1;
             triggered.sort_unstable();
             triggered.dedup();
             for id in triggered {
                 let candidate = self.solver.package(id);
                 let taken = names.contains(candidate.name.as_str()) || self.disqualified.contains_key(&id);
-                let holds = |wanted: &Dependency| {
-                    result.iter().any(|id| {
-                        let present = self.solver.package(*id);
-                        (present.name == wanted.name && wanted.accepts(present.version.as_ref()))
-                            || present
-                                .provides
-                                .iter()
-                                .any(|p| p.name == wanted.name && wanted.accepts(p.version.as_ref()))
-                    }) != wanted.conflict
+                let holds = |wanted: &Dependency<'_>| {
+                    result.iter().any(|id| self.stands_for(*id, wanted)) != wanted.conflict
                 };
-                if taken || !candidate.install_if.iter().all(holds) {
+                if taken || !self.solver.parsed(id).install_if.iter().all(holds) {
                     continue;
                 }
                 let mut found = Vec::new();
@@ -515,22 +580,33 @@ impl<'s, 'a> Run<'s, 'a> {
         Ok(())
     }
 
+    /// Whether a package is what a constraint names, by itself or by what it provides.
+    fn stands_for(&self, id: Id, wanted: &Dependency<'_>) -> bool {
+        let package = self.solver.package(id);
+        (package.name == wanted.name && wanted.accepts(&package.version, self.rules))
+            || self
+                .solver
+                .parsed(id)
+                .provides
+                .iter()
+                .any(|provide| provide.name == wanted.name && wanted.accepts(&provide.version, self.rules))
+    }
+
     /// What apk-tools refuses in a finished choice.
-    fn refuse_as_apk_does(&self, world: &[String], order: &[Id]) -> Result<()> {
+    fn refuse_as_apk_does(&self, requests: &[Dependency<'_>], order: &[Id]) -> Result<()> {
         let solver = self.solver;
         // A package counts as asked for when something names it, or needs a versioned or prioritised provide.
         let wanted = |id: Id| {
-            order.iter().flat_map(|other| &solver.package(*other).depends).filter(move |d| {
-                !d.conflict && !d.name.is_empty() && solver.candidates(&d.name).contains(&id)
-            })
+            order
+                .iter()
+                .flat_map(|other| &solver.parsed(*other).depends)
+                .filter(move |d| !d.conflict && !d.name.is_empty() && solver.candidates(d.name).contains(&id))
         };
-        let requests: Vec<Dependency> = world.iter().map(|text| Dependency::parse(text)).collect();
-        let strong = |id: Id, d: &Dependency| {
+        let strong = |id: Id, d: &Dependency<'_>| {
             let package = solver.package(id);
             package.name == d.name
-                || package.provides.iter().any(|provide| {
-                    provide.name == d.name
-                        && (!provide.version_text.is_empty() || package.provider_priority > 0)
+                || solver.parsed(id).provides.iter().any(|provide| {
+                    provide.name == d.name && (!provide.version.is_empty() || package.provider_priority > 0)
                 })
         };
         for &id in order {
@@ -548,16 +624,11 @@ impl<'s, 'a> Run<'s, 'a> {
             }
         }
         for (position, &id) in order.iter().enumerate() {
-            for d in solver.package(id).depends.iter().filter(|d| d.conflict) {
-                let hit = order.iter().enumerate().find(|(other, candidate)| {
-                    let package = solver.package(**candidate);
-                    *other != position
-                        && ((package.name == d.name && d.accepts(package.version.as_ref()))
-                            || package
-                                .provides
-                                .iter()
-                                .any(|p| p.name == d.name && d.accepts(p.version.as_ref())))
-                });
+            for d in solver.parsed(id).depends.iter().filter(|d| d.conflict) {
+                let hit = order
+                    .iter()
+                    .enumerate()
+                    .find(|(other, candidate)| *other != position && self.stands_for(**candidate, d));
                 if let Some((_, other)) = hit {
                     let message = format!("{} excludes {}", solver.label(id), solver.label(*other));
                     return Err(

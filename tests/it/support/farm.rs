@@ -18,7 +18,8 @@ use melange_remote_sdk::error::{Error, Result};
 use melange_remote_sdk::guest::{Blob, GuestRunner};
 use melange_remote_sdk::melange::defaults::RepositoryDefaults;
 use melange_remote_sdk::melange::plan::PlanEnvironment;
-use melange_remote_sdk::rootfs::fetch::HttpFetcher;
+use melange_remote_sdk::rootfs::addresses::AddressPolicy;
+use melange_remote_sdk::rootfs::fetch::{FetchOptions, HttpFetcher};
 use melange_remote_sdk::rootfs::repository::LocalAccess;
 use melange_remote_sdk::rootfs::{Assembler, Resolution};
 use melange_remote_sdk::sandbox::{self, SandboxOptions, SandboxRunner};
@@ -312,7 +313,18 @@ fn signing_key(pem: &str) -> SigningKey {
 }
 
 fn assembler(state: &Path) -> Assembler {
-    Assembler::new(state, Arc::new(HttpFetcher::new().unwrap()), LocalAccess::Any, true)
+    Assembler::new(
+        state,
+        Arc::new(
+            HttpFetcher::new(FetchOptions {
+                addresses: AddressPolicy::allow_any(),
+                ..FetchOptions::default()
+            })
+            .unwrap(),
+        ),
+        LocalAccess::Any,
+        true,
+    )
 }
 
 fn engine(places: &Places, key: &str, runners: &Runners, defaults: RepositoryDefaults) -> EngineBuilder {
