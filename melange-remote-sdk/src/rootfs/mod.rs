@@ -23,7 +23,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::guest::Blob;
 use crate::limits;
 use crate::melange::plan::PlanEnvironment;
-use crate::solver::{Choice, Policy, RepositoryPackages, Solver};
+use crate::solver::{Choice, Policy, Preference, RepositoryPackages, Solver};
 
 pub mod addresses;
 mod assembly;
@@ -119,20 +119,31 @@ impl Assembler {
     }
 
     /// Chooses the packages of a test's environment: once, without a lock in between, and with packages that come before
-    /// all repositories; what those are called is not looked for elsewhere.
+    /// all repositories; what those are called is not looked for elsewhere, and no other package stands for `subject`.
     ///
     /// # Errors
     /// As [`Self::resolve`].
     pub async fn resolve_test(
         &self,
         own: Option<Arc<LoadedRepository>>,
+        subject: &str,
         environment: &PlanEnvironment,
         arch: Arch,
     ) -> Result<Resolution> {
         let (repositories, keyring) = self.load(own.as_ref(), environment, arch).await?;
         let (world, first) = (environment.packages.clone(), own.map(|_| 0));
-        solve(repositories, keyring, World { requests: world, first, policy: Policy::Apko, locked: false })
-            .await
+        solve(
+            repositories,
+            keyring,
+            World {
+                requests: world,
+                first,
+                subject: subject.to_owned(),
+                policy: Policy::Apko,
+                locked: false,
+            },
+        )
+        .await
     }
 
     /// As [`Self::resolve`], with a choice of whose rules decide.
@@ -147,7 +158,12 @@ impl Assembler {
     ) -> Result<Resolution> {
         let (repositories, keyring) = self.load(None, environment, arch).await?;
         let requests = environment.packages.clone();
-        solve(repositories, keyring, World { requests, first: None, policy, locked: true }).await
+        solve(
+            repositories,
+            keyring,
+            World { requests, first: None, subject: String::new(), policy, locked: true },
+        )
+        .await
     }
 
     /// The repositories of an environment behind `own`, and its keys.
@@ -264,6 +280,8 @@ struct World {
     requests: Vec<String>,
     /// The repository before all others.
     first: Option<usize>,
+    /// The package under test, which no other stands for; empty without one.
+    subject: String,
     policy: Policy,
     /// Whether the choice is locked and resolved again, as builds do it; that decides the order of installation.
     locked: bool,
@@ -282,14 +300,14 @@ async fn solve(
 
 /// Resolves, and where a lock is wanted, resolves that again for the installation order.
 fn choose(repositories: Vec<Arc<LoadedRepository>>, keyring: Keyring, world: World) -> Result<Resolution> {
-    let World { mut requests, first, policy, locked } = world;
+    let World { mut requests, first, subject, policy, locked } = world;
     requests.sort();
     requests.dedup();
     let tables: Vec<RepositoryPackages<'_>> = repositories
         .iter()
         .map(|loaded| RepositoryPackages { tag: &loaded.tag, packages: &loaded.index.packages })
         .collect();
-    let solver = Solver::with_first(&tables, first, policy);
+    let solver = Solver::with_preference(&tables, Preference { first, by_name_only: &subject }, policy);
     let chosen = solver.solve(&requests)?;
     let mut lock: Vec<String> = chosen
         .iter()

@@ -64,7 +64,7 @@ async fn what_a_tagged_repository_brings_along_stays_found() {
     let built = assembler.resolve(&environment, Arch::X86_64).await.unwrap();
     assert_eq!(names(&built), ["b-2-r0", "a-2-r0"]);
     assert_eq!(built.lock, ["a=2-r0@new", "b=2-r0@new"]);
-    let tested = assembler.resolve_test(None, &environment, Arch::X86_64).await.unwrap();
+    let tested = assembler.resolve_test(None, "", &environment, Arch::X86_64).await.unwrap();
     assert_eq!(names(&tested), ["b-2-r0", "a-2-r0"]);
 }
 
@@ -78,9 +78,21 @@ async fn a_test_never_sees_another_package_of_the_name() {
     );
     let made = LoadedRepository::made(folders.root.path(), index(&[("frd", "2.0-r0", "", "")]));
     let environment = folders.environment(&["frd"]);
-    let resolved =
-        folders.assembler().resolve_test(Some(Arc::new(made)), &environment, Arch::X86_64).await.unwrap();
+    let resolved = folders
+        .assembler()
+        .resolve_test(Some(Arc::new(made)), "frd", &environment, Arch::X86_64)
+        .await
+        .unwrap();
     assert_eq!(names(&resolved), ["frd-2.0-r0"]);
+    // Without a build before it, the newest of the name, and still none that provides it.
+    folders.add(
+        "main",
+        "",
+        &[("frd-3", "3.0-r0", "", "frd=9"), ("frd", "7-r0", "", ""), ("frd", "8-r0", "", "")],
+    );
+    let assembler = folders.assembler();
+    let resolved = assembler.resolve_test(None, "frd", &environment, Arch::X86_64).await.unwrap();
+    assert_eq!(names(&resolved), ["frd-8-r0"]);
 }
 
 #[tokio::test]

@@ -49,6 +49,16 @@ impl Policy {
     }
 }
 
+/// Names that not every package may stand for.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Preference<'p> {
+    /// The repository whose packages are not looked for in the others, neither by the name of a package nor by what
+    /// one provides, whatever the versions.
+    pub first: Option<usize>,
+    /// A name that packages of this name alone stand for, none that provides it; empty for no such name.
+    pub by_name_only: &'p str,
+}
+
 type Id = usize;
 
 /// The lines of a record that name other packages, read.
@@ -73,12 +83,16 @@ pub struct Solver<'a> {
 impl<'a> Solver<'a> {
     /// Tables over `repositories`, in order.
     pub fn new(repositories: &[RepositoryPackages<'a>], policy: Policy) -> Self {
-        Self::with_first(repositories, None, policy)
+        Self::with_preference(repositories, Preference::default(), policy)
     }
 
-    /// As [`Self::new`]; what the repository at `first` has is not looked for in the others, neither by the name of
-    /// a package nor by what one provides, whatever the versions.
-    pub fn with_first(repositories: &[RepositoryPackages<'a>], first: Option<usize>, policy: Policy) -> Self {
+    /// As [`Self::new`], with names that not every package may stand for.
+    pub fn with_preference(
+        repositories: &[RepositoryPackages<'a>],
+        preference: Preference<'_>,
+        policy: Policy,
+    ) -> Self {
+        let first = preference.first;
         let own = first.and_then(|first| repositories.get(first)).map_or(&[][..], |entry| entry.packages);
         let hidden: HashSet<&str> = own.iter().map(|package| package.name.as_str()).collect();
         let mut packages = Vec::new();
@@ -101,7 +115,8 @@ impl<'a> Solver<'a> {
             let mut own = HashSet::from([package.name.as_str()]);
             for provide in package.provides() {
                 let is_first = Some(packages[id].0.repository) == first;
-                if (is_first || !hidden.contains(provide.name)) && own.insert(provide.name) {
+                let hidden = !is_first && hidden.contains(provide.name);
+                if !hidden && provide.name != preference.by_name_only && own.insert(provide.name) {
                     by_name.entry(provide.name).or_default().push(id);
                 }
             }
