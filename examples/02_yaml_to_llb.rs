@@ -56,6 +56,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         shared_root: true,
         user: GuestUser { uid: 0, gid: 0 },
         capabilities: Vec::new(),
+        resources: Default::default(),
     };
     let lowered = llb::from_plan(&guest, &PlanOptions { attempt: "example", cache: None })?;
     println!("--- LLB, digest {}\n{}", lowered.definition.digest(), llb::dump(&lowered.definition));

@@ -107,7 +107,11 @@ pub fn builder(config: &BuildConfig, backends: &[Backend]) -> Result<Arc<dyn Bui
     let assembler = Assembler::new(&state_dir, fetcher, LocalAccess::Below(allowed), true);
     let tls = config.buildkit_tls.as_ref().map(tls_options).transpose()?;
     let runners = AddressedRunners::new(
-        SandboxOptions { state_dir: state_dir.clone(), extra_capabilities: false },
+        SandboxOptions {
+            host_ports: config.sandbox_host_ports.clone(),
+            launcher: config.sandbox_launcher.clone(),
+            ..SandboxOptions::new(&state_dir)
+        },
         BuildkitOptions { tls, ..BuildkitOptions::default() },
     );
     // What a sandbox lacks is said now, not when the first job fails.

@@ -69,6 +69,10 @@ pub struct BuildConfig {
     pub state_dir: Option<PathBuf>,
     /// The namespace of package URLs.
     pub namespace: String,
+    /// Ports of this machine's loopback that steps in the sandbox find on their own.
+    pub sandbox_host_ports: Vec<u16>,
+    /// The program that starts the sandbox's guests, for programs that embed the server; `None` for this one.
+    pub sandbox_launcher: Option<PathBuf>,
     /// TLS for tcp:// daemons.
     pub buildkit_tls: Option<TlsFiles>,
 }
@@ -298,7 +302,18 @@ impl Reader<'_> {
                 _ => self.wrong(format!("--allow-local-repository: there is no folder {folder}")),
             }
         }
+        let mut sandbox_host_ports = Vec::new();
+        for port in args.sandbox_allow_host_port {
+            match port.parse() {
+                Ok(0) | Err(_) => {
+                    self.wrong(format!("--sandbox-allow-host-port: {port} is no port: 1 to 65535"))
+                }
+                Ok(port) => sandbox_host_ports.push(port),
+            }
+        }
         BuildConfig {
+            sandbox_host_ports,
+            sandbox_launcher: None,
             default_arch,
             signing_key: self.file("--signing-key", args.signing_key),
             repositories,

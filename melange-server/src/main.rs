@@ -6,6 +6,7 @@ use melange_server::config::{Config, Refused};
 use melange_server::telemetry;
 
 fn main() -> ExitCode {
+    melange_remote_sdk::sandbox::run_if_asked();
     let environment = |name: &str| std::env::var(name).ok();
     let config = match Config::read(std::env::args_os(), &environment) {
         Ok(config) => config,

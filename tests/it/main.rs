@@ -17,6 +17,7 @@ mod isolation;
 mod oracles;
 mod packages;
 mod pipelines;
+mod sandbox;
 mod schema;
 mod service;
 mod support;

@@ -387,6 +387,7 @@ impl EngineBuilder {
             shared_root: true,
             user,
             capabilities: capabilities.into_iter().collect(),
+            resources: Default::default(),
         })
     }
 }

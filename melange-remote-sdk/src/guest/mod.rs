@@ -94,6 +94,17 @@ pub struct GuestUser {
     pub gid: u32,
 }
 
+/// What a definition asks of the machine; `None` where it says nothing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct GuestResources {
+    /// Memory in bytes.
+    pub memory_bytes: Option<u64>,
+    /// Thousandths of a core.
+    pub cpu_millis: Option<u64>,
+    /// Disk in bytes.
+    pub disk_bytes: Option<u64>,
+}
+
 /// Everything needed to run one build.
 #[derive(Debug, Clone)]
 pub struct GuestPlan {
@@ -118,6 +129,8 @@ pub struct GuestPlan {
     pub user: GuestUser,
     /// Capabilities that steps hold besides none, such as `CAP_CHOWN`.
     pub capabilities: Vec<String>,
+    /// What the definition asks for; a runner that keeps bounds takes it as one.
+    pub resources: GuestResources,
 }
 
 /// How the chain ended.

@@ -1,83 +1,62 @@
-//! From a step's pipes to log lines.
+//! From a step's bytes to log lines.
 
 use std::collections::VecDeque;
-use std::os::unix::process::ExitStatusExt;
 use std::sync::Arc;
 
-use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::process::Child;
-use tokio_util::sync::CancellationToken;
-
 use crate::builder::{BuildEvent, BuildSink, LogStream};
-use crate::error::{Error, Result};
 use crate::limits;
 
-/// How a step ended.
-pub(super) struct Pumped {
-    pub(super) status: i32,
-    pub(super) tail: Vec<String>,
-}
-
-/// Passes both pipes on until the step ends; `None` when it was cancelled, after the step was killed.
-pub(super) async fn pump(
-    child: &mut Child,
-    step: usize,
-    sink: &Arc<dyn BuildSink>,
-    cancel: &CancellationToken,
-) -> Result<Option<Pumped>> {
-    let (out, err) = (child.stdout.take(), child.stderr.take());
-    let mut lines = Lines { sink: Arc::clone(sink), step, tail: VecDeque::new() };
-    let failed = |e: std::io::Error| Error::unexpected("cannot read a step's output").source(e);
-    let (Some(mut out), Some(mut err)) = (out, err) else {
-        return Err(Error::unexpected("a step has no output pipes"));
-    };
-    let (mut out_rest, mut err_rest) = (Vec::new(), Vec::new());
-    let (mut out_open, mut err_open) = (true, true);
-    let (mut out_buffer, mut err_buffer) = (vec![0; 64 << 10], vec![0; 64 << 10]);
-    while out_open || err_open {
-        tokio::select! {
-            read = read(&mut out, &mut out_buffer), if out_open => {
-                out_open = lines.take(&mut out_rest, &out_buffer[..read.map_err(failed)?], LogStream::Stdout);
-            }
-            read = read(&mut err, &mut err_buffer), if err_open => {
-                err_open = lines.take(&mut err_rest, &err_buffer[..read.map_err(failed)?], LogStream::Stderr);
-            }
-            () = cancel.cancelled() => {
-                // The sandbox dies with its parent; dropping the guest waits until it has.
-                child.kill().await.map_err(|e| Error::unexpected("cannot stop a step").source(e))?;
-                return Ok(None);
-            }
-        }
-    }
-    let status = child.wait().await.map_err(|e| Error::unexpected("cannot wait for a step").source(e))?;
-    let status = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default());
-    Ok(Some(Pumped { status, tail: lines.tail.into() }))
-}
-
-async fn read(pipe: &mut (impl AsyncRead + Unpin), buffer: &mut [u8]) -> std::io::Result<usize> {
-    pipe.read(buffer).await
-}
-
-struct Lines {
+/// The lines of one step: its two streams, and the end of both together.
+pub(super) struct Lines {
     sink: Arc<dyn BuildSink>,
     step: usize,
     tail: VecDeque<String>,
+    /// Lines that have no end yet.
+    out: Vec<u8>,
+    err: Vec<u8>,
 }
 
 impl Lines {
-    /// Takes a chunk; an empty one ends the stream and flushes the rest. Returns whether the stream goes on.
-    fn take(&mut self, rest: &mut Vec<u8>, chunk: &[u8], stream: LogStream) -> bool {
-        for byte in chunk {
+    pub(super) fn new(sink: &Arc<dyn BuildSink>, step: usize) -> Self {
+        Self { sink: Arc::clone(sink), step, tail: VecDeque::new(), out: Vec::new(), err: Vec::new() }
+    }
+
+    /// Takes bytes of a stream.
+    pub(super) fn take(&mut self, stream: LogStream, bytes: &[u8]) {
+        let mut rest = std::mem::take(self.rest(stream));
+        for byte in bytes {
             if *byte == b'\n' {
-                self.line(rest, stream);
+                self.line(&mut rest, stream);
             } else if rest.len() < limits::LOG_LINE_BYTES_MAX + 1 {
                 rest.push(*byte);
             }
         }
-        if chunk.is_empty() && !rest.is_empty() {
-            self.line(rest, stream);
+        *self.rest(stream) = rest;
+    }
+
+    /// A line of the sandbox's own about the step.
+    pub(super) fn note(&mut self, line: &str) {
+        self.flush();
+        self.line(&mut line.as_bytes().to_vec(), LogStream::Stderr);
+    }
+
+    /// Ends both streams; tells the last lines.
+    pub(super) fn finish(mut self) -> Vec<String> {
+        self.flush();
+        self.tail.into()
+    }
+
+    fn flush(&mut self) {
+        for stream in [LogStream::Stdout, LogStream::Stderr] {
+            let mut rest = std::mem::take(self.rest(stream));
+            if !rest.is_empty() {
+                self.line(&mut rest, stream);
+            }
         }
-        !chunk.is_empty()
+    }
+
+    fn rest(&mut self, stream: LogStream) -> &mut Vec<u8> {
+        if stream == LogStream::Stderr { &mut self.err } else { &mut self.out }
     }
 
     fn line(&mut self, rest: &mut Vec<u8>, stream: LogStream) {
@@ -116,12 +95,12 @@ mod tests {
     #[test]
     fn lines_are_split_cut_and_kept() {
         let kept = Arc::new(Kept::default());
-        let mut lines = Lines { sink: kept.clone(), step: 0, tail: VecDeque::new() };
-        let mut rest = Vec::new();
-        assert!(lines.take(&mut rest, b"one\ntw", LogStream::Stdout));
-        assert!(lines.take(&mut rest, b"o\n10%\r20%\r\n\xff\n", LogStream::Stdout));
-        lines.take(&mut rest, &vec![b'x'; limits::LOG_LINE_BYTES_MAX + 9], LogStream::Stdout);
-        assert!(!lines.take(&mut rest, b"", LogStream::Stdout));
+        let sink: Arc<dyn BuildSink> = kept.clone();
+        let mut lines = Lines::new(&sink, 0);
+        lines.take(LogStream::Stdout, b"one\ntw");
+        lines.take(LogStream::Stdout, b"o\n10%\r20%\r\n\xff\n");
+        lines.take(LogStream::Stdout, &vec![b'x'; limits::LOG_LINE_BYTES_MAX + 9]);
+        assert_eq!(lines.finish().len(), 5);
         let seen = kept.0.lock().unwrap();
         assert_eq!(seen[..4], ["one", "two", "20%", "\u{fffd}"]);
         assert!(seen[4].ends_with("x [line cut]"));

@@ -58,6 +58,7 @@ impl Guest {
             shared_root: true,
             user: GuestUser { uid: 0, gid: 0 },
             capabilities: vec!["CAP_CHOWN".to_owned()],
+            resources: Default::default(),
         };
         let workspace = vec![Entry::folder("").mode(0o755), Entry::folder("melange-out")];
         Self { plan, root: busybox_root().await, workspace, folder }
