@@ -24,7 +24,8 @@ use crate::builder::{
 use crate::error::{Error, ErrorKind, Result};
 use crate::guest::script;
 use crate::guest::{
-    Blob, DEFAULT_CAPABILITIES, GuestOutcome, GuestPlan, GuestRunner, GuestStep, GuestUser, SourceFile,
+    Blob, DEFAULT_CAPABILITIES, GuestOutcome, GuestPlan, GuestResources, GuestRunner, GuestStep, GuestUser,
+    SourceFile,
 };
 use crate::melange::defaults::{self, RepositoryDefaults};
 use crate::melange::pipelines::PipelineSet;
@@ -387,7 +388,7 @@ impl EngineBuilder {
             shared_root: true,
             user,
             capabilities: capabilities.into_iter().collect(),
-            resources: Default::default(),
+            resources: GuestResources::of(&plan.document.package.resources)?,
         })
     }
 }

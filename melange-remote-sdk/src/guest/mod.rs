@@ -13,7 +13,10 @@ use crate::arch::Arch;
 use crate::builder::{BuildSink, StepFailure};
 use crate::error::Result;
 
+mod resources;
 pub mod script;
+
+pub use resources::GuestResources;
 
 /// The workspace inside the guest.
 pub const WORKSPACE: &str = "/home/build";
@@ -92,17 +95,6 @@ pub struct GuestUser {
     pub uid: u32,
     /// Group id.
     pub gid: u32,
-}
-
-/// What a definition asks of the machine; `None` where it says nothing.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct GuestResources {
-    /// Memory in bytes.
-    pub memory_bytes: Option<u64>,
-    /// Thousandths of a core.
-    pub cpu_millis: Option<u64>,
-    /// Disk in bytes.
-    pub disk_bytes: Option<u64>,
 }
 
 /// Everything needed to run one build.

@@ -25,6 +25,7 @@ use crate::guest::{self, GuestOutcome, GuestPlan, GuestRunner};
 mod folders;
 mod launch;
 mod launcher;
+mod masks;
 mod options;
 mod output;
 mod protocol;
@@ -48,6 +49,8 @@ pub struct SandboxRunner {
     folders: Arc<Folders>,
     overlay: tokio::sync::OnceCell<bool>,
     machine_bytes: u64,
+    /// Options that mask what steps must not see; what the kernel has does not change while it runs.
+    masks: Vec<String>,
 }
 
 /// The programs that the sandbox runs, with their Debian packages.
@@ -97,6 +100,7 @@ impl SandboxRunner {
             folders: Arc::new(folders),
             overlay: tokio::sync::OnceCell::new(),
             machine_bytes,
+            masks: masks::masks(),
         })
     }
 
@@ -148,6 +152,7 @@ impl SandboxRunner {
             sources: plan.sources.iter().map(|file| (file.blob.path.clone(), file.name.clone())).collect(),
             uid: plan.user.uid,
             gid: plan.user.gid,
+            masks: self.masks.clone(),
             capabilities: plan.capabilities.clone(),
             host_ports: self.options.host_ports.clone(),
             bounds: self.options.bounds.of_guest(&plan.resources, self.machine_bytes),

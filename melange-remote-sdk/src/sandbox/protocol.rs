@@ -67,6 +67,8 @@ pub(super) struct GuestOrder {
     pub(super) uid: u32,
     /// Its group.
     pub(super) gid: u32,
+    /// Options of bubblewrap that mask what a step must not see or change of the kernel.
+    pub(super) masks: Vec<String>,
     /// What the steps hold.
     pub(super) capabilities: Vec<String>,
     /// Ports of the machine's loopback that steps with network reach on their own.

@@ -2,11 +2,13 @@
 
 use std::path::PathBuf;
 
+use melange_remote_sdk::builder::{BuildStatus, Builder};
 use melange_remote_sdk::guest::{GuestOutcome, GuestResources};
 use melange_remote_sdk::sandbox::{SandboxBounds, SandboxOptions, SandboxRunner};
+use tokio_util::sync::CancellationToken;
 
 use super::{failed, guest, sandbox};
-use crate::support::farm::{on_farm, sandbox_options};
+use crate::support::farm::{Backend, Farm, on_farm, sandbox_options};
 use crate::support::guest::run;
 use crate::support::missing;
 
@@ -15,8 +17,8 @@ fn bounded(folder: &std::path::Path, bounds: SandboxBounds) -> Option<SandboxRun
     sandbox(&SandboxOptions { bounds, ..sandbox_options(folder) })
 }
 
-/// Folders of the control groups of guests.
-fn groups() -> Vec<String> {
+/// Folders of the control groups of guests of this name.
+fn groups(name: &str) -> Vec<String> {
     let mut found = Vec::new();
     let mut folders = vec![PathBuf::from("/sys/fs/cgroup")];
     while let Some(folder) = folders.pop() {
@@ -24,7 +26,7 @@ fn groups() -> Vec<String> {
             if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                 continue;
             }
-            if entry.file_name().to_string_lossy().starts_with("melange-guest-bound") {
+            if entry.file_name().to_string_lossy().starts_with(&format!("melange-guest-{name}.")) {
                 found.push(entry.path().display().to_string());
             }
             folders.push(entry.path());
@@ -59,7 +61,33 @@ fn memory_is_bounded_by_the_definition_and_said_so() {
         guest.plan.resources.memory_bytes = Some(600 << 20);
         let done = run(&runner, &guest).await;
         assert_eq!(done.outcome.unwrap(), GuestOutcome::Succeeded, "{}", done.events.text());
-        assert_eq!(groups(), [""; 0]);
+        assert_eq!(groups("bound-memory"), [""; 0]);
+    });
+}
+
+#[test]
+fn resources_of_a_definition_are_bounds_and_nonsense_is_refused() {
+    on_farm(async |farm| {
+        if farm.runners.sandbox.is_none() || !can_make_groups() {
+            return;
+        }
+        let yaml = "package:\n  name: hungry\n  version: 1\n  epoch: 0\n  resources:\n    memory: 32Mi\n\
+                    environment:\n  contents:\n    packages:\n      - busybox\npipeline:\n  - name: eat\n    \
+                    runs: |\n      x=$(dd if=/dev/zero bs=1M count=200 2>/dev/null | tr '\\0' 'x'); echo ${#x}\n";
+        let built = farm.build(Backend::Sandbox, "bound-hungry", yaml).await;
+        let BuildStatus::Failed { reason, failure: Some(failure) } = &built.outcome.status else {
+            panic!("{built:?}")
+        };
+        assert!(reason.starts_with("the step `hungry: eat` failed"), "{reason}");
+        assert_eq!(failure.tail.last().unwrap(), "killed: it used more than 32 MiB of memory");
+        let input = Farm::input(Backend::Sandbox, "bound-odd", &yaml.replace("32Mi", "plenty"));
+        let sink = std::sync::Arc::new(melange_remote_sdk::builder::NullSink);
+        let error = farm.engine().build(&input, sink, CancellationToken::new()).await;
+        let told = match error {
+            Err(error) => error.chain(),
+            Ok(outcome) => format!("{:?}", outcome.status),
+        };
+        assert!(told.contains("`resources.memory` is no quantity"), "{told}");
     });
 }
 
@@ -76,7 +104,7 @@ fn processes_are_bounded_and_said_so() {
         let (code, tail) = failed(&run(&runner, &guest).await);
         assert_eq!(code, 1);
         assert!(tail.ends_with("it started more than 40 processes and threads"), "{tail}");
-        assert_eq!(groups(), [""; 0]);
+        assert_eq!(groups("bound-processes"), [""; 0]);
     });
 }
 

@@ -10,7 +10,7 @@ use melange_remote_sdk::builder::BuildSink;
 use melange_remote_sdk::buildkit::{BackendAddress, BuildkitOptions, BuildkitRunner};
 use melange_remote_sdk::error::Result;
 use melange_remote_sdk::guest::{
-    Blob, GuestOutcome, GuestPlan, GuestRunner, GuestStep, GuestUser, SourceFile,
+    Blob, GuestOutcome, GuestPlan, GuestResources, GuestRunner, GuestStep, GuestUser, SourceFile,
 };
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
@@ -58,7 +58,7 @@ impl Guest {
             shared_root: true,
             user: GuestUser { uid: 0, gid: 0 },
             capabilities: vec!["CAP_CHOWN".to_owned()],
-            resources: Default::default(),
+            resources: GuestResources::default(),
         };
         let workspace = vec![Entry::folder("").mode(0o755), Entry::folder("melange-out")];
         Self { plan, root: busybox_root().await, workspace, folder }

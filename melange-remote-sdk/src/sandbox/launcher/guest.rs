@@ -6,9 +6,10 @@ use std::sync::Arc;
 use super::cgroup::Groups;
 use super::children::{self, Children};
 use super::network::Network;
-use super::step::{EMPTY_FILE, EMPTY_FOLDER, Steps, masks};
+use super::step::Steps;
 use super::wire::Wire;
-use super::{Result, failed, make_folder, mounts, tree};
+use super::{Result, Stop, failed, make_folder, mounts, tree};
+use crate::sandbox::masks::{EMPTY_FILE, EMPTY_FOLDER};
 use crate::sandbox::protocol::{GuestOrder, Message, Root};
 use crate::sandbox::seccomp;
 
@@ -25,8 +26,8 @@ pub(super) fn run(order: &GuestOrder, wire: &Arc<Wire>, children: &Arc<Children>
         .map_err(failed("hold the guest's lock"))?;
     children::adopt_orphans()?;
     let name = order.folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let groups = Groups::join(&name, &order.bounds)?;
-    let outcome = live(order, &groups, wire, children);
+    let mut groups = Groups::default();
+    let outcome = live(order, &name, &mut groups, wire, children);
     // The networks are gone with `live`; what is left are processes of a step that was stopped.
     children::wait_for_all();
     wire.tell(&Message::Quiet);
@@ -46,13 +47,25 @@ fn remove(order: &GuestOrder) -> Result<()> {
     tree::remove(&Children::default(), &order.folder)
 }
 
-fn live(order: &GuestOrder, groups: &Groups, wire: &Arc<Wire>, children: &Arc<Children>) -> Result<()> {
-    let sources = prepare(order, children)?;
+fn live(
+    order: &GuestOrder,
+    name: &str,
+    groups: &mut Groups,
+    wire: &Arc<Wire>,
+    children: &Arc<Children>,
+) -> Result<()> {
+    // The kernel makes whoever joins a group wait for all processors; the tree is prepared meanwhile.
+    let (joined, sources) = std::thread::scope(|scope| {
+        let joining = scope.spawn(|| Groups::join(name, &order.bounds));
+        let sources = prepare(order, children);
+        (joining.join(), sources)
+    });
+    *groups = joined.map_err(|_| Stop::Failed("the thread of the control groups died".to_owned()))??;
+    let sources = sources?;
     let steps = Steps {
         order,
         sources,
         filters: seccomp::programs(&order.capabilities).map_err(failed("make a filter"))?,
-        masks: masks(),
         written: if matches!(order.root, Root::Overlay(_)) { "upper" } else { tree::MERGED },
         wire,
         children,
