@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::isolation::RUN_AS;
+use crate::support::events::{PATIENCE, wait_until};
 use crate::support::farm::{Backend, Farm, KEY_NAME, Places, launcher, on_farm};
 use crate::support::missing;
 use crate::zoo::ZOO;
@@ -166,5 +167,6 @@ async fn child() {
         walked.assert_succeeded();
         assert_eq!(walked.events.lines_of("walk: look"), ["walked"]);
     }
-    assert_eq!(fs::read_dir(folder.join("state/sandbox/guests")).unwrap().count(), 0);
+    let guests = folder.join("state/sandbox/guests");
+    wait_until(PATIENCE, || fs::read_dir(&guests).unwrap().count() == 0).await;
 }

@@ -179,9 +179,9 @@ impl Launched {
         }
     }
 
-    /// Waits for the end of a launcher that has done its work.
+    /// Waits for the end of a launcher that has done its work. Its standard input stays open meanwhile: it is not to
+    /// stop.
     pub(super) async fn wait(&mut self) -> Result<ExitStatus> {
-        self.input = None;
         self.child
             .wait()
             .await

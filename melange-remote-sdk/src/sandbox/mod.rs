@@ -205,6 +205,16 @@ struct Running {
     _lock: std::fs::File,
 }
 
+impl Running {
+    /// Waits until the launcher has removed the folder, and has it removed when the launcher could not.
+    async fn clear(mut self, folders: &Folders) {
+        if let Err(error) = self.launched.wait().await {
+            tracing::warn!(reason = %error.chain(), "a guest's launcher was lost");
+        }
+        folders.remove(&self.folder).await;
+    }
+}
+
 /// A guest that runs: what was heard of it so far.
 struct Progress<'a> {
     plan: &'a GuestPlan,
@@ -230,7 +240,6 @@ impl Progress<'_> {
             Told::Message(Message::Ended(end)) => self.ended(&end)?,
             Told::Message(Message::Quiet) => {}
             Told::Message(Message::Done) => {
-                launched.wait().await?;
                 return Ok(Some(match self.failure.take() {
                     Some((index, failure)) => GuestOutcome::StepFailed { index, failure },
                     None => GuestOutcome::Succeeded,
@@ -280,7 +289,11 @@ impl GuestRunner for SandboxRunner {
             () = cancel.cancelled() => return Ok(GuestOutcome::Cancelled),
         };
         let outcome = Self::hear(&mut running, plan, &sink, &cancel).await;
-        if !matches!(outcome, Ok(GuestOutcome::Succeeded)) {
+        if matches!(outcome, Ok(GuestOutcome::Succeeded | GuestOutcome::StepFailed { .. })) {
+            // Nothing of the guest runs any more; its folder goes while the next one starts.
+            let folders = Arc::clone(&self.folders);
+            tokio::spawn(async move { running.clear(&folders).await });
+        } else {
             self.folders.remove(&running.folder).await;
         }
         outcome

@@ -31,6 +31,10 @@ pub(super) fn run(order: &GuestOrder, wire: &Arc<Wire>, children: &Arc<Children>
     // The networks are gone with `live`; what is left are processes of a step that was stopped.
     children::wait_for_all();
     wire.tell(&Message::Quiet);
+    // Nobody waits for what is left: taking groups, mounts and folders away costs more than many steps do.
+    if outcome.is_ok() {
+        wire.done();
+    }
     groups.leave();
     let removed = remove(order);
     outcome.and(removed)

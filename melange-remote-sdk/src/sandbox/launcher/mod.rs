@@ -26,6 +26,7 @@ mod step;
 mod tree;
 mod watch;
 mod wire;
+mod workspace;
 
 use children::Children;
 use wire::Wire;
@@ -83,7 +84,7 @@ pub fn run_if_asked() {
     };
     let code = match outcome {
         Ok(()) => {
-            wire.tell(&Message::Done);
+            wire.done();
             0
         }
         Err(Stop::Refused(why)) => {

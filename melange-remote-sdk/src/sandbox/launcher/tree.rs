@@ -5,7 +5,7 @@ use std::os::unix::fs::{PermissionsExt, chown, lchown};
 use std::path::{Path, PathBuf};
 
 use super::children::Children;
-use super::{Result, Stop, failed, make_folder, program};
+use super::{Result, Stop, failed, make_folder, program, workspace};
 use crate::guest;
 use crate::limits;
 
@@ -31,15 +31,13 @@ pub(super) fn copy(children: &Children, from: &Path) -> Result<()> {
 }
 
 /// Makes the workspace and the cache, which belong to who runs the steps, and unpacks the workspace.
-pub(super) fn prepare(children: &Children, workspace: &Path, uid: u32, gid: u32) -> Result<()> {
+pub(super) fn prepare(children: &Children, archive: &Path, uid: u32, gid: u32) -> Result<()> {
     for path in [guest::WORKSPACE, guest::CACHE] {
         let folder = make_folders(path)?;
         set_mode(&folder, 0o755)?;
         lchown(&folder, Some(uid), Some(gid)).map_err(failed(format!("hand over {path}")))?;
     }
-    let mut tar = program("tar");
-    tar.args(["--numeric-owner", "--same-owner", "-xpf"]).arg(workspace);
-    children.run("unpack the workspace", tar.arg("-C").arg(inside(guest::WORKSPACE)))
+    workspace::unpack(children, archive)
 }
 
 /// Makes the places where things are mounted, as root and without following a link of the guest. What stands in
@@ -113,9 +111,10 @@ fn refusal(path: &Path) -> Stop {
 }
 
 /// Makes a folder of the guest and those above it.
-fn make_folders(path: &str) -> Result<PathBuf> {
+pub(super) fn make_folders(path: impl AsRef<Path>) -> Result<PathBuf> {
     let mut folder = PathBuf::from(MERGED);
-    for part in path.split('/').filter(|part| !part.is_empty()) {
+    for part in path.as_ref().components() {
+        let std::path::Component::Normal(part) = part else { continue };
         folder.push(part);
         match look(&folder)? {
             Some(found) if found.is_dir() => {}

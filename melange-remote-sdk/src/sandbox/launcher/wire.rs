@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use crate::sandbox::protocol::{FRAME_BYTES_MAX, HEADER_BYTES, MESSAGE, Message};
@@ -10,12 +11,13 @@ use crate::sandbox::protocol::{FRAME_BYTES_MAX, HEADER_BYTES, MESSAGE, Message};
 /// Writes frames to standard output, each in one piece.
 pub(super) struct Wire {
     output: Mutex<Option<File>>,
+    done: AtomicBool,
 }
 
 impl Wire {
     pub(super) fn new() -> Self {
         let output = std::io::stdout().as_fd().try_clone_to_owned().map(File::from).ok();
-        Self { output: Mutex::new(output) }
+        Self { output: Mutex::new(output), done: AtomicBool::new(false) }
     }
 
     /// Writes one frame. A runner that is gone is noticed elsewhere: its end of standard input closes too.
@@ -31,6 +33,13 @@ impl Wire {
             if broken {
                 *output = None;
             }
+        }
+    }
+
+    /// Tells that all was done, once.
+    pub(super) fn done(&self) {
+        if !self.done.swap(true, Ordering::Relaxed) {
+            self.tell(&Message::Done);
         }
     }
 
