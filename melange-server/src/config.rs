@@ -391,7 +391,7 @@ mod tests {
             mistakes(&[
                 "--listen-addr", "nowhere", "--buildkit-addr", "b:1", "--default-arch", "z80",
                 "--max-jobs", "many", "--signing-key", "/no/key", "--allow-local-repository", "/no/folder",
-                "--buildkit-tls-cert", "/no/cert",
+                "--buildkit-tls-cert", "/no/cert", "--sandbox-allow-host-port", "0",
             ]),
             @r#"
         the configuration is not valid
@@ -400,6 +400,7 @@ mod tests {
           - --max-jobs: "many" is not a whole number
           - --buildkit-addr: the backend address "b:1" has no scheme (an address looks like tcp://host:1234, unix:///run/buildkit/buildkitd.sock or sandbox://local)
           - --allow-local-repository: there is no folder /no/folder
+          - --sandbox-allow-host-port: 0 is no port: 1 to 65535
           - --signing-key: there is no file /no/key
           - --buildkit-tls-cert: there is no file /no/cert
           - --buildkit-tls-cert and --buildkit-tls-key need each other

@@ -1,11 +1,18 @@
 //! The network: a way out for steps that may have one, and none to this machine.
 
-use std::net::{IpAddr, Ipv6Addr, TcpListener};
+use std::net::{IpAddr, Ipv6Addr, TcpListener, UdpSocket};
+use std::process::Command;
 
 use melange_remote_sdk::sandbox::SandboxOptions;
 
 use super::{guest, lines, sandbox};
 use crate::support::farm::{on_farm, sandbox_options};
+use crate::support::missing;
+
+/// Set in the process whose machine has a name server on loopback.
+const CHILD: &str = "MELANGE_TEST_NAME_SERVER";
+/// That name server.
+const NAME_SERVER: &str = "127.0.0.7";
 
 /// The addresses of this machine, from the kernel's tables.
 fn own_addresses() -> Vec<IpAddr> {
@@ -72,5 +79,57 @@ fn a_step_with_network_has_a_way_out_and_a_name_server_and_one_without_has_none(
         assert!(online.contains(&"nameserver 10.0.2.3".to_owned()), "{online:?}");
         assert!(!online.contains(&"eth0".to_owned()), "{online:?}");
         assert_eq!(done.events.lines(1), ["lo"]);
+    });
+}
+
+/// This test starts its own binary again in a mount namespace where the machine's name server is on its loopback, as
+/// it is on many machines; guests reach it by way of the helper.
+#[test]
+fn a_name_server_on_loopback_answers_guests() {
+    on_farm(async |farm| {
+        if farm.runners.sandbox.is_none() {
+            return;
+        }
+        if UdpSocket::bind((NAME_SERVER, 53)).is_err() {
+            missing("the right to listen at port 53 of loopback");
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let resolver = folder.path().join("resolv.conf");
+        std::fs::write(&resolver, format!("nameserver {NAME_SERVER}\n")).unwrap();
+        let script = "mount --bind \"$2\" /etc/resolv.conf; \
+                      exec \"$1\" --exact sandbox::network::child --nocapture --ignored";
+        let output = Command::new("unshare")
+            .args(["--mount", "--propagation", "private", "--", "sh", "-ec", script, "sh"])
+            .arg(std::env::current_exe().unwrap())
+            .arg(&resolver)
+            .env(CHILD, "1")
+            .output()
+            .unwrap();
+        let said =
+            format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success() && said.contains("1 passed"), "{said}");
+    });
+}
+
+#[test]
+#[ignore = "run by a_name_server_on_loopback_answers_guests"]
+fn child() {
+    if std::env::var_os(CHILD).is_none() {
+        return;
+    }
+    let server = UdpSocket::bind((NAME_SERVER, 53)).unwrap();
+    std::thread::spawn(move || {
+        let mut question = [0; 64];
+        while let Ok((_, asker)) = server.recv_from(&mut question) {
+            server.send_to(b"answer", asker).unwrap();
+        }
+    });
+    on_farm(async |_| {
+        let folder = tempfile::tempdir().unwrap();
+        let Some(runner) = sandbox(&sandbox_options(folder.path())) else { return };
+        let Some(mut guest) = guest("ask", 0, "ask").await else { return };
+        guest.plan.steps[0].network = true;
+        assert_eq!(lines(&runner, &guest).await, ["answer"]);
     });
 }

@@ -4,6 +4,7 @@
  *   probe descriptors       open descriptors
  *   probe calls             system calls with the errors they end with
  *   probe connect A P ...   whether port P of the addresses A answers
+ *   probe ask               what the name server of /etc/resolv.conf answers to a datagram
  *   probe eat N             touches N MiB of memory
  *   probe fork N            starts N processes at once
  */
@@ -168,6 +169,25 @@ static void reach(const char *address, const char *port) {
   printf("%s %s\n", address, got ? "no" : "answers");
 }
 
+static void ask(void) {
+  char line[256], address[256] = "", answer[64] = "nothing";
+  FILE *file = fopen("/etc/resolv.conf", "r");
+  while (file && fgets(line, sizeof line, file))
+    if (sscanf(line, "nameserver %255s", address) == 1) break;
+  struct sockaddr_in server = {.sin_family = AF_INET, .sin_port = htons(53)};
+  if (inet_pton(AF_INET, address, &server.sin_addr) != 1) exit(2);
+  int link = socket(AF_INET, SOCK_DGRAM, 0);
+  for (int i = 0; i < 5; i++) {
+    sendto(link, "question", 8, 0, (void *)&server, sizeof server);
+    struct pollfd wait = {link, POLLIN, 0};
+    if (poll(&wait, 1, 2000) != 1) continue;
+    ssize_t size = recv(link, answer, sizeof answer - 1, 0);
+    if (size > 0) answer[size] = 0;
+    break;
+  }
+  puts(answer);
+}
+
 int main(int count, char **words) {
   if (count < 2) return 2;
   if (!strcmp(words[1], "writable")) {
@@ -179,6 +199,8 @@ int main(int count, char **words) {
       if (fcntl(i, F_GETFD) >= 0) printf("%d\n", i);
   } else if (!strcmp(words[1], "calls")) {
     calls();
+  } else if (!strcmp(words[1], "ask")) {
+    ask();
   } else if (!strcmp(words[1], "connect")) {
     for (int i = 2; i + 1 < count; i += 2) reach(words[i], words[i + 1]);
   } else if (!strcmp(words[1], "eat") && count == 3) {
