@@ -8,7 +8,7 @@
 
 use melange_remote_sdk::arch::Arch;
 use melange_remote_sdk::guest::script;
-use melange_remote_sdk::guest::{Blob, GuestPlan, GuestUser};
+use melange_remote_sdk::guest::{Blob, GuestPlan, GuestResources, GuestUser};
 use melange_remote_sdk::llb::{self, PlanOptions};
 use melange_remote_sdk::melange::pipelines::PipelineSet;
 use melange_remote_sdk::melange::{self, CompileOptions, Compiled};
@@ -56,6 +56,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         shared_root: true,
         user: GuestUser { uid: 0, gid: 0 },
         capabilities: Vec::new(),
+        resources: GuestResources::default(),
     };
     let lowered = llb::from_plan(&guest, &PlanOptions { attempt: "example", cache: None })?;
     println!("--- LLB, digest {}\n{}", lowered.definition.digest(), llb::dump(&lowered.definition));

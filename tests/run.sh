@@ -6,6 +6,7 @@ root=$(cd "$(dirname "$0")/.." && pwd)
 cd "$root"
 
 need bwrap bubblewrap
+need slirp4netns slirp4netns
 need newuidmap uidmap
 need dockerd docker.io
 need cc gcc libc6-dev

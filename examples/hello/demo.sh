@@ -7,6 +7,7 @@ root=$(cd "$(dirname "$0")/../.." && pwd)
 cd "$root"
 
 need bwrap bubblewrap
+need slirp4netns slirp4netns
 need newuidmap uidmap
 need cc gcc libc6-dev
 need curl curl

@@ -223,6 +223,10 @@ pub(crate) struct RunArgs {
     /// A BuildKit daemon: tcp://host:port, unix:///path or docker:///path; the sandbox when missing
     #[arg(long, value_name = "ADDR")]
     pub(crate) buildkit_addr: Option<String>,
+    /// Port of this machine's loopback that steps in the sandbox may reach, as their own 127.0.0.1:PORT; may be
+    /// repeated; otherwise they reach none
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) sandbox_allow_host_port: Vec<u16>,
     /// Where downloads, root filesystems and scratch folders are kept
     #[arg(long, env = "MELANGE_STATE_DIR", value_name = "DIR")]
     pub(crate) state_dir: Option<PathBuf>,

@@ -10,8 +10,13 @@ mod exit;
 mod render;
 mod template;
 
+fn main() -> ExitCode {
+    melange_remote_sdk::sandbox::run_if_asked();
+    work()
+}
+
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn work() -> ExitCode {
     let args = args::Args::parse();
     commands::init_logging(args.verbose);
     match commands::run(args).await {

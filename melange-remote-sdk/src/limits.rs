@@ -145,6 +145,12 @@ pub const TREE_PATH_BYTES_MAX: usize = 4_096;
 pub const ROOTFS_BYTES_MAX: u64 = 64 << 30;
 /// What a guest may leave behind in its output folder.
 pub const OUTPUT_BYTES_MAX: u64 = 64 << 30;
+/// Processes and threads of one guest of the sandbox: a parallel build on a large machine has about a thousand.
+pub const SANDBOX_PROCESSES: u64 = 16_384;
+/// What one guest of the sandbox writes to its tree: what it may leave behind, and as much again to make it from.
+pub const SANDBOX_TREE_BYTES: u64 = 2 * OUTPUT_BYTES_MAX;
+/// The size of `/dev/shm` in a guest of the sandbox: what container engines give.
+pub const SANDBOX_SHM_BYTES: u64 = 64 << 20;
 /// A key of the keyring.
 pub const KEY_BYTES_MAX: u64 = 64 << 10;
 /// Packages, indexes and root filesystems that are kept for later, unless the operator says otherwise: a farm of a

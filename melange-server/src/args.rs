@@ -80,6 +80,10 @@ pub struct Args {
     /// Namespace of package URLs [default: wolfi]
     #[arg(long, value_name = "NAME")]
     pub namespace: Option<String>,
+    /// Port of this machine's loopback that steps in the sandbox may reach, as their own 127.0.0.1:PORT; may be
+    /// repeated; otherwise they reach none
+    #[arg(long, value_name = "PORT")]
+    pub sandbox_allow_host_port: Vec<String>,
     /// Certificate authority of tcp:// BuildKit daemons (PEM)
     #[arg(long, value_name = "FILE")]
     pub buildkit_tls_ca: Option<String>,

@@ -128,7 +128,11 @@ pub fn engine(config: &BuildConfig, backends: &[Backend]) -> Result<Engine> {
         .with_cache_bytes(config.cache_bytes);
     let tls = config.buildkit_tls.as_ref().map(tls_options).transpose()?;
     let runners = AddressedRunners::new(
-        SandboxOptions { state_dir: state_dir.clone(), extra_capabilities: false },
+        SandboxOptions {
+            host_ports: config.sandbox_host_ports.clone(),
+            launcher: config.sandbox_launcher.clone(),
+            ..SandboxOptions::new(&state_dir)
+        },
         BuildkitOptions { tls, ..BuildkitOptions::default() },
     );
     // What a sandbox lacks is said now, not when the first job fails.

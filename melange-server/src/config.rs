@@ -123,6 +123,10 @@ pub struct BuildConfig {
     pub job_timeout: Option<Duration>,
     /// The time that a step may be silent.
     pub job_silence: Option<Duration>,
+    /// Ports of this machine's loopback that steps in the sandbox find on their own.
+    pub sandbox_host_ports: Vec<u16>,
+    /// The program that starts the sandbox's guests, for programs that embed the server; `None` for this one.
+    pub sandbox_launcher: Option<PathBuf>,
     /// TLS for tcp:// daemons.
     pub buildkit_tls: Option<TlsFiles>,
 }
@@ -429,7 +433,18 @@ impl Reader<'_> {
                 _ => self.wrong(format!("--allow-local-repository: there is no folder {folder}")),
             }
         }
+        let mut sandbox_host_ports = Vec::new();
+        for port in args.sandbox_allow_host_port {
+            match port.parse() {
+                Ok(0) | Err(_) => {
+                    self.wrong(format!("--sandbox-allow-host-port: {port} is no port: 1 to 65535"))
+                }
+                Ok(port) => sandbox_host_ports.push(port),
+            }
+        }
         BuildConfig {
+            sandbox_host_ports,
+            sandbox_launcher: None,
             default_arch,
             signing_key: self.file("--signing-key", args.signing_key),
             repositories,
@@ -543,7 +558,7 @@ mod tests {
             mistakes(&[
                 "--listen-addr", "nowhere", "--buildkit-addr", "b:1", "--default-arch", "z80",
                 "--max-jobs", "many", "--signing-key", "/no/key", "--allow-local-repository", "/no/folder",
-                "--buildkit-tls-cert", "/no/cert",
+                "--buildkit-tls-cert", "/no/cert", "--sandbox-allow-host-port", "0",
             ]),
             @r#"
         the configuration is not valid
@@ -552,6 +567,7 @@ mod tests {
           - --max-jobs: "many" is not a whole number
           - --buildkit-addr: not the address of a backend: "b:1", it has no scheme (an address is tcp://host:port, unix:///path/to/buildkitd.sock, docker:///path/to/docker.sock or sandbox://local)
           - --allow-local-repository: there is no folder /no/folder
+          - --sandbox-allow-host-port: 0 is no port: 1 to 65535
           - --signing-key: there is no file /no/key
           - --buildkit-tls-cert: there is no file /no/cert
           - --buildkit-tls-cert and --buildkit-tls-key need each other

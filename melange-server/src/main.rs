@@ -12,6 +12,7 @@ fn say(text: impl std::fmt::Display) {
 }
 
 fn main() -> ExitCode {
+    melange_remote_sdk::sandbox::run_if_asked();
     let environment = |name: &str| std::env::var(name).ok();
     let config = match Config::read(std::env::args_os(), &environment) {
         Ok(config) => config,

@@ -65,7 +65,8 @@ async fn start() -> Option<Service> {
         "--keyring",
         &key,
     ];
-    let config = Config::read(args.iter().map(Into::into), &|_| None).unwrap();
+    let mut config = Config::read(args.iter().map(Into::into), &|_| None).unwrap();
+    config.build.sandbox_launcher = Some(crate::support::farm::launcher());
     let parts = assembly::assemble(&config).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let client = Client::new(&format!("http://{}", listener.local_addr().unwrap())).unwrap();

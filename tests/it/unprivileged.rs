@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::isolation::RUN_AS;
-use crate::support::farm::{Backend, Farm, KEY_NAME, Places, on_farm};
+use crate::support::events::{PATIENCE, wait_until};
+use crate::support::farm::{Backend, Farm, KEY_NAME, Places, launcher, on_farm};
 use crate::support::missing;
 use crate::zoo::ZOO;
 
@@ -15,6 +16,26 @@ use crate::zoo::ZOO;
 const NOBODY: u32 = 65_534;
 /// Ids that no account of a machine has, for its user namespace.
 const SUBORDINATE: &str = "65534:2000000000:65536\n";
+/// Opens every file of the kernel for writing; root of a user namespace may open none.
+const WALK: &str = r#"
+package:
+  name: walk
+  version: 1
+  epoch: 0
+environment:
+  contents:
+    packages:
+      - busybox
+pipeline:
+  - name: look
+    runs: |
+      find /proc /sys -path '/proc/[0-9]*' -prune -o -type f -print > /files 2> /dev/null || true
+      [ "$(wc -l < /files)" -gt 500 ]
+      while read -r file; do
+        if true 2> /dev/null >> "$file"; then echo "$file"; fi
+      done < /files
+      echo walked
+"#;
 /// Names the folder that the child works in.
 const CHILD: &str = "MELANGE_TEST_UNPRIVILEGED";
 
@@ -75,14 +96,16 @@ fn build_as(farm: &Farm, user: u32) -> BTreeMap<String, Vec<u8>> {
     fs::write(folder.join("ranges"), SUBORDINATE).unwrap();
     fs::write(folder.join(KEY_NAME), farm.key()).unwrap();
     fs::write(folder.join("binary"), "").unwrap();
+    fs::write(folder.join("launcher"), "").unwrap();
     for name in ["distro", "state", "out"] {
         fs::create_dir(folder.join(name)).unwrap();
     }
     for name in ["state", "out", KEY_NAME] {
         chown(folder.join(name), Some(user), Some(user)).unwrap();
     }
-    let script = "mount --bind ranges /etc/subuid; mount --bind ranges /etc/subgid; \
-                  mount --bind \"$1\" distro; mount --bind \"$2\" binary; umask 077; cd state; \
+    // On most machines everybody may open this device; here only in the child's own mount namespace.
+    let script = "mknod tun c 10 200; chmod 666 tun; mount --bind tun /dev/net/tun; mount --bind ranges /etc/subuid; mount --bind ranges /etc/subgid; \
+                  mount --bind \"$1\" distro; mount --bind \"$2\" binary; mount --bind \"$4\" launcher; umask 077; cd state; \
                   exec setpriv --reuid \"$3\" --regid \"$3\" --clear-groups \
                   ../binary --exact unprivileged::child --nocapture --ignored";
     let output = Command::new("unshare")
@@ -90,8 +113,10 @@ fn build_as(farm: &Farm, user: u32) -> BTreeMap<String, Vec<u8>> {
         .arg(&farm.places.distro)
         .arg(std::env::current_exe().unwrap())
         .arg(user.to_string())
+        .arg(launcher())
         .current_dir(folder)
         .env(CHILD, folder)
+        .env("MELANGE_TEST_LAUNCHER", folder.join("launcher"))
         .env("HOME", folder.join("state"))
         .env("TMPDIR", folder.join("state"))
         .output()
@@ -137,5 +162,11 @@ async fn child() {
         }
         built.assert_succeeded();
     }
-    assert_eq!(fs::read_dir(folder.join("state/sandbox/guests")).unwrap().count(), 0);
+    if fs::metadata(folder.join("out")).unwrap().uid() != 0 {
+        let walked = farm.build(Backend::Sandbox, "walk", WALK).await;
+        walked.assert_succeeded();
+        assert_eq!(walked.events.lines_of("walk: look"), ["walked"]);
+    }
+    let guests = folder.join("state/sandbox/guests");
+    wait_until(PATIENCE, || fs::read_dir(&guests).unwrap().count() == 0).await;
 }

@@ -91,7 +91,11 @@ pub(super) fn builder(args: &RunArgs, extras: Extras) -> Result<EngineBuilder> {
     }
     let verify = !args.repositories.allow_untrusted;
     let runners = AddressedRunners::new(
-        SandboxOptions { state_dir: state.clone(), extra_capabilities: true },
+        SandboxOptions {
+            extra_capabilities: true,
+            host_ports: args.sandbox_allow_host_port.clone(),
+            ..SandboxOptions::new(&state)
+        },
         BuildkitOptions::default(),
     );
     let assembler = Assembler::new(&state, fetcher()?, LocalAccess::Any, verify);

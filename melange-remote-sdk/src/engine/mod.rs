@@ -24,7 +24,8 @@ use crate::builder::{
 use crate::error::{Blame, Error, ErrorKind, Result};
 use crate::guest::script;
 use crate::guest::{
-    Blob, DEFAULT_CAPABILITIES, GuestOutcome, GuestPlan, GuestRunner, GuestStep, GuestUser, SourceFile,
+    Blob, DEFAULT_CAPABILITIES, GuestOutcome, GuestPlan, GuestResources, GuestRunner, GuestStep, GuestUser,
+    SourceFile,
 };
 use crate::melange::defaults::{self, RepositoryDefaults};
 use crate::melange::pipelines::PipelineSet;
@@ -429,6 +430,7 @@ impl EngineBuilder {
             shared_root: true,
             user,
             capabilities: capabilities.into_iter().collect(),
+            resources: GuestResources::of(&plan.document.package.resources)?,
         })
     }
 }

@@ -16,7 +16,7 @@ use crate::builder::{
 };
 use crate::error::{Blame, Error, Result};
 use crate::guest::script;
-use crate::guest::{GuestOutcome, GuestRunner, GuestStep};
+use crate::guest::{GuestOutcome, GuestResources, GuestRunner, GuestStep};
 use crate::melange::Compiled;
 use crate::melange::plan::{Plan, PlanTest};
 use crate::rootfs::repository::LoadedRepository;
@@ -173,6 +173,10 @@ impl EngineBuilder {
         let names: Vec<String> = steps.iter().map(|step| format!("test {}", step.name)).collect();
         let parts = GuestParts { plan: tests.plan, environment: &test.environment, rootfs: &rootfs, steps };
         let mut guest = self.guest_plan(tests.input, parts, scratch.path()).map_err(blame_plan)?;
+        let asked = GuestResources::of(&tests.plan.document.package.test_resources).map_err(blame_plan)?;
+        if asked != GuestResources::default() {
+            guest.resources = asked;
+        }
         let Joined { step, scripts, mark } =
             join(&format!("test {}", test.subject), std::mem::take(&mut guest.steps));
         guest.steps = vec![step];

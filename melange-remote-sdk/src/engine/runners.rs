@@ -86,10 +86,7 @@ mod tests {
 
     #[test]
     fn an_address_keeps_its_runner_and_nonsense_has_none() {
-        let runners = AddressedRunners::new(
-            SandboxOptions { state_dir: "/nonexistent".into(), extra_capabilities: false },
-            BuildkitOptions::default(),
-        );
+        let runners = AddressedRunners::new(SandboxOptions::new("/nonexistent"), BuildkitOptions::default());
         let first = runners.runner("tcp://example:1234").unwrap();
         assert!(Arc::ptr_eq(&first, &runners.runner("tcp://example:1234").unwrap()));
         assert_eq!(runners.runner("ftp://x").unwrap_err().kind(), ErrorKind::InvalidRequest);

@@ -142,6 +142,7 @@ mod tests {
             shared_root: true,
             user: GuestUser { uid: 0, gid: 0 },
             capabilities: Vec::new(),
+            resources: crate::guest::GuestResources::default(),
         }
     }
 

@@ -13,7 +13,10 @@ use crate::arch::Arch;
 use crate::builder::{BuildSink, StepFailure};
 use crate::error::Result;
 
+mod resources;
 pub mod script;
+
+pub use resources::GuestResources;
 
 /// The workspace inside the guest.
 pub const WORKSPACE: &str = "/home/build";
@@ -118,6 +121,8 @@ pub struct GuestPlan {
     pub user: GuestUser,
     /// Capabilities that steps hold besides none, such as `CAP_CHOWN`.
     pub capabilities: Vec<String>,
+    /// What the definition asks for; a runner that keeps bounds takes it as one.
+    pub resources: GuestResources,
 }
 
 /// How the chain ended.

@@ -257,6 +257,7 @@ mod tests {
             shared_root: true,
             user: GuestUser { uid: 1000, gid: 1000 },
             capabilities: vec!["CAP_CHOWN".to_owned()],
+            resources: crate::guest::GuestResources::default(),
         }
     }
 

@@ -68,8 +68,7 @@ fn answer(path: &str, origin: &str) -> Option<Vec<u8>> {
 }
 
 /// Serves the registry for as long as the runtime lives; tells where.
-async fn serve() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+fn serve(listener: TcpListener) -> String {
     let origin = format!("http://{}", listener.local_addr().unwrap());
     let here = origin.clone();
     let registry = Router::new().fallback(move |uri: Uri| {
@@ -83,7 +82,7 @@ async fn serve() -> String {
 #[test]
 fn r_and_npm_packages_are_installed() {
     on_toolchains(async |farm| {
-        let yaml = SCRIPTS.replace("@registry@", &serve().await);
+        let yaml = SCRIPTS.replace("@registry@", &serve(farm.listener()));
         let Some(built) = build(farm, "scripts", &yaml).await else { return };
         assert_eq!(built.events.lines_of("scripts: run"), ["hello there "]);
         let words = Contents::of(&built, "scripts-1.0.0-r0");

@@ -228,8 +228,7 @@ fn patches_are_applied_or_refused() {
 }
 
 /// An archive with one folder, and how often it was asked for.
-async fn server(archive: Vec<u8>) -> (String, Arc<AtomicUsize>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+fn server(listener: TcpListener, archive: Vec<u8>) -> (String, Arc<AtomicUsize>) {
     let origin = format!("http://{}", listener.local_addr().unwrap());
     let asked = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&asked);
@@ -267,7 +266,7 @@ fn archive() -> Vec<u8> {
 fn archives_are_fetched_checked_and_unpacked() {
     on_farm(async |farm| {
         let archive = archive();
-        let (origin, asked) = server(archive.clone()).await;
+        let (origin, asked) = server(farm.listener(), archive.clone());
         let sha256 = hex::encode(Sha256::digest(&archive));
         let good = FETCH
             .replace("@server@", &origin)

@@ -109,6 +109,17 @@ pub(crate) fn toolchains() -> Option<&'static Farm> {
     )
 }
 
+/// The sandbox of tests, whose launcher is a program of its own.
+pub(crate) fn sandbox_options(state_dir: &Path) -> SandboxOptions {
+    SandboxOptions { launcher: Some(launcher()), ..SandboxOptions::new(state_dir) }
+}
+
+/// The launcher; a test that runs as another user has it at another place.
+pub(crate) fn launcher() -> PathBuf {
+    std::env::var_os("MELANGE_TEST_LAUNCHER")
+        .map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_sandbox-launcher")), PathBuf::from)
+}
+
 /// The folders of a farm over a distribution.
 fn scratch(name: &str, distro: PathBuf) -> Places {
     let scratch = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
@@ -135,6 +146,8 @@ pub(crate) struct Farm {
     key: String,
     engine: EngineBuilder,
     built: Mutex<HashMap<(Backend, String), SharedBuild>>,
+    /// Listens at the only port of this machine that the sandbox's guests reach.
+    offered: std::net::TcpListener,
 }
 
 /// A build that several tests ask for and one makes.
@@ -160,9 +173,11 @@ impl Farm {
     pub(crate) fn new(places: Places, key: &str, socket: Option<PathBuf>) -> Self {
         fs::create_dir_all(&places.state).unwrap();
         fs::create_dir_all(&places.sandbox).unwrap();
+        let offered = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        offered.set_nonblocking(true).unwrap();
         let sandbox = SandboxRunner::new(&SandboxOptions {
-            state_dir: places.sandbox.clone(),
-            extra_capabilities: false,
+            host_ports: vec![offered.local_addr().unwrap().port()],
+            ..sandbox_options(&places.sandbox)
         });
         if let Err(error) = &sandbox {
             missing(&error.to_string());
@@ -171,7 +186,7 @@ impl Farm {
             .map(|socket| BuildkitRunner::new(BackendAddress::Docker(socket), BuildkitOptions::default()));
         let runners = Runners { sandbox: sandbox.ok().map(Arc::new), buildkit: buildkit.map(Arc::new) };
         let engine = engine(&places, key, &runners, distro_defaults(&places.distro));
-        Self { places, runners, key: key.to_owned(), engine, built: Mutex::default() }
+        Self { places, runners, key: key.to_owned(), engine, built: Mutex::default(), offered }
     }
 
     /// The builders of this machine; what is missing was said aloud.
@@ -179,6 +194,11 @@ impl Farm {
         let sandbox = self.runners.sandbox.as_ref().map(|_| Backend::Sandbox);
         let buildkit = self.runners.buildkit.as_ref().map(|_| Backend::Buildkit);
         sandbox.into_iter().chain(buildkit).collect()
+    }
+
+    /// A listener that guests of the sandbox reach; one test of a farm uses it.
+    pub(crate) fn listener(&self) -> tokio::net::TcpListener {
+        tokio::net::TcpListener::from_std(self.offered.try_clone().unwrap()).unwrap()
     }
 
     /// An engine over the same runners with other repositories.

@@ -11,7 +11,7 @@ use melange_remote_sdk::builder::BuildSink;
 use melange_remote_sdk::buildkit::{BuildkitOptions, BuildkitRunner};
 use melange_remote_sdk::error::Result;
 use melange_remote_sdk::guest::{
-    Blob, GuestOutcome, GuestPlan, GuestRunner, GuestStep, GuestUser, SourceFile,
+    Blob, GuestOutcome, GuestPlan, GuestResources, GuestRunner, GuestStep, GuestUser, SourceFile,
 };
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
@@ -59,6 +59,7 @@ impl Guest {
             shared_root: true,
             user: GuestUser { uid: 0, gid: 0 },
             capabilities: vec!["CAP_CHOWN".to_owned()],
+            resources: GuestResources::default(),
         };
         let workspace = vec![Entry::folder("").mode(0o755), Entry::folder("melange-out")];
         Self { plan, root: busybox_root().await, workspace, folder }

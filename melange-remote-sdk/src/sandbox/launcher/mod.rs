@@ -1,0 +1,171 @@
+//! The launcher: the process that owns one guest.
+//!
+//! Namespaces belong to processes, so what a guest needs of them is made in a process of its own, which the runner
+//! starts from the program that it is part of: [`run_if_asked`] turns that program into the launcher. It mounts the
+//! guest's tree once, runs the steps, collects the output and removes everything, and it stops when the runner
+//! closes its standard input or dies.
+
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::fs::Mode;
+
+use super::protocol::{ARGUMENT, Message, Order, VERSION};
+
+mod cgroup;
+mod children;
+mod guest;
+mod mounts;
+mod network;
+mod routes;
+mod step;
+mod tree;
+mod watch;
+mod wire;
+mod workspace;
+
+use children::Children;
+use wire::Wire;
+
+/// An order: paths, names of scripts, and the environments of all steps of a definition.
+const ORDER_BYTES_MAX: u64 = 1 << 30;
+
+/// Whether this program calls [`run_if_asked`].
+static READY: AtomicBool = AtomicBool::new(false);
+
+/// What stops a launcher's work.
+#[derive(Debug, thiserror::Error)]
+enum Stop {
+    /// The guest left something that is not worked with.
+    #[error("{0}")]
+    Refused(String),
+    /// This machine or the launcher failed.
+    #[error("{0}")]
+    Failed(String),
+    /// The runner wants no more.
+    #[error("the guest was stopped")]
+    Stopped,
+}
+
+/// Removes the control groups that killed engines left.
+pub(super) fn sweep_groups() {
+    cgroup::sweep();
+}
+
+type Result<T, E = Stop> = std::result::Result<T, E>;
+
+/// Says what failed, with the system's reason.
+fn failed<E: std::fmt::Display>(what: impl std::fmt::Display) -> impl FnOnce(E) -> Stop {
+    move |error| Stop::Failed(format!("cannot {what}: {error}"))
+}
+
+/// Runs this process as the launcher of a guest when it was started as one, and ends it; returns at once otherwise.
+///
+/// A program that uses [`SandboxRunner`](super::SandboxRunner) calls it first in `main`, before it starts threads
+/// and before it reads its arguments; or it names another program that does, in
+/// [`SandboxOptions::launcher`](super::SandboxOptions::launcher).
+pub fn run_if_asked() {
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next().is_none_or(|first| first != ARGUMENT) {
+        READY.store(true, Ordering::Relaxed);
+        return;
+    }
+    // Whatever this program inherited, the guest does not.
+    close_fds::set_fds_cloexec(3, &[]);
+    let wire = Arc::new(Wire::new());
+    let outcome = if arguments.next().is_some_and(|version| version == VERSION) {
+        work(&wire)
+    } else {
+        Err(Stop::Failed("this program was replaced by another version; start it anew".to_owned()))
+    };
+    let code = match outcome {
+        Ok(()) => {
+            wire.done();
+            0
+        }
+        Err(Stop::Refused(why)) => {
+            wire.tell(&Message::Refused(why));
+            1
+        }
+        Err(Stop::Failed(why)) => {
+            wire.tell(&Message::Failed(why));
+            1
+        }
+        Err(Stop::Stopped) => 1,
+    };
+    std::process::exit(code);
+}
+
+/// Whether [`run_if_asked`] was called in this process.
+pub(super) fn is_ready() -> bool {
+    READY.load(Ordering::Relaxed)
+}
+
+fn work(wire: &Arc<Wire>) -> Result<()> {
+    // What is created here does not depend on the umask of whoever started the program.
+    rustix::process::umask(Mode::from_raw_mode(0o022));
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).map_err(failed("make a mount namespace"))?;
+    mounts::make_private()?;
+    let order = read_order()?;
+    let children = Arc::new(Children::default());
+    let watched = Arc::clone(&children);
+    std::thread::spawn(move || {
+        // The runner writes nothing more: an end of any kind means that it wants no more, or is gone.
+        let _ = std::io::stdin().lock().read(&mut [0]);
+        watched.stop();
+    });
+    match order {
+        Order::Unpack { archive, folder } => tree::unpack(&children, &archive, &folder),
+        Order::ProbeOverlay { folder } => probe_overlay(&children, &folder),
+        Order::Guest(order) => guest::run(&order, wire, &children),
+        Order::Remove { folders } => {
+            folders.iter().try_for_each(|folder| tree::remove(&Arc::new(Children::default()), folder))
+        }
+    }
+}
+
+fn read_order() -> Result<Order> {
+    let mut line = Vec::new();
+    let input = std::io::stdin().lock().take(ORDER_BYTES_MAX);
+    BufReader::with_capacity(64 << 10, input)
+        .read_until(b'\n', &mut line)
+        .map_err(failed("read the order"))?;
+    serde_json::from_slice(&line).map_err(failed("understand the order"))
+}
+
+/// Makes a folder that every user can enter.
+fn make_folder(path: &Path) -> Result<()> {
+    std::fs::DirBuilder::new().mode(0o755).create(path).map_err(failed(format!("create {}", path.display())))
+}
+
+/// Tries what guests do to their trees: read below, write, and put a new folder in the place of an old one.
+fn probe_overlay(children: &Children, folder: &Path) -> Result<()> {
+    std::env::set_current_dir(folder).map_err(failed("enter the folder"))?;
+    for name in ["lower", "lower/d", "upper", "work", "merged"] {
+        make_folder(Path::new(name))?;
+    }
+    std::fs::write("lower/a", "").map_err(failed("write"))?;
+    mounts::overlay()?;
+    let used = || -> std::io::Result<()> {
+        std::fs::metadata("merged/a")?;
+        std::fs::write("merged/b", "")?;
+        std::fs::remove_dir("merged/d")?;
+        std::fs::create_dir("merged/d")
+    };
+    let outcome = used().map_err(failed("use an overlay"));
+    mounts::detach("merged")?;
+    // The kernel makes a folder in there that only root may enter.
+    tree::remove(children, Path::new("work"))?;
+    outcome
+}
+
+/// A program of this machine with nothing to read and no environment but the search path.
+fn program(name: &str) -> Command {
+    let mut command = Command::new(name);
+    command.stdin(Stdio::null());
+    command
+}

@@ -1,0 +1,235 @@
+//! The network of a guest: a namespace of its own, with nothing in it but loopback, or with a way out through
+//! `slirp4netns`.
+//!
+//! The way out is an ordinary program that opens ordinary sockets for the guest, so it needs no rights, no
+//! forwarding and no rules on this machine. It leads to the outside and to the machine's name servers. It does not
+//! lead to this machine: loopback is switched off in the helper, and every address that the machine has is
+//! unreachable in the guest, as are link-local addresses, where clouds keep their credentials.
+
+use std::fs::File;
+use std::io::Read;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::Path;
+use std::process::{Child, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use nix::ifaddrs::getifaddrs;
+use nix::sched::{CloneFlags, unshare};
+use rustix::io::FdFlags;
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+use super::children::last_words;
+use super::routes::{Range, forbid, start_loopback};
+use super::{Result, Stop, failed, make_folder, mounts, program};
+
+/// The name server that the helper offers to guests.
+const NAME_SERVER: &str = "10.0.2.3";
+/// The file with it, in the guest's folder.
+pub(super) const RESOLVER: &str = "resolv.conf";
+/// Connections of one guest to the machine's allowed ports at one time.
+const RELAYED_MAX: usize = 256;
+/// Addresses of this machine that are made unreachable; a router may have very many.
+const OWN_ADDRESSES_MAX: usize = 4_096;
+
+/// A network namespace.
+pub(super) struct Network {
+    namespace: OwnedFd,
+    /// Whether the folder given at its making shows its devices.
+    pub(super) shows_devices: bool,
+    helper: Option<Child>,
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        if let Some(helper) = &mut self.helper {
+            // It may have ended by itself.
+            let _ = helper.kill();
+            let _ = helper.wait();
+        }
+    }
+}
+
+impl Network {
+    /// A namespace with loopback alone; its devices are shown at `view`.
+    pub(super) fn offline(view: &Path) -> Result<Self> {
+        make_folder(view)?;
+        on_a_thread(|| {
+            unshare(CloneFlags::CLONE_NEWNET).map_err(failed("make a network namespace"))?;
+            start_loopback()?;
+            let namespace =
+                File::open("/proc/thread-self/ns/net").map_err(failed("open a network namespace"))?;
+            Ok(Self { namespace: namespace.into(), shows_devices: mounts::system_view(view), helper: None })
+        })
+    }
+
+    /// A namespace with a way out, and the machine's loopback `ports` on its own loopback.
+    pub(super) fn online(view: &Path, ports: &[u16]) -> Result<Self> {
+        let own = own_addresses()?;
+        let mut network = Self::offline(view)?;
+        network.start_helper()?;
+        network.enter(|| own.into_iter().try_for_each(forbid))?;
+        let listeners = network.enter(|| listen(ports))?;
+        for (port, listener) in listeners {
+            std::thread::spawn(move || relay(&listener, port));
+        }
+        std::fs::write(RESOLVER, resolver(&std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default()))
+            .map_err(failed("write the name server"))?;
+        Ok(network)
+    }
+
+    /// Does something in this namespace, on a thread of its own: who has rights in a user namespace alone could not
+    /// come back.
+    pub(super) fn enter<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        let go = || {
+            move_into_link_name_space(self.namespace.as_fd(), Some(LinkNameSpaceType::Network))
+                .map_err(failed("enter the network namespace"))?;
+            work()
+        };
+        on_a_thread(go)
+    }
+
+    fn start_helper(&mut self) -> Result<()> {
+        let (ready, report) =
+            rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(failed("make a pipe"))?;
+        rustix::io::fcntl_setfd(&report, FdFlags::empty()).map_err(failed("hand on a pipe"))?;
+        let mut command = program("slirp4netns");
+        command
+            .args(["--configure", "--mtu=65520", "--disable-host-loopback", "--enable-sandbox"])
+            .args(["--enable-seccomp", "--netns-type=path"])
+            .arg(format!("--ready-fd={}", report.as_raw_fd()))
+            .arg(format!("/proc/{}/fd/{}", std::process::id(), self.namespace.as_raw_fd()))
+            .arg("tap0")
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        File::options().read(true).write(true).open("/dev/net/tun").map_err(failed(
+            "give the step a network: the user that the sandbox runs as must be able to open /dev/net/tun",
+        ))?;
+        let mut helper = command.spawn().map_err(failed("start slirp4netns"))?;
+        drop(report);
+        let told = File::from(ready).read(&mut [0]);
+        let words = helper.stderr.take();
+        self.helper = Some(helper);
+        if matches!(told, Ok(1)) {
+            // Its pipe stays open for as long as it runs, and is read so that it never waits.
+            std::thread::spawn(move || last_words(words));
+            return Ok(());
+        }
+        Err(Stop::Failed(format!("cannot start the guest's network: {}", last_words(words))))
+    }
+}
+
+/// Namespaces belong to threads: this one stays where it is.
+fn on_a_thread<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    let outcome = std::thread::scope(|scope| scope.spawn(work).join());
+    outcome.unwrap_or_else(|_| Err(Stop::Failed("a thread of the guest's network died".to_owned())))
+}
+
+/// What must not be reached: this machine's addresses, link-local ones, and the helper's name for this machine.
+fn own_addresses() -> Result<Vec<Range>> {
+    let mut ranges = vec![
+        Range { address: IpAddr::V4(Ipv4Addr::new(169, 254, 0, 0)), bits: 16 },
+        Range { address: IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0)), bits: 10 },
+    ];
+    let interfaces = getifaddrs().map_err(failed("list this machine's addresses"))?;
+    for address in interfaces.filter_map(|interface| interface.address) {
+        let four = address.as_sockaddr_in().map(|address| IpAddr::V4(address.ip()));
+        let six = address.as_sockaddr_in6().map(|address| IpAddr::V6(address.ip()));
+        ranges.extend(four.or(six).filter(|address| !is_local(*address)).map(Range::of));
+    }
+    if ranges.len() > OWN_ADDRESSES_MAX {
+        let count = ranges.len();
+        return Err(Stop::Failed(format!(
+            "this machine has too many addresses for a guest's network: {count}"
+        )));
+    }
+    Ok(ranges)
+}
+
+/// Loopback is the guest's own, and link-local addresses are forbidden as a range.
+fn is_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => address.is_loopback() || address.is_link_local(),
+        IpAddr::V6(address) => address.is_loopback() || address.is_unicast_link_local(),
+    }
+}
+
+/// The guest's `resolv.conf`: the helper's name server, with the machine's search list and options.
+fn resolver(of_machine: &str) -> String {
+    let mut text = format!("nameserver {NAME_SERVER}\n");
+    for line in of_machine.lines() {
+        if line.split_whitespace().next().is_some_and(|word| ["search", "domain", "options"].contains(&word))
+        {
+            text.push_str(line);
+            text.push('\n');
+        }
+    }
+    text
+}
+
+fn listen(ports: &[u16]) -> Result<Vec<(u16, TcpListener)>> {
+    let mut listeners = Vec::new();
+    for port in ports {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, *port));
+        let listener =
+            TcpListener::bind(address).map_err(failed(format!("offer port {port} to the guest")))?;
+        listeners.push((*port, listener));
+        // A machine without IPv6 has no such loopback.
+        listeners
+            .extend(TcpListener::bind((Ipv6Addr::LOCALHOST, *port)).ok().map(|listener| (*port, listener)));
+    }
+    Ok(listeners)
+}
+
+/// Passes connections on to the same port of the machine's loopback.
+fn relay(listener: &TcpListener, port: u16) {
+    let open = Arc::new(AtomicUsize::new(0));
+    for inner in listener.incoming().flatten() {
+        if open.fetch_add(1, Ordering::Relaxed) >= RELAYED_MAX {
+            open.fetch_sub(1, Ordering::Relaxed);
+            continue;
+        }
+        let open = Arc::clone(&open);
+        std::thread::spawn(move || {
+            let outer = TcpStream::connect((Ipv4Addr::LOCALHOST, port))
+                .or_else(|_| TcpStream::connect((Ipv6Addr::LOCALHOST, port)));
+            if let Ok(outer) = outer {
+                // Either side may close at any time; that is the end of it.
+                let _ = join(&inner, &outer);
+            }
+            open.fetch_sub(1, Ordering::Relaxed);
+        });
+    }
+}
+
+fn join(inner: &TcpStream, outer: &TcpStream) -> std::io::Result<()> {
+    let (mut from_inner, mut to_outer) = (inner.try_clone()?, outer.try_clone()?);
+    let (mut from_outer, mut to_inner) = (outer.try_clone()?, inner.try_clone()?);
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            let _ = std::io::copy(&mut from_inner, &mut to_outer);
+            to_outer.shutdown(Shutdown::Write)
+        });
+        let _ = std::io::copy(&mut from_outer, &mut to_inner);
+        to_inner.shutdown(Shutdown::Write)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn guests_ask_the_helper_and_keep_the_search_list() {
+        let machine = "# local\nnameserver 127.0.0.53\nsearch corp.example\noptions edns0\n";
+        assert_eq!(resolver(machine), "nameserver 10.0.2.3\nsearch corp.example\noptions edns0\n");
+    }
+
+    #[test]
+    fn link_local_addresses_and_the_machines_own_are_forbidden() {
+        let ranges = own_addresses().unwrap();
+        assert!(ranges.contains(&Range { address: "169.254.0.0".parse().unwrap(), bits: 16 }));
+        assert!(ranges.iter().all(|range| !range.address.is_loopback()));
+    }
+}

@@ -1,0 +1,157 @@
+//! The guest's tree: unpacking, checking, collecting, removing. No process of the guest runs meanwhile.
+
+use std::fs::Metadata;
+use std::os::unix::fs::{PermissionsExt, chown, lchown};
+use std::path::{Path, PathBuf};
+
+use super::children::Children;
+use super::{Result, Stop, failed, make_folder, program, workspace};
+use crate::guest;
+use crate::limits;
+
+/// Tries of removing a folder: a process that was killed a moment ago may still add to it.
+const REMOVALS_MAX: u32 = 3;
+
+/// Where the guest's tree lies, from its folder.
+pub(super) const MERGED: &str = "merged";
+
+/// Unpacks a root filesystem with owners, modes and extended attributes.
+pub(super) fn unpack(children: &Children, archive: &Path, folder: &Path) -> Result<()> {
+    set_mode(folder, 0o755)?;
+    let mut tar = program("tar");
+    tar.args(["--numeric-owner", "--same-owner", "--xattrs", "--xattrs-include=*", "-xpf"]).arg(archive);
+    children.run("unpack the root filesystem", tar.arg("-C").arg(folder))
+}
+
+/// Copies a root filesystem.
+pub(super) fn copy(children: &Children, from: &Path) -> Result<()> {
+    let mut cp = program("cp");
+    cp.args(["-a", "--reflink=auto"]).arg(from.join(".")).arg(MERGED);
+    children.run("copy the root filesystem", &mut cp)
+}
+
+/// Makes the workspace and the cache, which belong to who runs the steps, and unpacks the workspace.
+pub(super) fn prepare(children: &Children, archive: &Path, uid: u32, gid: u32) -> Result<()> {
+    for path in [guest::WORKSPACE, guest::CACHE] {
+        let folder = make_folders(path)?;
+        set_mode(&folder, 0o755)?;
+        lchown(&folder, Some(uid), Some(gid)).map_err(failed(format!("hand over {path}")))?;
+    }
+    workspace::unpack(children, archive)
+}
+
+/// Makes the places where things are mounted, as root and without following a link of the guest. What stands in
+/// the way as a file is removed; a link where a folder must be is refused.
+pub(super) fn make_mount_points(sources: &[(PathBuf, String)]) -> Result<()> {
+    for path in ["/dev", "/proc", "/sys", "/etc", guest::SCRIPTS, guest::CACHE] {
+        make_folders(path)?;
+    }
+    let names = sources.iter().map(|(_, name)| format!("{}/{name}", guest::CACHE));
+    for path in std::iter::once("/etc/resolv.conf".to_owned()).chain(names) {
+        make_file(&inside(&path))?;
+    }
+    Ok(())
+}
+
+/// Writes the output folder as one tar.
+pub(super) fn collect(children: &Children, output: &Path) -> Result<()> {
+    let mut parent = PathBuf::from(MERGED);
+    for part in guest::OUTPUT.split('/').filter(|part| !part.is_empty()) {
+        parent.push(part);
+        if !look(&parent)?.is_some_and(|found| found.is_dir()) {
+            return Err(refusal(&parent));
+        }
+    }
+    let limit = rustix::process::Rlimit {
+        current: Some(limits::OUTPUT_BYTES_MAX),
+        maximum: Some(limits::OUTPUT_BYTES_MAX),
+    };
+    rustix::process::setrlimit(rustix::process::Resource::Fsize, limit)
+        .map_err(failed("bound the output"))?;
+    let mut tar = program("tar");
+    tar.args(["--format=posix", "--pax-option=delete=atime,delete=ctime", "--numeric-owner", "--sort=name"]);
+    tar.args(["--xattrs", "--xattrs-include=*", "-cf"]).arg(output).arg("-C").arg(&parent).arg(".");
+    children.run("collect the output", &mut tar)
+}
+
+/// Removes a folder with all that is in it.
+pub(super) fn remove(children: &Children, folder: &Path) -> Result<()> {
+    if std::fs::remove_dir_all(folder).is_ok() {
+        return Ok(());
+    }
+    // A tree may be deeper than this process has descriptors; the program knows how to go about it.
+    let mut outcome = Ok(());
+    for _ in 0..REMOVALS_MAX {
+        let mut rm = program("rm");
+        outcome = children.run("remove the guest's folder", rm.args(["-rf", "--"]).arg(folder));
+        if outcome.is_ok() {
+            break;
+        }
+    }
+    outcome
+}
+
+/// Where a path of the guest lies, from its folder.
+pub(super) fn inside(path: &str) -> PathBuf {
+    Path::new(MERGED).join(path.trim_start_matches('/'))
+}
+
+/// What is at a place, links not followed.
+fn look(path: &Path) -> Result<Option<Metadata>> {
+    match std::fs::symlink_metadata(path) {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(failed(format!("look at {}", path.display()))(error)),
+    }
+}
+
+fn refusal(path: &Path) -> Stop {
+    let shown = path.strip_prefix(MERGED).unwrap_or(path).display();
+    Stop::Refused(format!("/{shown} is a link or a file where the guest must have a folder"))
+}
+
+/// Makes a folder of the guest and those above it.
+pub(super) fn make_folders(path: impl AsRef<Path>) -> Result<PathBuf> {
+    let mut folder = PathBuf::from(MERGED);
+    for part in path.as_ref().components() {
+        let std::path::Component::Normal(part) = part else { continue };
+        folder.push(part);
+        match look(&folder)? {
+            Some(found) if found.is_dir() => {}
+            Some(_) => return Err(refusal(&folder)),
+            None => make_folder(&folder)?,
+        }
+    }
+    Ok(folder)
+}
+
+/// Makes an empty file, if there is none.
+fn make_file(path: &Path) -> Result<()> {
+    let what = || failed(format!("make {}", path.display()));
+    match look(path)? {
+        Some(found) if found.is_file() => return Ok(()),
+        Some(found) if found.is_dir() => std::fs::remove_dir_all(path).map_err(what())?,
+        Some(_) => std::fs::remove_file(path).map_err(what())?,
+        None => {}
+    }
+    std::fs::File::create_new(path).map(drop).map_err(what())
+}
+
+pub(super) fn set_mode(path: &Path, mode: u32) -> Result<()> {
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
+        .map_err(failed(format!("set the mode of {}", path.display())))
+}
+
+/// Copies the files that another user than root can reach and read.
+pub(super) fn copy_sources(sources: &[(PathBuf, String)]) -> Result<Vec<(PathBuf, String)>> {
+    make_folder(Path::new("sources"))?;
+    let mut copies = Vec::with_capacity(sources.len());
+    for (index, (from, name)) in sources.iter().enumerate() {
+        let copy = Path::new("sources").join(index.to_string());
+        std::fs::copy(from, &copy).map_err(failed(format!("copy {}", from.display())))?;
+        set_mode(&copy, 0o644)?;
+        chown(&copy, Some(0), Some(0)).map_err(failed("own a source"))?;
+        copies.push((copy, name.clone()));
+    }
+    Ok(copies)
+}

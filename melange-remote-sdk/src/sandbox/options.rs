@@ -1,0 +1,112 @@
+//! What an operator decides about the sandbox.
+
+use std::path::PathBuf;
+
+use super::protocol::Bounds;
+use crate::guest::GuestResources;
+use crate::limits;
+
+/// What an operator decides about the sandbox.
+#[derive(Debug, Clone)]
+pub struct SandboxOptions {
+    /// Unpacked root filesystems and running guests are kept below it, readable by nobody else.
+    pub state_dir: PathBuf,
+    /// Whether definitions may ask for capabilities beyond
+    /// [`DEFAULT_CAPABILITIES`](crate::guest::DEFAULT_CAPABILITIES). As root these are the machine's own: only for
+    /// definitions that are trusted with it.
+    pub extra_capabilities: bool,
+    /// The program that calls [`run_if_asked`](super::run_if_asked) first in its `main`; `None` for this one.
+    pub launcher: Option<PathBuf>,
+    /// Ports of this machine's loopback that steps with network find on their own; otherwise they reach none.
+    pub host_ports: Vec<u16>,
+    /// What one guest may use.
+    pub bounds: SandboxBounds,
+}
+
+/// What one guest may use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SandboxBounds {
+    /// Memory of all its processes, in bytes, and the most that a definition's `resources` can ask for; `None` for
+    /// nine tenths of this machine's.
+    pub memory_bytes: Option<u64>,
+    /// Thousandths of a core, and the most that a definition's `resources` can ask for; `None` for all cores.
+    pub cpu_millis: Option<u64>,
+    /// Processes and threads at one time.
+    pub processes: u64,
+    /// What it writes to its tree, in bytes.
+    pub tree_bytes: u64,
+    /// The size of its `/dev/shm`, in bytes.
+    pub shm_bytes: u64,
+}
+
+impl Default for SandboxBounds {
+    fn default() -> Self {
+        Self {
+            memory_bytes: None,
+            cpu_millis: None,
+            processes: limits::SANDBOX_PROCESSES,
+            tree_bytes: limits::SANDBOX_TREE_BYTES,
+            shm_bytes: limits::SANDBOX_SHM_BYTES,
+        }
+    }
+}
+
+impl SandboxOptions {
+    /// A sandbox with its state below `state_dir`: no further capabilities, no ports, default bounds.
+    pub fn new(state_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            state_dir: state_dir.into(),
+            extra_capabilities: false,
+            launcher: None,
+            host_ports: Vec::new(),
+            bounds: SandboxBounds::default(),
+        }
+    }
+}
+
+impl SandboxBounds {
+    /// The bounds of a guest whose definition asks for `resources`, on a machine with that much memory.
+    pub(super) fn of_guest(&self, resources: &GuestResources, machine_bytes: u64) -> Bounds {
+        let memory_max = self.memory_bytes.unwrap_or(machine_bytes / 10 * 9);
+        let cpu_millis = match (resources.cpu_millis, self.cpu_millis) {
+            (Some(asked), Some(most)) => Some(asked.min(most)),
+            (asked, most) => asked.or(most),
+        };
+        Bounds {
+            memory_bytes: resources.memory_bytes.map_or(memory_max, |asked| asked.min(memory_max)),
+            cpu_millis,
+            processes: self.processes,
+            tree_bytes: resources.disk_bytes.map_or(self.tree_bytes, |asked| asked.min(self.tree_bytes)),
+            shm_bytes: self.shm_bytes,
+        }
+    }
+}
+
+/// The machine's memory in bytes, from the text of `/proc/meminfo`.
+pub(super) fn machine_memory(text: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    line.split_whitespace().next()?.parse::<u64>().ok()?.checked_mul(1 << 10)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_definition_lowers_bounds_and_never_raises_them() {
+        let bounds = SandboxBounds { cpu_millis: Some(4_000), ..SandboxBounds::default() };
+        let asked = |memory_bytes, cpu_millis| GuestResources { memory_bytes, cpu_millis, disk_bytes: None };
+        let small = bounds.of_guest(&asked(Some(1 << 20), Some(500)), 1_000 << 20);
+        assert_eq!((small.memory_bytes, small.cpu_millis), (1 << 20, Some(500)));
+        let large = bounds.of_guest(&asked(Some(1 << 40), Some(64_000)), 1_000 << 20);
+        assert_eq!((large.memory_bytes, large.cpu_millis), (900 << 20, Some(4_000)));
+        let none = bounds.of_guest(&asked(None, None), 1_000 << 20);
+        assert_eq!((none.memory_bytes, none.tree_bytes), (900 << 20, limits::SANDBOX_TREE_BYTES));
+    }
+
+    #[test]
+    fn memory_is_read_in_kibibytes() {
+        assert_eq!(machine_memory("MemTotal:       24683656 kB\nMemFree: 1 kB\n"), Some(24_683_656 << 10));
+        assert_eq!(machine_memory("nothing"), None);
+    }
+}

@@ -1,0 +1,145 @@
+//! What the runner and its launcher say to one another.
+//!
+//! The runner writes one [`Order`] as a line of JSON to the launcher's standard input and keeps the pipe open: when
+//! it closes, the launcher ends the guest. The launcher answers on its standard output in frames: a letter, the
+//! length as four bytes with the lowest first, and that many bytes.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// The first argument of a program that is to be the launcher.
+pub(super) const ARGUMENT: &str = "melange-sandbox-launcher";
+/// The second one: an upgraded program must not misread the orders of the one before.
+pub(super) const VERSION: &str = "1";
+
+/// A frame with bytes of a step's standard output.
+pub(super) const STDOUT: u8 = b'o';
+/// A frame with bytes of a step's standard error.
+pub(super) const STDERR: u8 = b'e';
+/// A frame with a [`Message`].
+pub(super) const MESSAGE: u8 = b'm';
+/// The bytes before a frame's content.
+pub(super) const HEADER_BYTES: usize = 5;
+/// The content of one frame: what one read of a pipe takes; messages are smaller.
+pub(super) const FRAME_BYTES_MAX: usize = 64 << 10;
+
+/// What the launcher is to do.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Order {
+    /// Unpack a root filesystem into an empty folder.
+    Unpack {
+        /// The tar archive.
+        archive: PathBuf,
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// Mount an overlay below an empty folder and use it, to see whether that works.
+    ProbeOverlay {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// Run a guest.
+    Guest(Box<GuestOrder>),
+    /// Remove folders whose files may belong to mapped ids.
+    Remove {
+        /// The folders.
+        folders: Vec<PathBuf>,
+    },
+}
+
+/// A guest whose folder holds its scripts.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct GuestOrder {
+    /// The guest's folder; the launcher removes it in the end.
+    pub(super) folder: PathBuf,
+    /// Where its tree comes from.
+    pub(super) root: Root,
+    /// The tar archive of the workspace.
+    pub(super) workspace: PathBuf,
+    /// Where the tar archive of the output goes.
+    pub(super) output: PathBuf,
+    /// The steps in order.
+    pub(super) steps: Vec<StepOrder>,
+    /// Files offered in the cache: where they lie, and their names there.
+    pub(super) sources: Vec<(PathBuf, String)>,
+    /// Who runs the steps.
+    pub(super) uid: u32,
+    /// Its group.
+    pub(super) gid: u32,
+    /// Options of bubblewrap that mask what a step must not see or change of the kernel.
+    pub(super) masks: Vec<String>,
+    /// What the steps hold.
+    pub(super) capabilities: Vec<String>,
+    /// Ports of the machine's loopback that steps with network reach on their own.
+    pub(super) host_ports: Vec<u16>,
+    /// What the guest may use.
+    pub(super) bounds: Bounds,
+}
+
+/// Where a guest's tree comes from.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Root {
+    /// An overlay over this folder.
+    Overlay(PathBuf),
+    /// A copy of this folder.
+    Copy(PathBuf),
+    /// This tar archive.
+    Archive(PathBuf),
+}
+
+/// One step.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct StepOrder {
+    /// The script's name in the folder of scripts.
+    pub(super) script: String,
+    /// The complete environment.
+    pub(super) environment: Vec<(String, String)>,
+    /// Whether it may use the network.
+    pub(super) network: bool,
+}
+
+/// What a guest may use; each bound is always there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Bounds {
+    /// Memory of all processes, in bytes.
+    pub(super) memory_bytes: u64,
+    /// Thousandths of a core; `None` for all cores.
+    pub(super) cpu_millis: Option<u64>,
+    /// Processes and threads.
+    pub(super) processes: u64,
+    /// What the guest writes, in bytes.
+    pub(super) tree_bytes: u64,
+    /// The size of `/dev/shm`, in bytes.
+    pub(super) shm_bytes: u64,
+}
+
+/// What the launcher tells.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Message {
+    /// The step at this position begins.
+    Started(usize),
+    /// A step ended.
+    Ended(StepEnd),
+    /// Nothing of the guest runs any more; only its folder is left to be removed.
+    Quiet,
+    /// All was done.
+    Done,
+    /// The guest left something that the launcher will not work with.
+    Refused(String),
+    /// The launcher or this machine failed.
+    Failed(String),
+}
+
+/// How a step ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct StepEnd {
+    /// Its exit code; 128 and the signal's number when a signal ended it.
+    pub(super) status: i32,
+    /// Whether the sandbox came as far as starting the step.
+    pub(super) started: bool,
+    /// Whether a signal ended bubblewrap itself: it tells of signals to its step by its exit code.
+    pub(super) lost: bool,
+    /// The bound that it met, in words.
+    pub(super) met: Option<String>,
+}

@@ -1,0 +1,86 @@
+//! The sandbox from within: a program in the guest tries what a step must not be able to do.
+//!
+//! Where a BuildKit daemon is there, the same program runs in a guest of it, and the sandbox must not be the weaker
+//! of the two.
+
+use std::path::Path;
+use std::process::Command;
+use std::sync::OnceLock;
+
+use melange_remote_sdk::guest::{GuestOutcome, GuestRunner, GuestUser};
+use melange_remote_sdk::sandbox::{SandboxOptions, SandboxRunner};
+
+use crate::support::farm::sandbox_options;
+use crate::support::guest::{Done, Guest, run};
+use crate::support::missing;
+use crate::support::tree::Entry;
+
+mod bounds;
+mod inherited;
+mod kernel;
+mod network;
+
+/// The probe as a program without libraries; `None` after saying that there is no compiler.
+fn probe() -> Option<&'static [u8]> {
+    static PROBE: OnceLock<Option<Vec<u8>>> = OnceLock::new();
+    let compile = || {
+        let folder = tempfile::tempdir().unwrap();
+        let program = folder.path().join("probe");
+        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/sandbox/probe.c");
+        let compiler = Command::new("cc").args(["-static", "-O1", "-o"]).arg(&program).arg(source).output();
+        match compiler {
+            Ok(done) => {
+                assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+                Some(std::fs::read(program).unwrap())
+            }
+            Err(error) => {
+                missing(&format!("a C compiler (gcc, libc6-dev): {error}"));
+                None
+            }
+        }
+    };
+    PROBE.get_or_init(compile).as_deref()
+}
+
+/// The sandbox with these options; `None` after saying what is missing.
+fn sandbox(options: &SandboxOptions) -> Option<SandboxRunner> {
+    match SandboxRunner::new(options) {
+        Ok(runner) => Some(runner),
+        Err(error) => {
+            missing(&error.to_string());
+            None
+        }
+    }
+}
+
+/// A sandbox with its state in a folder of the test's own.
+fn sandbox_in(folder: &Path) -> Option<SandboxRunner> {
+    sandbox(&sandbox_options(folder))
+}
+
+/// A guest that has the probe and runs it once.
+async fn guest(name: &str, uid: u32, words: &str) -> Option<Guest> {
+    let mut guest = Guest::new(name).await;
+    guest.add_to_root(Entry::file("bin/probe", probe()?).mode(0o755));
+    guest.plan.user = GuestUser { uid, gid: uid };
+    guest.plan.capabilities =
+        melange_remote_sdk::guest::DEFAULT_CAPABILITIES.iter().map(|name| (*name).to_owned()).collect();
+    let step = guest.step("probe", &format!("probe {words}"));
+    guest.plan.steps.push(step);
+    Some(guest)
+}
+
+/// The lines of a guest that must succeed.
+async fn lines(runner: &dyn GuestRunner, guest: &Guest) -> Vec<String> {
+    let done = run(runner, guest).await;
+    assert_eq!(done.outcome.as_ref().unwrap(), &GuestOutcome::Succeeded, "{}", done.events.text());
+    done.events.lines(0)
+}
+
+/// The last lines of a guest whose step must fail, and its exit code.
+fn failed(done: &Done) -> (i32, String) {
+    let Ok(GuestOutcome::StepFailed { failure, .. }) = &done.outcome else {
+        panic!("{:?}\n{}", done.outcome, done.events.text())
+    };
+    (failure.exit_code, failure.tail.join("\n"))
+}
