@@ -1,6 +1,6 @@
 # One-word commands. `make demo` and `make test` do all their set-up on a fresh Debian machine with a Rust
 # toolchain; the others expect what those install.
-.PHONY: fuzz reference demo test corpus-build lint bench doc ci fmt
+.PHONY: fuzz reference demo test corpus-build lint bench doc deny features ci fmt
 
 # Builds GNU hello through melange-server in the embedded sandbox, installs the package and runs it.
 demo:
@@ -42,5 +42,13 @@ bench:
 doc:
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
 
+# Licences, sources, bans and advisories of all dependencies.
+deny:
+	@tests/deny.sh
+
+# The SDK with no feature, each one alone, and all of them.
+features:
+	@tests/features.sh
+
 # What CI runs, in its order.
-ci: lint test doc
+ci: lint deny doc features test
