@@ -129,3 +129,57 @@ impl Connection {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    /// A server with some limits, and its address.
+    async fn serving(connections: usize) -> (SocketAddr, CancellationToken) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let router = Router::new().route("/", get(|| async { "here" }));
+        let (shutdown, limits) =
+            (CancellationToken::new(), ConnectionLimits { connections, headers: HEADERS });
+        let stop = shutdown.clone();
+        tokio::spawn(async move { serve(&listener, router, limits, stop).await });
+        (addr, shutdown)
+    }
+
+    async fn rest(mut stream: TcpStream) -> String {
+        let mut text = String::new();
+        // A connection that was reset ends as well as one that was closed.
+        let _ = stream.read_to_string(&mut text).await;
+        text
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn slow_headers_and_idle_connections_end() {
+        let (addr, _shutdown) = serving(10).await;
+        let begun = Instant::now();
+        for text in ["", "GET / HTTP/1.1\r\nHost: a\r\nX-Slow: "] {
+            let mut slow = TcpStream::connect(addr).await.unwrap();
+            slow.write_all(text.as_bytes()).await.unwrap();
+            assert!(!rest(slow).await.contains("200 OK"));
+        }
+        let mut idle = TcpStream::connect(addr).await.unwrap();
+        idle.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+        let answer = rest(idle).await;
+        assert!(answer.contains("200 OK") && answer.ends_with("here"), "{answer}");
+        assert!(begun.elapsed() < HEADERS * 4);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn connections_above_the_bound_wait_and_are_served_later() {
+        let (addr, shutdown) = serving(1).await;
+        let idle = TcpStream::connect(addr).await.unwrap();
+        let mut second = TcpStream::connect(addr).await.unwrap();
+        second.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await.unwrap();
+        assert!(rest(second).await.contains("200 OK"));
+        assert_eq!(rest(idle).await, "", "the first one was idle for too long");
+        shutdown.cancel();
+    }
+}

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use melange_remote_sdk::arch::Arch;
 use melange_remote_sdk::backend::BackendAddress;
-use melange_remote_sdk::builder::{BuildEvent, LogStream};
+use melange_remote_sdk::builder::{BuildEvent, LogStream, Phase};
 use melange_remote_sdk::buildkit::{BuildkitOptions, BuildkitRunner};
 use melange_remote_sdk::error::ErrorKind;
 use melange_remote_sdk::guest::{GuestOutcome, GuestUser};
@@ -366,6 +366,29 @@ async fn a_lost_connection_is_unavailable_and_the_next_run_connects_anew() {
     guest.plan.steps = vec![guest.step("again", "echo again")];
     let done = run(runner.as_ref(), &guest).await;
     assert_eq!(done.outcome.unwrap(), GuestOutcome::Succeeded);
+}
+
+#[tokio::test]
+async fn a_slow_upload_is_a_phase_and_is_cancelled_at_once() {
+    let Some(socket) = daemon() else { return };
+    let proxy = Proxy::start_slow(&socket, 400_000);
+    let runner = Arc::new(runner(proxy.path()));
+    let mut guest = Guest::new("slow-upload").await;
+    // Nobody has it yet, and at this rate it takes a minute.
+    let noise = (0..3_000_000u64).flat_map(|n| (n ^ u64::from(std::process::id())).to_le_bytes());
+    guest.add_to_root(Entry::file("noise", &noise.collect::<Vec<u8>>()));
+    guest.plan.steps = vec![guest.step("never", "true")];
+    let events = Arc::new(Collected::default());
+    let cancel = CancellationToken::new();
+    let task = guest.spawn(&runner, &events, &cancel);
+    let began = |event: &BuildEvent| matches!(event, BuildEvent::PhaseStarted { phase: Phase::Upload });
+    wait_until(PATIENCE, || events.all().iter().any(began)).await;
+    let asked = Instant::now();
+    cancel.cancel();
+    assert_eq!(task.await.unwrap().unwrap(), GuestOutcome::Cancelled);
+    let took = asked.elapsed();
+    println!("a slow upload was cancelled in {took:?}");
+    assert!(took < limits::BUILDKIT_CANCEL_GRACE, "it was not waited for");
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use crate::limits::{LOG_LINE_BYTES_MAX, LOG_TAIL_LINES, LOG_TAIL_STREAM_LINES};
 /// `\r\n` is one line end. Invalid UTF-8 is replaced. A line above [`LOG_LINE_BYTES_MAX`] is cut and says how
 /// much is missing.
 #[derive(Debug, Default)]
-pub(crate) struct LineSplitter {
+pub struct LineSplitter {
     line: Vec<u8>,
     dropped_bytes: u64,
     returned: bool,
@@ -19,7 +19,7 @@ pub(crate) struct LineSplitter {
 
 impl LineSplitter {
     /// Takes more output; every line that it completes goes to `emit`.
-    pub(crate) fn push(&mut self, mut bytes: &[u8], emit: &mut dyn FnMut(String)) {
+    pub fn push(&mut self, mut bytes: &[u8], emit: &mut dyn FnMut(String)) {
         while !bytes.is_empty() {
             let end = bytes.iter().position(|b| matches!(b, b'\n' | b'\r')).unwrap_or(bytes.len());
             let (text, rest) = bytes.split_at(end);
@@ -36,7 +36,7 @@ impl LineSplitter {
     }
 
     /// The line that has no end yet, if there is one.
-    pub(crate) fn finish(&mut self, emit: &mut dyn FnMut(String)) {
+    pub fn finish(&mut self, emit: &mut dyn FnMut(String)) {
         if !self.line.is_empty() {
             emit(self.take());
         }
@@ -73,14 +73,14 @@ impl LineSplitter {
 
 /// The last lines of a step, of both its streams: a flood on one of them does not push out what the other said.
 #[derive(Debug, Default)]
-pub(crate) struct StepTail {
+pub struct StepTail {
     streams: [VecDeque<(u64, String)>; 2],
     lines: u64,
 }
 
 impl StepTail {
     /// Takes the next line of a stream.
-    pub(crate) fn push(&mut self, stream: LogStream, line: String) {
+    pub fn push(&mut self, stream: LogStream, line: String) {
         let kept = &mut self.streams[usize::from(stream == LogStream::Stderr)];
         if kept.len() == LOG_TAIL_LINES {
             kept.pop_front();
@@ -90,13 +90,13 @@ impl StepTail {
     }
 
     /// Forgets all lines, for the next step.
-    pub(crate) fn clear(&mut self) {
+    pub fn clear(&mut self) {
         self.streams.iter_mut().for_each(VecDeque::clear);
     }
 
     /// The newest [`LOG_TAIL_LINES`] lines in their order, at least [`LOG_TAIL_STREAM_LINES`] of each stream if it
     /// has so many.
-    pub(crate) fn lines(&self) -> Vec<String> {
+    pub fn lines(&self) -> Vec<String> {
         let [stdout, stderr] = &self.streams;
         let newest_errors = {
             let mut numbers: Vec<(u64, bool)> = stdout.iter().map(|(number, _)| (*number, false)).collect();

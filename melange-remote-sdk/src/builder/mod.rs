@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::arch::Arch;
 use crate::error::Result;
 
-pub(crate) mod lines;
+pub mod lines;
 pub mod scripted;
 
 /// Everything that a builder may read of a job.
@@ -165,6 +165,8 @@ pub enum Phase {
     Resolve,
     /// Assembling the root filesystem.
     Environment,
+    /// Sending the environment to a daemon that does not have it yet.
+    Upload,
     /// Running the steps.
     Steps,
     /// Analysing and packing the outputs.
@@ -182,6 +184,7 @@ impl Phase {
             Self::Compile => "compile",
             Self::Resolve => "resolve",
             Self::Environment => "environment",
+            Self::Upload => "upload",
             Self::Steps => "steps",
             Self::Package => "package",
             Self::Test => "test",

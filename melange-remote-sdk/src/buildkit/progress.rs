@@ -106,6 +106,11 @@ impl Progress {
         self.flush();
     }
 
+    /// Where the events go.
+    pub(super) fn sink(&self) -> Arc<dyn BuildSink> {
+        Arc::clone(&self.sink)
+    }
+
     /// Waits until the reader of the events has room for more lines.
     pub(super) async fn ready(&self) {
         self.sink.ready().await;

@@ -149,22 +149,23 @@ impl BuildkitRunner {
             .hint(format!("it runs {}", platforms.join(", "))));
         }
         let sent_bytes = Arc::clone(&self.sent_bytes);
-        let session = session::open(control.clone(), plan, output.to_owned(), sent_bytes);
+        let session = session::open(control.clone(), plan, output.to_owned(), sent_bytes, progress.sink());
         let Some(session) = cancel.run_until_cancelled(session).await else {
             return Ok(GuestOutcome::Cancelled);
         };
         let session = session?;
         let stall = self.options.stall;
-        let solved = solve(&control, &lowered.definition, &session, progress, stall, cancel).await;
-        self.received_bytes.fetch_add(session.received.bytes(), Ordering::Relaxed);
+        let received = Arc::clone(&session.received);
+        let solved = solve(&control, &lowered.definition, session, progress, stall, cancel).await;
+        self.received_bytes.fetch_add(received.bytes(), Ordering::Relaxed);
         match solved {
-            Solved::Done if session.received.is_complete() => Ok(GuestOutcome::Succeeded),
+            Solved::Done if received.is_complete() => Ok(GuestOutcome::Succeeded),
             Solved::Done => Err(self.lost("the BuildKit daemon did not send the output")),
             Solved::Cancelled { confirmed: true } => Ok(GuestOutcome::Cancelled),
             Solved::Cancelled { confirmed: false } => {
                 Err(self.lost("the BuildKit daemon did not confirm the end of a cancelled build"))
             }
-            Solved::Failed(status) => self.failed(plan, progress, &session.received, status),
+            Solved::Failed(status) => self.failed(plan, progress, &received, status),
         }
     }
 

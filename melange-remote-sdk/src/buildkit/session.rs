@@ -25,6 +25,7 @@ use super::export::{ExportService, Received};
 use super::failure::status_error;
 use super::tunnel::Tunnel;
 use super::upload::UploadService;
+use crate::builder::BuildSink;
 use crate::error::{Error, ErrorKind, Result};
 use crate::guest::GuestPlan;
 use crate::limits;
@@ -47,7 +48,15 @@ pub(super) struct Session {
     pub(super) received: Arc<Received>,
     /// The daemon's signs of life.
     pub(super) pulse: Arc<Pulse>,
-    _stop: DropGuard,
+    stop: DropGuard,
+}
+
+impl Session {
+    /// Ends the session now: an upload that is under way breaks off, which a daemon waits for when a build is called
+    /// off.
+    pub(super) fn close(self) {
+        drop(self.stop);
+    }
 }
 
 /// A daemon asks every few seconds whether the session is still there. While it does, the connection lives; when it
@@ -80,6 +89,7 @@ pub(super) async fn open(
     plan: &GuestPlan,
     output: PathBuf,
     sent_bytes: Arc<AtomicU64>,
+    sink: Arc<dyn BuildSink>,
 ) -> Result<Session> {
     let id = uuid::Uuid::now_v7().simple().to_string();
     let (outgoing, messages) = mpsc::channel(limits::BUILDKIT_TUNNEL_QUEUE_MAX);
@@ -99,9 +109,9 @@ pub(super) async fn open(
     let tunnel = Tunnel::new(incoming, outgoing, stop.clone());
     let pulse = Arc::new(Pulse::default());
     let services =
-        Services { upload: UploadService::new(plan, sent_bytes), export, pulse: Arc::clone(&pulse) };
+        Services { upload: UploadService::new(plan, sent_bytes, sink), export, pulse: Arc::clone(&pulse) };
     tokio::spawn(serve(tunnel, services, stop.clone()));
-    Ok(Session { id, received, pulse, _stop: stop.drop_guard() })
+    Ok(Session { id, received, pulse, stop: stop.drop_guard() })
 }
 
 fn session_request(

@@ -4,6 +4,7 @@
 //! after Solve has answered, and when Solve fails early Status may never end.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bollard_buildkit_proto::moby::buildkit::v1::{CacheOptions, SolveRequest, StatusRequest, StatusResponse};
@@ -37,7 +38,7 @@ pub(super) enum Solved {
 pub(super) async fn solve(
     control: &Control,
     definition: &Definition,
-    session: &Session,
+    session: Session,
     progress: &mut Progress,
     stall: Duration,
     cancel: &CancellationToken,
@@ -46,13 +47,15 @@ pub(super) async fn solve(
     let request = solve_request(&name, definition, &session.id);
     let mut solving = control.clone();
     let mut answer = Box::pin(async move { solving.solve(request).await });
+    let pulse = Arc::clone(&session.pulse);
     let mut status = StatusReader::new(control.clone(), name);
     let (solved, quiet) = loop {
         tokio::select! {
             biased;
             () = cancel.cancelled() => {
-                // The end of the call is what stops the build.
+                // The end of the call is what stops the build, and that of the session what it may wait for.
                 drop(answer);
+                session.close();
                 return Solved::Cancelled { confirmed: watch_the_end(status, progress).await };
             }
             message = status.next(), if !status.ended => {
@@ -60,7 +63,7 @@ pub(super) async fn solve(
                 // The daemon keeps what a slow reader has not taken; the next turn sees a cancellation.
                 let _ = cancel.run_until_cancelled(progress.ready()).await;
             }
-            () = session.pulse.stopped(stall) => {
+            () = pulse.stopped(stall) => {
                 let seconds = stall.as_secs();
                 return Solved::Failed(Status::unavailable(format!(
                     "the connection is silent: the daemon has not asked for the session for {seconds} s"

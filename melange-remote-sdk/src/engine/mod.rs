@@ -360,8 +360,17 @@ impl EngineBuilder {
         cancel: &CancellationToken,
     ) -> Result<Option<BuildStatus>> {
         let watch = Watch { runner, silence: self.options.silence };
-        let steps = watch.run(guest, output, Arc::clone(&run.sink), cancel);
-        Ok(match run.phase(Phase::Steps, steps).await.map_err(blame_backend)? {
+        run.sink.emit(BuildEvent::PhaseStarted { phase: Phase::Steps });
+        let begin = Instant::now();
+        let (ended, upload) = watch.run(guest, output, Arc::clone(&run.sink), cancel).await;
+        // What the upload took is a phase of its own, so that the times add up to the whole.
+        let took = begin.elapsed().saturating_sub(upload);
+        if !upload.is_zero() {
+            run.timings.insert(Phase::Upload, upload);
+        }
+        run.timings.insert(Phase::Steps, took);
+        run.sink.emit(BuildEvent::PhaseFinished { phase: Phase::Steps, took });
+        Ok(match ended.map_err(blame_backend)? {
             Watched::Ended(GuestOutcome::Succeeded) => None,
             Watched::Ended(GuestOutcome::Cancelled) => Some(BuildStatus::Cancelled),
             Watched::Silent(reason) => Some(BuildStatus::Failed { reason, failure: None }),

@@ -185,7 +185,7 @@ impl EngineBuilder {
         let session = Arc::new(SessionSink::new(Arc::clone(sink), mark, names, *first_step, *last_step));
         let output = scratch.path().join("output.tar");
         let watch = Watch { runner, silence: self.options.silence };
-        let outcome = watch.run(&guest, &output, Arc::clone(&session) as _, cancel).await;
+        let (outcome, _) = watch.run(&guest, &output, Arc::clone(&session) as _, cancel).await;
         let outcome = outcome.map_err(blame_backend).inspect_err(|_| drop(session.finish(0)))?;
         let status = match outcome {
             Watched::Silent(reason) => {

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::builder::{BuildEvent, BuildSink};
+use crate::builder::{BuildEvent, BuildSink, Phase};
 use crate::error::Result;
 use crate::guest::{GuestOutcome, GuestPlan, GuestRunner};
 
@@ -28,20 +28,31 @@ pub(super) enum Watched {
 }
 
 impl Watch<'_> {
-    /// Runs `plan` as [`GuestRunner::run`] does.
+    /// Runs `plan` as [`GuestRunner::run`] does; tells also how long the upload of its environment took.
     pub(super) async fn run(
         &self,
         plan: &GuestPlan,
         output: &Path,
         sink: Arc<dyn BuildSink>,
         cancel: &CancellationToken,
+    ) -> (Result<Watched>, Duration) {
+        let heard = Heard { last: Instant::now(), step: None, upload: Duration::ZERO };
+        let listener = Arc::new(Listener { sink, heard: Mutex::new(heard) });
+        let ended = self.watched(plan, output, &listener, cancel).await;
+        let upload = listener.lock().upload;
+        (ended, upload)
+    }
+
+    async fn watched(
+        &self,
+        plan: &GuestPlan,
+        output: &Path,
+        listener: &Arc<Listener>,
+        cancel: &CancellationToken,
     ) -> Result<Watched> {
-        let Some(silence) = self.silence else {
-            return self.runner.run(plan, output, sink, cancel.clone()).await.map(Watched::Ended);
-        };
-        let listener = Arc::new(Listener { sink, heard: Mutex::new((Instant::now(), None)) });
         let stop = cancel.child_token();
-        let work = self.runner.run(plan, output, Arc::clone(&listener) as _, stop.clone());
+        let work = self.runner.run(plan, output, Arc::clone(listener) as _, stop.clone());
+        let Some(silence) = self.silence else { return work.await.map(Watched::Ended) };
         tokio::pin!(work);
         let step = tokio::select! {
             ended = &mut work => return ended.map(Watched::Ended),
@@ -58,23 +69,32 @@ impl Watch<'_> {
     }
 }
 
-/// Passes events on and remembers when the last one came, and the step that runs.
+/// Passes events on and remembers what matters of them.
 struct Listener {
     sink: Arc<dyn BuildSink>,
-    heard: Mutex<(Instant, Option<String>)>,
+    heard: Mutex<Heard>,
+}
+
+struct Heard {
+    /// When the last event came.
+    last: Instant,
+    /// The step that runs.
+    step: Option<String>,
+    /// How long the upload took, once it is over.
+    upload: Duration,
 }
 
 impl Listener {
-    fn lock(&self) -> MutexGuard<'_, (Instant, Option<String>)> {
+    fn lock(&self) -> MutexGuard<'_, Heard> {
         self.heard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits until nothing came for `silence`; returns the name of the step that runs.
     async fn silent_for(&self, silence: Duration) -> Option<String> {
         loop {
-            let due = self.lock().0 + silence;
+            let due = self.lock().last + silence;
             if due <= Instant::now() {
-                return self.lock().1.clone();
+                return self.lock().step.clone();
             }
             tokio::time::sleep_until(due).await;
         }
@@ -85,9 +105,11 @@ impl Listener {
 impl BuildSink for Listener {
     fn emit(&self, event: BuildEvent) {
         let mut heard = self.lock();
-        heard.0 = Instant::now();
-        if let BuildEvent::StepStarted { name, .. } = &event {
-            heard.1 = Some(name.clone());
+        heard.last = Instant::now();
+        match &event {
+            BuildEvent::StepStarted { name, .. } => heard.step = Some(name.clone()),
+            BuildEvent::PhaseFinished { phase: Phase::Upload, took } => heard.upload = *took,
+            _ => {}
         }
         drop(heard);
         self.sink.emit(event);
@@ -96,7 +118,7 @@ impl BuildSink for Listener {
     async fn ready(&self) {
         self.sink.ready().await;
         // A guest that was held up by a slow reader was not silent.
-        self.lock().0 = Instant::now();
+        self.lock().last = Instant::now();
     }
 }
 
@@ -151,7 +173,7 @@ mod tests {
         let begun = Instant::now();
         let watch = Watch { runner: &Mumbler(10), silence: Some(Duration::from_secs(90)) };
         let cancel = CancellationToken::new();
-        let watched = watch.run(&plan(), Path::new("/x"), Arc::new(NullSink), &cancel).await.unwrap();
+        let watched = watch.run(&plan(), Path::new("/x"), Arc::new(NullSink), &cancel).await.0.unwrap();
         assert_eq!(
             watched,
             Watched::Silent("the step `s9` was stopped: it said nothing for 90 s".to_owned())
@@ -166,7 +188,7 @@ mod tests {
         let watch = Watch { runner: &Mumbler(0), silence: Some(Duration::from_secs(90)) };
         let cancel = CancellationToken::new();
         cancel.cancel();
-        let watched = watch.run(&plan(), Path::new("/x"), Arc::new(NullSink), &cancel).await.unwrap();
+        let watched = watch.run(&plan(), Path::new("/x"), Arc::new(NullSink), &cancel).await.0.unwrap();
         assert_eq!(watched, Watched::Ended(GuestOutcome::Cancelled));
     }
 }

@@ -36,6 +36,10 @@ impl Collected {
     /// orders the two streams.
     pub(crate) fn sorted_lines(&self) -> Vec<BuildEvent> {
         let mut events = self.all();
+        // Whether a daemon has an environment already depends on what ran before.
+        events.retain(|event| {
+            !matches!(event, BuildEvent::PhaseStarted { .. } | BuildEvent::PhaseFinished { .. })
+        });
         for event in &mut events {
             if let BuildEvent::StepFinished { took, .. } = event {
                 *took = Duration::ZERO;

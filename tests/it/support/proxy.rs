@@ -1,9 +1,10 @@
-//! A socket whose connections can be cut, or go silent.
+//! A socket whose connections can be cut, go silent, or are slow.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// Hands connections on to a socket until they are cut.
 pub(crate) struct Proxy {
@@ -15,6 +16,15 @@ pub(crate) struct Proxy {
 
 impl Proxy {
     pub(crate) fn start(target: &Path) -> Self {
+        Self::start_with(target, None)
+    }
+
+    /// Passes on so many bytes a second towards the target.
+    pub(crate) fn start_slow(target: &Path, bytes_per_second: usize) -> Self {
+        Self::start_with(target, Some(bytes_per_second))
+    }
+
+    fn start_with(target: &Path, bytes_per_second: Option<usize>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("proxy.sock");
         let listener = tokio::net::UnixListener::bind(&path).unwrap();
@@ -27,9 +37,13 @@ impl Proxy {
                 let mut far = tokio::net::UnixStream::connect(&target).await.unwrap();
                 let mut silence = silence.subscribe();
                 let pump = tokio::spawn(async move {
-                    tokio::select! {
-                        _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
-                        _ = silence.changed() => std::future::pending().await,
+                    match bytes_per_second {
+                        Some(rate) => pass_on_slowly(near, far, rate).await,
+                        // Both ends stay open while the connection is silent.
+                        None => tokio::select! {
+                            _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
+                            _ = silence.changed() => std::future::pending().await,
+                        },
                     }
                 });
                 kept.lock().unwrap().push(pump.abort_handle());
@@ -50,5 +64,23 @@ impl Proxy {
     /// Ends every connection; new ones work.
     pub(crate) fn cut(&self) {
         self.connections.lock().unwrap().drain(..).for_each(|connection| connection.abort());
+    }
+}
+
+async fn pass_on_slowly(near: tokio::net::UnixStream, far: tokio::net::UnixStream, rate: usize) {
+    let ((mut from, mut back), (mut answers, mut to)) = (near.into_split(), far.into_split());
+    let out = async {
+        let mut buffer = vec![0; (rate / 20).max(1)];
+        while let Ok(count @ 1..) = from.read(&mut buffer).await {
+            if to.write_all(&buffer[..count]).await.is_err() {
+                return;
+            }
+            // The rate is the point of it.
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    };
+    tokio::select! {
+        () = out => {}
+        _ = tokio::io::copy(&mut answers, &mut back) => {}
     }
 }
