@@ -217,7 +217,7 @@ pub(crate) struct RunArgs {
     pub(crate) source_dir: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) repositories: RepositoryArgs,
-    /// The source cache: files named sha256:<hex> or sha512:<hex>
+    /// The source cache: files named `sha256:HEX` or `sha512:HEX`
     #[arg(long, value_name = "DIR")]
     pub(crate) cache_dir: Option<PathBuf>,
     /// A BuildKit daemon: tcp://host:port, unix:///path or docker:///path; the sandbox when missing

@@ -1,6 +1,6 @@
 //! Version 1: paths, requests and responses, and how they are made from jobs.
 //!
-//! Reading a request ([`SubmitRequest::read`] and its kin) tells every mistake at once; the `Deserialize`
+//! Reading a request ([`read_submit`] and its kin) tells every mistake at once; the `Deserialize`
 //! implementations of the response types are lenient, for clients.
 
 use std::collections::BTreeMap;

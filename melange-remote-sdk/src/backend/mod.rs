@@ -1,6 +1,6 @@
 //! Backends: what runs builds. An address, an architecture, labels and a number of jobs at once.
 //!
-//! [`pool::BackendPool`] keeps them and leases their capacity; [`file`] reads them from `backends.yaml`;
+//! [`pool::BackendPool`] keeps them and leases their capacity; [`mod@file`] reads them from `backends.yaml`;
 //! [`crate::backend_selector`] chooses among them.
 
 use std::sync::Arc;
