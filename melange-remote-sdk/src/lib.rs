@@ -2,6 +2,7 @@
 
 // Vocabulary.
 pub mod arch;
+pub mod backoff;
 pub mod error;
 pub mod labels;
 pub mod limits;

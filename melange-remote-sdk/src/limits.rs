@@ -229,5 +229,7 @@ pub const CLIENT_CONNECT: Duration = Duration::from_secs(10);
 /// Silence of a server on a connection before a client counts it as dead; a followed log may be quiet while a
 /// compiler works.
 pub const CLIENT_IDLE: Duration = Duration::from_secs(3_600);
+/// The pause before a request is sent again; it doubles with every further one.
+pub const CLIENT_PAUSE: Duration = Duration::from_millis(400);
 /// Tries of one request, the first included.
 pub const CLIENT_TRIES_MAX: u32 = 4;

@@ -5,7 +5,6 @@
 //! under its idempotency key, so that it never makes two jobs.
 
 use std::path::Path;
-use std::time::Duration;
 
 use futures_util::{Stream, StreamExt};
 use serde::de::DeserializeOwned;
@@ -17,6 +16,7 @@ use crate::api::v1::{
     self, ArtifactView, BackendName, BackendView, BackendsResponse, ErrorResponse, JobView, SubmitRequest,
     SubmitResponse,
 };
+use crate::backoff::Backoff;
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::JobId;
 use crate::limits;
@@ -247,12 +247,13 @@ impl Client {
     /// Sends a request that may be repeated, again while the server cannot be reached.
     async fn answer(&self, make: impl Fn() -> reqwest::RequestBuilder) -> Result<reqwest::Response> {
         let mut tried = 0;
+        let mut backoff = Backoff::new(limits::CLIENT_PAUSE, limits::RETRY_PAUSE_MAX);
         loop {
             tried += 1;
             match self.once(make()).await {
                 Err(error) if error.kind().is_retryable() && tried < limits::CLIENT_TRIES_MAX => {
                     tracing::debug!(tried, error = %error.chain(), "trying again");
-                    tokio::time::sleep(Duration::from_millis(200 << tried)).await;
+                    tokio::time::sleep(backoff.pause()).await;
                 }
                 other => return other,
             }

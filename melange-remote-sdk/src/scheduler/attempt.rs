@@ -21,6 +21,7 @@ use super::log::BoundedLog;
 use super::{SchedulerOptions, SchedulerParts, failure_of};
 use crate::artifact_storage::{ArtifactKey, ByteStream};
 use crate::backend::pool::BackendLease;
+use crate::backoff::{Backoff, spread};
 use crate::builder::{
     BuildEvent, BuildInput, BuildOutcome, BuildSink, BuildStatus, BuiltFile, Phase, StepFailure,
 };
@@ -296,15 +297,14 @@ impl Attempt {
     /// Repeats a call on the job store while it is unavailable, for at most a lease. A lost fence stops all.
     async fn persist<'a, T>(&'a self, call: impl Fn() -> BoxFuture<'a, Result<T>> + Send) -> Result<T> {
         let give_up_at = Instant::now() + self.options.lease;
-        let mut pause = HINT_PAUSE;
+        let mut backoff = Backoff::new(HINT_PAUSE, self.options.lease / 3);
         loop {
             if self.stop_signal.reason() == Some(Stop::Lost) {
                 return Err(Error::new(ErrorKind::Conflict, "the lease is lost"));
             }
             match call().await {
-                Err(error) if error.kind().is_retryable() && Instant::now() + pause < give_up_at => {
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(self.options.lease / 3);
+                Err(error) if error.kind().is_retryable() && Instant::now() < give_up_at => {
+                    tokio::time::sleep_until((Instant::now() + backoff.pause()).min(give_up_at)).await;
                 }
                 Err(error) if error.kind() == ErrorKind::Conflict => {
                     self.lose();
@@ -413,14 +413,18 @@ impl Attempt {
                 return JobEvent::Failed { error: failure };
             }
             let pause = (troubled / 4).clamp(self.options.retry_pause, limits::RETRY_PAUSE_MAX);
-            return JobEvent::Requeued { error: failure, not_before: Some(later(now, pause)), refund: true };
+            return JobEvent::Requeued {
+                error: failure,
+                not_before: Some(later(now, spread(pause))),
+                refund: true,
+            };
         }
         if self.number >= self.options.attempts_max {
             return JobEvent::Failed { error: failure };
         }
         let doublings = self.number.saturating_sub(1).min(16);
         let pause = self.options.retry_pause.saturating_mul(1 << doublings).min(limits::RETRY_PAUSE_MAX);
-        JobEvent::Requeued { error: failure, not_before: Some(later(now, pause)), refund: false }
+        JobEvent::Requeued { error: failure, not_before: Some(later(now, spread(pause))), refund: false }
     }
 
     /// Stores the files; the event of success, or of what came between. While the storage does not take them they are
@@ -467,13 +471,13 @@ impl Attempt {
     /// Repeats a storing that fails, saying so in the log, for as long as [`limits::STORE_TROUBLE`].
     async fn repeat<'f, T>(&self, what: &str, call: impl Fn() -> BoxFuture<'f, Result<T>>) -> Result<T> {
         let begun = Instant::now();
-        let mut pause = self.options.retry_pause;
+        let mut backoff = Backoff::new(self.options.retry_pause, limits::RETRY_PAUSE_MAX);
         loop {
             let error = match call().await {
                 Ok(stored) => return Ok(stored),
                 Err(error) => error,
             };
-            let hopeless = error.kind() == ErrorKind::InvalidRequest;
+            let (hopeless, pause) = (error.kind() == ErrorKind::InvalidRequest, backoff.pause());
             if hopeless || begun.elapsed().saturating_add(pause) >= limits::STORE_TROUBLE {
                 return Err(error);
             }
@@ -481,7 +485,6 @@ impl Attempt {
             tracing::warn!(job = %self.id, what, error = cause, "storing failed; it is tried again");
             self.events.line(format!("--- {what} could not be stored: {cause}; trying again"));
             tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(limits::RETRY_PAUSE_MAX);
         }
     }
 

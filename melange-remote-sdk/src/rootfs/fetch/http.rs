@@ -11,6 +11,7 @@ use async_trait::async_trait;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
 use super::{Fetched, Fetcher};
+use crate::backoff::Backoff;
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits;
 use crate::redact::redact;
@@ -213,6 +214,7 @@ impl Fetcher for HttpFetcher {
             self.permits.acquire().await.map_err(|e| Error::unexpected("shutting down").source(e))?;
         let etag = known.filter(|etag| !etag.is_empty());
         let mut tried = 0;
+        let mut backoff = Backoff::new(limits::RETRY_PAUSE, limits::RETRY_PAUSE_MAX);
         let fresh = loop {
             tried += 1;
             match self.try_once(url, path, bytes_max, etag.as_deref()).await {
@@ -220,7 +222,7 @@ impl Fetcher for HttpFetcher {
                 Err(error) if error.kind().is_retryable() && tried < limits::DOWNLOAD_TRIES_MAX => {
                     let url = redact(url);
                     tracing::warn!(%url, tried, error = %error.chain(), "download failed, trying again");
-                    tokio::time::sleep(Duration::from_secs(1 << (tried - 1))).await;
+                    tokio::time::sleep(backoff.pause()).await;
                 }
                 Err(error) => return Err(error.with("tries", tried)),
             }
