@@ -15,25 +15,34 @@ use melange_remote_sdk::arch::Arch;
     arg_required_else_help = true,
     args_override_self = true
 )]
-#[command(
-    after_help = "Exit codes: 0 ok, 1 build failed, 2 usage, 3 cancelled, 4 not allowed, 5 not found, 6 infrastructure"
-)]
+#[command(after_help = crate::exit::TABLE)]
 pub(crate) struct Args {
     /// Say more about what happens
     #[arg(short, long, global = true)]
     pub(crate) verbose: bool,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
     #[command(subcommand)]
     pub(crate) command: Command,
 }
 
-/// How results are printed.
+/// How results and errors are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Default)]
 pub(crate) enum Output {
     /// For people.
     #[default]
+    #[value(alias = "yaml")]
     Text,
     /// For programs.
     Json,
+}
+
+/// The form of results and errors; the verb's goes before that of the whole command.
+#[derive(Debug, Clone, Copy, Default, ClapArgs)]
+pub(crate) struct OutputArgs {
+    /// How results and errors are printed
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    pub(crate) output: Option<Output>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -78,16 +87,73 @@ pub(crate) enum Command {
         /// The shell
         shell: clap_complete::Shell,
     },
+    /// Print what the exit codes mean
+    ExitCodes {
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+}
+
+impl Args {
+    /// The form of results and errors that was asked for.
+    pub(crate) fn output(&self) -> Output {
+        let own = match &self.command {
+            Command::Remote { command } => command.output(),
+            Command::Build(args) => args.run.output,
+            Command::Test(args) => args.run.output,
+            Command::Compile(args) => OutputArgs { output: args.output.output.or(args.format) },
+            Command::Lint(args) => OutputArgs { output: args.output },
+            Command::Query(args) => args.output,
+            Command::Pipelines { command } => match command {
+                PipelinesCommand::List { output } | PipelinesCommand::Show { output, .. } => *output,
+                PipelinesCommand::Reference => OutputArgs::default(),
+            },
+            Command::Keygen(args) => args.output,
+            Command::Apk { command } => match command {
+                ApkCommand::Resolve(resolve) | ApkCommand::Install { resolve, .. } => resolve.output,
+                ApkCommand::Version { output, .. }
+                | ApkCommand::Info { output, .. }
+                | ApkCommand::Verify { output, .. } => *output,
+            },
+            Command::ExitCodes { output } => *output,
+            // An index's `--output` is its file, as melange has it.
+            Command::Index(_) | Command::Schema { .. } | Command::Completions { .. } => OutputArgs::default(),
+        };
+        own.output.or(self.output.output).unwrap_or_default()
+    }
+}
+
+impl RemoteCommand {
+    fn output(&self) -> OutputArgs {
+        let server = match self {
+            Self::Submit(args) => &args.server,
+            Self::Status { server, .. }
+            | Self::List { server, .. }
+            | Self::Wait { server, .. }
+            | Self::Logs { server, .. }
+            | Self::Get { server, .. }
+            | Self::Cancel { server, .. }
+            | Self::Remove { server, .. } => server,
+            Self::Backends { command } => match command {
+                BackendsCommand::List { server, .. }
+                | BackendsCommand::Drain { server, .. }
+                | BackendsCommand::Enable { server, .. }
+                | BackendsCommand::Add { server, .. }
+                | BackendsCommand::Remove { server, .. } => server,
+            },
+        };
+        server.output
+    }
 }
 
 /// Where packages of environments come from.
 #[derive(Debug, Clone, ClapArgs)]
 pub(crate) struct RepositoryArgs {
-    /// A repository for definitions that name none: a URL or a folder (repeatable)
-    #[arg(short, long = "repository", value_name = "DIR|URL")]
+    /// A repository behind those of the definition: a URL or a folder (repeatable); without any, Wolfi's is used
+    #[arg(short, long = "repository", visible_alias = "repository-append", value_name = "DIR|URL")]
     pub(crate) repositories: Vec<String>,
-    /// A public key that signs repositories: a file or a URL (repeatable)
-    #[arg(short, long = "keyring", value_name = "FILE|URL")]
+    /// A public key besides those of the definition: a file or a URL (repeatable)
+    #[arg(short, long = "keyring", visible_alias = "keyring-append", value_name = "FILE|URL")]
     pub(crate) keyring: Vec<String>,
     /// Use repositories whose index is not signed by a known key
     #[arg(long)]
@@ -118,19 +184,9 @@ pub(crate) struct DefinitionArgs {
     pub(crate) libc_flavor: String,
 }
 
-/// How a compiled definition is printed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Default)]
-pub(crate) enum CompileFormat {
-    /// One object a line.
-    Json,
-    /// One document a definition, as packages carry it.
-    #[default]
-    Yaml,
-}
-
 #[derive(Debug, ClapArgs)]
 pub(crate) struct CompileArgs {
-    /// Definitions; a folder stands for the `.yaml` files in it
+    /// Definitions; a folder stands for the `.yaml` files in it, `-` for standard input
     #[arg(required = true, value_name = "FILE")]
     pub(crate) files: Vec<PathBuf>,
     /// The architecture
@@ -138,21 +194,26 @@ pub(crate) struct CompileArgs {
     pub(crate) arch: Arch,
     #[command(flatten)]
     pub(crate) definition: DefinitionArgs,
-    /// How the result is printed
-    #[arg(long, value_enum, default_value_t)]
-    pub(crate) format: CompileFormat,
-    /// How mistakes are printed, on standard error
-    #[arg(long, value_enum, default_value_t)]
-    pub(crate) message_format: Output,
+    /// How results and mistakes are printed: YAML documents as packages carry them, or one JSON object a line
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+    /// How the result is printed, mistakes aside
+    #[arg(long, value_enum, hide = true)]
+    pub(crate) format: Option<Output>,
+    /// How mistakes are printed: `json` is the form of the Language Server Protocol
+    #[arg(long, value_enum, hide = true)]
+    pub(crate) message_format: Option<Output>,
 }
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct QueryArgs {
-    /// The definition
+    /// The definition, `-` for standard input
     pub(crate) file: PathBuf,
     /// Fields, lists and conditions as in Go's templates
     #[arg(value_name = "TEMPLATE")]
     pub(crate) template: String,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
     /// The architecture
     #[arg(long, default_value_t = Arch::host().unwrap_or(Arch::X86_64))]
     pub(crate) arch: Arch,
@@ -164,9 +225,8 @@ pub(crate) struct QueryArgs {
 pub(crate) enum PipelinesCommand {
     /// List them
     List {
-        /// How
-        #[arg(long, value_enum, default_value_t)]
-        output: Output,
+        #[command(flatten)]
+        output: OutputArgs,
     },
     /// Show what one does, needs and takes
     Show {
@@ -175,9 +235,8 @@ pub(crate) enum PipelinesCommand {
         /// Print its file instead
         #[arg(long)]
         source: bool,
-        /// How
-        #[arg(long, value_enum, default_value_t)]
-        output: Output,
+        #[command(flatten)]
+        output: OutputArgs,
     },
     /// Print the reference of all, in Markdown
     Reference,
@@ -185,11 +244,11 @@ pub(crate) enum PipelinesCommand {
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct LintArgs {
-    /// Definitions; a folder stands for the `.yaml` files in it
+    /// Definitions; a folder stands for the `.yaml` files in it, `-` for standard input
     #[arg(required = true, value_name = "FILE")]
     pub(crate) files: Vec<PathBuf>,
-    /// Read the files as definitions
-    #[arg(long, required = true)]
+    /// Read the files as definitions, which is what this verb does
+    #[arg(long, hide = true)]
     pub(crate) definitions: bool,
     /// The architecture
     #[arg(long, default_value_t = Arch::host().unwrap_or(Arch::X86_64))]
@@ -197,8 +256,8 @@ pub(crate) struct LintArgs {
     #[command(flatten)]
     pub(crate) definition: DefinitionArgs,
     /// How diagnostics are printed: for people, or in the form of the Language Server Protocol, one file a line
-    #[arg(long, value_enum, default_value_t)]
-    pub(crate) message_format: Output,
+    #[arg(long, alias = "message-format", value_enum, value_name = "FORMAT")]
+    pub(crate) output: Option<Output>,
     /// Fail for warnings too
     #[arg(long)]
     pub(crate) strict: bool,
@@ -236,12 +295,18 @@ pub(crate) struct RunArgs {
     /// Trace every command of the steps
     #[arg(long)]
     pub(crate) debug: bool,
+    /// A package added to the environment of every test (repeatable)
+    #[arg(long = "test-package-append", value_name = "PACKAGE")]
+    pub(crate) test_package_append: Vec<String>,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
 }
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct BuildArgs {
-    /// The definition
-    pub(crate) file: PathBuf,
+    /// Definitions, built one after the other; `-` for standard input
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
     #[command(flatten)]
     pub(crate) run: RunArgs,
     /// Where packages and the index go, below a folder named after the architecture
@@ -263,7 +328,7 @@ pub(crate) struct BuildArgs {
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct TestArgs {
-    /// The definition
+    /// The definition, `-` for standard input
     pub(crate) file: PathBuf,
     /// The package that the main test is about, such as hello=2.10-r0; the definition's own when missing
     pub(crate) package: Option<String>,
@@ -272,9 +337,6 @@ pub(crate) struct TestArgs {
     /// Only the test of this package, main or sub (repeatable)
     #[arg(long = "only", value_name = "PACKAGE")]
     pub(crate) only: Vec<String>,
-    /// A package added to the environment of every test (repeatable)
-    #[arg(long = "test-package-append", value_name = "PACKAGE")]
-    pub(crate) test_package_append: Vec<String>,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -285,6 +347,8 @@ pub(crate) struct KeygenArgs {
     /// Bits of the key: 2048, 3072, 4096 or 8192
     #[arg(long, default_value_t = 4096)]
     pub(crate) key_size: u32,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -319,14 +383,15 @@ pub(crate) enum ApkCommand {
         a: String,
         /// The second version
         b: String,
+        #[command(flatten)]
+        output: OutputArgs,
     },
     /// Print a package's description and files
     Info {
         /// The package
         file: PathBuf,
-        /// How
-        #[arg(long, value_enum, default_value_t)]
-        output: Output,
+        #[command(flatten)]
+        output: OutputArgs,
     },
     /// Check a package's signature and every checksum
     Verify {
@@ -339,6 +404,8 @@ pub(crate) enum ApkCommand {
         /// Check everything but the signature
         #[arg(long)]
         allow_untrusted: bool,
+        #[command(flatten)]
+        output: OutputArgs,
     },
     /// Install packages into an empty folder, as a build environment is made
     Install {
@@ -363,6 +430,8 @@ pub(crate) struct ResolveArgs {
     /// Requested packages, with constraints
     #[arg(required = true)]
     pub(crate) packages: Vec<String>,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
 }
 
 /// The server to talk to.
@@ -371,9 +440,8 @@ pub(crate) struct ServerArgs {
     /// The server's URL
     #[arg(long, env = "MELANGE_SERVER", default_value = "http://localhost:8080", value_name = "URL")]
     pub(crate) server: String,
-    /// How results are printed
-    #[arg(long, value_enum, default_value_t)]
-    pub(crate) output: Output,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
 }
 
 #[derive(Debug, Subcommand)]
@@ -382,7 +450,7 @@ pub(crate) enum RemoteCommand {
     Submit(SubmitArgs),
     /// Show a job
     Status {
-        /// The job
+        /// The job: its id, the beginning of it, or @last for the one submitted last from here
         job: String,
         #[command(flatten)]
         server: ServerArgs,
@@ -400,7 +468,7 @@ pub(crate) enum RemoteCommand {
     },
     /// Wait for a job to finish, showing its log
     Wait {
-        /// The job
+        /// The job: its id, the beginning of it, or @last for the one submitted last from here
         job: String,
         #[command(flatten)]
         server: ServerArgs,
@@ -410,7 +478,7 @@ pub(crate) enum RemoteCommand {
     },
     /// Print a job's log
     Logs {
-        /// The job
+        /// The job: its id, the beginning of it, or @last for the one submitted last from here
         job: String,
         /// Go on until the job has finished
         #[arg(short, long)]
@@ -423,7 +491,7 @@ pub(crate) enum RemoteCommand {
     },
     /// Download what a job made
     Get {
-        /// The job
+        /// The job: its id, the beginning of it, or @last for the one submitted last from here
         job: String,
         /// Only artifacts whose name ends so, such as hello-2.10-r0.apk (repeatable)
         names: Vec<String>,
@@ -435,14 +503,14 @@ pub(crate) enum RemoteCommand {
     },
     /// Ask for a job to stop
     Cancel {
-        /// The job
+        /// The job: its id, the beginning of it, or @last for the one submitted last from here
         job: String,
         #[command(flatten)]
         server: ServerArgs,
     },
     /// Remove a finished job with its log and its artifacts
     Remove {
-        /// The job
+        /// The job: its id, the beginning of it, or @last for the one submitted last from here
         job: String,
         #[command(flatten)]
         server: ServerArgs,
@@ -456,8 +524,9 @@ pub(crate) enum RemoteCommand {
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct SubmitArgs {
-    /// The definition
-    pub(crate) config: PathBuf,
+    /// Definitions, one job each; `-` for standard input
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) configs: Vec<PathBuf>,
     /// The architecture; the server's default when missing
     #[arg(long)]
     pub(crate) arch: Option<Arch>,

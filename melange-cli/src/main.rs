@@ -1,13 +1,23 @@
 //! The `melange` command.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
 
 use std::process::ExitCode;
 
 use clap::Parser;
+use melange_remote_sdk::error::Error;
+
+use crate::args::Output;
+use crate::exit::Exit;
 
 mod args;
 mod commands;
 mod exit;
+mod input;
+mod note;
+mod out;
+mod progress;
 mod render;
+mod shown;
 mod template;
 
 fn main() -> ExitCode {
@@ -17,13 +27,63 @@ fn main() -> ExitCode {
 
 #[tokio::main]
 async fn work() -> ExitCode {
-    let args = args::Args::parse();
+    let args = match args::Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => return answer(&error).into(),
+    };
+    let output = args.output();
     commands::init_logging(args.verbose);
-    match commands::run(args).await {
+    match commands::run(args.command, output).await {
         Ok(code) => code.into(),
-        Err(error) => {
-            eprint!("{}", render::error(&error));
-            exit::code_of(&error).into()
-        }
+        Err(error) => end(&error, output).into(),
     }
+}
+
+/// Tells the error that ended the command.
+fn end(error: &Error, output: Output) -> Exit {
+    // Whoever reads the results has seen enough.
+    if out::reader_is_gone(error) {
+        return Exit::Ok;
+    }
+    note::error(error, output);
+    exit::code_of(error)
+}
+
+/// Prints the help that was asked for, or tells what is wrong with the call.
+fn answer(error: &clap::Error) -> Exit {
+    if !error.use_stderr() {
+        return match error.print() {
+            Ok(()) => Exit::Ok,
+            Err(failure) => end(&out::failed(failure), Output::Text),
+        };
+    }
+    if wants_json() {
+        note::error(&usage(error), Output::Json);
+    } else {
+        // Nobody is left to tell when standard error is closed.
+        let _ = error.print();
+    }
+    Exit::Usage
+}
+
+/// Whether a call that cannot be read asks for JSON.
+fn wants_json() -> bool {
+    let words: Vec<_> = std::env::args_os().collect();
+    let names = ["--output", "--message-format"];
+    words.windows(2).any(|pair| names.iter().any(|name| pair[0] == *name) && pair[1] == "json")
+        || words.iter().any(|word| names.iter().any(|name| *word == *format!("{name}=json")))
+}
+
+/// A mistake in the call as one of our own errors: its first sentence, and the tips behind it as the hint.
+fn usage(error: &clap::Error) -> Error {
+    let text = error.render().to_string();
+    let mut parts = text.split("\n\n").map(str::trim).filter(|part| !part.is_empty());
+    let first = parts.next().unwrap_or_default();
+    let words: Vec<&str> = first.trim_start_matches("error: ").split_whitespace().collect();
+    let hint: Vec<&str> = parts
+        .flat_map(str::lines)
+        .filter_map(|line| line.trim().strip_prefix("tip: "))
+        .chain(["`--help` shows what there is"])
+        .collect();
+    Error::invalid(words.join(" ")).hint(hint.join("; "))
 }

@@ -1,14 +1,17 @@
 //! What people read.
 
-use melange_remote_sdk::api::v1::{BackendView, JobView};
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use melange_remote_sdk::api::v1::{BackendView, ErrorBody, ErrorResponse, JobView, diagnostic_details};
+use melange_remote_sdk::client::Refusal;
 use melange_remote_sdk::error::Error;
-use melange_remote_sdk::text::diagnostics::Diagnostics;
+
+use crate::exit::mistakes;
+use crate::shown;
 
 /// An error with its causes and hint; a definition's mistakes in full.
 pub(crate) fn error(error: &Error) -> String {
-    if let Some(diagnostics) =
-        std::error::Error::source(error).and_then(|source| source.downcast_ref::<Diagnostics>())
-    {
+    if let Some(diagnostics) = mistakes(error) {
         return diagnostics.to_string();
     }
     let mut text = format!("error: {}\n", error.chain());
@@ -18,41 +21,141 @@ pub(crate) fn error(error: &Error) -> String {
     text
 }
 
+/// The same as one line of JSON, in the form that the server's errors have.
+pub(crate) fn error_json(error: &Error) -> String {
+    let refusal = std::error::Error::source(error).and_then(|source| source.downcast_ref::<Refusal>());
+    let body = match (refusal, mistakes(error)) {
+        (Some(refusal), _) => refusal.body.clone(),
+        (None, found) => ErrorBody {
+            code: error.kind().code().to_owned(),
+            // Mistakes are told one by one in the details.
+            message: if found.is_some() { error.to_string() } else { error.chain() },
+            hint: error.hint_text().map(str::to_owned),
+            details: found.map(diagnostic_details).unwrap_or_default(),
+        },
+    };
+    serde_json::to_string(&ErrorResponse { error: body }).unwrap_or_default()
+}
+
+/// A moment as people read it: the local time with its zone, and how long ago.
+fn moment(at: Timestamp, now: Timestamp) -> String {
+    let local = at.to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S %:z").to_string();
+    format!("{local} ({} ago)", age(at, now))
+}
+
+/// How long ago a moment was, in its largest unit.
+fn age(at: Timestamp, now: Timestamp) -> String {
+    let seconds = now.duration_since(at).as_secs().max(0);
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3_600 => format!("{}m", seconds / 60),
+        3_600..86_400 => format!("{}h", seconds / 3_600),
+        _ => format!("{}d", seconds / 86_400),
+    }
+}
+
 /// A job in a few lines.
-pub(crate) fn job(job: &JobView) -> String {
-    let mut text = format!("job:      {}\nstatus:   {}\narch:     {}\n", job.id, job.status, job.spec.arch);
-    let mut line = |key: &str, value: String| text.push_str(&format!("{:<10}{value}\n", format!("{key}:")));
-    line("created", job.created_at.to_string());
-    if let Some(backend) = &job.backend {
-        line("backend", backend.addr.clone());
+pub(crate) fn job(job: &JobView, now: Timestamp) -> String {
+    let mut text = String::new();
+    let mut line =
+        |key: &str, value: &str| text.push_str(&format!("{:<10}{}\n", format!("{key}:"), shown::word(value)));
+    line("job", &job.id);
+    line("status", &job.status);
+    if let Some(package) = &job.package {
+        line("package", &format!("{package} {}", job.version.as_deref().unwrap_or_default()));
     }
-    if let Some(reason) = &job.waiting_reason {
-        line("waiting", reason.clone());
+    if !job.spec.config_name.is_empty() {
+        line("file", &job.spec.config_name);
     }
-    if let Some(error) = &job.error {
-        line("error", error.clone());
+    line("arch", &job.spec.arch);
+    line("created", &moment(job.created_at, now));
+    if let Some(at) = job.started_at {
+        line("started", &moment(at, now));
+    }
+    if let Some(at) = job.finished_at {
+        line("finished", &moment(at, now));
     }
     if let (Some(begin), Some(end)) = (job.started_at, job.finished_at) {
-        line("took", format!("{:.1} s", end.duration_since(begin).as_secs_f64()));
+        line("took", &format!("{:.1} s", end.duration_since(begin).as_secs_f64()));
+    }
+    if let Some(backend) = &job.backend {
+        line("backend", &backend.addr);
+    }
+    if job.attempt > 1 {
+        line("attempt", &job.attempt.to_string());
+    }
+    if let Some(reason) = &job.waiting_reason {
+        line("waiting", reason);
+    }
+    if job.status == "running"
+        && let Some(step) = job.steps.last()
+    {
+        line("step", &format!("{} ({})", step.index + 1, step.name));
+    }
+    if let Some(error) = &job.error {
+        let class = job.error_class.as_ref().map(|class| format!(" ({class})")).unwrap_or_default();
+        line("error", &format!("{error}{class}"));
+    }
+    if let Some(note) = &job.note {
+        line("note", note);
     }
     for test in &job.tests {
-        line("test", format!("{} {}", test.package, test.status));
+        let error = test.error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
+        line("test", &format!("{} {}{error}", test.package, test.status));
     }
     for artifact in &job.artifacts {
-        line("artifact", format!("{} ({} bytes)", artifact.name, artifact.size));
+        line("artifact", &format!("{} ({} bytes)", artifact.name, artifact.size));
     }
+    text.push_str(&failure(job));
     text
 }
 
+/// The step at fault with its last lines, when a step is.
+fn failure(job: &JobView) -> String {
+    let tested = job.tests.iter().find_map(|test| test.failure.as_ref());
+    let Some(failure) = job.failure.as_ref().or(tested) else { return String::new() };
+    let mut text = format!(
+        "the step `{}` failed with exit code {}; its last lines:\n",
+        shown::word(&failure.step),
+        failure.exit_code
+    );
+    failure.tail.iter().for_each(|line| text.push_str(&format!("  {line}\n")));
+    text
+}
+
+/// Characters of an id that are shown at least.
+const SHORT_ID_MIN: usize = 8;
+
+/// The shortest beginnings that tell these ids apart.
+fn short_ids<'a>(ids: &[&'a str]) -> Vec<&'a str> {
+    let longest = ids.iter().map(|id| id.len()).max().unwrap_or_default();
+    let begin = |id: &'a str, length: usize| id.get(..length).unwrap_or(id);
+    let distinct = |length: &usize| {
+        let begins: std::collections::BTreeSet<&str> = ids.iter().map(|id| begin(id, *length)).collect();
+        // A hyphen at the end tells nothing.
+        begins.len() == ids.len() && !begins.iter().any(|begin| begin.ends_with('-'))
+    };
+    let length = (SHORT_ID_MIN..longest).find(distinct).unwrap_or(longest);
+    ids.iter().map(|id| begin(id, length)).collect()
+}
+
 /// A table of jobs.
-pub(crate) fn jobs(jobs: &[JobView]) -> String {
-    let mut rows = vec![["JOB", "STATUS", "ARCH", "CREATED"].map(str::to_owned)];
-    rows.extend(jobs.iter().map(|job| {
+pub(crate) fn jobs(jobs: &[JobView], now: Timestamp) -> String {
+    let ids: Vec<&str> = jobs.iter().map(|job| job.id.as_str()).collect();
+    let head = ["JOB", "PACKAGE", "VERSION", "ARCH", "STATUS", "AGE", "BACKEND"];
+    let mut rows = vec![head.map(str::to_owned)];
+    rows.extend(jobs.iter().zip(short_ids(&ids)).map(|(job, id)| {
+        let backend = job.backend.as_ref().map(|backend| backend.addr.clone());
+        // A job whose definition names no package for its architecture is known by its file.
+        let package = job.package.clone().unwrap_or_else(|| job.spec.config_name.clone());
         [
-            job.id.clone(),
-            job.status.clone(),
+            id.to_owned(),
+            package,
+            job.version.clone().unwrap_or_default(),
             job.spec.arch.clone(),
-            job.created_at.strftime("%Y-%m-%d %H:%M:%S").to_string(),
+            job.status.clone(),
+            age(job.created_at, now),
+            backend.unwrap_or_default(),
         ]
     }));
     table(&rows)
@@ -73,13 +176,15 @@ pub(crate) fn backends(backends: &[BackendView]) -> String {
     table(&rows)
 }
 
-/// Rows in columns.
+/// Rows in columns; a cell is one line whatever it holds.
 pub(crate) fn table<const N: usize>(rows: &[[String; N]]) -> String {
+    let rows: Vec<[std::borrow::Cow<'_, str>; N]> =
+        rows.iter().map(|row| std::array::from_fn(|column| shown::word(&row[column]))).collect();
     let widths: Vec<usize> = (0..N)
         .map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default())
         .collect();
     let mut text = String::new();
-    for row in rows {
+    for row in &rows {
         let cells: Vec<String> =
             row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
         text.push_str(cells.join("  ").trim_end());
@@ -106,14 +211,7 @@ fn seconds(milliseconds: u64) -> String {
 
 /// How a job ended: the failing step first, with its last lines.
 pub(crate) fn finished(job: &JobView) -> String {
-    let mut text = String::new();
-    if let Some(failure) = &job.failure {
-        text.push_str(&format!(
-            "the step `{}` failed with exit code {}; its last lines:\n",
-            failure.step, failure.exit_code
-        ));
-        failure.tail.iter().for_each(|line| text.push_str(&format!("  {line}\n")));
-    }
+    let mut text = failure(job);
     for test in &job.tests {
         let took = test.duration_ms.map(|took| format!(" ({})", seconds(took))).unwrap_or_default();
         text.push_str(&format!("test {}: {}{took}\n", test.package, test.status));
@@ -126,4 +224,36 @@ pub(crate) fn finished(job: &JobView) -> String {
     let error = job.error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
     text.push_str(&format!("{} {}{error}\n", job.id, job.status));
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn short_ids_are_as_long_as_it_takes() {
+        let (a, b) = ("0197a3c2-1111-7aaa-8000-000000000001", "0197a3c2-1111-7aab-8000-000000000001");
+        assert_eq!(short_ids(&[a, "0297a3c2-1111-7aaa-8000-000000000001"]), ["0197a3c2", "0297a3c2"]);
+        assert_eq!(short_ids(&[a, b]), ["0197a3c2-1111-7aaa", "0197a3c2-1111-7aab"]);
+        assert_eq!(short_ids(&["x"]), ["x"]);
+        assert_eq!(short_ids(&[]), [""; 0]);
+    }
+
+    #[test]
+    fn ages_and_moments_are_told_with_their_unit_and_zone() {
+        let now = Timestamp::from_second(1_000_000).unwrap();
+        for (ago, expected) in [(0, "0s"), (59, "59s"), (3_599, "59m"), (7_200, "2h"), (200_000, "2d")] {
+            assert_eq!(age(Timestamp::from_second(1_000_000 - ago).unwrap(), now), expected);
+        }
+        // A server's clock may be ahead of ours.
+        assert_eq!(age(Timestamp::from_second(1_000_010).unwrap(), now), "0s");
+        let shown = moment(now, now);
+        assert!(shown.ends_with(" (0s ago)") && shown.contains(['+', '-']), "{shown}");
+    }
+
+    #[test]
+    fn a_cell_is_one_line() {
+        let rows = [["a\nb\x1b[1m".to_owned(), "c".to_owned()]];
+        assert_eq!(table(&rows), "a\\u{a}b\\u{1b}[1m  c\n");
+    }
 }

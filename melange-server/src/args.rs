@@ -27,7 +27,8 @@ pub struct Args {
     /// Jobs that the backend runs at once in single-backend mode [default: 4, in the sandbox at most the cores]
     #[arg(long, value_name = "N")]
     pub max_jobs: Option<String>,
-    /// Local storage directory [default: /var/lib/melange/output]
+    /// Local storage directory [default: /var/lib/melange/output, for users who are not root
+    /// ~/.local/state/melange-remote/output]
     #[arg(long, value_name = "DIR")]
     pub output_dir: Option<String>,
     /// Google Cloud Storage bucket for artifacts and logs, instead of the local directory
@@ -70,7 +71,8 @@ pub struct Args {
     /// Folder of downloaded sources
     #[arg(long, value_name = "DIR")]
     pub cache_dir: Option<String>,
-    /// Folder of the server's own state: indexes, packages, scratch files [default: /var/lib/melange/state]
+    /// Folder of the server's own state: indexes, packages, scratch files [default: /var/lib/melange/state, for users
+    /// who are not root ~/.cache/melange-remote/server]
     #[arg(long, value_name = "DIR")]
     pub state_dir: Option<String>,
     /// What the state folder may keep of packages, indexes and root filesystems, such as 20G; what was not used for

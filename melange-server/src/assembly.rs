@@ -13,7 +13,7 @@ use melange_remote_sdk::builder::Builder;
 use melange_remote_sdk::buildkit::{BuildkitOptions, TlsIdentity, TlsOptions};
 use melange_remote_sdk::clock::SystemClock;
 use melange_remote_sdk::engine::runners::AddressedRunners;
-use melange_remote_sdk::engine::{EngineBuilder, EngineOptions, RunnerProvider};
+use melange_remote_sdk::engine::{EngineBuilder, EngineOptions, RunnerProvider, preflight};
 use melange_remote_sdk::error::{Error, Result};
 use melange_remote_sdk::job_store::memory::MemoryJobStore;
 use melange_remote_sdk::limits;
@@ -137,6 +137,7 @@ pub fn engine(config: &BuildConfig, backends: &[Backend]) -> Result<Engine> {
     );
     // What a sandbox lacks is said now, not when the first job fails.
     for backend in backends.iter().filter(|backend| *backend.address() == BackendAddress::Sandbox) {
+        preflight::check_sandbox_user()?;
         runners.runner(backend.addr())?;
     }
     let runners = Arc::new(runners);

@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::{Parser, ValueEnum};
 use melange_remote_sdk::arch::Arch;
 use melange_remote_sdk::backend::{Backend, check_max_jobs, file};
+use melange_remote_sdk::engine::preflight;
 use melange_remote_sdk::error::Error;
 use melange_remote_sdk::labels::Labels;
 use melange_remote_sdk::limits;
@@ -178,11 +179,20 @@ impl Config {
         args: impl IntoIterator<Item = OsString>,
         environment: Environment<'_>,
     ) -> Result<Self, Refused> {
+        Self::read_as(args, environment, preflight::is_root())
+    }
+
+    /// As [`Self::read`], for root or for another user, whose default folders are its own.
+    fn read_as(
+        args: impl IntoIterator<Item = OsString>,
+        environment: Environment<'_>,
+        is_root: bool,
+    ) -> Result<Self, Refused> {
         let args = Args::try_parse_from(args).map_err(Refused::Usage)?;
         if let Some(format) = args.print_api {
             return Err(Refused::Answered(crate::api_reference(format)));
         }
-        let mut reader = Reader { environment, mistakes: Vec::new() };
+        let mut reader = Reader { environment, is_root, mistakes: Vec::new() };
         let config = reader.config(args);
         match config {
             Some(config) if reader.mistakes.is_empty() => Ok(config),
@@ -193,6 +203,7 @@ impl Config {
 
 struct Reader<'a> {
     environment: Environment<'a>,
+    is_root: bool,
     mistakes: Vec<String>,
 }
 
@@ -210,6 +221,17 @@ impl Reader<'_> {
     fn value(&self, flag: &str, given: Option<String>) -> Option<String> {
         let name = format!("MELANGE_{}", flag.trim_start_matches('-').replace('-', "_").to_uppercase());
         given.or_else(|| (self.environment)(&name).filter(|value| !value.is_empty()))
+    }
+
+    /// A folder of a user who is not root and may not write to the system's: `name` in the folder that `variable`
+    /// names, or in the place below the home folder that stands for it.
+    fn user_folder(&self, variable: &str, below_home: &str, name: &str) -> Option<PathBuf> {
+        let folder = |name: &str| {
+            // Relative paths count as unset, as the base directory specification has it.
+            (self.environment)(name).map(PathBuf::from).filter(|path| path.is_absolute())
+        };
+        let base = folder(variable).or_else(|| folder("HOME").map(|home| home.join(below_home)));
+        base.filter(|_| !self.is_root).map(|base| base.join(name))
     }
 
     fn path(&self, flag: &str, given: Option<String>) -> Option<PathBuf> {
@@ -276,7 +298,8 @@ impl Reader<'_> {
             if !args.storage_option.is_empty() {
                 self.wrong("--storage-option needs --storage");
             }
-            return StorageConfig::Local(output_dir.unwrap_or_else(|| PathBuf::from(OUTPUT_DIR)));
+            let own = || self.user_folder("XDG_STATE_HOME", ".local/state", "melange-remote/output");
+            return StorageConfig::Local(output_dir.or_else(own).unwrap_or_else(|| OUTPUT_DIR.into()));
         };
         if output_dir.is_some() && args.output_dir.is_some() {
             self.wrong("--output-dir and --storage exclude each other");
@@ -453,7 +476,9 @@ impl Reader<'_> {
             credentials: self.credentials(),
             cache_bytes: self.cache_size(args.cache_size),
             cache_dir: self.path("--cache-dir", args.cache_dir),
-            state_dir: self.path("--state-dir", args.state_dir),
+            state_dir: self
+                .path("--state-dir", args.state_dir)
+                .or_else(|| self.user_folder("XDG_CACHE_HOME", ".cache", "melange-remote/server")),
             namespace: self.value("--namespace", args.namespace).unwrap_or_else(|| NAMESPACE.to_owned()),
             public_hosts: args.public_host,
             job_log_bytes: self.log_bytes(args.job_log_bytes),
@@ -532,6 +557,32 @@ mod tests {
         let config = read(&["--buildkit-addr", "tcp://b:1234"], &[]).unwrap();
         let backend = &config.backends[0];
         assert_eq!((backend.arch(), backend.max_jobs()), (Arch::X86_64, 4));
+    }
+
+    #[test]
+    fn users_who_are_not_root_get_folders_of_their_own() {
+        let folders = |variables: &[(&str, &str)], is_root: bool| {
+            let find = |name: &str| {
+                variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
+            };
+            let config = Config::read_as(["melange-server".into()], &find, is_root).unwrap();
+            (config.storage, config.build.state_dir)
+        };
+        let local = |path: &str| StorageConfig::Local(PathBuf::from(path));
+        let home = [("HOME", "/home/ann")];
+        let expected = (
+            local("/home/ann/.local/state/melange-remote/output"),
+            Some(PathBuf::from("/home/ann/.cache/melange-remote/server")),
+        );
+        assert_eq!(folders(&home, false), expected);
+        assert_eq!(folders(&home, true), (local(OUTPUT_DIR), None));
+        let all = [("HOME", "/home/ann"), ("XDG_STATE_HOME", "/s"), ("XDG_CACHE_HOME", "relative")];
+        let expected = (
+            local("/s/melange-remote/output"),
+            Some(PathBuf::from("/home/ann/.cache/melange-remote/server")),
+        );
+        assert_eq!(folders(&all, false), expected);
+        assert_eq!(folders(&[("MELANGE_STATE_DIR", "/x"), home[0]], false).1, Some(PathBuf::from("/x")));
     }
 
     #[test]

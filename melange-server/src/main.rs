@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::process::ExitCode;
 
+use melange_remote_sdk::error::Error;
 use melange_server::config::{Config, Refused};
 use melange_server::telemetry;
 
@@ -45,6 +46,10 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             say(format_args!("{error:#}"));
+            let known = error.chain().find_map(|cause| cause.downcast_ref::<Error>());
+            if let Some(hint) = known.and_then(Error::hint_text) {
+                say(format_args!("hint: {hint}"));
+            }
             ExitCode::FAILURE
         }
     }

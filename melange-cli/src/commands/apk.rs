@@ -11,17 +11,19 @@ use melange_remote_sdk::rootfs::Assembler;
 use melange_remote_sdk::rootfs::repository::LocalAccess;
 use melange_remote_sdk::solver::Policy;
 
-use super::{print_line, read};
 use crate::args::{ApkCommand, Output, ResolveArgs};
-use crate::exit::Exit;
+use crate::exit::{self, Exit};
+use crate::{input, note, out, shown};
 
-pub(super) async fn run(command: ApkCommand) -> Result<Exit> {
+pub(super) async fn run(command: ApkCommand, output: Output) -> Result<Exit> {
     match command {
-        ApkCommand::Resolve(args) => resolve(&args).await,
-        ApkCommand::Version { a, b } => version(&a, &b),
-        ApkCommand::Info { file, output } => info(&file, output),
-        ApkCommand::Verify { files, keyring, allow_untrusted } => verify(&files, &keyring, allow_untrusted),
-        ApkCommand::Install { root, resolve } => install(&root, &resolve).await,
+        ApkCommand::Resolve(args) => resolve(&args, output).await,
+        ApkCommand::Version { a, b, .. } => version(&a, &b, output),
+        ApkCommand::Info { file, .. } => info(&file, output),
+        ApkCommand::Verify { files, keyring, allow_untrusted, .. } => {
+            verify(&files, &keyring, allow_untrusted, output)
+        }
+        ApkCommand::Install { root, resolve } => install(&root, &resolve, output).await,
     }
 }
 
@@ -48,7 +50,7 @@ fn environment(args: &ResolveArgs) -> Result<PlanEnvironment> {
     })
 }
 
-async fn resolve(args: &ResolveArgs) -> Result<Exit> {
+async fn resolve(args: &ResolveArgs, output: Output) -> Result<Exit> {
     let policy = if args.pick { Policy::Apko } else { Policy::Apk };
     let resolution = assembler(args)?.resolve_with(&environment(args)?, args.arch, policy).await?;
     let mut names: Vec<String> = resolution
@@ -62,26 +64,34 @@ async fn resolve(args: &ResolveArgs) -> Result<Exit> {
         })
         .collect();
     names.sort();
-    names.iter().for_each(|name| print_line(name));
+    match output {
+        Output::Text => out::text(&names.iter().map(|name| format!("{name}\n")).collect::<String>())?,
+        Output::Json => out::json(&names)?,
+    }
     Ok(Exit::Ok)
 }
 
-fn version(a: &str, b: &str) -> Result<Exit> {
+fn version(a: &str, b: &str, output: Output) -> Result<Exit> {
     let parse = |text: &str| {
         Version::parse(text).ok_or_else(|| {
             Error::invalid(format!("{text:?} is not an apk version"))
                 .hint("a version looks like `1.2.3-r0`, `1.2a`, `1.2_rc1` or `1.2_p20240101`")
         })
     };
-    print_line(match parse(a)?.cmp(&parse(b)?) {
+    let order = match parse(a)?.cmp(&parse(b)?) {
         std::cmp::Ordering::Less => "<",
         std::cmp::Ordering::Equal => "=",
         std::cmp::Ordering::Greater => ">",
-    });
+    };
+    match output {
+        Output::Text => out::line(order)?,
+        Output::Json => out::json_line(&serde_json::json!({ "a": a, "b": b, "order": order }))?,
+    }
     Ok(Exit::Ok)
 }
 
 fn info(path: &Path, output: Output) -> Result<Exit> {
+    input::open(path)?;
     let apk = ApkFile::open_control(path)?;
     let entries = apk.entries()?;
     if output == Output::Json {
@@ -95,47 +105,56 @@ fn info(path: &Path, output: Output) -> Result<Exit> {
             "control": scripts,
             "files": entries,
         });
-        print_line(
-            &serde_json::to_string_pretty(&value).map_err(|e| Error::unexpected("cannot print").source(e))?,
-        );
+        out::json(&value)?;
         return Ok(Exit::Ok);
     }
-    print_line(apk.info.to_text().trim_end());
+    let mut text = format!("{}\n", apk.info.to_text().trim_end());
     for entry in entries {
-        let link = if entry.link.is_empty() { String::new() } else { format!(" -> {}", entry.link) };
-        print_line(&format!(
-            "{} {}:{} {:>10} {}{link}",
-            entry.mode, entry.uid, entry.gid, entry.size, entry.path
+        // A line is a file whatever its name holds.
+        let name = shown::word(&entry.path);
+        let link =
+            if entry.link.is_empty() { String::new() } else { format!(" -> {}", shown::word(&entry.link)) };
+        text.push_str(&format!(
+            "{} {}:{} {:>10} {}{link}\n",
+            entry.mode, entry.uid, entry.gid, entry.size, name
         ));
     }
+    out::text(&text)?;
     Ok(Exit::Ok)
 }
 
-fn verify(files: &[PathBuf], keys: &[PathBuf], allow_untrusted: bool) -> Result<Exit> {
+fn verify(files: &[PathBuf], keys: &[PathBuf], allow_untrusted: bool, output: Output) -> Result<Exit> {
     let mut keyring = Keyring::default();
     for path in keys {
-        keyring.add(path.file_name().and_then(|name| name.to_str()).unwrap_or_default(), &read(path)?)?;
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        keyring.add(name, &input::read(path, input::KEY_BYTES_MAX)?)?;
     }
-    let mut failed = false;
+    let mut exit = Exit::Ok;
     for path in files {
-        let checked = ApkFile::open_control(path).and_then(|apk| {
+        let checked = input::open(path).and_then(|_| ApkFile::open_control(path)).and_then(|apk| {
             let mut files = 0usize;
             apk.for_each_entry(|_| files += 1)?;
             let by = if allow_untrusted { "not checked".to_owned() } else { apk.verify_signature(&keyring)? };
             Ok((files, by))
         });
-        match checked {
-            Ok((files, by)) => print_line(&format!("{}: ok, {files} files, signature: {by}", path.display())),
-            Err(error) => {
-                failed = true;
-                eprint!("{}: {}", path.display(), crate::render::error(&error));
+        let name = path.display().to_string();
+        match (checked, output) {
+            (Ok((files, by)), Output::Text) => {
+                out::line(&format!("{name}: ok, {files} files, signature: {by}"))?;
+            }
+            (Ok((files, by)), Output::Json) => {
+                out::json_line(&serde_json::json!({ "file": name, "files": files, "signature": by }))?;
+            }
+            (Err(error), _) => {
+                exit = exit.and(exit::code_of(&error));
+                note::error(&error.with("file", name), output);
             }
         }
     }
-    Ok(if failed { Exit::Failed } else { Exit::Ok })
+    Ok(exit)
 }
 
-async fn install(root: &Path, args: &ResolveArgs) -> Result<Exit> {
+async fn install(root: &Path, args: &ResolveArgs, output: Output) -> Result<Exit> {
     if root.exists() && std::fs::read_dir(root).map_err(|e| Error::io("list", root, e))?.next().is_some() {
         return Err(Error::invalid(format!("{} is not empty", root.display())).hint("name a new folder"));
     }
@@ -153,6 +172,10 @@ async fn install(root: &Path, args: &ResolveArgs) -> Result<Exit> {
     if !status.success() {
         return Err(Error::unexpected(format!("cannot unpack into {}", root.display())));
     }
-    print_line(&format!("installed {} packages into {}", resolution.choices.len(), root.display()));
+    let (packages, root) = (resolution.choices.len(), root.display().to_string());
+    match output {
+        Output::Text => out::line(&format!("installed {packages} packages into {root}"))?,
+        Output::Json => out::json(&serde_json::json!({ "root": root, "packages": packages }))?,
+    }
     Ok(Exit::Ok)
 }

@@ -1,6 +1,5 @@
 //! `melange compile`: what would be built, without building.
 
-use std::io::Write;
 use std::path::Path;
 
 use melange_remote_sdk::error::{Error, Result};
@@ -11,8 +10,9 @@ use melange_remote_sdk::text::diagnostics::Diagnostics;
 use serde::Serialize;
 
 use super::definition;
-use crate::args::{CompileArgs, CompileFormat};
-use crate::exit::Exit;
+use crate::args::{CompileArgs, Output};
+use crate::exit::{self, Exit};
+use crate::{input, note, out};
 
 /// What is printed of one file.
 #[derive(Serialize)]
@@ -25,36 +25,38 @@ struct Printed<'a> {
     definition: Option<CompiledObject<'a>>,
 }
 
-pub(super) fn run(args: &CompileArgs) -> Result<Exit> {
+pub(super) fn run(args: &CompileArgs, output: Output) -> Result<Exit> {
     let (pipelines, options) = definition::compiler(&args.definition)?;
     let files = definition::files(&args.files)?;
-    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+    // `--format` is about the results only, `--message-format` about the mistakes only.
+    let complaints = args.output.output.unwrap_or_default();
     let mut exit = Exit::Ok;
     definition::for_each(
         &files,
-        |file| compile(file, args, &pipelines, &options),
+        |file| compile(file, args, output, &pipelines, &options),
         |file, result| {
             match result {
-                Ok(text) if out.write_all(text.as_bytes()).is_err() => std::process::exit(0),
-                Ok(_) => {}
+                Ok(text) => out::text(&text)?,
                 Err(error) => {
-                    if out.flush().is_err() {
-                        std::process::exit(0);
+                    exit = exit.and(exit::code_of(&error));
+                    match (args.message_format, exit::mistakes(&error)) {
+                        (Some(Output::Json), Some(Diagnostics(found))) => {
+                            note::text(&definition::messages(Output::Json, &input::name(file), found));
+                        }
+                        (form, _) => note::error(&error, form.unwrap_or(complaints)),
                     }
-                    exit = Exit::Failed;
-                    eprint!("{}", definition::complaint(args.message_format, file, &error));
                 }
             }
             Ok(())
         },
     )?;
-    out.flush().map_err(|e| Error::io("write to", Path::new("standard output"), e))?;
     Ok(exit)
 }
 
 fn compile(
     file: &Path,
     args: &CompileArgs,
+    output: Output,
     pipelines: &PipelineSet,
     options: &CompileOptions,
 ) -> Result<String> {
@@ -68,13 +70,13 @@ fn compile(
     let definition = plan.map(|plan| compiled_definition(plan));
     let wrong =
         |error: &dyn std::fmt::Display| Error::unexpected(format!("cannot write {}: {error}", source.name));
-    match args.format {
-        CompileFormat::Json => {
+    match output {
+        Output::Json => {
             let definition = definition.map(CompiledObject::from);
             let printed = Printed { file: &source.name, arch: args.arch.apk_name(), skipped, definition };
             serde_json::to_string(&printed).map(|text| text + "\n").map_err(|e| wrong(&e))
         }
-        CompileFormat::Yaml => match (definition, skipped) {
+        Output::Text => match (definition, skipped) {
             (Some(definition), _) => {
                 melange::emit::yaml(&definition).map(|text| format!("---\n{text}")).map_err(|e| wrong(&e))
             }

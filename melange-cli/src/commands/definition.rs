@@ -1,6 +1,5 @@
 //! What all verbs on definitions share: the files they name, read with a bound, and options for the compiler.
 
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,34 +12,29 @@ use melange_remote_sdk::text::diagnostics::{Diagnostic, Diagnostics, Source};
 
 use super::collect_pipelines;
 use crate::args::{DefinitionArgs, Output};
-use crate::render;
+use crate::input;
 
 /// How many files are worked on before their results are printed.
 const CHUNK: usize = 128;
 
-/// Reads a text file as a source named as the caller wrote it.
+/// Bytes of a definition or what goes with one that are read; one more is refused by the compiler.
+pub(super) const TEXT_BYTES_MAX: u64 = limits::DEFINITION_BYTES_MAX as u64;
+
+/// Reads a text file as a source named as the caller wrote it; `-` is standard input.
 pub(super) fn source(path: &Path) -> Result<Arc<Source>> {
-    let file = std::fs::File::open(path).map_err(|e| Error::io("read", path, e))?;
-    let most = limits::DEFINITION_BYTES_MAX as u64 + 1;
-    let mut bytes = Vec::new();
-    file.take(most).read_to_end(&mut bytes).map_err(|e| Error::io("read", path, e))?;
-    let text = String::from_utf8(bytes).map_err(|error| {
-        let at = error.utf8_error().valid_up_to();
-        let line = error.as_bytes()[..at].iter().filter(|byte| **byte == b'\n').count() + 1;
-        Error::invalid(format!("{}:{line}: the file is not UTF-8", path.display())).hint("save it as UTF-8")
-    })?;
-    Ok(Source::new(path.display().to_string(), text))
+    Ok(Source::new(input::name(path), input::read_text(path, TEXT_BYTES_MAX)?))
 }
 
 /// The files that `paths` stand for: folders give the `.yaml` files right in them, sorted.
 pub(super) fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
+    input::check_stdin(paths.iter().map(PathBuf::as_path))?;
     let mut files = Vec::new();
     for path in paths {
         if !path.is_dir() {
             files.push(path.clone());
             continue;
         }
-        let list = |error| Error::io("list", path, error);
+        let list = |error| input::failed("list", path, error);
         let mut found = Vec::new();
         for entry in std::fs::read_dir(path).map_err(list)? {
             let file = entry.map_err(list)?.path();
@@ -80,15 +74,6 @@ pub(super) fn messages(format: Output, file: &str, found: &[Diagnostic]) -> Stri
             let object = |file: &lsp::FileDiagnostics| serde_json::to_string(file).unwrap_or_default() + "\n";
             lsp::by_file(file, found).iter().map(object).collect()
         }
-    }
-}
-
-/// An error of one file in the form that was asked for; a definition's mistakes in full.
-pub(super) fn complaint(format: Output, file: &Path, error: &Error) -> String {
-    let source = std::error::Error::source(error);
-    match source.and_then(|source| source.downcast_ref::<Diagnostics>()) {
-        Some(Diagnostics(found)) => messages(format, &file.display().to_string(), found),
-        None => render::error(error),
     }
 }
 

@@ -1,27 +1,32 @@
 //! `melange index`.
 
+use std::fs::File;
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 
 use melange_remote_sdk::apk::index::{Index, IndexPackage};
 use melange_remote_sdk::apk::reader::ApkFile;
-use melange_remote_sdk::error::{Error, Result};
+use melange_remote_sdk::error::Result;
 
-use super::{print_line, read, signing_key};
-use crate::args::IndexArgs;
+use super::signing_key;
+use crate::args::{IndexArgs, Output};
 use crate::exit::Exit;
+use crate::{input, note, out};
 
-pub(super) fn run(args: &IndexArgs) -> Result<Exit> {
+pub(super) fn run(args: &IndexArgs, output: Output) -> Result<Exit> {
     let mut index = Index::default();
     let sources = args.source.iter().chain(args.merge.then_some(&args.output).filter(|path| path.exists()));
     for source in sources {
-        for package in Index::read(&read(source)?, None)?.packages {
+        for package in Index::read(&input::read(source, input::INDEX_BYTES_MAX)?, None)?.packages {
             index.put(package);
         }
     }
     for path in &args.packages {
+        input::open(path)?;
         let apk = ApkFile::open(path)?;
         if args.arch.is_some_and(|arch| arch.apk_name() != apk.info.arch) {
-            eprintln!("warning: {} is for {} and is skipped", path.display(), apk.info.arch);
+            note::line(&format!("warning: {} is for {} and is skipped", path.display(), apk.info.arch));
             continue;
         }
         index.put(IndexPackage::from_apk(&apk));
@@ -29,20 +34,28 @@ pub(super) fn run(args: &IndexArgs) -> Result<Exit> {
     let key = args.signing_key.as_deref().map(signing_key).transpose()?;
     let bytes = index.write(key.as_ref())?;
     write_whole(&args.output, &bytes)?;
-    print_line(&format!("{}: {} packages", args.output.display(), index.packages.len()));
+    let (file, packages) = (args.output.display().to_string(), index.packages.len());
+    match output {
+        Output::Text => out::line(&format!("{file}: {packages} packages"))?,
+        Output::Json => out::json(&serde_json::json!({ "file": file, "packages": packages }))?,
+    }
     Ok(Exit::Ok)
 }
 
 /// Writes a file whole or not at all.
-pub(super) fn write_whole(path: &std::path::Path, bytes: &[u8]) -> Result<()> {
-    let failed = |e| Error::io("write", path, e);
-    let partial = path.with_extension(format!("partial-{}", std::process::id()));
-    let written = std::fs::File::create(&partial)
-        .and_then(|mut file| file.write_all(bytes))
-        .and_then(|()| std::fs::rename(&partial, path));
-    if written.is_err() {
-        // The error that matters is the first one.
-        let _ = std::fs::remove_file(&partial);
-    }
-    written.map_err(failed)
+pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
+    place(path, |file| file.write_all(bytes))
+}
+
+/// Makes a file beside its place and puts it there when it is whole.
+pub(super) fn place(path: &Path, fill: impl FnOnce(&mut File) -> std::io::Result<()>) -> Result<()> {
+    let failed = |e| input::failed("write", path, e);
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let readable = std::fs::Permissions::from_mode(0o666);
+    // The mode is what the caller's umask leaves of it.
+    let made = tempfile::Builder::new().prefix(".melange-").permissions(readable).tempfile_in(folder);
+    let mut file = made.map_err(failed)?;
+    fill(file.as_file_mut()).map_err(failed)?;
+    file.persist(path).map_err(|error| failed(error.error))?;
+    Ok(())
 }

@@ -7,14 +7,15 @@ use melange_remote_sdk::melange::lint;
 use melange_remote_sdk::text::diagnostics::{Diagnostic, Severity};
 
 use super::definition::{self, messages};
-use super::print_line;
 use crate::args::{LintArgs, Output};
-use crate::exit::Exit;
+use crate::exit::{self, Exit};
+use crate::{input, note, out};
 
-pub(super) fn run(args: &LintArgs) -> Result<Exit> {
+pub(super) fn run(args: &LintArgs, output: Output) -> Result<Exit> {
     let (pipelines, options) = definition::compiler(&args.definition)?;
     let files = definition::files(&args.files)?;
     let (mut errors, mut warnings, mut broken) = (0, 0, 0);
+    let mut exit = Exit::Ok;
     let work = |file: &Path| -> Result<Vec<Diagnostic>> {
         Ok(lint::lint(&definition::source(file)?, args.arch, &pipelines, &options))
     };
@@ -22,7 +23,8 @@ pub(super) fn run(args: &LintArgs) -> Result<Exit> {
         let found = match result {
             Ok(found) => found,
             Err(error) => {
-                eprint!("{}", definition::complaint(args.message_format, file, &error));
+                note::error(&error, output);
+                exit = exit.and(exit::code_of(&error));
                 errors += 1;
                 broken += 1;
                 return Ok(());
@@ -32,19 +34,17 @@ pub(super) fn run(args: &LintArgs) -> Result<Exit> {
         errors += wrong;
         warnings += found.len() - wrong;
         broken += usize::from(!found.is_empty());
-        if args.message_format == Output::Json || !found.is_empty() {
-            print_line(
-                messages(args.message_format, &file.display().to_string(), &found).trim_end_matches('\n'),
-            );
+        if wrong > 0 || args.strict && !found.is_empty() {
+            exit = exit.and(Exit::Failed);
         }
-        if args.message_format == Output::Text && !found.is_empty() {
-            print_line("");
+        match output {
+            Output::Json => out::text(&messages(output, &input::name(file), &found)),
+            Output::Text if found.is_empty() => Ok(()),
+            Output::Text => out::text(&format!("{}\n", messages(output, &input::name(file), &found))),
         }
-        Ok(())
     })?;
-    if args.message_format == Output::Text {
-        eprintln!("{errors} errors and {warnings} warnings in {broken} of {} files", files.len());
+    if output == Output::Text {
+        note::line(&format!("{errors} errors and {warnings} warnings in {broken} of {} files", files.len()));
     }
-    let failed = errors > 0 || args.strict && warnings > 0;
-    Ok(if failed { Exit::Failed } else { Exit::Ok })
+    Ok(exit)
 }

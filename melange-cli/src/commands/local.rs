@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use melange_remote_sdk::apk::signature::SigningKey;
 use melange_remote_sdk::builder::{
-    BuildEvent, BuildInput, BuildOutcome, BuildSink, BuildStatus, DefinitionOptions, LogStream, TestStatus,
+    BuildEvent, BuildInput, BuildOutcome, BuildSink, BuildStatus, DefinitionOptions, LogStream, TestReport,
+    TestStatus,
 };
 use melange_remote_sdk::buildkit::BuildkitOptions;
 use melange_remote_sdk::engine::runners::AddressedRunners;
-use melange_remote_sdk::engine::{EngineBuilder, EngineOptions};
-use melange_remote_sdk::error::{Error, Result};
+use melange_remote_sdk::engine::{EngineBuilder, EngineOptions, preflight};
+use melange_remote_sdk::error::{Error, ErrorKind, Result};
 use melange_remote_sdk::melange::defaults::RepositoryDefaults;
 use melange_remote_sdk::rootfs::Assembler;
 use melange_remote_sdk::rootfs::addresses::AddressPolicy;
@@ -19,22 +20,33 @@ use melange_remote_sdk::rootfs::fetch::{FetchOptions, HttpFetcher};
 use melange_remote_sdk::rootfs::line::RepositoryLine;
 use melange_remote_sdk::rootfs::repository::LocalAccess;
 use melange_remote_sdk::sandbox::{self, SandboxOptions};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::{collect_pipelines, definition};
-use crate::args::RunArgs;
+use crate::args::{Output, RunArgs};
 use crate::exit::Exit;
+use crate::progress::Progress;
+use crate::{input, note, shown};
 
-/// Where state is kept when the caller does not say: the user's cache folder.
+/// This project's folder in one of the user's folders, which a variable names or lies below the home folder.
+pub(super) fn user_folder(variable: &str, below_home: &str) -> Option<PathBuf> {
+    let folder = |name: &str| {
+        // The base directory specification: relative paths count as unset.
+        std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute())
+    };
+    let base = folder(variable).or_else(|| folder("HOME").map(|home| home.join(below_home)));
+    base.map(|base| base.join("melange-remote"))
+}
+
+/// Where state is kept when the caller does not say: the user's cache folder, since all of it can be made anew.
 pub(super) fn state_dir(given: Option<&Path>) -> Result<PathBuf> {
     if let Some(path) = given {
         return Ok(path.to_owned());
     }
-    let folder = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    folder("XDG_CACHE_HOME")
-        .or_else(|| folder("HOME").map(|home| home.join(".cache")))
-        .map(|cache| cache.join("melange-remote"))
-        .ok_or_else(|| Error::invalid("neither HOME nor XDG_CACHE_HOME is set").hint("give `--state-dir`"))
+    user_folder("XDG_CACHE_HOME", ".cache").ok_or_else(|| {
+        Error::invalid("neither HOME nor XDG_CACHE_HOME names a folder").hint("give `--state-dir`")
+    })
 }
 
 /// A repository line or key with its local path made absolute.
@@ -82,12 +94,15 @@ pub(super) fn builder(args: &RunArgs, extras: Extras) -> Result<EngineBuilder> {
     options.epoch_seconds = extras.epoch_seconds;
     options.extra_packages = extras.packages;
     let lines = |list: &[String]| list.iter().map(|line| absolute(line)).collect::<Result<Vec<_>>>();
-    if !args.repositories.repositories.is_empty() {
+    options.extra_repositories = lines(&args.repositories.repositories)?;
+    options.extra_keyring = lines(&args.repositories.keyring)?;
+    if !options.extra_repositories.is_empty() {
+        // Whoever names repositories does not want the default ones: a definition that names none gets theirs alone.
         options.repository_defaults =
-            RepositoryDefaults { repositories: lines(&args.repositories.repositories)?, keyring: Vec::new() };
+            RepositoryDefaults { repositories: options.extra_repositories.clone(), keyring: Vec::new() };
     }
-    if !args.repositories.keyring.is_empty() || !args.repositories.repositories.is_empty() {
-        options.repository_defaults.keyring = lines(&args.repositories.keyring)?;
+    if args.buildkit_addr.is_none() {
+        preflight::check_sandbox_user()?;
     }
     let verify = !args.repositories.allow_untrusted;
     let runners = AddressedRunners::new(
@@ -102,22 +117,37 @@ pub(super) fn builder(args: &RunArgs, extras: Extras) -> Result<EngineBuilder> {
     Ok(EngineBuilder::new(options, assembler, Arc::new(runners)))
 }
 
+/// The folder of files beside a definition, when there is one: `hello/` for `hello.yaml`.
+pub(super) fn beside(file: &Path) -> Option<PathBuf> {
+    let folder = file.with_extension("");
+    (!input::is_stdin(file) && folder.is_dir()).then_some(folder)
+}
+
+/// What scratch folders are named after.
+pub(super) fn attempt(file: &Path) -> String {
+    if input::is_stdin(file) {
+        return "stdin".to_owned();
+    }
+    file.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
 /// The definition in `file` with everything that the arguments say of it.
 pub(super) fn input(file: &Path, args: &RunArgs) -> Result<BuildInput> {
     let text = definition::source(file)?.text.clone();
-    let beside = file.with_extension("");
+    let beside = beside(file);
     let files = |paths: &[PathBuf]| {
         let named =
             |path: &PathBuf| definition::source(path).map(|read| (read.name.clone(), read.text.clone()));
         paths.iter().map(named).collect::<Result<Vec<_>>>()
     };
     Ok(BuildInput {
-        attempt: file.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default(),
-        config_name: file.display().to_string(),
+        attempt: attempt(file),
+        config_name: input::name(file),
         pipelines: collect_pipelines(&args.definition.pipeline_dirs)?,
         debug: args.debug,
         backend_addr: args.buildkit_addr.clone().unwrap_or_else(|| sandbox::ADDRESS.to_owned()),
-        source_dir: args.source_dir.clone().or_else(|| beside.is_dir().then_some(beside)),
+        source_dir: args.source_dir.clone().or(beside),
+        test_packages: args.test_package_append.clone(),
         options: DefinitionOptions {
             build_options: args.definition.build_options.clone(),
             vars_files: files(&args.definition.vars_files)?,
@@ -128,48 +158,100 @@ pub(super) fn input(file: &Path, args: &RunArgs) -> Result<BuildInput> {
     })
 }
 
-/// A token that interrupt and terminate signals use.
+/// A token that interrupt and terminate signals use, from now on.
 pub(super) fn cancelled_by_signals() -> CancellationToken {
     let cancel = CancellationToken::new();
-    let on_signal = cancel.clone();
-    tokio::spawn(async move {
-        let terminate = async {
-            match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
-                Ok(mut signal) => signal.recv().await,
-                Err(_) => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            _ = tokio::signal::ctrl_c() => {}
-            _ = terminate => {}
-        }
-        on_signal.cancel();
-    });
+    for kind in [SignalKind::interrupt(), SignalKind::terminate()] {
+        // Where signals cannot be had, they end the command as they always do.
+        let Ok(mut signal) = signal(kind) else { continue };
+        let on_signal = cancel.clone();
+        tokio::spawn(async move {
+            signal.recv().await;
+            on_signal.cancel();
+        });
+    }
     cancel
 }
 
-/// Tells what went wrong, if something did.
-pub(super) fn exit_of(outcome: &BuildOutcome) -> Result<Exit> {
+/// How a build ended as an exit code, and what went wrong in words.
+pub(super) fn exit_of(outcome: &BuildOutcome, output: Output) -> Result<Exit> {
     match &outcome.status {
         BuildStatus::Succeeded => Ok(Exit::Ok),
         BuildStatus::Failed { reason, failure } => {
-            eprintln!("failed: {reason}");
+            if output == Output::Json {
+                let error = serde_json::json!({ "code": "build_failed", "message": reason, "hint": null, "details": [] });
+                note::text(&format!("{}\n", shown::json(&serde_json::json!({ "error": error }).to_string())));
+                return Ok(Exit::Failed);
+            }
+            note::line(&format!("failed: {reason}"));
             if let Some(failure) = failure {
-                eprintln!("its last lines:");
-                failure.tail.iter().for_each(|line| eprintln!("  {line}"));
+                note::line("its last lines:");
+                failure.tail.iter().for_each(|line| note::line(&format!("  {line}")));
             }
             Ok(Exit::Failed)
         }
         BuildStatus::Cancelled => {
-            eprintln!("cancelled");
+            if output == Output::Json {
+                note::error(&Error::new(ErrorKind::Cancelled, "cancelled"), output);
+            } else {
+                note::line("cancelled");
+            }
             Ok(Exit::Cancelled)
         }
         BuildStatus::Skipped { reason } => {
-            eprintln!("skipped: {reason}");
+            if output == Output::Text {
+                note::line(&format!("skipped: {reason}"));
+            }
             Ok(Exit::Ok)
         }
         _ => Err(Error::unexpected("the build ended in an unknown way")),
     }
+}
+
+/// An outcome for programs; the files are where the caller put them.
+pub(super) fn as_json(file: &Path, outcome: &BuildOutcome, files: &[String]) -> serde_json::Value {
+    let (status, reason) = match &outcome.status {
+        BuildStatus::Succeeded => ("success", None),
+        BuildStatus::Failed { reason, .. } => ("failed", Some(reason)),
+        BuildStatus::Cancelled => ("cancelled", None),
+        BuildStatus::Skipped { reason } => ("skipped", Some(reason)),
+        _ => ("unknown", None),
+    };
+    let failure = match &outcome.status {
+        BuildStatus::Failed { failure: Some(failure), .. } => Some(failure),
+        _ => None,
+    };
+    let failure = failure.map(|failure| {
+        serde_json::json!({ "step": failure.step, "exit_code": failure.exit_code, "tail": failure.tail })
+    });
+    let tests: Vec<_> = outcome.tests.iter().map(test_json).collect();
+    let phases: Vec<_> = outcome
+        .timings
+        .iter()
+        .map(|(phase, took)| serde_json::json!({ "name": phase.name(), "duration_ms": milliseconds(*took) }))
+        .collect();
+    serde_json::json!({
+        "file": input::name(file),
+        "status": status,
+        "reason": reason,
+        "failure": failure,
+        "files": files,
+        "tests": tests,
+        "phases": phases,
+    })
+}
+
+fn milliseconds(time: std::time::Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn test_json(report: &TestReport) -> serde_json::Value {
+    let (status, error) = match &report.status {
+        TestStatus::Passed => ("passed", None),
+        TestStatus::Failed { reason, .. } => ("failed", Some(reason)),
+    };
+    let took = milliseconds(report.took);
+    serde_json::json!({ "package": report.subject, "status": status, "duration_ms": took, "error": error })
 }
 
 /// The times of the phases on standard error.
@@ -179,29 +261,83 @@ pub(super) fn print_times(outcome: &BuildOutcome) {
         .iter()
         .map(|(phase, took)| format!("{} {:.2} s", phase.name(), took.as_secs_f64()))
         .collect();
-    eprintln!("time: {}", times.join(", "));
+    note::line(&format!("time: {}", times.join(", ")));
 }
 
-/// Shows what happens on standard error.
-pub(super) struct Printer;
+/// Shows what happens on standard error: lines as they come, and what goes on meanwhile.
+pub(super) struct Printer {
+    progress: Progress,
+    output: Output,
+}
+
+impl Printer {
+    pub(super) fn new(output: Output) -> Arc<Self> {
+        Arc::new(Self { progress: Progress::start(), output })
+    }
+
+    /// The event for programs, one object a line.
+    fn json(&self, event: &BuildEvent) {
+        use serde_json::json;
+        let value = match event {
+            BuildEvent::PhaseStarted { phase } => json!({ "event": "phase_started", "phase": phase.name() }),
+            BuildEvent::PhaseFinished { phase, took } => json!({
+                "event": "phase_finished", "phase": phase.name(), "duration_ms": milliseconds(*took)
+            }),
+            BuildEvent::StepStarted { index, total, name } => {
+                json!({ "event": "step_started", "index": index, "total": total, "name": name })
+            }
+            BuildEvent::StepFinished { index, took, cached } => json!({
+                "event": "step_finished", "index": index, "duration_ms": milliseconds(*took), "cached": cached
+            }),
+            BuildEvent::TestStarted { index, total, subject } => {
+                json!({ "event": "test_started", "index": index, "total": total, "package": subject })
+            }
+            BuildEvent::TestFinished { index, report } => {
+                json!({ "event": "test_finished", "index": index, "test": test_json(report) })
+            }
+            BuildEvent::Log { stream, step, line } => {
+                let stream = match stream {
+                    LogStream::Stdout => "stdout",
+                    LogStream::Stderr => "stderr",
+                    LogStream::Engine => "engine",
+                };
+                json!({ "event": "log", "stream": stream, "step": step, "line": line })
+            }
+            _ => return,
+        };
+        self.progress.line(&shown::json(&value.to_string()));
+    }
+}
 
 #[async_trait::async_trait]
 impl BuildSink for Printer {
     fn emit(&self, event: BuildEvent) {
+        if self.output == Output::Json {
+            return self.json(&event);
+        }
         match event {
-            BuildEvent::StepStarted { index, total, name } => eprintln!("[{}/{total}] {name}", index + 1),
-            BuildEvent::Log { stream: LogStream::Engine, line, .. } => eprintln!("{line}"),
-            BuildEvent::Log { line, .. } => eprintln!("  {line}"),
+            BuildEvent::PhaseStarted { phase } => self.progress.begin(phase.name()),
+            BuildEvent::PhaseFinished { .. } => self.progress.begin(""),
+            BuildEvent::StepStarted { index, total, name } => {
+                let line = format!("[{}/{total}] {name}", index + 1);
+                self.progress.line(&line);
+                self.progress.begin(&line);
+            }
+            BuildEvent::Log { stream: LogStream::Engine, line, .. } => self.progress.line(&line),
+            BuildEvent::Log { line, .. } => self.progress.line(&format!("  {line}")),
             BuildEvent::StepFinished { index, took, cached } => {
                 let how = if cached { "cached".to_owned() } else { format!("{:.1} s", took.as_secs_f64()) };
-                eprintln!("[{}] done ({how})", index + 1);
+                self.progress.line(&format!("[{}] done ({how})", index + 1));
             }
             BuildEvent::TestStarted { index, total, subject } => {
-                eprintln!("test {} of {total}: {subject}", index + 1);
+                let line = format!("test {} of {total}: {subject}", index + 1);
+                self.progress.line(&line);
+                self.progress.begin(&line);
             }
             BuildEvent::TestFinished { report, .. } => {
                 let how = if report.status == TestStatus::Passed { "passed" } else { "failed" };
-                eprintln!("test of {} {how} ({:.1} s)", report.subject, report.took.as_secs_f64());
+                let took = report.took.as_secs_f64();
+                self.progress.line(&format!("test of {} {how} ({took:.1} s)", report.subject));
             }
             _ => {}
         }

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use melange_remote_sdk::error::{Error, Result};
+use melange_remote_sdk::error::Result;
 use melange_remote_sdk::melange::document::schema;
 
-use crate::args::{Args, Command};
-use crate::exit::Exit;
+use crate::args::{Args, Command, Output};
+use crate::exit::{self, Exit};
+use crate::{input, note, out};
 
 mod apk;
 mod build;
@@ -23,61 +24,63 @@ mod remote;
 mod test;
 
 /// Runs the verb.
-pub(crate) async fn run(args: Args) -> Result<Exit> {
-    match args.command {
-        Command::Remote { command } => remote::run(command).await,
-        Command::Build(args) => build::run(args).await,
-        Command::Compile(args) => compile::run(&args),
-        Command::Test(args) => test::run(args).await,
-        Command::Query(args) => query::run(&args),
+pub(crate) async fn run(command: Command, output: Output) -> Result<Exit> {
+    match command {
+        Command::Remote { command } => remote::run(command, output).await,
+        Command::Build(args) => build::run(args, output).await,
+        Command::Compile(args) => compile::run(&args, output),
+        Command::Test(args) => test::run(args, output).await,
+        Command::Query(args) => query::run(&args, output),
         Command::Schema { pipeline } => {
             let schema = if pipeline { schema::pipeline() } else { schema::definition() };
-            print_line(&format!("{schema:#}"));
+            out::line(&format!("{schema:#}"))?;
             Ok(Exit::Ok)
         }
-        Command::Pipelines { command } => pipelines::run(command),
-        Command::Lint(args) => lint::run(&args),
-        Command::Keygen(args) => keygen::run(&args),
-        Command::Index(args) => index::run(&args),
-        Command::Apk { command } => apk::run(command).await,
+        Command::Pipelines { command } => pipelines::run(command, output),
+        Command::Lint(args) => lint::run(&args, output),
+        Command::Keygen(args) => keygen::run(&args, output),
+        Command::Index(args) => index::run(&args, output),
+        Command::Apk { command } => apk::run(command, output).await,
         Command::Completions { shell } => {
             let mut command = <Args as clap::CommandFactory>::command();
-            clap_complete::generate(shell, &mut command, "melange", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut command, "melange", &mut script);
+            out::bytes(&script)?;
+            Ok(Exit::Ok)
+        }
+        Command::ExitCodes { .. } => {
+            exit_codes(output)?;
             Ok(Exit::Ok)
         }
     }
 }
 
-/// Messages of the SDK go to standard error.
+fn exit_codes(output: Output) -> Result<()> {
+    if output == Output::Text {
+        return out::line(exit::TABLE);
+    }
+    let rows = exit::TABLE.lines().filter_map(|line| line.trim().split_once("  "));
+    out::json(&rows.collect::<BTreeMap<_, _>>())
+}
+
+/// Messages of the SDK go to standard error, which may be closed.
 pub(crate) fn init_logging(verbose: bool) {
     let level = if verbose { "debug" } else { "warn" };
     let filter = tracing_subscriber::EnvFilter::new(format!("melange={level},melange_remote_sdk={level}"));
-    let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
     tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_ansi(colours)
-        .with_writer(std::io::stderr)
+        // Colours would be escaped together with those of strangers.
+        .with_ansi(false)
+        .with_writer(|| note::Writer)
+        .log_internal_errors(false)
         .without_time()
         .init();
-}
-
-/// Prints one line of a result; a closed pipe ends the command quietly.
-pub(crate) fn print_line(line: &str) {
-    use std::io::Write;
-    if writeln!(std::io::stdout(), "{line}").is_err() {
-        std::process::exit(0);
-    }
-}
-
-/// Reads a file that the caller named.
-pub(crate) fn read(path: &Path) -> Result<Vec<u8>> {
-    std::fs::read(path).map_err(|e| Error::io("read", path, e))
 }
 
 /// Reads the signing key in a file.
 pub(crate) fn signing_key(path: &Path) -> Result<melange_remote_sdk::apk::signature::SigningKey> {
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    melange_remote_sdk::apk::signature::SigningKey::from_pem(name, &read(path)?)
+    melange_remote_sdk::apk::signature::SigningKey::from_pem(name, &input::read(path, input::KEY_BYTES_MAX)?)
 }
 
 /// All pipelines below the folders, by their paths relative to them; the first folder that has a path counts.
@@ -92,14 +95,14 @@ pub(crate) fn collect_pipelines(folders: &[std::path::PathBuf]) -> Result<BTreeM
 
 fn collect_folder(folder: &Path, below: &Path, pipelines: &mut BTreeMap<String, String>) -> Result<()> {
     let here = folder.join(below);
-    for entry in std::fs::read_dir(&here).map_err(|e| Error::io("list", &here, e))? {
-        let entry = entry.map_err(|e| Error::io("list", &here, e))?;
+    let failed = |e| input::failed("list", &here, e);
+    for entry in std::fs::read_dir(&here).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
         let name = below.join(entry.file_name());
         if entry.path().is_dir() {
             collect_folder(folder, &name, pipelines)?;
         } else if name.extension().is_some_and(|extension| extension == "yaml") {
-            let text =
-                std::fs::read_to_string(entry.path()).map_err(|e| Error::io("read", &entry.path(), e))?;
+            let text = input::read_text(&entry.path(), definition::TEXT_BYTES_MAX)?;
             pipelines.entry(name.to_string_lossy().into_owned()).or_insert(text);
         }
     }

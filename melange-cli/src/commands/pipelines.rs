@@ -4,34 +4,33 @@ use melange_remote_sdk::error::{Error, ErrorKind, Result};
 use melange_remote_sdk::melange::pipelines::{BuiltinPipeline, builtins, reference};
 use serde_json::json;
 
-use super::print_line;
 use crate::args::{Output, PipelinesCommand};
 use crate::exit::Exit;
-use crate::render;
+use crate::{out, render};
 
-pub(super) fn run(command: PipelinesCommand) -> Result<Exit> {
-    match command {
-        PipelinesCommand::List { output: Output::Text } => {
+pub(super) fn run(command: PipelinesCommand, output: Output) -> Result<Exit> {
+    match (command, output) {
+        (PipelinesCommand::List { .. }, Output::Text) => {
             let rows: Vec<[String; 2]> =
                 builtins().map(|pipeline| [pipeline.name.to_owned(), pipeline.title]).collect();
-            print_line(render::table(&rows).trim_end());
+            out::text(&render::table(&rows))?;
         }
-        PipelinesCommand::List { output: Output::Json } => {
+        (PipelinesCommand::List { .. }, Output::Json) => {
             let all: Vec<_> = builtins().map(|pipeline| as_json(&pipeline)).collect();
-            print_line(&serde_json::Value::from(all).to_string());
+            out::json_line(&all)?;
         }
-        PipelinesCommand::Show { name, source, output } => {
+        (PipelinesCommand::Show { name, source, .. }, _) => {
             let pipeline = builtins().find(|pipeline| pipeline.name == name).ok_or_else(|| {
                 Error::new(ErrorKind::NotFound, format!("there is no built-in pipeline `{name}`"))
                     .hint("`melange pipelines list` names them")
             })?;
             match output {
-                _ if source => print_line(pipeline.text.trim_end()),
-                Output::Text => print_line(reference::of(&pipeline).trim_end()),
-                Output::Json => print_line(&as_json(&pipeline).to_string()),
+                _ if source => out::line(pipeline.text.trim_end())?,
+                Output::Text => out::line(reference::of(&pipeline).trim_end())?,
+                Output::Json => out::json_line(&as_json(&pipeline))?,
             }
         }
-        PipelinesCommand::Reference => print_line(reference::all().trim_end()),
+        (PipelinesCommand::Reference, _) => out::line(reference::all().trim_end())?,
     }
     Ok(Exit::Ok)
 }

@@ -6,11 +6,11 @@ use melange_remote_sdk::melange::{self, Compiled};
 use melange_remote_sdk::text::diagnostics::Diagnostics;
 
 use super::definition;
-use crate::args::QueryArgs;
+use crate::args::{Output, QueryArgs};
 use crate::exit::Exit;
-use crate::template;
+use crate::{out, template};
 
-pub(super) fn run(args: &QueryArgs) -> Result<Exit> {
+pub(super) fn run(args: &QueryArgs, output: Output) -> Result<Exit> {
     let (pipelines, options) = definition::compiler(&args.definition)?;
     let source = definition::source(&args.file)?;
     let compiled =
@@ -26,6 +26,10 @@ pub(super) fn run(args: &QueryArgs) -> Result<Exit> {
         package["full-version"] = version.into();
     }
     let text = template::render(&args.template, &data)?;
-    super::print_line(text.strip_suffix('\n').unwrap_or(&text));
+    let text = text.strip_suffix('\n').unwrap_or(&text);
+    match output {
+        Output::Text => out::line(text)?,
+        Output::Json => out::json_line(&text)?,
+    }
     Ok(Exit::Ok)
 }

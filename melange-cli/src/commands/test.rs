@@ -7,27 +7,34 @@ use melange_remote_sdk::engine::package_tests::TestInput;
 use melange_remote_sdk::error::Result;
 
 use super::local::{self, Extras, Printer};
-use super::print_line;
-use crate::args::TestArgs;
+use crate::args::{Output, TestArgs};
 use crate::exit::Exit;
+use crate::out;
 
-pub(super) async fn run(args: TestArgs) -> Result<Exit> {
+pub(super) async fn run(args: TestArgs, output: Output) -> Result<Exit> {
     let builder = local::builder(&args.run, Extras::default())?;
     let input = TestInput {
         build: local::input(&args.file, &args.run)?,
         package: args.package.clone().unwrap_or_default(),
-        extra_packages: args.test_package_append.clone(),
+        extra_packages: args.run.test_package_append.clone(),
         only: args.only.clone(),
     };
-    let outcome = builder.test(&input, Arc::new(Printer), local::cancelled_by_signals()).await?;
+    let printer = Printer::new(output);
+    let outcome = builder.test(&input, Arc::clone(&printer) as _, local::cancelled_by_signals()).await?;
+    drop(printer);
+    if output == Output::Json {
+        let exit = local::exit_of(&outcome, output)?;
+        out::json_line(&local::as_json(&args.file, &outcome, &[]))?;
+        return Ok(exit);
+    }
     for report in &outcome.tests {
         let how = match &report.status {
             TestStatus::Passed => "passed".to_owned(),
             TestStatus::Failed { reason, .. } => format!("failed: {reason}"),
         };
-        print_line(&format!("{} {how} ({:.2} s)", report.subject, report.took.as_secs_f64()));
+        out::line(&format!("{} {how} ({:.2} s)", report.subject, report.took.as_secs_f64()))?;
     }
-    let exit = local::exit_of(&outcome)?;
+    let exit = local::exit_of(&outcome, output)?;
     if !outcome.tests.is_empty() {
         local::print_times(&outcome);
     }

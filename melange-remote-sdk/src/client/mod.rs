@@ -13,8 +13,8 @@ use sha2::{Digest, Sha256};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::api::v1::{
-    self, ArtifactView, BackendName, BackendView, BackendsResponse, ErrorResponse, JobView, SubmitRequest,
-    SubmitResponse,
+    self, ArtifactView, BackendName, BackendView, BackendsResponse, ErrorBody, ErrorResponse, JobView,
+    SubmitRequest, SubmitResponse,
 };
 use crate::backoff::Backoff;
 use crate::error::{Error, ErrorKind, Result};
@@ -284,6 +284,26 @@ async fn decode<T: DeserializeOwned>(response: reqwest::Response) -> Result<T> {
     })
 }
 
+/// What a server said when it refused a request: the source of such an [`Error`], for callers that show more than
+/// its words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// The HTTP status.
+    pub status: u16,
+    /// Code, message, hint and every single mistake, as they came.
+    pub body: ErrorBody,
+    /// The error's message: the server's, with each mistake once.
+    message: String,
+}
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Refusal {}
+
 /// The server's error as ours: kind by status, message, hint, and every single mistake.
 async fn refusal(response: reqwest::Response) -> Error {
     let status = response.status();
@@ -297,17 +317,28 @@ async fn refusal(response: reqwest::Response) -> Error {
         _ => ErrorKind::Unexpected,
     };
     let bytes = response.bytes().await.unwrap_or_default();
-    let Ok(ErrorResponse { error: body }) = serde_json::from_slice(&bytes) else {
-        return Error::new(kind, format!("the server answered {status}"));
-    };
-    let mut message = body.message;
-    let mut hint = body.hint;
-    // A single mistake whose words the message holds already is not told twice.
-    let told = matches!(&body.details[..], [only] if message.contains(&only.message));
-    if told {
-        hint = hint.or_else(|| body.details[0].hint.clone());
+    match serde_json::from_slice(&bytes) {
+        Ok(ErrorResponse { error }) => refused(kind, status.as_u16(), error),
+        Err(_) => Error::new(kind, format!("the server answered {status}")),
     }
-    for detail in body.details.iter().filter(|_| !told) {
+}
+
+/// The error of a server's answer.
+fn refused(kind: ErrorKind, status: u16, body: ErrorBody) -> Error {
+    let first = body.details.first();
+    // The first mistake is the message of an answer about mistakes, and is not told twice.
+    let repeated = first.is_some_and(|first| body.message.contains(&first.message));
+    let hint = match (&body.hint, first) {
+        (None, Some(first)) if repeated && body.details.len() == 1 => first.hint.clone(),
+        (hint, _) => hint.clone(),
+    };
+    let mut message = match body.details.len() {
+        0 | 1 => body.message.clone(),
+        count if repeated => format!("the request has {count} mistakes"),
+        _ => body.message.clone(),
+    };
+    let listed = if repeated && body.details.len() == 1 { &[] } else { &body.details[..] };
+    for detail in listed {
         let place = match (&detail.file, detail.line, detail.column) {
             (Some(file), Some(line), Some(column)) => format!("{file}:{line}:{column}: "),
             _ => detail.field.as_ref().map(|field| format!("{field}: ")).unwrap_or_default(),
@@ -317,7 +348,9 @@ async fn refusal(response: reqwest::Response) -> Error {
             message.push_str(&format!("\n    hint: {hint}"));
         }
     }
-    let error = Error::new(kind, message);
+    // Each of several mistakes has its own hint beside it.
+    let hint = hint.filter(|_| body.details.len() < 2 || !repeated);
+    let error = Error::new(kind, message.clone()).source(Refusal { status, body, message });
     match hint {
         Some(hint) => error.hint(hint),
         None => error,
@@ -331,6 +364,36 @@ fn encode(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_mistake_of_an_answer_is_told_once() {
+        let detail = |line: u32, message: &str| v1::ErrorDetail {
+            message: message.to_owned(),
+            file: Some("a.yaml".to_owned()),
+            line: Some(line),
+            column: Some(3),
+            hint: Some(format!("mend {line}")),
+            ..v1::ErrorDetail::default()
+        };
+        let body = |details: Vec<v1::ErrorDetail>| ErrorBody {
+            code: "invalid_request".to_owned(),
+            message: "a.yaml:2:3: no such thing".to_owned(),
+            hint: Some("mend 2".to_owned()),
+            details,
+        };
+        let (one, two) = (detail(2, "no such thing"), detail(7, "another"));
+        let error = refused(ErrorKind::InvalidRequest, 400, body(vec![one.clone()]));
+        assert_eq!(
+            (error.chain(), error.hint_text()),
+            ("a.yaml:2:3: no such thing".to_owned(), Some("mend 2"))
+        );
+        let error = refused(ErrorKind::InvalidRequest, 400, body(vec![one, two]));
+        let expected = "the request has 2 mistakes\n  a.yaml:2:3: no such thing\n    hint: mend 2\n  \
+                        a.yaml:7:3: another\n    hint: mend 7";
+        assert_eq!((error.chain().as_str(), error.hint_text()), (expected, None));
+        let source = std::error::Error::source(&error).and_then(|source| source.downcast_ref::<Refusal>());
+        assert_eq!(source.map(|refusal| refusal.body.details.len()), Some(2));
+    }
 
     #[test]
     fn urls_are_checked_and_parts_encoded() {

@@ -20,6 +20,7 @@ use crate::apk::tree::{EntryKind, Tree};
 use crate::apk::writer::{self, EmitOptions};
 use crate::builder::{
     BuildEvent, BuildInput, BuildOutcome, BuildSink, BuildStatus, Builder, BuiltFile, LogStream, Phase,
+    StepFailure,
 };
 use crate::error::{Blame, Error, ErrorKind, Result};
 use crate::guest::script;
@@ -36,6 +37,7 @@ use crate::rootfs::{Assembler, Resolution, Rootfs, workspace};
 use crate::text::diagnostics::{Diagnostics, Source};
 
 pub mod package_tests;
+pub mod preflight;
 #[cfg(all(feature = "buildkit", feature = "sandbox"))]
 pub mod runners;
 mod scratch;
@@ -82,6 +84,10 @@ pub struct EngineOptions {
     pub epoch_seconds: i64,
     /// Packages added to every environment of a build, also to those of its tests.
     pub extra_packages: Vec<String>,
+    /// Repositories behind those of every environment, whether its definition names some or takes the defaults.
+    pub extra_repositories: Vec<String>,
+    /// Keys besides those of every environment.
+    pub extra_keyring: Vec<String>,
     /// The licence of definitions.
     pub config_license: String,
     /// Where definitions come from, `https://host/owner/name`.
@@ -105,6 +111,8 @@ impl EngineOptions {
             namespace: defaults::NAMESPACE.to_owned(),
             epoch_seconds: 0,
             extra_packages: Vec::new(),
+            extra_repositories: Vec::new(),
+            extra_keyring: Vec::new(),
             config_license: "NOASSERTION".to_owned(),
             config_repository: "https://unknown/unknown/unknown".to_owned(),
             commit: "unknown".to_owned(),
@@ -166,6 +174,7 @@ impl Builder for EngineBuilder {
         let plan = match compiled {
             Ok(Compiled::Plan(mut plan)) => {
                 plan.add_packages(&self.options.extra_packages);
+                plan.add_repositories(&self.options.extra_repositories, &self.options.extra_keyring);
                 plan.tests.iter_mut().for_each(|test| test.add_packages(&input.test_packages));
                 *plan
             }
@@ -233,6 +242,22 @@ pub(super) fn into_outcome(run: Run, error: Error) -> Result<BuildOutcome> {
     text.lines().for_each(|line| run.say(line));
     let reason = reason.lines().next().unwrap_or_default().to_owned();
     Ok(run.outcome(BuildStatus::Failed { reason, failure: None }))
+}
+
+/// Why a step failed, in one line. A guest without a shell is told as such: what the runner says of it names neither
+/// the reason nor the remedy. `packages` is the field of the definition that lists the environment's packages.
+pub(super) fn step_reason(failure: &StepFailure, packages: &str) -> String {
+    let no_shell = |line: &String| {
+        line.to_ascii_lowercase().contains("no such file or directory")
+            && ["execvp /bin/sh:", "exec: \"/bin/sh\":"].iter().any(|begin| line.contains(begin))
+    };
+    if failure.tail.iter().any(no_shell) {
+        return format!(
+            "the environment of the step `{}` has no /bin/sh to run it; add a package with a shell, such as busybox, to `{packages}`",
+            failure.step
+        );
+    }
+    format!("the step `{}` failed with exit code {}", failure.step, failure.exit_code)
 }
 
 /// A runner's errors are its own unless it knows better.
@@ -375,8 +400,7 @@ impl EngineBuilder {
             Watched::Ended(GuestOutcome::Cancelled) => Some(BuildStatus::Cancelled),
             Watched::Silent(reason) => Some(BuildStatus::Failed { reason, failure: None }),
             Watched::Ended(GuestOutcome::StepFailed { failure, .. }) => {
-                let reason =
-                    format!("the step `{}` failed with exit code {}", failure.step, failure.exit_code);
+                let reason = step_reason(&failure, "environment.contents.packages");
                 Some(BuildStatus::Failed { reason, failure: Some(failure) })
             }
         })

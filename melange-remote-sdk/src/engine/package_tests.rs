@@ -10,6 +10,7 @@ use super::session::{Joined, SessionSink, join};
 use super::watch::{Watch, Watched};
 use super::{
     EngineBuilder, GuestParts, Run, aside, blame_backend, blame_environment, blame_plan, into_outcome,
+    step_reason,
 };
 use crate::builder::{
     BuildEvent, BuildInput, BuildOutcome, BuildSink, BuildStatus, LogStream, Phase, TestReport, TestStatus,
@@ -79,9 +80,9 @@ impl EngineBuilder {
             Ok(Compiled::Skipped(reason)) => return Ok(run.outcome(BuildStatus::Skipped { reason })),
             Err(error) => return into_outcome(run, error.blame_if_unknown(Blame::Definition)),
         };
-        if let Err(error) = select(&mut plan, input) {
-            return into_outcome(run, error.blame_if_unknown(Blame::Definition));
-        }
+        // A call that names tests which there are not is at fault itself, not the definition.
+        select(&mut plan, input)?;
+        plan.add_repositories(&self.options.extra_repositories, &self.options.extra_keyring);
         if plan.tests.is_empty() {
             let reason = "the definition has no test".to_owned();
             return Ok(run.outcome(BuildStatus::Skipped { reason }));
@@ -199,8 +200,7 @@ impl EngineBuilder {
             Watched::Ended(GuestOutcome::Cancelled) => return Ok(None),
             Watched::Ended(GuestOutcome::StepFailed { failure, .. }) => {
                 let failure = session.finish(failure.exit_code);
-                let reason =
-                    format!("the step `{}` failed with exit code {}", failure.step, failure.exit_code);
+                let reason = step_reason(&failure, "test.environment.contents.packages");
                 TestStatus::Failed { reason, failure: Some(failure) }
             }
         };
@@ -234,8 +234,11 @@ fn select(plan: &mut Plan, input: &TestInput) -> Result<()> {
     let main = plan.package.name.clone();
     let known: Vec<&str> = plan.tests.iter().map(|test| test.subject.as_str()).collect();
     if let Some(stranger) = input.only.iter().find(|name| !known.contains(&name.as_str())) {
-        return Err(Error::invalid(format!("there is no test of `{stranger}`"))
-            .hint(format!("there are tests of {}", known.join(", "))));
+        let hint = match &known[..] {
+            [] => "the definition has no test".to_owned(),
+            known => format!("there are tests of {}", known.join(", ")),
+        };
+        return Err(Error::invalid(format!("there is no test of `{stranger}`")).hint(hint));
     }
     plan.tests.retain(|test| input.only.is_empty() || input.only.contains(&test.subject));
     for test in &mut plan.tests {

@@ -57,6 +57,19 @@ impl Plan {
         self.environment.packages.extend_from_slice(packages);
         self.tests.iter_mut().for_each(|test| test.add_packages(packages));
     }
+
+    /// Adds repositories and keys behind those of the build environment and of every test; each is there once.
+    pub fn add_repositories(&mut self, repositories: &[String], keyring: &[String]) {
+        let tests = self.tests.iter_mut().map(|test| &mut test.environment);
+        for environment in std::iter::once(&mut self.environment).chain(tests) {
+            for (own, more) in
+                [(&mut environment.repositories, repositories), (&mut environment.keyring, keyring)]
+            {
+                let new: Vec<String> = more.iter().filter(|line| !own.contains(line)).cloned().collect();
+                own.extend(new);
+            }
+        }
+    }
 }
 
 /// The test of one package.

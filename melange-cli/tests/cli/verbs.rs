@@ -1,33 +1,8 @@
-//! The command as people and scripts meet it: what it prints where, and its exit codes.
-#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+//! What each verb prints where.
 
-use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Command;
 
-fn melange(folder: &Path, args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_melange"))
-        .args(args)
-        .current_dir(folder)
-        .env("HOME", folder)
-        .env_remove("XDG_CACHE_HOME")
-        .env_remove("MELANGE_SERVER")
-        .output()
-        .unwrap()
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
-/// Runs a call that must fail and returns what it said.
-fn refused(folder: &Path, args: &[&str], code: i32) -> String {
-    let output = melange(folder, args);
-    let said = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(code), "{args:?}: {said}");
-    assert!(output.stdout.is_empty(), "{args:?} printed a result: {}", text(&output.stdout));
-    assert!(said.starts_with("error: "), "{args:?}: {said}");
-    said
-}
+use crate::support::{melange, refused, text};
 
 #[test]
 fn versions_compare_on_standard_output() {

@@ -1,0 +1,120 @@
+//! Which job a caller means: a whole id, its beginning, or `@last`.
+
+use std::path::PathBuf;
+
+use melange_remote_sdk::client::Client;
+use melange_remote_sdk::error::{Error, ErrorKind, Result};
+use melange_remote_sdk::job::JobId;
+use serde::{Deserialize, Serialize};
+
+use crate::commands::index::write_whole;
+use crate::commands::local::user_folder;
+use crate::{input, note};
+
+/// The job submitted last from this machine.
+const LAST: &str = "@last";
+/// Characters of an id that tell anything: those before are the same for hours.
+const PREFIX_MIN: usize = 6;
+/// Servers whose last job is remembered; those not used for longest are forgotten.
+const SERVERS_MAX: usize = 32;
+/// Bytes of the file that remembers; each server needs less than 2 KiB.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// The last job of a server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Last {
+    server: String,
+    id: JobId,
+}
+
+/// The job that `text` means.
+///
+/// # Errors
+/// `InvalidRequest` for what is no id or fits several, `NotFound` for what fits none, or as [`Client::jobs`].
+pub(super) async fn find(client: &Client, text: &str) -> Result<JobId> {
+    if text == LAST {
+        return last(client.server());
+    }
+    if let Ok(id) = text.parse() {
+        return Ok(id);
+    }
+    let prefix = text.to_ascii_lowercase();
+    let highest = highest(&prefix).ok_or_else(|| {
+        Error::invalid(format!("{text:?} is not the id of a job")).hint(format!(
+            "an id looks like 0197a3c2-…; its beginning suffices, of at least {PREFIX_MIN} characters, and {LAST} \
+             is the job submitted last from here"
+        ))
+    })?;
+    // Ids are ordered by time: the page that begins right below the highest possible one shows all that fit.
+    let (page, _) = client.jobs(2, Some(&highest.to_string()), None).await?;
+    let mut fitting = page.iter().filter(|job| job.id.starts_with(&prefix));
+    match (fitting.next(), fitting.next()) {
+        (Some(job), None) => job.id.parse(),
+        (Some(first), Some(second)) => Err(Error::invalid(format!("several jobs begin with {text:?}"))
+            .hint(format!("give more of the id, such as {} or {}", first.id, second.id))),
+        _ => Err(Error::new(ErrorKind::NotFound, format!("no job begins with {text:?}"))
+            .hint("`melange remote list` names them")),
+    }
+}
+
+/// The highest id that begins with `prefix`; `None` when no id does.
+fn highest(prefix: &str) -> Option<JobId> {
+    const HIGHEST: &str = "ffffffff-ffff-7fff-bfff-ffffffffffff";
+    if prefix.len() < PREFIX_MIN {
+        return None;
+    }
+    format!("{prefix}{}", HIGHEST.get(prefix.len()..)?).parse().ok()
+}
+
+fn file() -> Option<PathBuf> {
+    Some(user_folder("XDG_STATE_HOME", ".local/state")?.join("last-jobs.json"))
+}
+
+fn remembered() -> Vec<Last> {
+    let text = file().and_then(|path| input::read(&path, FILE_BYTES_MAX).ok()).unwrap_or_default();
+    serde_json::from_slice(&text).unwrap_or_default()
+}
+
+fn last(server: &str) -> Result<JobId> {
+    let found = remembered().into_iter().find(|last| last.server == server);
+    found.map(|last| last.id).ok_or_else(|| {
+        Error::new(ErrorKind::NotFound, format!("no job was submitted to {server} from here"))
+            .hint("`melange remote list` names the server's jobs")
+    })
+}
+
+/// Remembers a job that was just submitted. That this fails is no reason to lose sight of the job.
+pub(super) fn remember(server: &str, id: JobId) {
+    let Some(path) = file() else { return };
+    let mut all = remembered();
+    all.retain(|last| last.server != server);
+    all.insert(0, Last { server: server.to_owned(), id });
+    all.truncate(SERVERS_MAX);
+    let text = serde_json::to_vec(&all).unwrap_or_default();
+    let written = path
+        .parent()
+        .map_or(Ok(()), std::fs::create_dir_all)
+        .map_err(|e| Error::unexpected("cannot make its folder").source(e))
+        .and_then(|()| write_whole(&path, &text));
+    if let Err(error) = written {
+        note::line(&format!("warning: {LAST} does not mean this job: {}", error.chain()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_highest_id_of_a_beginning() {
+        let shown = |prefix: &str| highest(prefix).map(|id| id.to_string());
+        assert_eq!(shown("0197a3").as_deref(), Some("0197a3ff-ffff-7fff-bfff-ffffffffffff"));
+        assert_eq!(shown("0197a3c2-1111-7a").as_deref(), Some("0197a3c2-1111-7aff-bfff-ffffffffffff"));
+        let whole = "0197a3c2-1111-7aaa-8000-000000000001";
+        assert_eq!(shown(whole).as_deref(), Some(whole));
+        for wrong in ["", "0197a", "0197a3c21", "zzzzzz", "0197a3c2-1111-4", "0197ä3", &format!("{whole}0")]
+        {
+            assert_eq!(shown(wrong), None, "{wrong}");
+        }
+    }
+}

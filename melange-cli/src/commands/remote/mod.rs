@@ -1,0 +1,172 @@
+//! `melange remote …`: a build server's jobs and backends.
+
+use std::path::Path;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use jiff::Timestamp;
+use melange_remote_sdk::api::v1::JobView;
+use melange_remote_sdk::client::Client;
+use melange_remote_sdk::error::{Error, ErrorKind, Result};
+use melange_remote_sdk::job::JobId;
+use serde::Serialize;
+
+use crate::args::{Output, RemoteCommand, ServerArgs};
+use crate::exit::Exit;
+use crate::{note, out, render, shown};
+
+mod backends;
+mod ids;
+mod submit;
+mod watch;
+
+/// How often a job is looked at whose log is quiet, unless the caller says otherwise.
+const POLL: Duration = Duration::from_secs(2);
+
+pub(super) async fn run(command: RemoteCommand, output: Output) -> Result<Exit> {
+    match command {
+        RemoteCommand::Submit(args) => submit::run(&args, output).await,
+        RemoteCommand::Status { job, server } => {
+            let (client, id) = client_and_id(&server, &job).await?;
+            let view = client.job(id).await?;
+            show(output, &view, || render::job(&view, Timestamp::now()))?;
+            Ok(Exit::Ok)
+        }
+        RemoteCommand::List { status, limit, server } => {
+            list(&server, limit, status.as_deref(), output).await
+        }
+        RemoteCommand::Wait { job, server, poll_interval } => {
+            let (client, id) = client_and_id(&server, &job).await?;
+            watch::wait(&client, id, poll_interval, output).await
+        }
+        RemoteCommand::Logs { job, follow, test, server } => {
+            let (client, id) = client_and_id(&server, &job).await?;
+            logs(&client, id, follow, test.as_deref()).await
+        }
+        RemoteCommand::Get { job, names, out_dir, server } => {
+            let (client, id) = client_and_id(&server, &job).await?;
+            get(&client, id, &names, &out_dir, output).await
+        }
+        RemoteCommand::Cancel { job, server } => {
+            let (client, id) = client_and_id(&server, &job).await?;
+            client.cancel(id).await?;
+            show(output, &serde_json::json!({ "id": id.to_string(), "cancel_requested": true }), || {
+                format!("asked {id} to stop")
+            })?;
+            Ok(Exit::Ok)
+        }
+        RemoteCommand::Remove { job, server } => {
+            let (client, id) = client_and_id(&server, &job).await?;
+            client.remove(id).await?;
+            show(output, &serde_json::json!({ "id": id.to_string(), "removed": true }), || {
+                format!("removed {id}")
+            })?;
+            Ok(Exit::Ok)
+        }
+        RemoteCommand::Backends { command } => backends::run(command, output).await,
+    }
+}
+
+fn client(server: &ServerArgs) -> Result<Client> {
+    Client::new(&server.server)
+}
+
+/// A server's client and the job that the caller means by `text`.
+async fn client_and_id(server: &ServerArgs, text: &str) -> Result<(Client, JobId)> {
+    let client = client(server)?;
+    let id = ids::find(&client, text).await?;
+    Ok((client, id))
+}
+
+/// Prints a value as JSON, or the text made of it.
+fn show<T: Serialize>(output: Output, value: &T, text: impl FnOnce() -> String) -> Result<()> {
+    match output {
+        Output::Json => out::json(value),
+        Output::Text => match text() {
+            text if text.is_empty() => Ok(()),
+            text => out::line(text.trim_end()),
+        },
+    }
+}
+
+async fn list(server: &ServerArgs, limit: usize, status: Option<&str>, output: Output) -> Result<Exit> {
+    let client = client(server)?;
+    let mut jobs: Vec<JobView> = Vec::new();
+    let mut cursor = None;
+    while jobs.len() < limit {
+        let (page, next) = client.jobs(limit - jobs.len(), cursor.as_deref(), status).await?;
+        let empty = page.is_empty();
+        jobs.extend(page);
+        cursor = next;
+        if cursor.is_none() || empty {
+            break;
+        }
+    }
+    show(output, &jobs, || render::jobs(&jobs, Timestamp::now()))?;
+    Ok(Exit::Ok)
+}
+
+/// Prints a log; with `follow` until the job has finished, and why nothing comes while nothing comes.
+async fn logs(client: &Client, id: JobId, follow: bool, test: Option<&str>) -> Result<Exit> {
+    let mut log = client.log(id, 0, follow, test).await?;
+    let mut raw = out::Raw::default();
+    let mut said = String::new();
+    // The first look is early: a job that waits may do so for long.
+    let mut patience = Duration::from_millis(300);
+    loop {
+        let chunk = if follow {
+            match tokio::time::timeout(patience, log.next()).await {
+                Ok(chunk) => chunk,
+                Err(_) => {
+                    patience = POLL;
+                    let job = client.job(id).await?;
+                    let line = render::progress(&job);
+                    if job.status == "pending" && line != said {
+                        note::line(&line);
+                        said = line;
+                    }
+                    continue;
+                }
+            }
+        } else {
+            log.next().await
+        };
+        match chunk {
+            Some(chunk) => raw.print(&chunk?)?,
+            None => return Ok(Exit::Ok),
+        }
+    }
+}
+
+async fn get(client: &Client, id: JobId, names: &[String], out_dir: &Path, output: Output) -> Result<Exit> {
+    let artifacts = client.artifacts(id).await?;
+    let wanted = |name: &str| {
+        names.is_empty() || names.iter().any(|end| name == end || name.ends_with(&format!("/{end}")))
+    };
+    let chosen: Vec<_> = artifacts.iter().filter(|artifact| wanted(&artifact.name)).collect();
+    if chosen.is_empty() {
+        let have: Vec<_> = artifacts.iter().map(|artifact| shown::word(&artifact.name)).collect();
+        let error = Error::new(ErrorKind::NotFound, "the job has no such artifact");
+        return Err(error
+            .hint(format!("it has: {}", if have.is_empty() { "none".to_owned() } else { have.join(", ") })));
+    }
+    let mut paths = Vec::new();
+    for artifact in chosen {
+        // The server's names are not trusted with this machine's paths.
+        if artifact.name.split('/').any(|part| matches!(part, "" | "." | ".."))
+            || artifact.name.contains('\0')
+        {
+            return Err(Error::unexpected(format!("the server names an artifact {:?}", artifact.name)));
+        }
+        let path = out_dir.join(&artifact.name);
+        client.download(id, artifact, &path).await?;
+        if output == Output::Text {
+            out::line(&path.display().to_string())?;
+        }
+        paths.push(path.display().to_string());
+    }
+    if output == Output::Json {
+        out::json(&paths)?;
+    }
+    Ok(Exit::Ok)
+}

@@ -1,0 +1,174 @@
+//! `melange remote submit`.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use melange_remote_sdk::api::v1::{ErrorDetail, SubmitRequest};
+use melange_remote_sdk::client::{Client, Refusal};
+use melange_remote_sdk::error::{Error, Result};
+use melange_remote_sdk::job::JobId;
+use melange_remote_sdk::text::diagnostics::{Diagnostic, Diagnostics, Position, Source};
+
+use super::{POLL, client, ids, watch};
+use crate::args::{Output, SubmitArgs};
+use crate::commands::{collect_pipelines, definition, local};
+use crate::exit::{self, Exit};
+use crate::{input, note, out, shown};
+
+/// Files that a warning names.
+const NAMED_MAX: usize = 5;
+
+/// Files beside a definition that are looked at.
+const BESIDE_MAX: usize = 10_000;
+
+pub(super) async fn run(args: &SubmitArgs, output: Output) -> Result<Exit> {
+    input::check_stdin(args.configs.iter().map(PathBuf::as_path))?;
+    let client = client(&args.server)?;
+    let pipelines = collect_pipelines(&args.pipeline_dirs)?;
+    let several = args.configs.len() > 1;
+    let (mut exit, mut ids) = (Exit::Ok, Vec::new());
+    for config in &args.configs {
+        match submit(&client, args, config, &pipelines).await {
+            Ok(id) => {
+                ids.push(id);
+                if !args.wait {
+                    tell(&client, id, output)?;
+                }
+            }
+            Err(error) if !several => return Err(error),
+            Err(error) => {
+                exit = exit.and(exit::code_of(&error));
+                note::error(&error, output);
+            }
+        }
+    }
+    if args.wait {
+        for id in ids {
+            note::line(&format!("submitted {id}  {}", client.job_url(id)));
+            exit = exit.and(watch::wait(&client, id, POLL, output).await?);
+        }
+    }
+    Ok(exit)
+}
+
+/// Submits one definition.
+async fn submit(
+    client: &Client,
+    args: &SubmitArgs,
+    config: &Path,
+    pipelines: &BTreeMap<String, String>,
+) -> Result<JobId> {
+    let source = definition::source(config)?;
+    let name = config.file_name().filter(|_| !input::is_stdin(config));
+    let request = SubmitRequest {
+        config_yaml: source.text.clone(),
+        config_name: name.map(|name| name.to_string_lossy().into_owned()),
+        test_packages: args.test_packages.clone(),
+        pipelines: pipelines.clone(),
+        arch: args.arch.map(|arch| arch.to_string()),
+        backend_selector: args.backend_selector.iter().cloned().collect(),
+        with_test: args.test,
+        debug: args.debug,
+    };
+    if let Some(folder) = local::beside(config) {
+        warn_of_files(&folder);
+    }
+    let id = client.submit(&request).await.map_err(|error| with_own_places(error, &source, args))?;
+    ids::remember(client.server(), id);
+    Ok(id)
+}
+
+/// Prints a job that was submitted, and what to do next.
+fn tell(client: &Client, id: JobId, output: Output) -> Result<()> {
+    let url = client.job_url(id);
+    if output == Output::Json {
+        return out::json_line(&serde_json::json!({ "id": id.to_string(), "url": url }));
+    }
+    out::line(&id.to_string())?;
+    note::line(&url);
+    note::line(&format!("next: melange remote wait {id}"));
+    Ok(())
+}
+
+/// Names the files that a local build would copy into the workspace and a submitted one does without.
+fn warn_of_files(folder: &Path) {
+    let mut found = Vec::new();
+    collect(folder, Path::new(""), &mut found);
+    if found.is_empty() {
+        return;
+    }
+    found.sort();
+    let named: Vec<_> =
+        found.iter().take(NAMED_MAX).map(|path| shown::word(&path.to_string_lossy()).into_owned()).collect();
+    let more = found.len().saturating_sub(NAMED_MAX);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    note::line(&format!(
+        "warning: files in {} stay here, a job gets the definition and the pipelines only: {}{more}",
+        folder.display(),
+        named.join(", ")
+    ));
+    note::line("hint: let the definition fetch them, or build with `melange build`, which takes them along");
+}
+
+fn collect(folder: &Path, below: &Path, found: &mut Vec<PathBuf>) {
+    // What cannot be listed could not travel either.
+    let Ok(entries) = std::fs::read_dir(folder.join(below)) else { return };
+    for entry in entries.flatten() {
+        if found.len() >= BESIDE_MAX {
+            return;
+        }
+        let path = below.join(entry.file_name());
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            collect(folder, &path, found);
+        } else {
+            found.push(path);
+        }
+    }
+}
+
+/// The server's mistakes of a definition with the caller's own files and their text; other errors as they are.
+fn with_own_places(error: Error, config: &Arc<Source>, args: &SubmitArgs) -> Error {
+    let refusal = std::error::Error::source(&error).and_then(|source| source.downcast_ref::<Refusal>());
+    let details = refusal.map(|refusal| &refusal.body.details[..]).unwrap_or_default();
+    if details.is_empty() || details.iter().any(|detail| detail.file.is_none()) {
+        return error;
+    }
+    let mut found: Vec<Diagnostic> = Vec::new();
+    for detail in details {
+        let diagnostic = diagnostic(detail, config, args);
+        if !found.contains(&diagnostic) {
+            found.push(diagnostic);
+        }
+    }
+    Diagnostics(found).into_error()
+}
+
+/// One mistake in the caller's file that it is about.
+fn diagnostic(detail: &ErrorDetail, config: &Arc<Source>, args: &SubmitArgs) -> Diagnostic {
+    let file = detail.file.as_deref().unwrap_or_default();
+    let own = args.pipeline_dirs.iter().map(|folder| folder.join(file)).find(|path| path.is_file());
+    let source = match own.and_then(|path| definition::source(&path).ok()) {
+        Some(pipeline) if is_below_pipelines(file) => pipeline,
+        _ if is_definition(file, args) => Arc::clone(config),
+        // One of the server's own pipelines, of which there is a name and a place.
+        _ => Source::new(file, ""),
+    };
+    let at = Position { line: detail.line.unwrap_or_default(), column: detail.column.unwrap_or_default() };
+    let diagnostic = Diagnostic::new(&source, at, detail.message.as_str());
+    match &detail.hint {
+        Some(hint) => diagnostic.hint(hint.as_str()),
+        None => diagnostic,
+    }
+}
+
+/// Whether a name that the server gives is a path that can be looked for in our folders.
+fn is_below_pipelines(file: &str) -> bool {
+    Path::new(file).components().all(|part| matches!(part, std::path::Component::Normal(_)))
+}
+
+/// Whether a name that the server gives is that of the submitted definition.
+fn is_definition(file: &str, args: &SubmitArgs) -> bool {
+    let named = |config: &PathBuf| config.file_name().is_some_and(|name| name == file);
+    args.configs.iter().any(named) || file == melange_remote_sdk::job::spec::CONFIG_NAME
+}

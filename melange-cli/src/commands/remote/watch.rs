@@ -1,0 +1,75 @@
+//! Following a job: its log above, what goes on and since when below.
+
+use std::time::Duration;
+
+use melange_remote_sdk::api::v1::JobView;
+use melange_remote_sdk::client::{Client, WaitEvent};
+use melange_remote_sdk::error::{Error, ErrorKind, Result};
+use melange_remote_sdk::job::JobId;
+
+use super::show;
+use crate::args::Output;
+use crate::commands::local::cancelled_by_signals;
+use crate::exit::Exit;
+use crate::progress::Progress;
+use crate::{note, render};
+
+/// Follows a job to its end; the exit code tells how it ended. Who interrupts it leaves the job alone.
+pub(super) async fn wait(client: &Client, id: JobId, poll: Duration, output: Output) -> Result<Exit> {
+    let progress = Progress::start();
+    let mut shown = String::new();
+    let mut observer = |event: WaitEvent<'_>| match event {
+        WaitEvent::Log(text) => progress.text(text),
+        WaitEvent::Job(job) => tell(&progress, &mut shown, job),
+    };
+    let interrupted = cancelled_by_signals();
+    let job = interrupted.run_until_cancelled(client.wait(id, poll, &mut observer)).await;
+    drop(progress);
+    let Some(job) = job else {
+        detached(id, output);
+        return Ok(Exit::Cancelled);
+    };
+    let job = job?;
+    show(output, &job, String::new)?;
+    note::text(&render::finished(&job));
+    note::line(&client.job_url(id));
+    if job.status == "success" {
+        note::line(&format!("next: melange remote get {id}"));
+    }
+    Ok(exit_of(&job))
+}
+
+/// A line for each new thing that goes on, except on a terminal, whose last line is about it.
+fn tell(progress: &Progress, shown: &mut String, job: &JobView) {
+    let line = render::progress(job);
+    if line == *shown {
+        return;
+    }
+    if !note::is_terminal() && !line.is_empty() {
+        progress.line(&line);
+    }
+    progress.begin(&line);
+    *shown = line;
+}
+
+fn detached(id: JobId, output: Output) {
+    let next =
+        format!("`melange remote wait {id}` goes on watching, `melange remote cancel {id}` stops the job");
+    if output == Output::Json {
+        let error = Error::new(ErrorKind::Cancelled, format!("stopped waiting; the job {id} goes on"));
+        return note::error(&error.hint(next), output);
+    }
+    note::line(&format!("\nstopped waiting; the job {id} goes on"));
+    note::line(&format!("next: {next}"));
+}
+
+/// How a finished job ended, as an exit code.
+pub(super) fn exit_of(job: &JobView) -> Exit {
+    match (job.status.as_str(), job.error_class.as_deref()) {
+        ("success", _) => Exit::Ok,
+        ("cancelled", _) => Exit::Cancelled,
+        (_, Some("infrastructure" | "unschedulable")) => Exit::Infrastructure,
+        (_, Some("policy")) => Exit::Auth,
+        _ => Exit::Failed,
+    }
+}

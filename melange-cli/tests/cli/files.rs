@@ -1,0 +1,167 @@
+//! Files that are read and written: standard input, several definitions, folders that cannot be used.
+
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Stdio;
+
+use crate::support::{GOOD, command, distro, melange, refused, text};
+
+/// Runs a call with something on standard input.
+fn with_input(folder: &Path, args: &[&str], input: &str) -> std::process::Output {
+    let mut child = command(folder, args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    child.wait_with_output().unwrap()
+}
+
+#[test]
+fn a_dash_is_standard_input() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let bad = GOOD.replace("true", "${{x}}");
+    for (args, expected) in [
+        (&["compile", "-"][..], "name: good"),
+        (&["query", "-", "{{.Package.Name}}"], "good"),
+        (&["lint", "-"], ""),
+    ] {
+        let output = with_input(at, args, GOOD);
+        assert_eq!(output.status.code(), Some(0), "{args:?}: {}", text(&output.stderr));
+        assert!(text(&output.stdout).contains(expected), "{args:?}");
+    }
+    for args in [&["compile", "-"][..], &["lint", "-"], &["build", "-"], &["test", "-"]] {
+        let output = with_input(at, args, &bad);
+        let said = text(&output.stderr) + &text(&output.stdout);
+        assert_eq!(output.status.code(), Some(1), "{args:?}: {said}");
+        assert!(said.contains("--> <stdin>:8:12"), "{args:?}: {said}");
+    }
+}
+
+#[test]
+fn lint_needs_no_flag_and_every_definition_is_looked_at() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    for (name, text) in [("a.yaml", GOOD), ("b.yaml", "x: 1\n"), ("c.yaml", "y: 1\n")] {
+        std::fs::write(at.join(name), text).unwrap();
+    }
+    let lint = melange(at, &["lint", "a.yaml", "b.yaml", "c.yaml"]);
+    assert_eq!(lint.status.code(), Some(1));
+    assert!(text(&lint.stdout).contains("b.yaml:1:1") && text(&lint.stdout).contains("c.yaml:1:1"));
+    let build = melange(at, &["build", "b.yaml", "nosuch.yaml", "c.yaml"]);
+    let said = text(&build.stderr);
+    assert_eq!(build.status.code(), Some(1), "that of the first");
+    for part in ["b.yaml:1:1", "cannot read nosuch.yaml", "c.yaml:1:1", "3 of 3 definitions did not build"] {
+        assert!(said.contains(part), "{part} is not in {said}");
+    }
+}
+
+#[test]
+fn an_output_folder_that_cannot_be_used_is_found_before_the_build() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    std::fs::write(at.join("good.yaml"), GOOD).unwrap();
+    std::fs::write(at.join("file"), "").unwrap();
+    std::fs::create_dir_all(at.join("broken/x86_64")).unwrap();
+    std::fs::write(at.join("broken/x86_64/APKINDEX.tar.gz"), "nonsense").unwrap();
+    for (out_dir, code) in [("file", 2), ("file/below", 2), ("/proc/nothing", 5), ("broken", 1)] {
+        let args = ["build", "good.yaml", "--arch", "x86_64", "--out-dir", out_dir];
+        let said = refused(at, &args, code);
+        assert!(said.contains("hint: ") && said.contains("--out-dir"), "{out_dir}: {said}");
+        // Nothing was resolved or run: not even the state folder is there.
+        assert!(!at.join(".cache").exists(), "{out_dir}");
+    }
+}
+
+#[test]
+fn keys_are_whole_or_not_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let keygen = ["keygen", "--key-size", "2048", "k.rsa"];
+    // A folder in which nothing can be made stands for a full disk.
+    std::fs::write(at.join("k.rsa.pub"), "mine").unwrap();
+    assert!(refused(at, &keygen, 2).contains("k.rsa.pub exists"));
+    assert!(!at.join("k.rsa").exists(), "no half of a pair");
+    std::fs::remove_file(at.join("k.rsa.pub")).unwrap();
+    // The shell's bound on the size of files, in blocks of 512 bytes: 1 KiB is less than a private key needs.
+    let limited =
+        format!("ulimit -f 2; trap '' XFSZ; exec {} {}", env!("CARGO_BIN_EXE_melange"), keygen.join(" "));
+    let output = std::process::Command::new("sh").args(["-c", &limited]).current_dir(at).output().unwrap();
+    assert_eq!(output.status.code(), Some(6), "{}", text(&output.stderr));
+    assert_eq!(std::fs::read_dir(at).unwrap().count(), 0, "nothing is left");
+    assert!(melange(at, &keygen).status.success());
+    let mode = |name: &str| std::fs::metadata(at.join(name)).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode("k.rsa"), mode("k.rsa.pub") | 0o044), (0o600, 0o644));
+}
+
+#[test]
+fn packages_that_cannot_be_put_away_are_kept() {
+    let Some(distro) = distro() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    // The step waits for its input folder to be in the way: here, the package's own name is a folder already.
+    std::fs::create_dir_all(at.join("packages/x86_64/good-1-r0.apk/in-the-way")).unwrap();
+    let busybox = "environment:\n  contents:\n    packages:\n      - busybox\npipeline:";
+    std::fs::write(at.join("good.yaml"), GOOD.replace("pipeline:", busybox)).unwrap();
+    let key = format!("{distro}/keys/test-distro.rsa.pub");
+    let args = ["build", "good.yaml", "-r", &distro, "-k", &key, "--arch", "x86_64", "--state-dir", "state"];
+    let output = melange(at, &args);
+    let said = text(&output.stderr);
+    assert_ne!(output.status.code(), Some(0));
+    let kept = said.split("the packages are kept in ").nth(1).expect(&said).trim();
+    let kept = at.join(kept).join("x86_64");
+    for name in ["good-1-r0.apk", "APKINDEX.tar.gz"] {
+        assert!(kept.join(name).is_file(), "{name}: {said}");
+    }
+}
+
+#[test]
+fn repositories_and_keys_of_the_call_come_behind_those_of_the_definition() {
+    let Some(distro) = distro() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let key = format!("{distro}/keys/test-distro.rsa.pub");
+    std::fs::create_dir_all(at.join("own/x86_64")).unwrap();
+    assert!(melange(at, &["keygen", "--key-size", "2048", "k.rsa"]).status.success());
+    // A definition with a repository of its own, which lacks what the step needs.
+    let environment =
+        |own: &str| format!("environment:\n  contents:\n{own}    packages:\n      - busybox\npipeline:");
+    let one = GOOD.replace("pipeline:", &environment("")).replace("good", "first");
+    std::fs::write(at.join("first.yaml"), one).unwrap();
+    let given = ["-r", &distro, "-k", &key, "--arch", "x86_64", "--signing-key", "k.rsa"];
+    let build = |file: &str, more: &[&str]| {
+        melange(at, &[&["build", file][..], more, &["--arch", "x86_64", "--signing-key", "k.rsa"]].concat())
+    };
+    let output = build("first.yaml", &given[..4]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let own = "    repositories: [./packages]\n    keyring: [./k.rsa.pub]\n";
+    let own = own.replace("./", &format!("{}/", at.display()));
+    let two = GOOD.replace("pipeline:", &environment(&own)).replace("- busybox", "- busybox\n      - first");
+    std::fs::write(at.join("second.yaml"), two.replace("good", "second")).unwrap();
+    let without = build("second.yaml", &[]);
+    assert_eq!(without.status.code(), Some(1), "busybox is in no repository of the definition");
+    let with = build("second.yaml", &given[..4]);
+    assert!(with.status.success(), "{}", text(&with.stderr));
+}
+
+#[test]
+fn a_test_without_a_shell_is_explained_and_the_call_can_add_one() {
+    let Some(distro) = distro() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let key = format!("{distro}/keys/test-distro.rsa.pub");
+    let definition = GOOD
+        .replace("pipeline:", "environment:\n  contents:\n    packages:\n      - busybox\npipeline:")
+        + "test:\n  pipeline:\n    - runs: echo fine\n";
+    std::fs::write(at.join("good.yaml"), definition).unwrap();
+    let args = ["build", "good.yaml", "--test", "-r", &distro, "-k", &key, "--arch", "x86_64"];
+    let output = melange(at, &args);
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("has no /bin/sh") && said.contains("test.environment.contents.packages"), "{said}");
+    let output = melange(at, &[&args[..], &["--test-package-append", "busybox"]].concat());
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+}

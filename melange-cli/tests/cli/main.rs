@@ -1,0 +1,10 @@
+//! The command as people and scripts meet it: what it prints where, and its exit codes.
+#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+mod codes;
+mod files;
+mod json;
+mod outputs;
+mod remote;
+mod support;
+mod verbs;

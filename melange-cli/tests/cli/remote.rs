@@ -1,0 +1,214 @@
+//! A build server's jobs: which one is meant, what is shown of it, and how waiting for it ends.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
+
+use crate::support::{GOOD, Server, job, text};
+
+const ID: &str = "0197a3c2-1111-7aaa-8000-000000000001";
+const OTHER: &str = "0197a3c2-1111-7aab-8000-000000000001";
+
+#[test]
+fn jobs_are_listed_by_package_and_named_by_what_tells_them_apart() {
+    let server = Server::start(|_, _| {
+        let mut running = job(OTHER, "running");
+        running["backend"] = serde_json::json!({ "addr": "tcp://b:1234", "arch": "x86_64" });
+        (200, serde_json::json!([running, job(ID, "success")]).to_string().into_bytes())
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let listed = text(&server.melange(folder.path(), &["remote", "list"]).stdout);
+    let rows: Vec<Vec<&str>> = listed.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(rows[0], ["JOB", "PACKAGE", "VERSION", "ARCH", "STATUS", "AGE", "BACKEND"]);
+    assert_eq!(rows[1][..5], ["0197a3c2-1111-7aab", "hello", "2.10-r0", "x86_64", "running"]);
+    assert!(rows[1][5].ends_with('d') && rows[1][6] == "tcp://b:1234", "{listed}");
+    assert_eq!(rows[2].len(), 6);
+}
+
+#[test]
+fn a_beginning_that_fits_one_job_is_enough() {
+    let server = Server::start(|line, _| {
+        let all = [OTHER, ID];
+        let body = if let Some((_, query)) = line.split_once("/jobs?") {
+            // As the server does it: those below the cursor, newest first.
+            let cursor = query.split('&').find_map(|part| part.strip_prefix("cursor=")).unwrap_or("g");
+            let below = all.iter().filter(|id| **id < cursor).take(2);
+            serde_json::Value::from(below.map(|id| job(id, "success")).collect::<Vec<_>>())
+        } else {
+            let id = all.iter().find(|id| line.contains(**id)).unwrap();
+            job(id, "success")
+        };
+        (200, body.to_string().into_bytes())
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let status = |id: &str| server.melange(folder.path(), &["remote", "status", id]);
+    for (given, meant) in [("0197a3c2-1111-7aaa", ID), ("0197A3C2-1111-7AAB", OTHER), (ID, ID)] {
+        assert!(text(&status(given).stdout).contains(meant), "{given}");
+    }
+    for (given, code, words) in [
+        ("0197a3c2", 2, "several jobs begin with"),
+        ("0197a3c3", 5, "no job begins with"),
+        ("0197a", 2, "at least 6 characters"),
+        ("hello.", 2, "is not the id of a job"),
+    ] {
+        let output = status(given);
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{given}: {said}");
+        assert!(said.contains(words), "{given}: {said}");
+    }
+}
+
+#[test]
+fn last_is_the_job_that_was_submitted_last_to_the_same_server() {
+    let server = |id: &'static str| {
+        Server::start(move |line, _| {
+            let body =
+                if line.starts_with("POST") { serde_json::json!({ "id": id }) } else { job(id, "success") };
+            (200, body.to_string().into_bytes())
+        })
+    };
+    let (one, two) = (server(ID), server(OTHER));
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    std::fs::write(at.join("good.yaml"), GOOD).unwrap();
+    for server in [&one, &two] {
+        assert!(server.melange(at, &["remote", "submit", "good.yaml"]).status.success());
+    }
+    for (server, id) in [(&one, ID), (&two, OTHER)] {
+        let status = server.melange(at, &["remote", "status", "@last"]);
+        assert!(text(&status.stdout).contains(id), "{}", text(&status.stderr));
+    }
+    assert!(at.join(".local/state/melange-remote/last-jobs.json").is_file());
+}
+
+#[test]
+fn a_failed_job_is_shown_with_its_step_and_times_have_a_zone() {
+    let server = Server::start(|_, _| {
+        let mut job = job(ID, "failed");
+        job["error"] = "the step `make` failed with exit code 2".into();
+        job["error_class"] = "build".into();
+        job["failure"] =
+            serde_json::json!({ "step": "make", "exit_code": 2, "tail": ["cc: no", "make: stop"] });
+        (200, job.to_string().into_bytes())
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let output = server.command(folder.path(), &["remote", "status", ID]).env("TZ", "UTC").output().unwrap();
+    let shown = text(&output.stdout);
+    for part in [
+        "package:  hello 2.10-r0",
+        "created:  2026-01-02 03:04:05 +00:00 (",
+        "(build)",
+        "the step `make` failed with exit code 2; its last lines:\n  cc: no\n  make: stop",
+    ] {
+        assert!(shown.contains(part), "{part} is not in {shown}");
+    }
+}
+
+/// A server whose job waits or runs, and whose log has nothing yet; says when the log is asked for.
+fn quiet(status: &'static str) -> (Server, mpsc::Receiver<()>) {
+    let (asked, is_asked) = mpsc::channel();
+    let server = Server::start(move |line, _| {
+        if line.contains("/logs") {
+            // Nobody may be listening any more.
+            let _ = asked.send(());
+            return (0, Vec::new());
+        }
+        if line.starts_with("POST") {
+            return (200, serde_json::json!({ "id": ID }).to_string().into_bytes());
+        }
+        let mut job = job(ID, status);
+        job["waiting_reason"] = "all backends are busy".into();
+        (200, job.to_string().into_bytes())
+    });
+    (server, is_asked)
+}
+
+#[test]
+fn an_interrupt_leaves_the_job_alone_and_says_how_to_go_on() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("good.yaml"), GOOD).unwrap();
+    for call in [&["remote", "wait", ID][..], &["remote", "submit", "good.yaml", "--wait"]] {
+        let (server, is_asked) = quiet("running");
+        let child = server.command(folder.path(), call).stderr(Stdio::piped()).spawn().unwrap();
+        is_asked.recv().unwrap();
+        assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+        let output = child.wait_with_output().unwrap();
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(3), "{said}");
+        for part in ["goes on", &format!("melange remote wait {ID}"), &format!("melange remote cancel {ID}")]
+        {
+            assert!(said.contains(part), "{part} is not in {said}");
+        }
+        let asked = server.asked.lock().unwrap();
+        assert!(!asked.iter().any(|(line, _)| line.contains("/cancel")), "{asked:?}");
+    }
+}
+
+#[test]
+fn a_log_that_does_not_begin_says_what_the_job_waits_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let (server, _is_asked) = quiet("pending");
+    let mut child =
+        server.command(folder.path(), &["remote", "logs", "-f", ID]).stderr(Stdio::piped()).spawn().unwrap();
+    let line = BufReader::new(child.stderr.take().unwrap()).lines().next().unwrap().unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(line, "waiting: all backends are busy");
+}
+
+#[test]
+fn files_that_stay_behind_are_named() {
+    let server = Server::start(|_, _| (200, serde_json::json!({ "id": ID }).to_string().into_bytes()));
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    std::fs::write(at.join("good.yaml"), GOOD).unwrap();
+    let submit = || text(&server.melange(at, &["remote", "submit", "good.yaml"]).stderr);
+    assert!(!submit().contains("warning"));
+    std::fs::create_dir_all(at.join("good/patches")).unwrap();
+    assert!(!submit().contains("warning"), "an empty folder has nothing to leave behind");
+    for name in ["good/patches/a.patch", "good/b", "good/c", "good/d", "good/e", "good/f"] {
+        std::fs::write(at.join(name), "").unwrap();
+    }
+    let said = submit();
+    assert!(said.contains("warning: files in good stay here"), "{said}");
+    assert!(said.contains("b, c, d, e, f and 1 more"), "{said}");
+}
+
+#[test]
+fn mistakes_that_the_server_finds_are_shown_in_the_files_of_the_caller() {
+    let server = Server::start(|_, _| {
+        let detail = |file: &str, line: u32, column: u32, message: &str| serde_json::json!({ "file": file, "line": line, "column": column, "message": message, "hint": "mend it" });
+        let body = serde_json::json!({ "error": {
+            "code": "invalid_request",
+            "message": "good.yaml:8:10: no variable `x`",
+            "details": [
+                detail("good.yaml", 8, 10, "no variable `x`"),
+                detail("good.yaml", 8, 10, "no variable `x`"),
+                detail("mine/p.yaml", 2, 3, "no variable `y`"),
+                detail("fetch.yaml", 2, 3, "no variable `z`"),
+            ],
+        }});
+        (400, body.to_string().into_bytes())
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    std::fs::create_dir_all(at.join("defs")).unwrap();
+    std::fs::create_dir_all(at.join("pipelines/mine")).unwrap();
+    std::fs::write(at.join("defs/good.yaml"), GOOD.replace("\"true\"", "\"${{x}}\"")).unwrap();
+    std::fs::write(at.join("pipelines/mine/p.yaml"), "pipeline:\n- runs: ${{y}}\n").unwrap();
+    let call = ["remote", "submit", "defs/good.yaml", "--pipeline-dir", "pipelines"];
+    let output = server.melange(at, &call);
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    for part in [
+        "  --> defs/good.yaml:8:10\n  |\n8 |   - runs: \"${{x}}\"\n  |          ^",
+        "  --> pipelines/mine/p.yaml:2:3\n  |\n2 | - runs: ${{y}}\n",
+        "  --> fetch.yaml:2:3\n",
+    ] {
+        assert!(said.contains(part), "{part} is not in {said}");
+    }
+    assert_eq!(said.matches("no variable `x`").count(), 1, "{said}");
+    let output = server.melange(at, &[&call[..], &["--output", "json"]].concat());
+    let read: serde_json::Value = serde_json::from_slice(&output.stderr).unwrap();
+    assert_eq!(read["error"]["details"][0]["file"], "defs/good.yaml");
+}
