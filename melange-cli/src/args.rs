@@ -88,6 +88,7 @@ pub(crate) enum Command {
         shell: clap_complete::Shell,
     },
     /// Print what the exit codes mean
+    #[command(after_help = crate::exit::TABLE)]
     ExitCodes {
         #[command(flatten)]
         output: OutputArgs,

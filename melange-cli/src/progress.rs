@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::note;
 
 /// How long nothing is said elsewhere than on a terminal before a line tells what goes on.
-const SILENCE: Duration = Duration::from_secs(60);
+pub(crate) const SILENCE: Duration = Duration::from_secs(60);
 /// How often the status line is looked at.
 const TICK: Duration = Duration::from_secs(1);
 

@@ -7,6 +7,7 @@ use melange_remote_sdk::builder::{
     BuildEvent, BuildInput, BuildOutcome, BuildSink, BuildStatus, LogStream, TestStatus,
 };
 use melange_remote_sdk::engine::package_tests::TestInput;
+use melange_remote_sdk::error::{ErrorKind, Result};
 use tokio_util::sync::CancellationToken;
 
 use crate::support::events::Collected;
@@ -170,13 +171,23 @@ fn a_test_whose_environment_cannot_be_made_fails_with_the_cause() {
 
 /// Tests without a build, against a repository that holds what was built before.
 async fn tested(farm: &Farm, folder: &std::path::Path, input: TestInput) -> (BuildOutcome, Arc<Collected>) {
+    let (outcome, events) = tried(farm, folder, input).await;
+    (outcome.unwrap(), events)
+}
+
+/// The same for tests that may be refused.
+async fn tried(
+    farm: &Farm,
+    folder: &std::path::Path,
+    input: TestInput,
+) -> (Result<BuildOutcome>, Arc<Collected>) {
     let mut defaults = farm.defaults();
     defaults.repositories.push(folder.display().to_string());
     defaults.keyring.push(folder.join(format!("{KEY_NAME}.pub")).display().to_string());
     let events = Arc::new(Collected::default());
     let sink = Arc::clone(&events) as Arc<dyn BuildSink>;
     let engine = farm.engine_with(defaults);
-    let outcome = engine.test(&input, sink, CancellationToken::new()).await.unwrap();
+    let outcome = engine.test(&input, sink, CancellationToken::new()).await;
     (outcome, events)
 }
 
@@ -211,9 +222,10 @@ fn tests_run_without_a_build_against_a_repository() {
             _ => None,
         });
         assert!(engine_lines.collect::<String>().contains("greet=9.9-r0"), "{}", events.text());
-        let (stranger, _) = tested(farm, folder.path(), input("", &["nobody"])).await;
-        assert!(
-            matches!(stranger.status, BuildStatus::Failed { reason, .. } if reason.contains("no test of `nobody`"))
-        );
+        // The call names a test that there is not: the definition is not at fault.
+        let (stranger, _) = tried(farm, folder.path(), input("", &["nobody"])).await;
+        let stranger = stranger.unwrap_err();
+        assert_eq!((stranger.kind(), stranger.blamed()), (ErrorKind::InvalidRequest, None));
+        assert!(stranger.to_string().contains("no test of `nobody`"), "{stranger}");
     });
 }

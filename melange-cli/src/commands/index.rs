@@ -7,7 +7,7 @@ use std::path::Path;
 
 use melange_remote_sdk::apk::index::{Index, IndexPackage};
 use melange_remote_sdk::apk::reader::ApkFile;
-use melange_remote_sdk::error::Result;
+use melange_remote_sdk::error::{Error, Result};
 
 use super::signing_key;
 use crate::args::{IndexArgs, Output};
@@ -15,6 +15,11 @@ use crate::exit::Exit;
 use crate::{input, note, out};
 
 pub(super) fn run(args: &IndexArgs, output: Output) -> Result<Exit> {
+    if let Some(form @ ("json" | "text")) = args.output.to_str() {
+        return Err(Error::invalid("`--output` of `index` is the file of the index").hint(format!(
+            "write `melange --output {form} index …` for the form of what is printed, or `./{form}` for a file of that name"
+        )));
+    }
     let mut index = Index::default();
     let sources = args.source.iter().chain(args.merge.then_some(&args.output).filter(|path| path.exists()));
     for source in sources {

@@ -44,7 +44,9 @@ pub(super) fn state_dir(given: Option<&Path>) -> Result<PathBuf> {
     if let Some(path) = given {
         return Ok(path.to_owned());
     }
-    user_folder("XDG_CACHE_HOME", ".cache").ok_or_else(|| {
+    // Root without a home folder is a service or a container.
+    let system = || preflight::is_root().then(|| PathBuf::from("/var/cache/melange-remote"));
+    user_folder("XDG_CACHE_HOME", ".cache").or_else(system).ok_or_else(|| {
         Error::invalid("neither HOME nor XDG_CACHE_HOME names a folder").hint("give `--state-dir`")
     })
 }

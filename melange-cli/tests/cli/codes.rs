@@ -81,6 +81,7 @@ fn code_2_is_for_calls_that_are_wrong() {
             &["apk", "verify", "x.apk", "--keyring", "folder"],
             &["apk", "version", "1", "foo"],
             &["index", "folder"],
+            &["index", "--output", "json", "x.apk"],
             &["keygen", "--key-size", "1"],
             &["remote", "submit", "folder"],
             &["remote", "status", "123"],
@@ -207,6 +208,8 @@ fn the_readme_and_the_help_have_the_same_table() {
     for (code, meaning) in rows {
         assert!(readme.contains(&format!("| {code} | {meaning} |")), "{code}: {meaning}");
     }
-    let help = text(&melange(folder.path(), &["--help"]).stdout);
-    assert!(help.contains(shown.trim_end()), "{help}");
+    for call in [&["--help"][..], &["help", "exit-codes"]] {
+        let help = text(&melange(folder.path(), call).stdout);
+        assert!(help.contains(shown.trim_end()), "{help}");
+    }
 }

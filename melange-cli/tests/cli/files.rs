@@ -81,12 +81,12 @@ fn keys_are_whole_or_not_there() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();
     let keygen = ["keygen", "--key-size", "2048", "k.rsa"];
-    // A folder in which nothing can be made stands for a full disk.
+    // The other half of the pair is there already.
     std::fs::write(at.join("k.rsa.pub"), "mine").unwrap();
     assert!(refused(at, &keygen, 2).contains("k.rsa.pub exists"));
     assert!(!at.join("k.rsa").exists(), "no half of a pair");
     std::fs::remove_file(at.join("k.rsa.pub")).unwrap();
-    // The shell's bound on the size of files, in blocks of 512 bytes: 1 KiB is less than a private key needs.
+    // A bound on the size of files stands for a full disk: two blocks of 512 bytes are less than a private key has.
     let limited =
         format!("ulimit -f 2; trap '' XFSZ; exec {} {}", env!("CARGO_BIN_EXE_melange"), keygen.join(" "));
     let output = std::process::Command::new("sh").args(["-c", &limited]).current_dir(at).output().unwrap();
@@ -102,7 +102,7 @@ fn packages_that_cannot_be_put_away_are_kept() {
     let Some(distro) = distro() else { return };
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();
-    // The step waits for its input folder to be in the way: here, the package's own name is a folder already.
+    // The place of the package is taken by a folder, which only the move finds out.
     std::fs::create_dir_all(at.join("packages/x86_64/good-1-r0.apk/in-the-way")).unwrap();
     let busybox = "environment:\n  contents:\n    packages:\n      - busybox\npipeline:";
     std::fs::write(at.join("good.yaml"), GOOD.replace("pipeline:", busybox)).unwrap();

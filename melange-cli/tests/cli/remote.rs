@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
 
-use crate::support::{GOOD, Server, job, text};
+use crate::support::{BROKEN, GOOD, Server, job, text};
 
 const ID: &str = "0197a3c2-1111-7aaa-8000-000000000001";
 const OTHER: &str = "0197a3c2-1111-7aab-8000-000000000001";
@@ -127,7 +127,8 @@ fn quiet(status: &'static str) -> (Server, mpsc::Receiver<()>) {
 fn an_interrupt_leaves_the_job_alone_and_says_how_to_go_on() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("good.yaml"), GOOD).unwrap();
-    for call in [&["remote", "wait", ID][..], &["remote", "submit", "good.yaml", "--wait"]] {
+    let several = ["remote", "submit", "good.yaml", "good.yaml", "--wait"];
+    for call in [&["remote", "wait", ID][..], &["remote", "submit", "good.yaml", "--wait"], &several] {
         let (server, is_asked) = quiet("running");
         let child = server.command(folder.path(), call).stderr(Stdio::piped()).spawn().unwrap();
         is_asked.recv().unwrap();
@@ -154,6 +155,22 @@ fn a_log_that_does_not_begin_says_what_the_job_waits_for() {
     child.kill().unwrap();
     child.wait().unwrap();
     assert_eq!(line, "waiting: all backends are busy");
+}
+
+#[test]
+fn a_followed_log_that_breaks_off_is_taken_up_where_it_ended() {
+    let server = Server::start(|line, _| match line {
+        _ if line.contains("offset=0&") => (BROKEN, b"one\ntw".to_vec()),
+        _ if line.contains("offset=6&") => (200, b"o\nthree\n".to_vec()),
+        _ => (404, Vec::new()),
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let output = server.melange(folder.path(), &["remote", "logs", "--follow", ID]);
+    assert_eq!(text(&output.stdout), "one\ntwo\nthree\n", "{}", text(&output.stderr));
+    assert_eq!(output.status.code(), Some(0));
+    // Without `--follow` what is there was asked for, and a part of it is not that.
+    let output = server.melange(folder.path(), &["remote", "logs", ID]);
+    assert_eq!(output.status.code(), Some(6));
 }
 
 #[test]

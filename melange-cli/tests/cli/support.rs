@@ -64,7 +64,10 @@ pub(crate) fn distro() -> Option<String> {
 /// A small package definition.
 pub(crate) const GOOD: &str = "package:\n  name: good\n  version: \"1\"\n  epoch: 0\n  copyright:\n    - license: MIT\npipeline:\n  - runs: \"true\"\n";
 
-/// An answer: its status and body.
+/// The status of an answer that breaks off behind its body.
+pub(crate) const BROKEN: u16 = 1;
+
+/// An answer: its status and body; status 0 is an answer whose body does not come.
 pub(crate) type Answer = (u16, Vec<u8>);
 
 /// A server on this machine that answers by a function of the request line and the body, one connection each.
@@ -134,7 +137,10 @@ fn serve(
         // Until the client goes away.
         return stream.read(&mut [0; 1]).map(drop);
     }
-    let head = format!("HTTP/1.1 {status} X\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", bytes.len());
+    // A body that breaks off is shorter than was said.
+    let said = bytes.len() + usize::from(status == BROKEN);
+    let status = if status == BROKEN { 200 } else { status };
+    let head = format!("HTTP/1.1 {status} X\r\nconnection: close\r\ncontent-length: {said}\r\n\r\n");
     stream.write_all(head.as_bytes())?;
     stream.write_all(&bytes)
 }

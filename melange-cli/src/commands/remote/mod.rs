@@ -1,7 +1,7 @@
 //! `melange remote …`: a build server's jobs and backends.
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use jiff::Timestamp;
@@ -9,10 +9,12 @@ use melange_remote_sdk::api::v1::JobView;
 use melange_remote_sdk::client::Client;
 use melange_remote_sdk::error::{Error, ErrorKind, Result};
 use melange_remote_sdk::job::JobId;
+use melange_remote_sdk::limits;
 use serde::Serialize;
 
 use crate::args::{Output, RemoteCommand, ServerArgs};
 use crate::exit::Exit;
+use crate::progress::SILENCE;
 use crate::{note, out, render, shown};
 
 mod backends;
@@ -37,7 +39,7 @@ pub(super) async fn run(command: RemoteCommand, output: Output) -> Result<Exit> 
         }
         RemoteCommand::Wait { job, server, poll_interval } => {
             let (client, id) = client_and_id(&server, &job).await?;
-            watch::wait(&client, id, poll_interval, output).await
+            Ok(watch::wait(&client, id, poll_interval, output).await?.unwrap_or(Exit::Cancelled))
         }
         RemoteCommand::Logs { job, follow, test, server } => {
             let (client, id) = client_and_id(&server, &job).await?;
@@ -106,34 +108,64 @@ async fn list(server: &ServerArgs, limit: usize, status: Option<&str>, output: O
     Ok(Exit::Ok)
 }
 
-/// Prints a log; with `follow` until the job has finished, and why nothing comes while nothing comes.
+/// Prints a log; with `follow` until the job has finished, and what goes on while nothing comes. A followed log that
+/// breaks off is taken up where it ended.
 async fn logs(client: &Client, id: JobId, follow: bool, test: Option<&str>) -> Result<Exit> {
     let mut log = client.log(id, 0, follow, test).await?;
     let mut raw = out::Raw::default();
-    let mut said = String::new();
+    let (mut offset, mut failures) = (0, 0);
+    let mut quiet = Quiet { said: String::new(), heard: Instant::now() };
     // The first look is early: a job that waits may do so for long.
     let mut patience = Duration::from_millis(300);
     loop {
         let chunk = if follow {
-            match tokio::time::timeout(patience, log.next()).await {
-                Ok(chunk) => chunk,
-                Err(_) => {
-                    patience = POLL;
-                    let job = client.job(id).await?;
-                    let line = render::progress(&job);
-                    if job.status == "pending" && line != said {
-                        note::line(&line);
-                        said = line;
-                    }
-                    continue;
-                }
-            }
+            let Ok(chunk) = tokio::time::timeout(patience, log.next()).await else {
+                patience = POLL;
+                quiet.look(&client.job(id).await?);
+                continue;
+            };
+            chunk
         } else {
             log.next().await
         };
         match chunk {
-            Some(chunk) => raw.print(&chunk?)?,
             None => return Ok(Exit::Ok),
+            Some(Ok(chunk)) => {
+                raw.print(&chunk)?;
+                offset += chunk.len() as u64;
+                failures = 0;
+                quiet.heard = Instant::now();
+            }
+            // The part of one test has no offsets.
+            Some(Err(error))
+                if follow
+                    && test.is_none()
+                    && error.kind().is_retryable()
+                    && failures < limits::CLIENT_TRIES_MAX =>
+            {
+                failures += 1;
+                log = client.log(id, offset, follow, test).await?;
+            }
+            Some(Err(error)) => return Err(error),
+        }
+    }
+}
+
+/// What a person was told while a log says nothing.
+struct Quiet {
+    said: String,
+    heard: Instant,
+}
+
+impl Quiet {
+    /// Tells what a job waits for when that is new, and once a minute what goes on.
+    fn look(&mut self, job: &JobView) {
+        let line = render::progress(job);
+        let is_new = job.status == "pending" && line != self.said;
+        if !line.is_empty() && (is_new || self.heard.elapsed() >= SILENCE) {
+            note::line(&line);
+            self.said = line;
+            self.heard = Instant::now();
         }
     }
 }

@@ -44,9 +44,15 @@ pub(super) async fn run(args: &SubmitArgs, output: Output) -> Result<Exit> {
         }
     }
     if args.wait {
+        // All are told first: who interrupts the waiting knows them.
+        for id in &ids {
+            note::line(&format!("submitted {id}  {}", client.job_url(*id)));
+        }
         for id in ids {
-            note::line(&format!("submitted {id}  {}", client.job_url(id)));
-            exit = exit.and(watch::wait(&client, id, POLL, output).await?);
+            let Some(ended) = watch::wait(&client, id, POLL, output).await? else {
+                return Ok(exit.and(Exit::Cancelled));
+            };
+            exit = exit.and(ended);
         }
     }
     Ok(exit)

@@ -14,8 +14,9 @@ use crate::exit::Exit;
 use crate::progress::Progress;
 use crate::{note, render};
 
-/// Follows a job to its end; the exit code tells how it ended. Who interrupts it leaves the job alone.
-pub(super) async fn wait(client: &Client, id: JobId, poll: Duration, output: Output) -> Result<Exit> {
+/// Follows a job to its end; the exit code tells how it ended. Who interrupts it leaves the job alone: then there is
+/// none.
+pub(super) async fn wait(client: &Client, id: JobId, poll: Duration, output: Output) -> Result<Option<Exit>> {
     let progress = Progress::start();
     let mut shown = String::new();
     let mut observer = |event: WaitEvent<'_>| match event {
@@ -27,7 +28,7 @@ pub(super) async fn wait(client: &Client, id: JobId, poll: Duration, output: Out
     drop(progress);
     let Some(job) = job else {
         detached(id, output);
-        return Ok(Exit::Cancelled);
+        return Ok(None);
     };
     let job = job?;
     show(output, &job, String::new)?;
@@ -36,7 +37,7 @@ pub(super) async fn wait(client: &Client, id: JobId, poll: Duration, output: Out
     if job.status == "success" {
         note::line(&format!("next: melange remote get {id}"));
     }
-    Ok(exit_of(&job))
+    Ok(Some(exit_of(&job)))
 }
 
 /// A line for each new thing that goes on, except on a terminal, whose last line is about it.
