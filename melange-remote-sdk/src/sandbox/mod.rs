@@ -148,7 +148,7 @@ impl SandboxRunner {
         GuestOrder {
             folder: folder.to_owned(),
             root,
-            workspace: plan.workspace.path.clone(),
+            workspace: plan.workspace.iter().map(|blob| blob.path.clone()).collect(),
             output: output.to_owned(),
             steps: steps.collect(),
             sources: plan.sources.iter().map(|file| (file.blob.path.clone(), file.name.clone())).collect(),
