@@ -70,7 +70,7 @@ fn plan(folder: &Path, root: Blob, network: bool) -> GuestPlan {
         name: "trivial".to_owned(),
         arch: Arch::host().expect("this machine's architecture"),
         root,
-        workspace: blob(tar),
+        workspace: vec![blob(tar)],
         sources: Vec::new(),
         steps: vec![GuestStep {
             name: "nothing".to_owned(),

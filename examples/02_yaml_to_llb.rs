@@ -49,7 +49,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         name: "greeting".to_owned(),
         arch: Arch::X86_64,
         root: blob("a"),
-        workspace: blob("b"),
+        workspace: vec![blob("b")],
         sources: Vec::new(),
         steps,
         scripts: Vec::new(),

@@ -1,4 +1,4 @@
-//! A selector of one's own: the backend with the most free slots, instead of taking turns.
+//! A selector of one's own: the backend with the most free slots, and turns among those that have as many.
 //!
 //! A selector is a pure function of requirements and candidates, so it is tested without a server; the suite
 //! `conformance` proves that it keeps the contract.
@@ -6,13 +6,15 @@
 //! `cargo run --example 04_custom_selector`
 #![expect(clippy::print_stdout, reason = "an example prints what it shows")]
 
+use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
 use melange_remote_sdk::arch::Arch;
 use melange_remote_sdk::backend_selector::{BackendSelector, Candidate, Refusal, Requirements};
 use melange_remote_sdk::conformance::backend_selector as suite;
 
-/// Chooses the matching backend with the most free slots; the address decides between equals.
+/// Chooses the matching backend with the most free slots; of equals the one whose last turn is longest ago, and the
+/// address where that is the same.
 #[derive(Debug)]
 struct MostFree;
 
@@ -22,14 +24,19 @@ impl BackendSelector for MostFree {
         let matching: Vec<usize> =
             (0..candidates.len()).filter(|at| requirements.matched_by(&candidates[*at].backend)).collect();
         let best = matching.iter().copied().filter(|at| candidates[*at].has_free_slot()).max_by_key(|at| {
-            (free(&candidates[*at]), std::cmp::Reverse(candidates[*at].backend.addr().to_owned()))
+            let candidate = &candidates[*at];
+            (free(candidate), Reverse((candidate.last_chosen, candidate.backend.addr().to_owned())))
         });
         let known: BTreeSet<Arch> = candidates.iter().map(|candidate| candidate.backend.arch()).collect();
+        let closed = matching.iter().find_map(|at| candidates[*at].closed.clone());
+        let all_closed = matching.iter().all(|at| candidates[*at].closed.is_some());
         best.ok_or_else(|| {
             if !known.contains(&requirements.arch) {
                 Refusal::NoArch { arch: requirements.arch, known }
             } else if matching.is_empty() {
                 Refusal::NoLabels { arch: requirements.arch, labels: requirements.labels.clone() }
+            } else if let (Some(why), true) = (closed, all_closed) {
+                Refusal::Closed { matching: matching.len(), why }
             } else {
                 Refusal::AllBusy { matching: matching.len() }
             }

@@ -22,7 +22,7 @@ use melange_remote_sdk::job_store::{
 use tokio::sync::watch;
 
 /// Counts the calls that change something.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Counting {
     inner: MemoryJobStore,
     writes: Arc<AtomicU64>,
@@ -92,11 +92,22 @@ impl JobStore for Counting {
     }
 }
 
+/// How the suite gets at the store. A store on a database connects for each handle, and closes and opens it to
+/// show that nothing is lost by a restart; this one lives as long as its handles.
+#[async_trait]
+impl suite::StoreUnderTest for Counting {
+    async fn handle(&self) -> Arc<dyn JobStore> {
+        Arc::new(self.clone())
+    }
+
+    async fn reopen(&self) -> Arc<dyn JobStore> {
+        Arc::new(self.clone())
+    }
+}
+
 #[tokio::main]
 async fn main() {
-    let writes = Arc::new(AtomicU64::new(0));
-    let counted = Arc::clone(&writes);
-    suite::all(move || Arc::new(Counting { inner: MemoryJobStore::default(), writes: Arc::clone(&counted) }))
-        .await;
-    println!("the store keeps the contract; the suite wrote {} times", writes.load(Ordering::Relaxed));
+    let store = Counting { inner: MemoryJobStore::default(), writes: Arc::default() };
+    suite::all(&store).await;
+    println!("the store keeps the contract; the suite wrote {} times", store.writes.load(Ordering::Relaxed));
 }

@@ -297,7 +297,7 @@ async fn a_large_environment_travels_once() {
     assert_eq!(done.events.lines(0), [(200 << 20).to_string()]);
     let sent = first.transferred().sent_bytes;
     let plan = guest.ready();
-    assert_eq!(sent, plan.root.size_bytes + plan.workspace.size_bytes);
+    assert_eq!(sent, plan.root.size_bytes + plan.workspace[0].size_bytes);
 
     // Another runner, another connection, another session: only the daemon remembers.
     let second = runner(&socket);

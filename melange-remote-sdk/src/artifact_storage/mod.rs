@@ -102,8 +102,8 @@ impl fmt::Debug for ArtifactBody {
 /// Keeps artifacts as streams of bytes under keys. It knows nothing of jobs or builders.
 ///
 /// # Contract
-/// * **Put is atomic**: a reader sees the whole new artifact, the whole old one, or none. A put that fails or is
-///   dropped leaves what was there before.
+/// * **Put is atomic**: a reader sees the whole new artifact or what was there before, the whole old one or none. A put
+///   that fails leaves what was there before; one that is dropped is done or not done.
 /// * The last put of a key that completed wins.
 /// * Sizes and checksums are those of the bytes that were put, also after a restart.
 /// * After a put returned, get, head and list know the artifact.

@@ -23,6 +23,9 @@ use crate::limits;
 /// Where checksums lie; no [`ArtifactKey`] begins with a dot.
 const CHECKSUMS: &str = ".sha256";
 
+/// Tries of one reading: each new one means that somebody has put the key again since the last look at it.
+const GET_TRIES_MAX: usize = 8;
+
 /// An [`ArtifactStorage`] over any [`ObjectStore`].
 #[derive(Debug, Clone)]
 pub struct ObjectArtifactStorage {
@@ -191,6 +194,29 @@ impl ObjectArtifactStorage {
         }
     }
 
+    /// One try to read; `None` when the key was put again between the look at it and the reading.
+    async fn try_get(&self, key: &ArtifactKey, range: Option<Range<u64>>) -> Result<Option<ArtifactBody>> {
+        let meta = self.meta(key).await?;
+        if let Some(range) = &range
+            && (range.start >= range.end || range.end > meta.size)
+        {
+            let message = format!("there are no bytes {}..{} in {key}", range.start, range.end);
+            return Err(Error::invalid(message).hint(format!("it has {} bytes", meta.size)));
+        }
+        let artifact = self.describe(key.clone(), &meta).await?;
+        // The tag keeps checksum and bytes together when somebody puts the key again right now.
+        let options = GetOptions::default().with_if_match(meta.e_tag.clone());
+        let options = options.with_range(range.map(GetRange::Bounded));
+        let found = match self.objects.get_opts(&path(key), options).await {
+            Err(object_store::Error::Precondition { .. }) => return Ok(None),
+            found => found.map_err(|error| failure("read", key.as_str(), error))?,
+        };
+        let range = found.range.clone();
+        let name = key.to_string();
+        let bytes = found.into_stream().map_err(move |error| failure("read", &name, error));
+        Ok(Some(ArtifactBody { artifact, range, bytes: bytes.boxed() }))
+    }
+
     /// The checksum of an object: the one beside it when that is of this very object, else a new one.
     async fn checksum(&self, key: &ArtifactKey, meta: &ObjectMeta) -> Result<String> {
         let expected = Checksum { size: meta.size, e_tag: meta.e_tag.clone().unwrap_or_default() };
@@ -306,23 +332,12 @@ impl ArtifactStorage for ObjectArtifactStorage {
     }
 
     async fn get(&self, key: &ArtifactKey, range: Option<Range<u64>>) -> Result<ArtifactBody> {
-        let meta = self.meta(key).await?;
-        if let Some(range) = &range
-            && (range.start >= range.end || range.end > meta.size)
-        {
-            let message = format!("there are no bytes {}..{} in {key}", range.start, range.end);
-            return Err(Error::invalid(message).hint(format!("it has {} bytes", meta.size)));
+        for _ in 0..GET_TRIES_MAX {
+            if let Some(body) = self.try_get(key, range.clone()).await? {
+                return Ok(body);
+            }
         }
-        let artifact = self.describe(key.clone(), &meta).await?;
-        // The tag keeps checksum and bytes together when somebody puts the key again right now.
-        let options = GetOptions::default().with_if_match(meta.e_tag.clone());
-        let options = options.with_range(range.map(GetRange::Bounded));
-        let found = self.objects.get_opts(&path(key), options).await;
-        let found = found.map_err(|error| failure("read", key.as_str(), error))?;
-        let range = found.range.clone();
-        let name = key.to_string();
-        let bytes = found.into_stream().map_err(move |error| failure("read", &name, error));
-        Ok(ArtifactBody { artifact, range, bytes: bytes.boxed() })
+        Err(Error::new(ErrorKind::Unavailable, format!("{key} is put again and again while it is read")))
     }
 
     async fn head(&self, key: &ArtifactKey) -> Result<StoredArtifact> {

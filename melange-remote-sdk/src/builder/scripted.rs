@@ -179,19 +179,51 @@ mod tests {
     use super::*;
     use crate::conformance;
 
+    /// The builder under test, with a count of its builds that are under way.
+    #[derive(Debug)]
+    struct Counted(ScriptedBuilder, Arc<std::sync::atomic::AtomicUsize>);
+
+    #[async_trait]
+    impl Builder for Counted {
+        async fn build(
+            &self,
+            input: &BuildInput,
+            sink: Arc<dyn BuildSink>,
+            cancel: CancellationToken,
+        ) -> Result<BuildOutcome> {
+            use std::sync::atomic::Ordering;
+
+            struct Under<'a>(&'a Counted);
+            impl Drop for Under<'_> {
+                fn drop(&mut self) {
+                    self.0.1.fetch_sub(1, Ordering::Relaxed);
+                }
+            }
+            self.1.fetch_add(1, Ordering::Relaxed);
+            let _under = Under(self);
+            self.0.build(input, sink, cancel).await
+        }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn keeps_the_contract() {
-        let (done, long) = (vec![Act::line("a"), Act::Write("{arch}/a.apk".to_owned(), vec![1, 2])], {
-            vec![Act::line("b"), Act::Wait(Arc::new(Notify::new()))]
-        });
+        let step_line = |line: &str| {
+            let line = line.to_owned();
+            Act::Emit(BuildEvent::Log { stream: LogStream::Stdout, step: Some(0), line })
+        };
+        let done = vec![Act::line("a"), Act::Write("{arch}/a.apk".to_owned(), vec![1, 2])];
+        let long = vec![step_line("b"), Act::Wait(Arc::new(Notify::new()))];
         let failed = BuildStatus::Failed { reason: "no".to_owned(), failure: None };
+        let running = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let seen = Arc::clone(&running);
         let case = conformance::builder::Case {
             succeeds: Arc::new(ScriptedBuilder::new(done)),
             fails: Arc::new(ScriptedBuilder::new([Act::Finish(failed)])),
-            runs_long: Arc::new(ScriptedBuilder::new(long)),
+            runs_long: Arc::new(Counted(ScriptedBuilder::new(long), running)),
             succeeding: conformance::builder::input("package: {}\n"),
             failing: conformance::builder::input("package: {}\n"),
             long: conformance::builder::input("package: {}\n"),
+            running: Box::new(move || seen.load(std::sync::atomic::Ordering::Relaxed)),
         };
         conformance::builder::all(&case).await;
     }

@@ -108,7 +108,8 @@ impl UploadService {
 
 /// Every file that a plan refers to.
 pub(super) fn blobs(plan: &GuestPlan) -> impl Iterator<Item = &Blob> {
-    [&plan.root, &plan.workspace].into_iter().chain(plan.sources.iter().map(|source| &source.blob))
+    let sources = plan.sources.iter().map(|source| &source.blob);
+    std::iter::once(&plan.root).chain(&plan.workspace).chain(sources)
 }
 
 #[tonic::async_trait]

@@ -434,13 +434,8 @@ impl EngineBuilder {
     ) -> Result<GuestPlan> {
         let GuestParts { plan, environment, rootfs, steps } = parts;
         let user = guest_user(environment, rootfs)?;
-        let workspace = workspace::write(
-            &scratch.join("workspace.tar"),
-            plan,
-            &self.options.namespace,
-            input.source_dir.as_deref(),
-            user,
-        )?;
+        let workspace =
+            workspace::write(scratch, plan, &self.options.namespace, input.source_dir.as_deref(), user)?;
         let scripts: Vec<&str> = steps.iter().map(|step| step.script.as_str()).collect();
         let sources = match &self.options.source_cache {
             Some(folder) => source_files(folder, &scripts)?,

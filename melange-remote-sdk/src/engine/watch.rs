@@ -157,7 +157,7 @@ mod tests {
             name: "x".to_owned(),
             arch: Arch::X86_64,
             root: nothing.clone(),
-            workspace: nothing,
+            workspace: vec![nothing],
             sources: Vec::new(),
             steps: Vec::new(),
             scripts: Vec::new(),

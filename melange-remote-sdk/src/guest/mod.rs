@@ -106,8 +106,9 @@ pub struct GuestPlan {
     pub arch: Arch,
     /// The root filesystem: an uncompressed tar with owners, modes and xattrs.
     pub root: Blob,
-    /// An uncompressed tar unpacked at [`WORKSPACE`] on top of the root; it holds the output folder.
-    pub workspace: Blob,
+    /// Uncompressed tars unpacked at [`WORKSPACE`] on top of the root, one after the other; the last holds the output
+    /// folder. What other guests have too comes first, so that a runner may keep what it made of it.
+    pub workspace: Vec<Blob>,
     /// Files of the operator's source cache that the steps name.
     pub sources: Vec<SourceFile>,
     /// The steps, run one after another in the same mutable tree.

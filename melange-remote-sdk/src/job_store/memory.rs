@@ -510,9 +510,22 @@ mod tests {
     use super::*;
     use crate::conformance;
 
+    #[async_trait]
+    impl conformance::job_store::StoreUnderTest for MemoryJobStore {
+        async fn handle(&self) -> Arc<dyn JobStore> {
+            Arc::new(self.clone())
+        }
+
+        async fn reopen(&self) -> Arc<dyn JobStore> {
+            Arc::new(self.clone())
+        }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn keeps_the_contract() {
-        conformance::job_store::all(|| Arc::new(MemoryJobStore::default())).await;
+        conformance::job_store::all(&MemoryJobStore::default()).await;
+        let bounds = MemoryBounds { pending: 5, ..MemoryBounds::default() };
+        conformance::job_store::waiting_jobs_are_bounded(&MemoryJobStore::new(bounds), 5).await;
     }
 
     fn new_job() -> NewJob {

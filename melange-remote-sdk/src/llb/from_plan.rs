@@ -1,10 +1,11 @@
 //! Station 9: [`GuestPlan`] → [`Definition`].
 //!
 //! # What is cached, and what is not
-//! The environment (upload and unpacking of the root tar) has a cache key made of its content alone: builds
-//! share it, and it is sent to a daemon once. Everything after it belongs to one attempt: the op that adds
-//! the workspace also removes a file that never exists, named by the attempt. That changes nothing in the
-//! tree, and it gives this op and all after it keys of their own. So
+//! The environment (upload and unpacking of the root tar) and the parts of the workspace but the last have cache
+//! keys made of their content alone: builds share them, and they are sent to a daemon once. Everything after
+//! them belongs to one attempt: the op that adds the last part of the workspace also removes a file that never
+//! exists, named by the attempt. That changes nothing in the tree, and it gives this op and all after it keys of
+//! their own. So
 //! * a build that is repeated really runs its steps;
 //! * two builds of the same plan at the same time do not share a running step. BuildKit v0.8 gives the log of
 //!   a shared step to one of them only.
@@ -29,7 +30,7 @@ use super::file::FileActions;
 use super::graph::{Definition, Graph, OpOutput};
 use crate::error::{Error, ErrorKind, Result};
 use crate::guest::{
-    self, CACHE, DEFAULT_CAPABILITIES, GuestPlan, GuestStep, OUTPUT, SCRIPTS, SourceFile, WORKSPACE,
+    self, Blob, CACHE, DEFAULT_CAPABILITIES, GuestPlan, GuestStep, OUTPUT, SCRIPTS, SourceFile, WORKSPACE,
 };
 use crate::limits;
 
@@ -112,11 +113,19 @@ fn add_tree(graph: &mut Graph, plan: &GuestPlan, options: &PlanOptions<'_>) -> O
     let blob = &plan.root.sha256;
     let root = graph.upload(blob, 0o400, "environment: upload");
     let unpack = FileActions::on_scratch().unpack(&root, &format!("/{blob}"), "/");
-    let environment = graph.file(unpack, "environment: unpack");
-    let blob = &plan.workspace.sha256;
-    let workspace = graph.upload(blob, 0o400, "workspace: upload");
-    let actions = FileActions::on(&environment)
-        .unpack(&workspace, &format!("/{blob}"), WORKSPACE)
+    let mut tree = graph.file(unpack, "environment: unpack");
+    let (own, common) = plan.workspace.split_last().map_or((None, &[][..]), |(own, rest)| (Some(own), rest));
+    for Blob { sha256: blob, .. } in common {
+        let part = graph.upload(blob, 0o400, "workspace: upload what builds share");
+        let unpack = FileActions::on(&tree).unpack(&part, &format!("/{blob}"), WORKSPACE);
+        tree = graph.file(unpack, "workspace: unpack what builds share");
+    }
+    let mut actions = FileActions::on(&tree);
+    if let Some(Blob { sha256: blob, .. }) = own {
+        let part = graph.upload(blob, 0o400, "workspace: upload");
+        actions = actions.unpack(&part, &format!("/{blob}"), WORKSPACE);
+    }
+    let actions = actions
         .make_folder(CACHE, 0o755, (plan.user.uid, plan.user.gid))
         .remove(&format!("/.attempt-{}", options.attempt));
     graph.file(actions, "workspace: unpack")
@@ -229,7 +238,7 @@ mod tests {
 
     use super::*;
     use crate::arch::Arch;
-    use crate::guest::{Blob, GuestUser};
+    use crate::guest::GuestUser;
     use crate::llb::dump;
 
     fn blob(digit: char) -> Blob {
@@ -250,7 +259,7 @@ mod tests {
             name: "hello".to_owned(),
             arch: Arch::X86_64,
             root: blob('a'),
-            workspace: blob('b'),
+            workspace: vec![blob('d'), blob('b')],
             sources: vec![SourceFile { name: "sha256:cc".to_owned(), blob: blob('c') }],
             steps: vec![step("hello: fetch", "set -e\necho fetch\n"), step("hello: make", "make install\n")],
             scripts: Vec::new(),
@@ -286,8 +295,18 @@ mod tests {
         let (one, two) = (lower(&plan(), "one"), lower(&plan(), "two"));
         assert_eq!(one, lower(&plan(), "one"));
         let (one, two) = (digests(&one), digests(&two));
-        // Two uploads of tars, the unpacked environment, scripts, cache folders, the source file.
-        assert_eq!(one.intersection(&two).count(), 6);
+        // Three uploads of tars, environment and common workspace unpacked, scripts, cache folders, the source file.
+        assert_eq!(one.intersection(&two).count(), 8);
+    }
+
+    #[test]
+    fn packages_share_what_all_workspaces_have() {
+        let mut other = plan();
+        other.workspace[1] = blob('e');
+        let (one, two) = (lower(&plan(), "one"), lower(&other, "two"));
+        let shared = digests(&one).intersection(&digests(&two)).count();
+        // As above, without the upload of what is each one's own.
+        assert_eq!(shared, 7);
     }
 
     #[test]

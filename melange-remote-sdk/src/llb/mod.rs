@@ -3,8 +3,9 @@
 //! the task of `buildkit`.
 //!
 //! ```text
-//! root tar ──upload──▶ unpack ──▶ + workspace tar ──▶ step 0 ──▶ step 1 ─ … ─▶ copy of the output folder
-//!            (shared by all builds)   (one build)      each step's root is the tree that the one before left
+//! root tar ──upload──▶ unpack ──▶ + workspace tars ──▶ step 0 ──▶ step 1 ─ … ─▶ copy of the output folder
+//!            (shared by all builds)   (the last: one     each step's root is the tree that the one before left
+//!                                      build's own)
 //! ```
 //!
 //! The same plan and options give the same bytes: every map is ordered, every time stamp is fixed. Only

@@ -13,19 +13,20 @@ use crate::guest::{Blob, GuestUser};
 use crate::limits;
 use crate::melange::plan::Plan;
 
-/// Writes the workspace as a tar to `path`.
+/// Writes the workspace as two tars into `folder`: first what all builds of a user have, then what this one has, with
+/// the output folder.
 ///
 /// # Errors
 /// The disk's; `LimitExceeded` for too many source files.
 pub fn write(
-    path: &Path,
+    folder: &Path,
     plan: &Plan,
     namespace: &str,
     source_dir: Option<&Path>,
     user: GuestUser,
-) -> Result<Blob> {
-    let failed = |e: io::Error| Error::io("write", path, e);
-    let mut files = compiler_files(plan, namespace);
+) -> Result<Vec<Blob>> {
+    let common = write_tar(&folder.join("workspace-common.tar"), &common_files(), user, false)?;
+    let mut files = package_files(plan, namespace);
     // A source folder that does not exist yet is an empty one.
     if let Some(folder) = source_dir.filter(|folder| folder.exists()) {
         let mut found = Vec::new();
@@ -39,10 +40,15 @@ pub fn write(
             files.insert(name.to_owned(), (mode, bytes));
         }
     }
+    Ok(vec![common, write_tar(&folder.join("workspace.tar"), &files, user, true)?])
+}
+
+fn write_tar(path: &Path, files: &Files, user: GuestUser, with_output: bool) -> Result<Blob> {
+    let failed = |e: io::Error| Error::io("write", path, e);
     let file = std::fs::File::create(path).map_err(failed)?;
     let mut tar = TarWriter::new(HashingWriter::new(io::BufWriter::new(file)));
     let mut made = std::collections::BTreeSet::new();
-    for (name, (mode, bytes)) in &files {
+    for (name, (mode, bytes)) in files {
         let parts: Vec<&str> = name.split('/').collect();
         for depth in 1..parts.len() {
             let folder = parts[..depth].join("/");
@@ -55,7 +61,10 @@ pub fn write(
         header.size = bytes.len() as u64;
         tar.append(&header, &mut &bytes[..]).map_err(failed)?;
     }
-    tar.append(&owned(user, "melange-out", EntryType::Directory, 0o755), &mut io::empty()).map_err(failed)?;
+    if with_output {
+        tar.append(&owned(user, "melange-out", EntryType::Directory, 0o755), &mut io::empty())
+            .map_err(failed)?;
+    }
     let (mut sink, sha256, size_bytes) = tar.finish().map_err(failed)?.finish();
     sink.flush().map_err(failed)?;
     Ok(Blob { path: path.to_owned(), sha256, size_bytes })
@@ -67,8 +76,8 @@ fn owned(user: GuestUser, name: &str, kind: EntryType, mode: u32) -> Header<'_> 
 
 type Files = BTreeMap<String, (u32, Vec<u8>)>;
 
-/// The package note and the files through which Wolfi's compiler wrappers put it into what they link.
-fn compiler_files(plan: &Plan, namespace: &str) -> Files {
+/// The package note, and where compilers and linkers look for it.
+fn package_files(plan: &Plan, namespace: &str) -> Files {
     let package = &plan.package;
     let mut note = format!(
         r#"{{"type":"apk","os":"{namespace}","name":"{}","version":"{}","architecture":"{}""#,
@@ -85,12 +94,18 @@ fn compiler_files(plan: &Plan, namespace: &str) -> Files {
     put(".melange.gcc.spec".to_owned(), format!("*link:\n+ %{{!r:--package-metadata={note}}}\n"));
     put(".melange.clang.cfg".to_owned(), format!("-Xlinker --package-metadata='{note}'\n"));
     put(".melange.fdo.h".to_owned(), note_header(&note));
+    files
+}
+
+/// The files through which Wolfi's compiler wrappers find the note: more than a hundred, the same for every package.
+fn common_files() -> Files {
+    let mut files = Files::new();
     for version in 15..=42 {
         for arch in [Arch::Aarch64, Arch::X86_64] {
             for program in ["clang", "clang++"] {
                 let name = format!("{arch}-unknown-linux-gnu-{program}.cfg");
                 let text = format!("@../../.melange.clang.cfg\n@/etc/clang-{version}/{name}\n");
-                put(format!(".config/clang-{version}/{name}"), text);
+                files.insert(format!(".config/clang-{version}/{name}"), (0o644, text.into_bytes()));
             }
         }
     }

@@ -125,7 +125,6 @@ impl SandboxRunner {
                 format!("this sandbox does not give the capability {name}"),
             )
             .blame(Blame::Policy)
-            .blame(Blame::Policy)
             .hint("drop it from `capabilities.add`, or build on a machine of your own with `melange build`")),
             _ => Ok(()),
         }
@@ -148,7 +147,7 @@ impl SandboxRunner {
         GuestOrder {
             folder: folder.to_owned(),
             root,
-            workspace: plan.workspace.path.clone(),
+            workspace: plan.workspace.iter().map(|blob| blob.path.clone()).collect(),
             output: output.to_owned(),
             steps: steps.collect(),
             sources: plan.sources.iter().map(|file| (file.blob.path.clone(), file.name.clone())).collect(),

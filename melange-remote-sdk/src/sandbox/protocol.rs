@@ -55,8 +55,8 @@ pub(super) struct GuestOrder {
     pub(super) folder: PathBuf,
     /// Where its tree comes from.
     pub(super) root: Root,
-    /// The tar archive of the workspace.
-    pub(super) workspace: PathBuf,
+    /// The tar archives of the workspace, in order.
+    pub(super) workspace: Vec<PathBuf>,
     /// Where the tar archive of the output goes.
     pub(super) output: PathBuf,
     /// The steps in order.

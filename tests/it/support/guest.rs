@@ -52,7 +52,7 @@ impl Guest {
             name: name.to_owned(),
             arch: Arch::host().unwrap(),
             root: nothing.clone(),
-            workspace: nothing,
+            workspace: vec![nothing],
             sources: Vec::new(),
             steps: Vec::new(),
             scripts: Vec::new(),
@@ -103,7 +103,7 @@ impl Guest {
             write_tar(&root, &self.root);
             write_tar(&workspace, &self.workspace);
         }
-        GuestPlan { root: blob(&root), workspace: blob(&workspace), ..self.plan.clone() }
+        GuestPlan { root: blob(&root), workspace: vec![blob(&workspace)], ..self.plan.clone() }
     }
 
     pub(crate) fn spawn(

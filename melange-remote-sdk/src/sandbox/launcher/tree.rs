@@ -31,13 +31,13 @@ pub(super) fn copy(children: &Children, from: &Path) -> Result<()> {
 }
 
 /// Makes the workspace and the cache, which belong to who runs the steps, and unpacks the workspace.
-pub(super) fn prepare(children: &Children, archive: &Path, uid: u32, gid: u32) -> Result<()> {
+pub(super) fn prepare(children: &Children, archives: &[PathBuf], uid: u32, gid: u32) -> Result<()> {
     for path in [guest::WORKSPACE, guest::CACHE] {
         let folder = make_folders(path)?;
         set_mode(&folder, 0o755)?;
         lchown(&folder, Some(uid), Some(gid)).map_err(failed(format!("hand over {path}")))?;
     }
-    workspace::unpack(children, archive)
+    archives.iter().try_for_each(|archive| workspace::unpack(children, archive))
 }
 
 /// Makes the places where things are mounted, as root and without following a link of the guest. What stands in

@@ -1,8 +1,11 @@
 //! The promises of [`JobStore`].
+//!
+//! The suite runs on several handles of one store and opens it anew in between: see [`StoreUnderTest`].
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::Timestamp;
 
@@ -16,6 +19,30 @@ use crate::job_store::{
     Claim, ClaimRequest, Fence, JobStore, Lease, ListQuery, NewJob, QueueQuery, Record, Renewal, Subject,
 };
 use crate::limits;
+
+mod atomicity;
+mod bounds;
+mod durability;
+mod races;
+
+pub use atomicity::a_dropped_call_is_done_or_not_done;
+pub use bounds::{pages_claims_keys_and_reads_are_bounded, waiting_jobs_are_bounded};
+pub use durability::a_job_is_what_was_recorded_also_after_a_restart;
+pub use races::{one_of_many_insertions_with_a_key_wins, two_handles_are_one_store};
+
+/// One store, as the suite needs it.
+///
+/// A store that lives in its handles, such as the one in memory, gives clones and keeps its content when it is
+/// opened anew.
+#[async_trait]
+pub trait StoreUnderTest: Send + Sync {
+    /// One more handle of the store, as another server would hold it: with a connection and caches of its own.
+    async fn handle(&self) -> Arc<dyn JobStore>;
+
+    /// Closes the store and opens it anew, as a server does that was stopped and started again; gives a handle of
+    /// it. The suite uses no handle from before afterwards.
+    async fn reopen(&self) -> Arc<dyn JobStore>;
+}
 
 /// The time at which the suite begins.
 pub const START: Timestamp = Timestamp::constant(1_800_000_000, 0);
@@ -77,44 +104,86 @@ fn succeeded() -> JobEvent {
     JobEvent::Succeeded { artifacts, note: None }
 }
 
-async fn queued(store: &dyn JobStore, seconds: u64, arch: Option<Arch>) -> Vec<JobId> {
-    let (mut found, mut after) = (Vec::new(), None);
+/// The jobs behind `after` that could be claimed.
+async fn queued_after(
+    store: &dyn JobStore,
+    seconds: u64,
+    arch: Option<Arch>,
+    mut after: Option<JobId>,
+) -> Vec<JobId> {
+    let mut found = Vec::new();
     loop {
         let arches = arch.map(|arch| vec![arch]);
         let query = QueueQuery { now: at(seconds), arches, after, limit: 3 };
         let page = store.queue(&query).await.expect("the queue reads");
-        assert!(page.len() <= 3);
+        assert!(page.len() <= 3, "a page of three holds {}", page.len());
+        assert!(page.iter().all(|job| after.is_none_or(|after| job.id > after)), "pages overlap");
         let Some(last) = page.last() else { return found };
         after = Some(last.id);
         found.extend(page.into_iter().map(|job| job.id));
     }
 }
 
-/// Every promise. The store may hold other jobs.
-pub async fn all(make: impl Fn() -> Arc<dyn JobStore>) {
-    insertion_is_idempotent_by_key(&*make()).await;
-    listings_are_newest_first_and_paged(&*make()).await;
-    the_queue_is_oldest_first_and_paged(&*make()).await;
-    a_claim_is_exclusive_until_its_lease_ends(&*make()).await;
-    one_of_many_claimers_wins(make()).await;
-    a_batch_claims_what_it_can(&*make()).await;
-    renewal_keeps_a_lease_and_tells_of_a_cancellation(&*make()).await;
-    a_stale_owner_changes_nothing(&*make()).await;
-    a_late_owner_may_finish_while_nobody_claimed_again(&*make()).await;
-    lost_leases_are_bounded_by_attempts(&*make()).await;
-    a_job_given_back_waits_its_pause(&*make()).await;
-    waiting_jobs_change_by_version(&*make()).await;
-    cancelling_works_in_every_state(&*make()).await;
-    illegal_events_are_refused(&*make()).await;
-    logs_grow_and_read_by_offset(&*make()).await;
-    hints_move(&*make()).await;
-    a_finished_job_can_be_removed_and_no_other(&*make()).await;
-    missing_jobs_are_not_found(&*make()).await;
+/// Every promise. The store may hold other jobs, also from an earlier run, as long as nobody else uses it now.
+///
+/// [`waiting_jobs_are_bounded`] stands apart: it needs a store that holds nothing and whose bound is known.
+pub async fn all(store: &dyn StoreUnderTest) {
+    let handle = store.handle().await;
+    let one = &*handle;
+    insertion_is_idempotent_by_key(one).await;
+    listings_are_newest_first_and_paged(one).await;
+    the_queue_is_oldest_first_and_paged(one).await;
+    a_claim_is_exclusive_until_its_lease_ends(one).await;
+    one_of_many_claimers_wins(store).await;
+    one_of_many_insertions_with_a_key_wins(store).await;
+    two_handles_are_one_store(store).await;
+    a_batch_claims_what_it_can(one).await;
+    renewal_keeps_a_lease_and_tells_of_a_cancellation(one).await;
+    a_settled_lease_is_not_renewed(one).await;
+    a_stale_owner_changes_nothing(one).await;
+    a_fence_is_never_given_twice(one).await;
+    a_late_owner_may_finish_while_nobody_claimed_again(one).await;
+    lost_leases_are_bounded_by_attempts(one).await;
+    a_job_given_back_waits_its_pause(one).await;
+    waiting_jobs_change_by_version(one).await;
+    a_version_counts_beside_a_fence(one).await;
+    cancelling_works_in_every_state(one).await;
+    illegal_events_are_refused(one).await;
+    logs_grow_and_read_by_offset(one).await;
+    hints_move(one).await;
+    a_finished_job_can_be_removed_and_no_other(one).await;
+    missing_jobs_are_not_found(one).await;
+    a_dropped_call_is_done_or_not_done(one).await;
+    pages_claims_keys_and_reads_are_bounded(one).await;
+    drop(handle);
+    a_job_is_what_was_recorded_also_after_a_restart(store).await;
+}
+
+/// A key that no submission has used.
+fn fresh_key() -> String {
+    format!("conformance-{}", JobId::new(START))
+}
+
+fn keyed(key: &str, config_yaml: &str) -> NewJob {
+    NewJob { idempotency_key: Some(key.to_owned()), ..new_job(config_yaml) }
+}
+
+/// The job as it is.
+async fn get(store: &dyn JobStore, id: JobId) -> Arc<Job> {
+    store.get(id).await.expect("the job is there")
+}
+
+/// A call that must be refused as a conflict, and must have changed nothing.
+async fn conflicts(store: &dyn JobStore, record: Record, why: &str) {
+    let (id, before) = (record.job, get(store, record.job).await);
+    assert_eq!(store.record(record).await.expect_err(why).kind(), ErrorKind::Conflict, "{why}");
+    assert_eq!(get(store, id).await, before, "a refused call changes nothing");
 }
 
 /// The same key and spec give one job; the same key with another spec is refused.
 pub async fn insertion_is_idempotent_by_key(store: &dyn JobStore) {
-    let with_key = |text: &str| NewJob { idempotency_key: Some("key-1".to_owned()), ..new_job(text) };
+    let key = fresh_key();
+    let with_key = |text: &str| keyed(&key, text);
     let first = store.insert(with_key("a")).await.expect("it is inserted");
     assert!(first.created);
     assert_eq!((first.job.state, first.job.version, first.job.attempt), (JobState::Pending, 1, 0));
@@ -126,57 +195,89 @@ pub async fn insertion_is_idempotent_by_key(store: &dyn JobStore) {
     assert!(store.insert(new_job("a")).await.expect("it is inserted").created);
     let same_id = NewJob { id: first.job.id, ..new_job("c") };
     assert_eq!(store.insert(same_id).await.expect_err("it is there").kind(), ErrorKind::AlreadyExists);
-    for key in [String::new(), "k".repeat(limits::IDEMPOTENCY_KEY_BYTES_MAX + 1)] {
-        let job = NewJob { idempotency_key: Some(key), ..new_job("a") };
-        assert_eq!(store.insert(job).await.expect_err("a bad key").kind(), ErrorKind::InvalidRequest);
-    }
+    assert_eq!(get(store, first.job.id).await, first.job, "none of this changed it");
+    let empty = store.insert(keyed("", "a")).await.expect_err("an empty key names nothing");
+    assert_eq!(empty.kind(), ErrorKind::InvalidRequest);
 }
 
-/// Pages neither overlap nor leave gaps, with and without a state.
+/// Takes a pending job into `state`.
+async fn bring_to(store: &dyn JobStore, id: JobId, state: JobState) {
+    if state == JobState::Pending {
+        return;
+    }
+    let fence = claim(store, id, 0).await.expect("a new job can be claimed").fence;
+    let event = match state {
+        JobState::Success => succeeded(),
+        JobState::Failed => JobEvent::Failed { error: infrastructure("given up") },
+        JobState::Cancelled => JobEvent::Cancelled,
+        JobState::Pending | JobState::Running => return,
+    };
+    store.record(fenced(id, fence, event, 1)).await.expect("the owner ends it");
+}
+
+/// Pages neither overlap nor leave gaps, without a state and with each of them.
 pub async fn listings_are_newest_first_and_paged(store: &dyn JobStore) {
-    let mut ids = Vec::new();
-    for _ in 0..7 {
-        ids.push(insert(store).await.id);
+    let oldest = insert(store).await.id;
+    let mut jobs = Vec::new();
+    for _ in 0..3 {
+        for state in JobState::ALL {
+            let id = insert(store).await.id;
+            bring_to(store, id, state).await;
+            jobs.push((id, state));
+        }
     }
-    ids.reverse();
-    for id in &ids[..3] {
-        store.request_cancel(*id, at(1)).await.expect("a pending job is cancelled");
-    }
-    let cases =
-        [(None, &ids[..]), (Some(JobState::Cancelled), &ids[..3]), (Some(JobState::Pending), &ids[3..])];
-    for (state, expected) in cases {
+    jobs.reverse();
+    for state in JobState::ALL.map(Some).into_iter().chain([None]) {
+        let expected = jobs.iter().filter(|(_, its)| state.is_none_or(|state| state == *its));
+        let expected: Vec<JobId> = expected.map(|(id, _)| *id).collect();
         let (mut found, mut before) = (Vec::new(), None);
         loop {
             let query = ListQuery { state, before, limit: 2 };
             let page = store.list(&query).await.expect("it lists");
-            assert!(page.jobs.len() <= 2);
-            found.extend(page.jobs.iter().map(|job| job.id));
-            before = found.last().copied();
-            if !page.more {
+            assert!(page.jobs.len() <= 2, "a page of two holds {}", page.jobs.len());
+            assert!(!page.more || page.jobs.len() == 2, "a page that is not full is the last");
+            for job in &page.jobs {
+                assert!(before.is_none_or(|before| job.id < before), "pages overlap");
+                assert!(state.is_none_or(|state| state == job.state), "{state:?} gave a {} job", job.state);
+            }
+            found.extend(page.jobs.iter().map(|job| job.id).filter(|id| *id > oldest));
+            before = page.jobs.last().map(|job| job.id);
+            if !page.more || before.is_some_and(|before| before <= oldest) {
                 break;
             }
         }
-        assert_eq!(&found[..expected.len()], expected, "{state:?}");
+        assert_eq!(found, expected, "{state:?}");
     }
 }
 
-/// The queue has what could be claimed, by architecture when asked.
+/// The queue has what could be claimed, by architecture when asked, and nothing else.
 pub async fn the_queue_is_oldest_first_and_paged(store: &dyn JobStore) {
+    let oldest = Some(insert(store).await.id);
     let (mut x86, mut arm) = (Vec::new(), Vec::new());
     for _ in 0..4 {
         x86.push(insert(store).await.id);
         let job = store.insert(new_job_for("package: {}\n", Arch::Aarch64)).await.expect("it is inserted");
         arm.push(job.job.id);
     }
+    for state in [JobState::Success, JobState::Failed, JobState::Cancelled] {
+        let ended = insert(store).await.id;
+        bring_to(store, ended, state).await;
+    }
     claim(store, x86[0], 0).await.expect("it is claimed");
-    let waiting = queued(store, 0, Some(Arch::X86_64)).await;
-    assert_eq!(waiting, x86[1..]);
-    assert_eq!(queued(store, 0, Some(Arch::Aarch64)).await, arm);
-    let all = queued(store, 0, None).await;
-    assert!(all.is_sorted(), "oldest first");
-    assert_eq!(all.len(), 7);
+    let queued = async |seconds, arch| queued_after(store, seconds, arch, oldest).await;
+    assert_eq!(queued(0, Some(Arch::X86_64)).await, x86[1..]);
+    assert_eq!(queued(0, Some(Arch::Aarch64)).await, arm);
+    assert_eq!(queued(0, Some(Arch::S390x)).await, []);
+    let mut both = [&x86[1..], &arm[..]].concat();
+    both.sort();
+    assert_eq!(queued(9, None).await, both, "oldest first");
+    let query = QueueQuery { now: at(0), arches: None, after: oldest, limit: 1 };
+    let row = store.queue(&query).await.expect("the queue reads").pop().expect("a job waits");
+    let job = get(store, row.id).await;
+    assert_eq!((row.version, row.arch, &row.waiting), (job.version, job.spec.arch(), &job.waiting));
+    assert_eq!(&row.backend_selector, job.spec.backend_selector());
     // The lease ended: the job waits again, at its old place.
-    assert_eq!(queued(store, 10, Some(Arch::X86_64)).await, x86);
+    assert_eq!(queued(10, Some(Arch::X86_64)).await, x86);
 }
 
 /// Nobody else gets the job before the end, anybody after.
@@ -191,18 +292,9 @@ pub async fn a_claim_is_exclusive_until_its_lease_ends(store: &dyn JobStore) {
     assert!(second.fence > first.fence, "fences grow");
 }
 
-/// Of many claims at once exactly one succeeds.
-pub async fn one_of_many_claimers_wins(store: Arc<dyn JobStore>) {
-    for _ in 0..20 {
-        let id = insert(&*store).await.id;
-        let mut claims = tokio::task::JoinSet::new();
-        for _ in 0..16 {
-            let store = Arc::clone(&store);
-            claims.spawn(async move { claim(&*store, id, 0).await.is_some() });
-        }
-        let won = claims.join_all().await.into_iter().filter(|won| *won).count();
-        assert_eq!(won, 1);
-    }
+/// Of many claims at once, through several handles, exactly one succeeds.
+pub async fn one_of_many_claimers_wins(store: &dyn StoreUnderTest) {
+    races::one_of_many_claimers_wins(store).await;
 }
 
 /// Claims have the order of the request and leave out what cannot be claimed.
@@ -232,6 +324,26 @@ pub async fn renewal_keeps_a_lease_and_tells_of_a_cancellation(store: &dyn JobSt
     assert_eq!(answers, [Renewal::Lost, Renewal::Lost]);
 }
 
+/// A lease that ended and was settled is nobody's, whoever asks first; one that was not settled still is its owner's.
+pub async fn a_settled_lease_is_not_renewed(store: &dyn JobStore) {
+    let (late, late_fence) = claimed(store).await;
+    let kept = store.renew(&[Lease { job: late, fence: late_fence }], at(60)).await.expect("it renews");
+    assert_eq!(kept, [Renewal::Kept { cancel_requested: false }], "nobody settled it");
+    let (job, fence) = claimed(store).await;
+    let (stopped, stopped_fence) = claimed(store).await;
+    store.request_cancel(stopped, at(1)).await.expect("a running job can be cancelled");
+    assert!(queued_after(store, 10, None, Some(late)).await.contains(&job), "the queue settles");
+    assert_eq!(get(store, job).await.state, JobState::Pending);
+    assert_eq!(get(store, stopped).await.state, JobState::Cancelled, "nobody wants it any more");
+    let leases = [Lease { job, fence }, Lease { job: stopped, fence: stopped_fence }];
+    let answers = store.renew(&leases, at(60)).await.expect("it answers");
+    assert_eq!(answers, [Renewal::Lost, Renewal::Lost]);
+    conflicts(store, fenced(job, fence, succeeded(), 11), "the lease is settled").await;
+    let log = store.append_log(job, fence, Bytes::from_static(b"late\n")).await;
+    assert_eq!(log.expect_err("the lease is settled").kind(), ErrorKind::Conflict);
+    assert!(claim(store, job, 10).await.is_some(), "a lease that is not renewed holds nothing");
+}
+
 /// Whoever lost the lease can neither finish the job, nor write its log, nor renew.
 pub async fn a_stale_owner_changes_nothing(store: &dyn JobStore) {
     let (job, stale) = claimed(store).await;
@@ -248,6 +360,26 @@ pub async fn a_stale_owner_changes_nothing(store: &dyn JobStore) {
     assert_eq!((done.state, done.finished_at, done.artifacts.len()), (JobState::Success, Some(at(12)), 1));
     let again = store.record(fenced(job, owner, succeeded(), 13)).await;
     assert_eq!(again.expect_err("it is finished").kind(), ErrorKind::Conflict);
+}
+
+/// A later claim has a greater fence, also when the attempt before did not count; the fence of an earlier one is
+/// worth nothing.
+pub async fn a_fence_is_never_given_twice(store: &dyn JobStore) {
+    let (job, first) = claimed(store).await;
+    let refund =
+        |at| JobEvent::Requeued { error: infrastructure("the server stops"), not_before: at, refund: true };
+    store.record(fenced(job, first, refund(None), 1)).await.expect("the owner gives it back");
+    let second = claim(store, job, 1).await.expect("it waits again");
+    assert_eq!(second.job.attempt, 1, "the attempt before did not count");
+    assert!(second.fence > first, "fences grow");
+    conflicts(store, fenced(job, first, succeeded(), 2), "the fence is old").await;
+    let log = store.append_log(job, first, Bytes::from_static(b"stale\n")).await;
+    assert_eq!(log.expect_err("the fence is old").kind(), ErrorKind::Conflict);
+    let renewal = store.renew(&[Lease { job, fence: first }], at(60)).await.expect("it answers");
+    assert_eq!(renewal, [Renewal::Lost]);
+    let ahead = Fence(second.fence.0 + 1);
+    conflicts(store, fenced(job, ahead, succeeded(), 2), "nobody was given this fence").await;
+    store.record(fenced(job, second.fence, succeeded(), 2)).await.expect("the owner finishes");
 }
 
 /// The fence decides, not the clock.
@@ -280,9 +412,9 @@ pub async fn a_job_given_back_waits_its_pause(store: &dyn JobStore) {
         JobEvent::Requeued { error, not_before, refund }
     };
     store.record(fenced(job, fence, requeued(Some(at(5)), false), 1)).await.expect("the owner gives it back");
-    assert!(!queued(store, 4, None).await.contains(&job));
+    assert!(!queued_after(store, 4, None, None).await.contains(&job));
     assert!(claim(store, job, 4).await.is_none(), "the pause is not over");
-    assert!(queued(store, 5, None).await.contains(&job));
+    assert!(queued_after(store, 5, None, None).await.contains(&job));
     let second = claim(store, job, 5).await.expect("the pause is over");
     assert_eq!(second.job.attempt, 2);
     let given = store.record(fenced(job, second.fence, requeued(None, true), 6)).await;
@@ -309,6 +441,19 @@ pub async fn waiting_jobs_change_by_version(store: &dyn JobStore) {
     assert_eq!(failed.waiting, None);
 }
 
+/// Whoever gives a version beside a fence means both.
+pub async fn a_version_counts_beside_a_fence(store: &dyn JobStore) {
+    let (job, fence) = claimed(store).await;
+    let version = get(store, job).await.version;
+    let step = || JobEvent::StepStarted { index: 0, name: "a".to_owned() };
+    let both = |fence, version| Record { expected_version: Some(version), ..fenced(job, fence, step(), 1) };
+    conflicts(store, both(fence, version + 1), "the version is not there yet").await;
+    conflicts(store, both(fence, version - 1), "the version is old").await;
+    conflicts(store, both(Fence(fence.0 + 1), version), "the fence is wrong").await;
+    let told = store.record(both(fence, version)).await.expect("both are right");
+    assert_eq!(told.version, version + 1);
+}
+
 /// Pending jobs stop at once, running ones are told, finished ones refuse.
 pub async fn cancelling_works_in_every_state(store: &dyn JobStore) {
     let pending = insert(store).await.id;
@@ -320,7 +465,7 @@ pub async fn cancelling_works_in_every_state(store: &dyn JobStore) {
     let (running, fence) = claimed(store).await;
     for _ in 0..2 {
         let job = store.request_cancel(running, at(1)).await.expect("asking twice is no mistake");
-        assert_eq!((job.state, job.cancel_requested), (JobState::Running, true));
+        assert_eq!((job.state, job.cancel_requested, job.version), (JobState::Running, true, 3));
     }
     let done = store.record(fenced(running, fence, succeeded(), 2)).await.expect("it finished first");
     assert_eq!(done.state, JobState::Success);
@@ -338,13 +483,20 @@ pub async fn illegal_events_are_refused(store: &dyn JobStore) {
     let job = insert(store).await;
     let early = store.record(versioned(&job, succeeded())).await.expect_err("it does not run");
     assert_eq!(early.kind(), ErrorKind::Conflict);
-    for event in [JobEvent::Claimed, JobEvent::CancelRequested] {
+    let lost = JobEvent::LeaseLost { error: infrastructure("its lease ended") };
+    for event in [JobEvent::Claimed, JobEvent::CancelRequested, lost] {
         let refused = store.record(versioned(&job, event)).await.expect_err("it has a call of its own");
         assert_eq!(refused.kind(), ErrorKind::InvalidRequest);
     }
     assert_eq!(*store.get(job.id).await.expect("it is there"), *job);
-    let (running, _) = claimed(store).await;
+    let (running, fence) = claimed(store).await;
+    let lost = || JobEvent::LeaseLost { error: infrastructure("its lease ended") };
+    for event in [JobEvent::Claimed, JobEvent::CancelRequested, lost()] {
+        let refused = store.record(fenced(running, fence, event, 1)).await;
+        assert_eq!(refused.expect_err("it has a call of its own").kind(), ErrorKind::InvalidRequest);
+    }
     let running = store.get(running).await.expect("it is there");
+    assert_eq!(running.version, job.version + 1, "refused events change nothing");
     let stranger = store.record(versioned(&running, succeeded())).await;
     assert_eq!(stranger.expect_err("a stranger has no fence").kind(), ErrorKind::Conflict);
 }
@@ -392,12 +544,17 @@ pub async fn hints_move(store: &dyn JobStore) {
 
 /// A removed job is gone with its log and its key; one that waits or runs stays.
 pub async fn a_finished_job_can_be_removed_and_no_other(store: &dyn JobStore) {
-    let keyed = || NewJob { idempotency_key: Some("removed".to_owned()), ..new_job("a") };
-    let job = store.insert(keyed()).await.expect("it is inserted").job.id;
+    let key = fresh_key();
+    let job = store.insert(keyed(&key, "a")).await.expect("it is inserted").job.id;
     assert_eq!(store.remove(job).await.expect_err("it waits").kind(), ErrorKind::Conflict);
     let fence = claim(store, job, 0).await.expect("it is claimed").fence;
     store.append_log(job, fence, Bytes::from_static(b"x\n")).await.expect("the owner writes");
     assert_eq!(store.remove(job).await.expect_err("it runs").kind(), ErrorKind::Conflict);
+    store.request_cancel(job, at(1)).await.expect("a running job can be cancelled");
+    let stopping = store.remove(job).await.expect_err("it runs although it shall stop");
+    assert_eq!(stopping.kind(), ErrorKind::Conflict);
+    assert_eq!(get(store, job).await.state, JobState::Running, "a refused call changes nothing");
+    assert_eq!(store.read_log(job, 0, 10).await.expect("its log stays").len, 2);
     store.record(fenced(job, fence, succeeded(), 1)).await.expect("it finishes");
     let other = insert(store).await.id;
     store.remove(job).await.expect("it has finished");
@@ -406,7 +563,9 @@ pub async fn a_finished_job_can_be_removed_and_no_other(store: &dyn JobStore) {
     let page = store.list(&ListQuery { limit: 1_000, ..ListQuery::default() }).await.expect("it lists");
     assert!(page.jobs.iter().all(|listed| listed.id != job));
     assert_eq!(store.get(other).await.expect("the other stays").state, JobState::Pending);
-    assert!(store.insert(keyed()).await.expect("the key is free").created);
+    let again = store.remove(job).await.expect_err("it is gone");
+    assert_eq!(again.kind(), ErrorKind::NotFound);
+    assert!(store.insert(keyed(&key, "a")).await.expect("the key is free").created);
 }
 
 /// Calls about a job that is not there say so.
