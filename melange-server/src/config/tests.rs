@@ -1,0 +1,162 @@
+//! Flags, variables, files: what they mean, and every mistake at once.
+
+use super::*;
+
+fn read(args: &[&str], variables: &[(&str, &str)]) -> Result<Config, Refused> {
+    let args = std::iter::once("melange-server").chain(args.iter().copied()).map(OsString::from);
+    let find =
+        |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned());
+    Config::read(args, &find)
+}
+
+fn mistakes(args: &[&str]) -> String {
+    read(args, &[]).unwrap_err().to_string()
+}
+
+#[test]
+fn the_defaults_are_those_of_the_product_document() {
+    let config = read(&[], &[]).unwrap();
+    assert_eq!(config.listen, ["[::]:8080", "0.0.0.0:8080"]);
+    assert_eq!(config.storage, StorageConfig::Local(PathBuf::from("/var/lib/melange/output")));
+    assert_eq!(config.backends[0].addr(), "sandbox://local");
+    assert_eq!(Some(config.backends[0].arch()), Arch::host());
+    assert_eq!(config.build.repositories, RepositoryDefaults::default());
+    assert_eq!(config.build.namespace, "wolfi");
+    let config = read(&["--buildkit-addr", "tcp://b:1234"], &[]).unwrap();
+    let backend = &config.backends[0];
+    assert_eq!((backend.arch(), backend.max_jobs()), (Arch::X86_64, 4));
+}
+
+#[test]
+fn users_who_are_not_root_get_folders_of_their_own() {
+    let folders = |variables: &[(&str, &str)], is_root: bool| {
+        let find = |name: &str| {
+            variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
+        };
+        let config = Config::read_as(["melange-server".into()], &find, is_root).unwrap();
+        (config.storage, config.build.state_dir)
+    };
+    let local = |path: &str| StorageConfig::Local(PathBuf::from(path));
+    let home = [("HOME", "/home/ann")];
+    let expected = (
+        local("/home/ann/.local/state/melange-remote/output"),
+        Some(PathBuf::from("/home/ann/.cache/melange-remote/server")),
+    );
+    assert_eq!(folders(&home, false), expected);
+    assert_eq!(folders(&home, true), (local(OUTPUT_DIR), None));
+    let all = [("HOME", "/home/ann"), ("XDG_STATE_HOME", "/s"), ("XDG_CACHE_HOME", "relative")];
+    let expected =
+        (local("/s/melange-remote/output"), Some(PathBuf::from("/home/ann/.cache/melange-remote/server")));
+    assert_eq!(folders(&all, false), expected);
+    assert_eq!(folders(&[("MELANGE_STATE_DIR", "/x"), home[0]], false).1, Some(PathBuf::from("/x")));
+}
+
+#[test]
+fn flags_go_before_variables_and_variables_before_defaults() {
+    let variables = [("MELANGE_LISTEN_ADDR", "127.0.0.1:1"), ("MELANGE_NAMESPACE", "mine")];
+    let config = read(&["--listen-addr", "127.0.0.1:2"], &variables).unwrap();
+    assert_eq!(config.listen, ["127.0.0.1:2"]);
+    assert_eq!(config.build.namespace, "mine");
+    let config = read(&["--gcs-bucket", "b"], &[("GOOGLE_SERVICE_ACCOUNT", "f")]).unwrap();
+    let options = vec![("google_service_account".to_owned(), "f".to_owned())];
+    assert_eq!(config.storage, StorageConfig::Url { url: "gs://b".to_owned(), options });
+}
+
+#[test]
+fn a_repository_replaces_the_default_and_its_key() {
+    let config = read(&["--repository", "https://r.example", "--keyring", "/k.pub"], &[]).unwrap();
+    assert_eq!(config.build.repositories.repositories, ["https://r.example"]);
+    assert_eq!(config.build.repositories.keyring, ["/k.pub"]);
+}
+
+#[test]
+fn every_mistake_is_told_at_once() {
+    insta::assert_snapshot!(
+        mistakes(&[
+            "--listen-addr", "nowhere", "--buildkit-addr", "b:1", "--default-arch", "z80",
+            "--max-jobs", "many", "--signing-key", "/no/key", "--allow-local-repository", "/no/folder",
+            "--buildkit-tls-cert", "/no/cert", "--sandbox-allow-host-port", "0",
+        ]),
+        @r#"
+    the configuration is not valid
+      - --listen-addr: "nowhere" does not end in a port, such as :8080
+      - --default-arch: unknown architecture "z80" (known: x86, x86_64, aarch64, armhf, armv7, loongarch64, ppc64le, riscv64, s390x)
+      - --max-jobs: "many" is not a whole number
+      - --buildkit-addr: not the address of a backend: "b:1", it has no scheme (an address is tcp://host:port, unix:///path/to/buildkitd.sock, docker:///path/to/docker.sock or sandbox://local)
+      - --allow-local-repository: there is no folder /no/folder
+      - --sandbox-allow-host-port: 0 is no port: 1 to 65535
+      - --signing-key: there is no file /no/key
+      - --buildkit-tls-cert: there is no file /no/cert
+      - --buildkit-tls-cert and --buildkit-tls-key need each other
+    "#
+    );
+}
+
+#[test]
+fn storages_sizes_and_times_are_read() {
+    let variables = [("AWS_REGION", "eu-1"), ("GOOGLE_SERVICE_ACCOUNT", "x")];
+    let args =
+        ["--storage", "s3://b/p", "--storage-option", "aws_endpoint=http://h:1", "--job-log-bytes", "1GiB"];
+    let config = read(&args, &variables).unwrap();
+    let options = [("aws_region", "eu-1"), ("aws_endpoint", "http://h:1")];
+    let options = options.map(|(key, value)| (key.to_owned(), value.to_owned())).to_vec();
+    assert_eq!(config.storage, StorageConfig::Url { url: "s3://b/p".to_owned(), options });
+    assert_eq!(config.build.job_log_bytes, 1 << 30);
+    assert_eq!(config.build.job_timeout, Some(limits::JOB_TIMEOUT));
+    let config = read(&["--job-timeout", "90m", "--job-silence", "0"], &[]).unwrap();
+    assert_eq!(config.build.job_timeout, Some(Duration::from_secs(5_400)));
+    assert_eq!(config.build.job_silence, None);
+    for wrong in [
+        &["--job-log-bytes", "1"][..],
+        &["--job-log-bytes", "64 parsecs"],
+        &["--job-timeout", "soon"],
+        &["--storage", "s3://b", "--gcs-bucket", "b"],
+        &["--storage-option", "a=b"],
+        &["--storage", "s3://b", "--storage-option", "x"],
+    ] {
+        assert!(mistakes(wrong).contains("--"), "{wrong:?}");
+    }
+}
+
+#[test]
+fn a_backends_file_is_read_strictly() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("b.yaml");
+    std::fs::write(&path, "backends:\n  - addr: tcp://a:1\n    arch: arm64\n").unwrap();
+    let path = path.to_str().unwrap();
+    let config = read(&["--backends-config", path], &[]).unwrap();
+    assert_eq!(config.backends[0].arch(), Arch::Aarch64);
+    std::fs::write(path, "backends:\n  - addr: tcp://a:1\n    arch: z80\n").unwrap();
+    assert!(mistakes(&["--backends-config", path]).contains("b.yaml:3:11: unknown architecture"));
+    assert!(mistakes(&["--backends-config", path, "--buildkit-addr", "tcp://a:1"]).contains("exclude"));
+    assert!(mistakes(&["--backends-config", "/no/file"]).contains("cannot read"));
+    assert!(matches!(read(&["--no-such-flag"], &[]), Err(Refused::Usage(_))));
+}
+
+#[test]
+fn sizes_as_people_write_them() {
+    for (text, bytes) in
+        [("0", 0), ("512", 512), ("2K", 2 << 10), ("3 MiB", 3 << 20), ("20G", 20 << 30), ("1tb", 1 << 40)]
+    {
+        assert_eq!(size(text), Some(bytes), "{text}");
+    }
+    for text in ["", "G", "1.5G", "-1", "20X", "99999999T"] {
+        assert_eq!(size(text), None, "{text}");
+    }
+}
+
+#[test]
+fn addresses_and_logins_are_read_once_and_wrong_ones_told() {
+    let read = |args: &[&str], auth: &'static str| {
+        let args = std::iter::once("melange-server").chain(args.iter().copied()).map(OsString::from);
+        Config::read(args, &|name| (name == "HTTP_AUTH").then(|| auth.to_owned()))
+    };
+    let allowed = ["--allow-private-address", "10.0.0.0/8", "--allow-private-address", "repo.internal"];
+    let config = read(&allowed, "basic:repo.internal:u:p").unwrap().build;
+    assert!(config.addresses.check("x", "10.1.2.3".parse().unwrap()).is_ok());
+    assert!(config.addresses.check("x", "127.0.0.1".parse().unwrap()).is_err());
+    assert_eq!(config.credentials.find("repo.internal", None).unwrap().user, "u");
+    let told = read(&["--allow-private-address", "http://x"], "basic:topsecret").unwrap_err().to_string();
+    assert!(told.contains("--allow-private-address") && told.contains("HTTP_AUTH"), "{told}");
+    assert!(!told.contains("topsecret"), "{told}");
+}
