@@ -59,10 +59,9 @@ pub(crate) async fn serve(
 ) {
     let slots = Arc::new(Semaphore::new(limits.connections));
     let connections = TaskTracker::new();
-    let mut complained: Option<Instant> = None;
+    let mut complaints = Complaints(None);
     loop {
-        if slots.available_permits() == 0 && complained.is_none_or(|at| at.elapsed() >= COMPLAINT_INTERVAL) {
-            complained = Some(Instant::now());
+        if slots.available_permits() == 0 && complaints.is_due() {
             tracing::warn!(connections = limits.connections, "no more connections are taken until one ends");
         }
         let accepted = async {
@@ -80,8 +79,7 @@ pub(crate) async fn serve(
                 connections.spawn(connection.serve(shutdown.clone()));
             }
             Err(error) => {
-                if complained.is_none_or(|at| at.elapsed() >= COMPLAINT_INTERVAL) {
-                    complained = Some(Instant::now());
+                if complaints.is_due() {
                     tracing::warn!(%error, "a connection could not be accepted");
                 }
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -90,6 +88,20 @@ pub(crate) async fn serve(
     }
     connections.close();
     connections.wait().await;
+}
+
+/// When the last log line about the listener's troubles was written.
+struct Complaints(Option<Instant>);
+
+impl Complaints {
+    /// Whether another line may be written; it then counts as written.
+    fn is_due(&mut self) -> bool {
+        let due = self.0.is_none_or(|at| at.elapsed() >= COMPLAINT_INTERVAL);
+        if due {
+            self.0 = Some(Instant::now());
+        }
+        due
+    }
 }
 
 struct Connection {

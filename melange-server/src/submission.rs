@@ -61,13 +61,11 @@ fn check_until(
         Problem::new(diagnostics.into_error(), details)
     })?;
     let Compiled::Plan(plan) = compiled else { return Ok(spec) };
-    {
-        let places = plan.environment.repositories.iter().chain(&plan.environment.keyring);
-        let details: Vec<ErrorDetail> =
-            places.filter_map(|place| refuse_place(place, spec.config_name(), rules)).collect();
-        if !details.is_empty() {
-            return Err(Problem::mistakes(details));
-        }
+    let places = plan.environment.repositories.iter().chain(&plan.environment.keyring);
+    let details: Vec<ErrorDetail> =
+        places.filter_map(|place| refuse_place(place, spec.config_name(), rules)).collect();
+    if !details.is_empty() {
+        return Err(Problem::mistakes(details));
     }
     let version = plan.package.full_version();
     Ok(spec.with_package(JobPackage { name: plan.package.name.clone(), version }))

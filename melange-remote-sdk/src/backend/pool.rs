@@ -62,6 +62,13 @@ pub struct BackendState {
     pub failing_since: Option<Timestamp>,
 }
 
+impl State {
+    fn push(&mut self, backend: Arc<Backend>) {
+        self.next_entry += 1;
+        self.entries.push(Entry::new(self.next_entry, backend));
+    }
+}
+
 impl Entry {
     fn new(number: u64, backend: Arc<Backend>) -> Self {
         let (health, probed) = (Health::default(), None);
@@ -205,9 +212,7 @@ impl BackendPool {
             let message = format!("there are {} backends already", limits::BACKENDS_MAX);
             return Err(Error::new(ErrorKind::LimitExceeded, message));
         }
-        state.next_entry += 1;
-        let number = state.next_entry;
-        state.entries.push(Entry::new(number, Arc::clone(&backend)));
+        state.push(Arc::clone(&backend));
         drop(state);
         self.0.notify();
         Ok(backend)
@@ -244,9 +249,7 @@ impl BackendPool {
             if state.entries.iter().any(|entry| entry.backend.addr() == backend.addr()) {
                 continue;
             }
-            state.next_entry += 1;
-            let number = state.next_entry;
-            state.entries.push(Entry::new(number, Arc::new(backend)));
+            state.push(Arc::new(backend));
             added += 1;
         }
         drop(state);

@@ -13,7 +13,7 @@ use melange_remote_sdk::api::v1::{ArtifactView, ErrorResponse};
 use melange_remote_sdk::artifact_storage::{ArtifactKey, StoredArtifact};
 use melange_remote_sdk::error::{Error, ErrorKind};
 
-use super::{content_type, job_id};
+use super::{content_type, job_id, require_finished};
 use crate::app::App;
 use crate::problem::{Handled, Problem};
 
@@ -150,11 +150,7 @@ pub(super) async fn remove(
 ) -> Handled<StatusCode> {
     let id = job_id(&id)?;
     match app.job_store.get(id).await {
-        Ok(job) if !job.state.is_terminal() => {
-            let error = Error::new(ErrorKind::Conflict, "the job has not finished").with("job", id);
-            return Err(error.hint("cancel it first").into());
-        }
-        Ok(_) => {}
+        Ok(job) => require_finished(&job)?,
         // The job store may forget what the artifacts still have.
         Err(error) if error.kind() == ErrorKind::NotFound => {}
         Err(error) => return Err(error.into()),

@@ -13,7 +13,7 @@ use melange_remote_sdk::job::{Job, JobId, JobState};
 use melange_remote_sdk::job_store::{ListQuery, NewJob};
 use melange_remote_sdk::limits;
 
-use super::{Parameters, job_id, read_body};
+use super::{Parameters, job_id, read_body, require_finished};
 use crate::app::App;
 use crate::problem::Handled;
 use crate::submission;
@@ -167,11 +167,7 @@ pub(super) async fn cancel(State(app): State<App>, Path(id): Path<String>) -> Ha
 )]
 pub(super) async fn remove(State(app): State<App>, Path(id): Path<String>) -> Handled<StatusCode> {
     let id = job_id(&id)?;
-    let job = app.job_store.get(id).await?;
-    if !job.state.is_terminal() {
-        let error = Error::new(ErrorKind::Conflict, "the job has not finished").with("job", id);
-        return Err(error.hint("cancel it first").into());
-    }
+    require_finished(&*app.job_store.get(id).await?)?;
     for artifact in app.artifact_storage.list(&id.to_string().parse()?).await? {
         app.artifact_storage.delete(&artifact.key).await?;
     }

@@ -16,7 +16,7 @@ use futures_util::FutureExt;
 use http_body_util::BodyExt;
 use melange_remote_sdk::api::v1::{self, ErrorDetail};
 use melange_remote_sdk::error::{Error, ErrorKind};
-use melange_remote_sdk::job::JobId;
+use melange_remote_sdk::job::{Job, JobId};
 use melange_remote_sdk::limits;
 use tokio::time::Instant;
 use utoipa::OpenApi;
@@ -134,6 +134,15 @@ fn job_id(text: &str) -> Handled<JobId> {
         let error = Error::new(ErrorKind::NotFound, "there is no such job").with("job", text);
         error.hint("list the jobs to see their ids").into()
     })
+}
+
+/// Refuses to remove what belongs to a job that has not finished.
+fn require_finished(job: &Job) -> Handled<()> {
+    if job.state.is_terminal() {
+        return Ok(());
+    }
+    let error = Error::new(ErrorKind::Conflict, "the job has not finished").with("job", job.id);
+    Err(error.hint("cancel it first").into())
 }
 
 /// The parameters behind the `?`, each of them known and given once.
