@@ -184,6 +184,8 @@ pub const BUILDKIT_STATUS_QUIET_FAILED: Duration = Duration::from_millis(1_500);
 pub const BUILDKIT_STATUS_TRIES_MAX: u32 = 3;
 /// Silence of a daemon that asked for the session before: it asks every one to five seconds.
 pub const BUILDKIT_STALL: Duration = Duration::from_secs(45);
+/// Empty messages of a daemon's log stream in a row before it counts as broken: sound daemons send single ones.
+pub const BUILDKIT_STATUS_EMPTY_MAX: u32 = 1_000;
 /// How long a cancelled build may take to stop before the daemon counts as lost.
 pub const BUILDKIT_CANCEL_GRACE: Duration = Duration::from_secs(10);
 /// Tries of a solve whose environment another build's end broke off.

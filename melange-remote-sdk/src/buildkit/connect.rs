@@ -24,9 +24,9 @@ use crate::limits;
 
 /// Flow control: the defaults of 64 KiB make a session's upload wait for every round trip.
 const STREAM_WINDOW_BYTES: u32 = 4 << 20;
-/// All streams of a connection together. The HTTP/2 library ends a connection whose unread small frames cost more than
-/// half of it, which short log lines that nobody reads for a while do: a full window of them costs about three times
-/// its size.
+/// All streams of a connection together. The HTTP/2 library ends a connection whose unread frames, short of 256 bytes
+/// each, miss more than half of it: log lines that nobody reads for a while are such, and a full window of them misses
+/// about its own size.
 const CONNECTION_WINDOW_BYTES: u32 = 256 << 20;
 /// How long a TCP connection may be silent before the kernel asks whether its peer is alive.
 const TCP_KEEPALIVE: Duration = Duration::from_secs(30);

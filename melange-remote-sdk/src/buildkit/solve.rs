@@ -113,13 +113,21 @@ struct StatusReader {
     messages_in: StatusMessages,
     /// How many came.
     messages: u64,
+    /// How many of the last ones were empty.
+    empty: u32,
     ended: bool,
     broken: Option<Status>,
 }
 
 impl StatusReader {
     fn new(control: Control, name: String) -> Self {
-        Self { messages_in: status_messages(control, name), messages: 0, ended: false, broken: None }
+        Self {
+            messages_in: status_messages(control, name),
+            messages: 0,
+            empty: 0,
+            ended: false,
+            broken: None,
+        }
     }
 
     /// The next message, an empty one at the end. Nothing is lost when the future is dropped.
@@ -127,7 +135,14 @@ impl StatusReader {
         match self.messages_in.next().await {
             Some(Ok(message)) => {
                 self.messages += 1;
-                return message;
+                self.empty = if message == StatusResponse::default() { self.empty + 1 } else { 0 };
+                if self.empty < limits::BUILDKIT_STATUS_EMPTY_MAX {
+                    return message;
+                }
+                // BuildKit before v0.9 does so without end once more than a MiB of log lines waited for its reader.
+                // The call is given up, which ends the loop on the daemon too.
+                self.messages_in = futures_util::stream::empty().boxed();
+                self.broken = Some(Status::data_loss("the daemon sends nothing but empty messages"));
             }
             Some(Err(status)) => self.broken = Some(status),
             None => {}
@@ -179,4 +194,37 @@ async fn first_message(
     let request = StatusRequest { r#ref: name.to_owned() };
     let mut stream = control.status(request).await?.into_inner();
     Ok(stream.message().await?.map(|first| (first, stream)))
+}
+
+#[cfg(test)]
+mod tests {
+    use bollard_buildkit_proto::moby::buildkit::v1::Vertex;
+
+    use super::*;
+
+    fn reader(messages: impl Stream<Item = StatusResponse> + Send + 'static) -> StatusReader {
+        let messages_in: StatusMessages = Box::pin(messages.map(Ok));
+        StatusReader { messages_in, messages: 0, empty: 0, ended: false, broken: None }
+    }
+
+    #[tokio::test]
+    async fn empty_messages_without_end_are_given_up_and_single_ones_are_not() {
+        let told = || StatusResponse { vertexes: vec![Vertex::default()], ..StatusResponse::default() };
+        let mut endless = reader(
+            futures_util::stream::iter([told()])
+                .chain(futures_util::stream::repeat_with(StatusResponse::default)),
+        );
+        while !endless.ended {
+            endless.next().await;
+        }
+        assert_eq!(endless.broken.unwrap().code(), tonic::Code::DataLoss);
+        assert_eq!(endless.messages, 1 + u64::from(limits::BUILDKIT_STATUS_EMPTY_MAX));
+        let pairs =
+            (0..limits::BUILDKIT_STATUS_EMPTY_MAX).flat_map(move |_| [StatusResponse::default(), told()]);
+        let mut sound = reader(futures_util::stream::iter(pairs));
+        while !sound.ended {
+            sound.next().await;
+        }
+        assert!(sound.broken.is_none());
+    }
 }
