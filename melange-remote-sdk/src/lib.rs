@@ -36,6 +36,8 @@ pub mod clock;
 #[cfg(feature = "llb")]
 pub mod llb;
 #[cfg(feature = "apk")]
+mod locks;
+#[cfg(feature = "apk")]
 pub mod rootfs;
 #[cfg(feature = "sandbox")]
 pub mod sandbox;

@@ -4,12 +4,8 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, flock};
-
 use crate::error::{Error, Result};
-
-/// The name of the lock in an engine's folder.
-const LOCK: &str = "lock";
+use crate::locks::{FolderUse, folder_use, hold_folder};
 
 /// The folder of one engine. Dropping it removes it, with what is left in it.
 #[derive(Debug)]
@@ -36,10 +32,7 @@ impl ScratchFolder {
             .prefix("engine.")
             .tempdir_in(&self.parent)
             .map_err(|e| Error::io("create a folder in", &self.parent, e))?;
-        let path = folder.path().join(LOCK);
-        let lock = File::create(&path).map_err(|e| Error::io("create", &path, e))?;
-        flock(&lock, FlockOperation::NonBlockingLockExclusive)
-            .map_err(|e| Error::io("lock", &path, e.into()))?;
+        let lock = hold_folder(folder.path())?;
         // Of two that come here at once one wins, and the other's folder goes away again.
         Ok(self.made.get_or_init(|| (folder, lock)).0.path())
     }
@@ -49,14 +42,12 @@ impl ScratchFolder {
 fn sweep(parent: &Path) {
     for entry in std::fs::read_dir(parent).into_iter().flatten().flatten() {
         let folder = entry.path();
-        if let Ok(lock) = File::open(folder.join(LOCK))
-            && flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err()
-        {
-            continue;
-        }
-        if young(&folder) && !folder.join(LOCK).exists() {
-            continue;
-        }
+        let _examined = match folder_use(&folder) {
+            FolderUse::InUse => continue,
+            FolderUse::NeverHeld if young(&folder) => continue,
+            FolderUse::NeverHeld => None,
+            FolderUse::Abandoned(lock) => Some(lock),
+        };
         if let Err(error) = std::fs::remove_dir_all(&folder) {
             tracing::warn!(folder = %folder.display(), %error, "a folder of builds that ended is left over");
         }
@@ -81,7 +72,7 @@ mod tests {
         std::fs::write(living.path().unwrap().join("file"), "x").unwrap();
         let killed = parent.path().join("engine.killed");
         std::fs::create_dir_all(killed.join("job")).unwrap();
-        std::fs::write(killed.join(LOCK), "").unwrap();
+        std::fs::write(killed.join(crate::locks::FOLDER_LOCK), "").unwrap();
         let other = ScratchFolder::new(parent.path());
         assert!(!killed.exists());
         assert!(living.path().unwrap().join("file").exists());

@@ -3,15 +3,14 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use crate::error::{Error, Result};
+use crate::locks::NamedLocks;
 
 /// The folders that are swept, below the folder of the state.
 const FOLDERS: [&str; 4] = ["rootfs", "packages", "indexes", "keys"];
-/// Gates that are kept before those nobody waits at are dropped.
-const GATES_MAX: usize = 256;
 
 type Uses = Arc<Mutex<HashMap<PathBuf, usize>>>;
 
@@ -40,12 +39,12 @@ pub(super) struct DiskCache {
     folder: PathBuf,
     bytes_max: u64,
     uses: Uses,
-    gates: Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>,
+    making: NamedLocks,
 }
 
 impl DiskCache {
     pub(super) fn new(folder: &Path, bytes_max: u64) -> Self {
-        Self { folder: folder.to_owned(), bytes_max, uses: Uses::default(), gates: Mutex::default() }
+        Self { folder: folder.to_owned(), bytes_max, uses: Uses::default(), making: NamedLocks::default() }
     }
 
     pub(super) fn folder(&self) -> &Path {
@@ -66,18 +65,9 @@ impl DiskCache {
         Held { path: path.to_owned(), uses: Arc::clone(&self.uses) }
     }
 
-    /// The gate of something that is made once, however many ask for it at the same time.
-    pub(super) fn gate(&self, name: &str) -> Arc<tokio::sync::Mutex<()>> {
-        let mut gates = self.gates.lock().unwrap_or_else(PoisonError::into_inner);
-        if gates.len() >= GATES_MAX {
-            gates.retain(|_, gate| gate.strong_count() > 0);
-        }
-        if let Some(gate) = gates.get(name).and_then(Weak::upgrade) {
-            return gate;
-        }
-        let gate = Arc::new(tokio::sync::Mutex::new(()));
-        gates.insert(name.to_owned(), Arc::downgrade(&gate));
-        gate
+    /// The lock of something that is made once, however many ask for it at the same time.
+    pub(super) fn making(&self, name: &str) -> Arc<tokio::sync::Mutex<()>> {
+        self.making.of(name)
     }
 
     /// Removes what was not used for longest until the rest fits; what is in use stays. Returns the bytes left.
@@ -168,7 +158,7 @@ mod tests {
         let newer = put("indexes/e", 20);
         assert_eq!(cache.sweep().unwrap(), 200);
         assert!(oldest.exists() && newer.exists() && !beside.exists());
-        let same = cache.gate("x");
-        assert!(Arc::ptr_eq(&same, &cache.gate("x")) && !Arc::ptr_eq(&same, &cache.gate("y")));
+        let same = cache.making("x");
+        assert!(Arc::ptr_eq(&same, &cache.making("x")) && !Arc::ptr_eq(&same, &cache.making("y")));
     }
 }

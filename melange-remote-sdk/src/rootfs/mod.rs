@@ -219,8 +219,8 @@ impl Assembler {
         let path = folder.join(format!("{key}.tar"));
         let held = Some(Arc::new(self.cache.hold(&path)));
         // Jobs with the same environment wait for the one that assembles it.
-        let gate = self.cache.gate(&key);
-        let _alone = gate.lock().await;
+        let making = self.cache.making(&key);
+        let _alone = making.lock().await;
         if let Some(found) = cached(&path).await {
             return Ok(Rootfs { _held: held, ..found });
         }

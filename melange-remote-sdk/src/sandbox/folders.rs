@@ -1,20 +1,14 @@
 //! The sandbox's folders: unpacked root filesystems, and one for each guest that runs.
 
-use std::collections::HashMap;
 use std::fs::{DirBuilder, File, Permissions};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
-
-use rustix::fs::{FlockOperation, flock};
 
 use super::launch::Starter;
 use super::protocol::Order;
 use crate::error::{Error, Result};
 use crate::guest::{self, Blob, GuestPlan};
-
-/// What a guest's lock is called, in its folder.
-const LOCK: &str = "lock";
+use crate::locks::{FolderUse, NamedLocks, folder_use, hold_folder};
 
 /// Folders below the state folder, readable by nobody else.
 #[derive(Debug)]
@@ -22,8 +16,8 @@ pub(super) struct Folders {
     roots: PathBuf,
     guests: PathBuf,
     starter: Starter,
-    /// One lock per root filesystem, so that it is unpacked once.
-    unpacking: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
+    /// By the digest of a root filesystem, so that it is unpacked once.
+    unpacking: NamedLocks,
 }
 
 /// The name of a step's script in the guest's folder of scripts.
@@ -46,7 +40,7 @@ impl Folders {
             roots: state_dir.join("roots"),
             guests: state_dir.join("guests"),
             starter,
-            unpacking: Mutex::new(HashMap::new()),
+            unpacking: NamedLocks::default(),
         };
         folders.sweep();
         Ok(folders)
@@ -57,8 +51,7 @@ impl Folders {
         let mut held = Vec::new();
         let mut folders = Vec::new();
         for entry in std::fs::read_dir(&self.guests).into_iter().flatten().flatten() {
-            let Ok(lock) = File::open(entry.path().join(LOCK)) else { continue };
-            if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok() {
+            if let FolderUse::Abandoned(lock) = folder_use(&entry.path()) {
                 held.push(lock);
                 folders.push(entry.path());
             }
@@ -92,11 +85,7 @@ impl Folders {
     /// The unpacked root filesystem, shared by all guests that use it and never changed.
     pub(super) async fn root(&self, archive: &Blob) -> Result<PathBuf> {
         let path = self.roots.join(&archive.sha256);
-        let lock = {
-            let mut locks = self.unpacking.lock().unwrap_or_else(PoisonError::into_inner);
-            locks.retain(|_, lock| Arc::strong_count(lock) > 1);
-            Arc::clone(locks.entry(archive.sha256.clone()).or_default())
-        };
+        let lock = self.unpacking.of(&archive.sha256);
         let _guard = lock.lock().await;
         if path.exists() {
             return Ok(path);
@@ -124,10 +113,7 @@ impl Folders {
             .prefix(&format!("{}.", plan.name))
             .tempdir_in(&self.guests)
             .map_err(|e| Error::io("create a folder in", &self.guests, e))?;
-        let path = folder.path().join(LOCK);
-        let lock = File::create(&path).map_err(|e| Error::io("create", &path, e))?;
-        flock(&lock, FlockOperation::NonBlockingLockShared)
-            .map_err(|e| Error::io("lock", &path, e.into()))?;
+        let lock = hold_folder(folder.path())?;
         let scripts = folder.path().join("scripts");
         DirBuilder::new().mode(0o755).create(&scripts).map_err(|e| Error::io("create", &scripts, e))?;
         // The umask of this program is its operator's choice and not the guest's.

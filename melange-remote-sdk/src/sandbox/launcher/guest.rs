@@ -21,7 +21,7 @@ const VIEW_ONLINE: &str = "sys-online";
 pub(super) fn run(order: &GuestOrder, wire: &Arc<Wire>, children: &Arc<Children>) -> Result<()> {
     std::env::set_current_dir(&order.folder).map_err(failed("enter the guest's folder"))?;
     // Held until the folder is gone, so that a later engine does not take it away from under a guest that runs.
-    let lock = std::fs::File::open("lock").map_err(failed("open the guest's lock"))?;
+    let lock = std::fs::File::open(crate::locks::FOLDER_LOCK).map_err(failed("open the guest's lock"))?;
     rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockShared)
         .map_err(failed("hold the guest's lock"))?;
     children::adopt_orphans()?;
