@@ -59,6 +59,6 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     shutdown.cancel();
     jobs.await?;
-    server.await??;
+    server.await?;
     Ok(())
 }

@@ -255,7 +255,7 @@ impl Reader<'_> {
         let given_arch = self.value("--default-arch", args.default_arch.clone());
         let given_arch = given_arch
             .and_then(|text| text.parse::<Arch>().map_err(|error| self.error("--default-arch", &error)).ok());
-        let (backends, default_arch) = self.backends(&args, given_arch);
+        let (backends, default_arch) = self.backends(&args, backends_file.as_deref(), given_arch);
         let build = self.build(args, default_arch);
         Some(Config { listen, port_file, backends: backends?, storage, build, log_format, backends_file })
     }
@@ -357,10 +357,14 @@ impl Reader<'_> {
     }
 
     /// The backends, and the architecture of jobs that name none.
-    fn backends(&mut self, args: &Args, given_arch: Option<Arch>) -> (Option<Vec<Backend>>, Arch) {
+    fn backends(
+        &mut self,
+        args: &Args,
+        file: Option<&Path>,
+        given_arch: Option<Arch>,
+    ) -> (Option<Vec<Backend>>, Arch) {
         let default_arch = given_arch.unwrap_or(Arch::X86_64);
         let addr = self.value("--buildkit-addr", args.buildkit_addr.clone());
-        let file = self.path("--backends-config", args.backends_config.clone());
         let max_jobs = self.max_jobs(args.max_jobs.clone());
         match (addr, file) {
             (Some(_), Some(_)) => {
@@ -371,7 +375,7 @@ impl Reader<'_> {
                 if max_jobs.is_some() {
                     self.wrong("--max-jobs: write maxJobs into the backends file instead");
                 }
-                (self.backends_file(&path), default_arch)
+                (self.backends_file(path), default_arch)
             }
             (Some(addr), None) => {
                 let max_jobs = max_jobs.unwrap_or(limits::JOBS_PER_BACKEND_DEFAULT);

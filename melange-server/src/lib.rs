@@ -51,13 +51,10 @@ pub fn api_reference(format: args::ApiFormat) -> String {
     }
 }
 
-/// Answers requests until `shutdown` is cancelled and the requests under way are answered.
-///
-/// # Errors
-/// None at present: a connection that fails ends alone, and a listener that fails is asked again.
-pub async fn serve(listener: TcpListener, app: App, shutdown: CancellationToken) -> std::io::Result<()> {
+/// Answers requests until `shutdown` is cancelled and the requests under way are answered. A connection that fails ends
+/// alone, and a listener that fails is asked again.
+pub async fn serve(listener: TcpListener, app: App, shutdown: CancellationToken) {
     listener::serve(&listener, router(app), ConnectionLimits::default(), shutdown).await;
-    Ok(())
 }
 
 /// Runs the service until SIGTERM or SIGINT: then running jobs get their grace while requests are still answered.
@@ -124,7 +121,7 @@ pub async fn run_assembly(assembly: Assembly, listener: TcpListener) -> Result<(
         None => tokio::time::timeout(CONNECTIONS_GRACE, server).await.ok(),
     };
     match ended {
-        Some(ended) => ended.context("the server panicked")?.context("the listener failed")?,
+        Some(ended) => ended.context("the server panicked")?,
         None => tracing::warn!("open connections are closed"),
     }
     tracing::info!("stopped");

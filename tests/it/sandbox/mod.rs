@@ -53,6 +53,14 @@ fn sandbox(options: &SandboxOptions) -> Option<SandboxRunner> {
     }
 }
 
+/// Runs a command that runs one test of this binary in a process of its own.
+fn assert_child_passes(command: &mut Command) {
+    let output = command.output().unwrap();
+    let said =
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && said.contains("1 passed"), "{said}");
+}
+
 /// A sandbox with its state in a folder of the test's own.
 fn sandbox_in(folder: &Path) -> Option<SandboxRunner> {
     sandbox(&sandbox_options(folder))
