@@ -24,6 +24,9 @@ use crate::limits;
 
 /// Flow control: the defaults of 64 KiB make a session's upload wait for every round trip.
 const STREAM_WINDOW_BYTES: u32 = 4 << 20;
+/// The same for streams that are not read, so that the daemon soon waits: HTTP/2's default, which a stream has before the
+/// settings arrive.
+const SPARE_WINDOW_BYTES: u32 = (64 << 10) - 1;
 /// All streams of a connection together. The HTTP/2 library ends a connection whose unread frames, short of 256 bytes
 /// each, miss more than half of it: log lines that nobody reads for a while are such, and a full window of them misses
 /// about its own size.
@@ -34,6 +37,15 @@ const TCP_KEEPALIVE: Duration = Duration::from_secs(30);
 /// The client of a daemon's control service.
 pub(super) type Control = ControlClient<Channel>;
 
+/// A connection to a daemon.
+#[derive(Debug, Clone)]
+pub(super) struct Connected {
+    pub(super) control: Control,
+    /// For log streams that are opened ahead of need and not read: on it the daemon has the least window that
+    /// HTTP/2 grants a stream. Only for daemons that need it.
+    pub(super) spare: Option<Control>,
+}
+
 type BoxError = Box<dyn StdError + Send + Sync>;
 
 /// Connects and asks the daemon for its workers: with TLS 1.3 a missing client certificate shows only at the
@@ -41,15 +53,19 @@ type BoxError = Box<dyn StdError + Send + Sync>;
 pub(super) async fn connect(
     address: &BackendAddress,
     tls: Option<&TlsOptions>,
-) -> Result<(Control, DaemonInfo)> {
+) -> Result<(Connected, DaemonInfo)> {
+    let client =
+        |channel| ControlClient::new(channel).max_decoding_message_size(limits::BUILDKIT_MESSAGE_BYTES_MAX);
     let attempt = async {
-        let channel = open_channel(address, tls).await?;
-        let control =
-            ControlClient::new(channel).max_decoding_message_size(limits::BUILDKIT_MESSAGE_BYTES_MAX);
+        let control = client(open_channel(address, tls, STREAM_WINDOW_BYTES).await?);
         let info = list_workers(control.clone())
             .await
             .map_err(|status| unreachable(address, DaemonStatus(status)))?;
-        Ok((control, info))
+        let spare = match info.loses_fast_lines {
+            true => Some(client(open_channel(address, tls, SPARE_WINDOW_BYTES).await?)),
+            false => None,
+        };
+        Ok((Connected { control, spare }, info))
     };
     match tokio::time::timeout(limits::BUILDKIT_CONNECT, attempt).await {
         Ok(result) => result,
@@ -57,7 +73,12 @@ pub(super) async fn connect(
     }
 }
 
-async fn open_channel(address: &BackendAddress, tls: Option<&TlsOptions>) -> Result<Channel> {
+async fn open_channel(
+    address: &BackendAddress,
+    tls: Option<&TlsOptions>,
+    stream_window_bytes: u32,
+) -> Result<Channel> {
+    let endpoint = |uri: &str| endpoint(uri, stream_window_bytes);
     if tls.is_some() && !matches!(address, BackendAddress::Tcp { .. }) {
         return Err(Error::invalid("TLS is for addresses that begin with tcp://").with("address", address));
     }
@@ -96,11 +117,11 @@ async fn open_channel(address: &BackendAddress, tls: Option<&TlsOptions>) -> Res
     }
 }
 
-fn endpoint(uri: &str) -> Result<Endpoint, tonic::transport::Error> {
+fn endpoint(uri: &str, stream_window_bytes: u32) -> Result<Endpoint, tonic::transport::Error> {
     Ok(Endpoint::from_shared(uri.to_owned())?
         .connect_timeout(limits::BUILDKIT_CONNECT)
         .tcp_keepalive(Some(TCP_KEEPALIVE))
-        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_stream_window_size(stream_window_bytes)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .http2_max_header_list_size(limits::BUILDKIT_HEADER_BYTES_MAX))
 }

@@ -18,6 +18,7 @@ mod progress;
 mod runner;
 mod session;
 mod solve;
+mod status;
 mod tls;
 mod tunnel;
 mod upload;

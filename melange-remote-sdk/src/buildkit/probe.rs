@@ -14,6 +14,9 @@ use crate::arch::Arch;
 pub struct DaemonInfo {
     /// What its workers run, as OCI spells it, such as `linux/arm64` or `linux/arm/v7`.
     pub platforms: BTreeSet<String>,
+    /// Whether it may lose lines of a step that prints fast unless its log stream is read more than once: it is older
+    /// than v0.10, since which daemons tell their version.
+    pub loses_fast_lines: bool,
 }
 
 impl DaemonInfo {
@@ -26,11 +29,12 @@ impl DaemonInfo {
 
 pub(super) async fn list_workers(mut control: Control) -> Result<DaemonInfo, tonic::Status> {
     let workers = control.list_workers(ListWorkersRequest::default()).await?.into_inner().record;
+    let loses_fast_lines = workers.iter().any(|worker| worker.buildkit_version.is_none());
     let platforms = workers.into_iter().flat_map(|worker| worker.platforms).map(|platform| {
         let parts = [platform.os, platform.architecture, platform.variant];
         parts.join("/").trim_end_matches('/').to_owned()
     });
-    Ok(DaemonInfo { platforms: platforms.collect() })
+    Ok(DaemonInfo { platforms: platforms.collect(), loses_fast_lines })
 }
 
 #[cfg(test)]
@@ -39,9 +43,10 @@ mod tests {
 
     #[test]
     fn variants_count_and_silence_means_yes() {
-        let info = DaemonInfo { platforms: ["linux/amd64", "linux/arm/v7"].map(str::to_owned).into() };
+        let of = |platforms: BTreeSet<String>| DaemonInfo { platforms, loses_fast_lines: false };
+        let info = of(["linux/amd64", "linux/arm/v7"].map(str::to_owned).into());
         assert!(info.runs(Arch::X86_64) && info.runs(Arch::Armv7));
         assert!(!info.runs(Arch::Armhf) && !info.runs(Arch::Aarch64));
-        assert!(DaemonInfo { platforms: BTreeSet::new() }.runs(Arch::S390x));
+        assert!(of(BTreeSet::new()).runs(Arch::S390x));
     }
 }

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use super::connect::{Control, connect};
+use super::connect::{Connected, Control, connect};
 use super::export::Received;
 use super::failure::{SolveFailure, status_error};
 use super::probe::{DaemonInfo, list_workers};
@@ -69,7 +69,7 @@ pub struct BuildkitRunner {
 #[derive(Debug, Clone)]
 struct Connection {
     number: u64,
-    control: Control,
+    connected: Connected,
 }
 
 impl BuildkitRunner {
@@ -103,26 +103,26 @@ impl BuildkitRunner {
     }
 
     /// A connection on which the daemon has just answered.
-    async fn connected(&self) -> Result<(Control, DaemonInfo)> {
+    async fn connected(&self) -> Result<(Connected, DaemonInfo)> {
         let known = self.connection.lock().await.clone();
         let mut number = 0;
         if let Some(connection) = known {
-            if let Some(info) = answers(&connection.control).await {
-                return Ok((connection.control, info));
+            if let Some(info) = answers(&connection.connected.control).await {
+                return Ok((connection.connected, info));
             }
             number = connection.number;
         }
         let mut slot = self.connection.lock().await;
         // Another run may have connected anew while this one waited.
         if let Some(connection) = slot.as_ref().filter(|connection| connection.number > number)
-            && let Some(info) = answers(&connection.control).await
+            && let Some(info) = answers(&connection.connected.control).await
         {
-            return Ok((connection.control.clone(), info));
+            return Ok((connection.connected.clone(), info));
         }
-        let (control, info) = connect(&self.address, self.options.tls.as_ref()).await?;
+        let (connected, info) = connect(&self.address, self.options.tls.as_ref()).await?;
         tracing::debug!(address = %self.address, "connected to a BuildKit daemon");
-        *slot = Some(Connection { number: number + 1, control: control.clone() });
-        Ok((control, info))
+        *slot = Some(Connection { number: number + 1, connected: connected.clone() });
+        Ok((connected, info))
     }
 
     /// One try.
@@ -137,7 +137,7 @@ impl BuildkitRunner {
         let Some(connected) = cancel.run_until_cancelled(self.connected()).await else {
             return Ok(GuestOutcome::Cancelled);
         };
-        let (control, info) = connected?;
+        let (connected, info) = connected?;
         if !info.runs(plan.arch) {
             let platforms: Vec<String> = info.platforms.into_iter().collect();
             return Err(Error::new(
@@ -149,14 +149,15 @@ impl BuildkitRunner {
             .hint(format!("it runs {}", platforms.join(", "))));
         }
         let sent_bytes = Arc::clone(&self.sent_bytes);
-        let session = session::open(control.clone(), plan, output.to_owned(), sent_bytes, progress.sink());
+        let control = connected.control.clone();
+        let session = session::open(control, plan, output.to_owned(), sent_bytes, progress.sink());
         let Some(session) = cancel.run_until_cancelled(session).await else {
             return Ok(GuestOutcome::Cancelled);
         };
         let session = session?;
         let stall = self.options.stall;
         let received = Arc::clone(&session.received);
-        let solved = solve(&control, &lowered.definition, session, progress, stall, cancel).await;
+        let solved = solve(&connected, &lowered.definition, session, progress, stall, cancel).await;
         self.received_bytes.fetch_add(received.bytes(), Ordering::Relaxed);
         match solved {
             Solved::Done if received.is_complete() => Ok(GuestOutcome::Succeeded),

@@ -262,7 +262,8 @@ impl Attempt {
                 }
             }
         }
-        for bytes in log.finish().await {
+        let mut rest = log.finish();
+        while let Some(bytes) = rest.next().await {
             self.append_log(bytes, &mut length).await;
         }
     }

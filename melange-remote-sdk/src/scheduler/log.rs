@@ -9,11 +9,12 @@
 //!
 //! The log itself only grows, so that offsets into it stay true.
 
+use std::collections::VecDeque;
 use std::io::SeekFrom;
 
 use bytes::Bytes;
 use tokio::fs::File;
-use tokio::io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt, Take};
 
 use super::events::Lines;
 use crate::limits;
@@ -81,12 +82,69 @@ impl BoundedLog {
     }
 
     /// What is left to go into the log once the attempt has said its last word.
-    pub(super) async fn finish(&mut self) -> Vec<Bytes> {
-        match self.tail.take() {
-            Some(tail) => tail.finish().await,
-            None => Vec::new(),
+    pub(super) fn finish(self) -> Rest {
+        let tail = self.tail.unwrap_or_default();
+        Rest {
+            segments: [tail.older, tail.newer].into_iter().flatten().collect(),
+            reading: None,
+            lost_lines: tail.lost_lines,
+            lost_bytes: tail.lost_bytes,
+            broken: tail.broken,
         }
     }
+}
+
+/// The end of a log, read from the disk piece by piece: it may be as large as half of the bound.
+#[derive(Debug)]
+pub(super) struct Rest {
+    segments: VecDeque<Segment>,
+    reading: Option<Take<File>>,
+    /// Not told yet.
+    lost_lines: u64,
+    lost_bytes: u64,
+    broken: Option<String>,
+}
+
+impl Rest {
+    /// The next piece: the lines that are missing are told where they would be.
+    pub(super) async fn next(&mut self) -> Option<Bytes> {
+        loop {
+            if self.lost_lines > 0 {
+                return Some(self.missing());
+            }
+            if let Some(source) = &mut self.reading {
+                let mut piece = Vec::with_capacity(limits::LOG_WRITE_BYTES);
+                let mut bounded = source.take(limits::LOG_WRITE_BYTES as u64);
+                match bounded.read_to_end(&mut piece).await {
+                    Ok(0) => self.reading = None,
+                    Ok(_) => return Some(Bytes::from(piece)),
+                    Err(error) => {
+                        let rest = source.limit();
+                        self.reading = None;
+                        return Some(unreadable(rest, &error));
+                    }
+                }
+            } else {
+                let mut segment = self.segments.pop_front()?;
+                match segment.file.seek(SeekFrom::Start(0)).await {
+                    Ok(_) => self.reading = Some(segment.file.take(segment.bytes)),
+                    Err(error) => return Some(unreadable(segment.bytes, &error)),
+                }
+            }
+        }
+    }
+
+    fn missing(&mut self) -> Bytes {
+        let why = self.broken.take().map(|why| format!(" ({why})")).unwrap_or_default();
+        let (lines, size) = (std::mem::take(&mut self.lost_lines), size_text(self.lost_bytes));
+        let notice =
+            format!("[{lines} lines of output, {size}, are missing here: the log is bounded{why}]\n");
+        Bytes::from(notice)
+    }
+}
+
+fn unreadable(bytes: u64, error: &std::io::Error) -> Bytes {
+    Bytes::from(format!("\n[{} of output are missing here: {error}]\n", size_text(bytes)))
 }
 
 impl Tail {
@@ -136,33 +194,6 @@ impl Tail {
             self.lost_bytes += lines.bytes.len() as u64;
         }
     }
-
-    async fn finish(mut self) -> Vec<Bytes> {
-        let mut rest = Vec::new();
-        let segments = [self.older.take(), self.newer.take()];
-        let mut texts = Vec::new();
-        for segment in segments.into_iter().flatten() {
-            let (lines, bytes) = (segment.lines, segment.bytes);
-            match segment.read().await {
-                Ok(mut chunks) => texts.append(&mut chunks),
-                Err(error) => {
-                    self.broken.get_or_insert_with(|| error.to_string());
-                    self.lost_lines += lines;
-                    self.lost_bytes += bytes;
-                }
-            }
-        }
-        if self.lost_lines > 0 {
-            let why = self.broken.map(|why| format!(" ({why})")).unwrap_or_default();
-            let size = size_text(self.lost_bytes);
-            rest.push(Bytes::from(format!(
-                "[{} lines of output, {size}, are missing here: the log is bounded{why}]\n",
-                self.lost_lines
-            )));
-        }
-        rest.append(&mut texts);
-        rest
-    }
 }
 
 impl Segment {
@@ -183,20 +214,6 @@ impl Segment {
         }
         Ok(())
     }
-
-    async fn read(mut self) -> std::io::Result<Vec<Bytes>> {
-        self.file.seek(SeekFrom::Start(0)).await?;
-        let mut source = self.file.take(self.bytes);
-        let mut chunks = Vec::new();
-        loop {
-            let mut chunk = Vec::with_capacity(limits::LOG_WRITE_BYTES);
-            (&mut source).take(limits::LOG_WRITE_BYTES as u64).read_to_end(&mut chunk).await?;
-            if chunk.is_empty() {
-                return Ok(chunks);
-            }
-            chunks.push(Bytes::from(chunk));
-        }
-    }
 }
 
 fn size_text(bytes: u64) -> String {
@@ -214,7 +231,10 @@ mod tests {
             let bytes = Bytes::from(format!("{text}\n"));
             written.append(&mut log.push(Lines { bytes, count: 1, farm: *farm }).await);
         }
-        written.append(&mut log.finish().await);
+        let mut rest = log.finish();
+        while let Some(piece) = rest.next().await {
+            written.push(piece);
+        }
         String::from_utf8(written.concat()).unwrap()
     }
 
