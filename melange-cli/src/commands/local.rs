@@ -9,9 +9,11 @@ use melange_remote_sdk::builder::{
     TestStatus,
 };
 use melange_remote_sdk::buildkit::BuildkitOptions;
+use melange_remote_sdk::cache::StateCache;
 use melange_remote_sdk::engine::runners::AddressedRunners;
 use melange_remote_sdk::engine::{EngineBuilder, EngineOptions, preflight};
 use melange_remote_sdk::error::{Error, ErrorKind, Result};
+use melange_remote_sdk::limits;
 use melange_remote_sdk::melange::defaults::RepositoryDefaults;
 use melange_remote_sdk::rootfs::Assembler;
 use melange_remote_sdk::rootfs::addresses::AddressPolicy;
@@ -107,15 +109,16 @@ pub(super) fn builder(args: &RunArgs, extras: Extras) -> Result<EngineBuilder> {
         preflight::check_sandbox_user()?;
     }
     let verify = !args.repositories.allow_untrusted;
+    let cache = StateCache::new(&state, limits::CACHE_BYTES_DEFAULT);
     let runners = AddressedRunners::new(
         SandboxOptions {
             extra_capabilities: true,
             host_ports: args.sandbox_allow_host_port.clone(),
-            ..SandboxOptions::new(&state)
+            ..SandboxOptions::with_cache(Arc::clone(&cache))
         },
         BuildkitOptions::default(),
     );
-    let assembler = Assembler::new(&state, fetcher()?, LocalAccess::Any, verify);
+    let assembler = Assembler::new(cache, fetcher()?, LocalAccess::Any, verify);
     Ok(EngineBuilder::new(options, assembler, Arc::new(runners)))
 }
 
