@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use melange_remote_sdk::apk::signature::SigningKey;
+use melange_remote_sdk::arch::Arch;
 use melange_remote_sdk::builder::{
     BuildEvent, BuildInput, BuildOutcome, BuildSink, BuildStatus, DefinitionOptions, LogStream, TestReport,
     TestStatus,
@@ -136,8 +137,8 @@ pub(super) fn attempt(file: &Path) -> String {
     file.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
-/// The definition in `file` with everything that the arguments say of it.
-pub(super) fn input(file: &Path, args: &RunArgs) -> Result<BuildInput> {
+/// The definition in `file` for one architecture, with everything that the arguments say of it.
+pub(super) fn input(file: &Path, arch: Arch, args: &RunArgs) -> Result<BuildInput> {
     let text = definition::source(file)?.text.clone();
     let beside = beside(file);
     let files = |paths: &[PathBuf]| {
@@ -159,7 +160,7 @@ pub(super) fn input(file: &Path, args: &RunArgs) -> Result<BuildInput> {
             env_files: files(&args.definition.env_files)?,
             libc_flavor: args.definition.libc_flavor.clone(),
         },
-        ..BuildInput::new(text, args.arch)
+        ..BuildInput::new(text, arch)
     })
 }
 
@@ -214,7 +215,12 @@ pub(super) fn exit_of(outcome: &BuildOutcome, output: Output) -> Result<Exit> {
 }
 
 /// An outcome for programs; the files are where the caller put them.
-pub(super) fn as_json(file: &Path, outcome: &BuildOutcome, files: &[String]) -> serde_json::Value {
+pub(super) fn as_json(
+    file: &Path,
+    arch: Arch,
+    outcome: &BuildOutcome,
+    files: &[String],
+) -> serde_json::Value {
     let (status, reason) = match &outcome.status {
         BuildStatus::Succeeded => ("success", None),
         BuildStatus::Failed { reason, .. } => ("failed", Some(reason)),
@@ -237,6 +243,7 @@ pub(super) fn as_json(file: &Path, outcome: &BuildOutcome, files: &[String]) -> 
         .collect();
     serde_json::json!({
         "file": input::name(file),
+        "arch": arch.apk_name(),
         "status": status,
         "reason": reason,
         "failure": failure,
