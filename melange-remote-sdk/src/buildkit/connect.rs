@@ -16,7 +16,7 @@ use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint};
 
 use super::failure::DaemonStatus;
-use super::probe::{DaemonInfo, list_workers};
+use super::probe::{Control, DaemonInfo, list_workers};
 use super::tls::TlsOptions;
 use crate::backend::BackendAddress;
 use crate::error::{Blame, Error, ErrorKind, Result};
@@ -30,9 +30,6 @@ const STREAM_WINDOW_BYTES: u32 = 4 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 256 << 20;
 /// How long a TCP connection may be silent before the kernel asks whether its peer is alive.
 const TCP_KEEPALIVE: Duration = Duration::from_secs(30);
-
-/// The client of a daemon's control service.
-pub(super) type Control = ControlClient<Channel>;
 
 type BoxError = Box<dyn StdError + Send + Sync>;
 

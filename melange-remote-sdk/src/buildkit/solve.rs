@@ -12,7 +12,7 @@ use futures_util::{Stream, StreamExt};
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
-use super::connect::Control;
+use super::probe::Control;
 use super::progress::Progress;
 use super::session::Session;
 use crate::limits;

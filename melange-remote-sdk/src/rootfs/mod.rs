@@ -15,12 +15,11 @@ use sha2::{Digest, Sha256};
 
 use crate::apk::checksum;
 use crate::apk::index::IndexPackage;
-use crate::apk::reader::ApkFile;
 use crate::apk::signature::Keyring;
 use crate::apk::writer::AccountNames;
 use crate::arch::Arch;
 use crate::cache::{Held, StateCache};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::guest::Blob;
 use crate::limits;
 use crate::locks::NamedLocks;
@@ -361,30 +360,6 @@ async fn cached(path: &Path) -> Option<Rootfs> {
         cached: true,
         _held: None,
     })
-}
-
-/// A package must be the one that the index speaks of.
-fn verified(apk: ApkFile, package: &IndexPackage) -> Result<ApkFile> {
-    let path = apk.path.clone();
-    if (&apk.info.pkgname, &apk.info.pkgver) != (&package.name, &package.version) {
-        let found = format!("{}-{}", apk.info.pkgname, apk.info.pkgver);
-        let message = format!("{} says that it is {found}, not what the index lists", path.display());
-        return Err(Error::new(ErrorKind::Untrusted, message).with("listed", package.file_name()));
-    }
-    match package.control_sha1 {
-        Some(expected) if expected == apk.control_sha1 => Ok(apk),
-        Some(expected) => Err(Error::new(
-            ErrorKind::Untrusted,
-            format!("{} is not the package that the index lists", path.display()),
-        )
-        .with("listed", checksum::q1(&expected))
-        .with("found", checksum::q1(&apk.control_sha1))
-        .hint("the repository's index is older or newer than its packages")),
-        None => Err(Error::new(
-            ErrorKind::Untrusted,
-            format!("the index has no checksum that can be checked for {}", package.file_name()),
-        )),
-    }
 }
 
 #[cfg(test)]

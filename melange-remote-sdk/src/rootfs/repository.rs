@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::apk::checksum::sha256_hex;
+use crate::apk::checksum::{self, sha256_hex};
 use crate::apk::index::{Index, IndexPackage};
 use crate::apk::reader::ApkFile;
 use crate::apk::signature::{Keyring, is_key_name};
@@ -185,7 +185,7 @@ async fn download(
 ) -> Result<()> {
     fetcher.fetch(url, unchecked, limits::APK_BYTES_MAX, false).await?;
     let (file, package) = (unchecked.to_owned(), package.clone());
-    tokio::task::spawn_blocking(move || super::verified(ApkFile::open(&file)?, &package).map(drop))
+    tokio::task::spawn_blocking(move || verified(ApkFile::open(&file)?, &package).map(drop))
         .await
         .map_err(|e| Error::unexpected("the check died").source(e))?
         .map_err(|e| e.with("url", url))?;
@@ -321,6 +321,30 @@ pub(super) async fn read_key(
         return Err(Error::new(ErrorKind::LimitExceeded, format!("the key {entry} has {size} bytes")));
     }
     tokio::fs::read(&path).await.map_err(|e| Error::io("read", &path, e))
+}
+
+/// A package must be the one that the index speaks of.
+pub(super) fn verified(apk: ApkFile, package: &IndexPackage) -> Result<ApkFile> {
+    let path = apk.path.clone();
+    if (&apk.info.pkgname, &apk.info.pkgver) != (&package.name, &package.version) {
+        let found = format!("{}-{}", apk.info.pkgname, apk.info.pkgver);
+        let message = format!("{} says that it is {found}, not what the index lists", path.display());
+        return Err(Error::new(ErrorKind::Untrusted, message).with("listed", package.file_name()));
+    }
+    match package.control_sha1 {
+        Some(expected) if expected == apk.control_sha1 => Ok(apk),
+        Some(expected) => Err(Error::new(
+            ErrorKind::Untrusted,
+            format!("{} is not the package that the index lists", path.display()),
+        )
+        .with("listed", checksum::q1(&expected))
+        .with("found", checksum::q1(&apk.control_sha1))
+        .hint("the repository's index is older or newer than its packages")),
+        None => Err(Error::new(
+            ErrorKind::Untrusted,
+            format!("the index has no checksum that can be checked for {}", package.file_name()),
+        )),
+    }
 }
 
 #[cfg(test)]

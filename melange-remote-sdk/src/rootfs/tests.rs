@@ -4,6 +4,7 @@ use super::*;
 use crate::apk::gzip::{MemberKind, member};
 use crate::apk::index::Index;
 use crate::apk::tar_writer::{EntryType, Header, TarWriter};
+use crate::error::ErrorKind;
 use crate::melange::plan::PlanPath;
 use crate::rootfs::fetch::NoNetwork;
 
