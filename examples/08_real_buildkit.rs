@@ -12,7 +12,9 @@ use std::sync::Arc;
 use melange_remote_sdk::arch::Arch;
 use melange_remote_sdk::builder::{BuildEvent, BuildInput, BuildSink, BuildStatus, Builder};
 use melange_remote_sdk::buildkit::{BuildkitOptions, BuildkitRunner};
+use melange_remote_sdk::cache::StateCache;
 use melange_remote_sdk::engine::{EngineBuilder, EngineOptions, SingleRunner};
+use melange_remote_sdk::limits::CACHE_BYTES_DEFAULT;
 use melange_remote_sdk::melange::defaults::RepositoryDefaults;
 use melange_remote_sdk::rootfs::Assembler;
 use melange_remote_sdk::rootfs::fetch::NoNetwork;
@@ -63,7 +65,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         repositories: vec![distro.display().to_string()],
         keyring: vec![distro.join("keys/test-distro.rsa.pub").display().to_string()],
     };
-    let assembler = Assembler::new(state.path(), Arc::new(NoNetwork), LocalAccess::Any, true);
+    let cache = StateCache::new(state.path(), CACHE_BYTES_DEFAULT);
+    let assembler = Assembler::new(cache, Arc::new(NoNetwork), LocalAccess::Any, true);
     let address = format!("docker://{}", socket.display()).parse()?;
     let runner = Arc::new(BuildkitRunner::new(address, BuildkitOptions::default()));
     println!("the daemon builds for {:?}", runner.ping().await?.platforms);

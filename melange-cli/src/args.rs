@@ -191,7 +191,7 @@ pub(crate) struct CompileArgs {
     #[arg(required = true, value_name = "FILE")]
     pub(crate) files: Vec<PathBuf>,
     /// The architecture
-    #[arg(long, default_value_t = Arch::host().unwrap_or(Arch::X86_64))]
+    #[arg(long, default_value_t = host())]
     pub(crate) arch: Arch,
     #[command(flatten)]
     pub(crate) definition: DefinitionArgs,
@@ -216,7 +216,7 @@ pub(crate) struct QueryArgs {
     #[command(flatten)]
     pub(crate) output: OutputArgs,
     /// The architecture
-    #[arg(long, default_value_t = Arch::host().unwrap_or(Arch::X86_64))]
+    #[arg(long, default_value_t = host())]
     pub(crate) arch: Arch,
     #[command(flatten)]
     pub(crate) definition: DefinitionArgs,
@@ -252,7 +252,7 @@ pub(crate) struct LintArgs {
     #[arg(long, hide = true)]
     pub(crate) definitions: bool,
     /// The architecture
-    #[arg(long, default_value_t = Arch::host().unwrap_or(Arch::X86_64))]
+    #[arg(long, default_value_t = host())]
     pub(crate) arch: Arch,
     #[command(flatten)]
     pub(crate) definition: DefinitionArgs,
@@ -264,12 +264,52 @@ pub(crate) struct LintArgs {
     pub(crate) strict: bool,
 }
 
+/// This machine's architecture.
+pub(crate) fn host() -> Arch {
+    Arch::host().unwrap_or(Arch::X86_64)
+}
+
+/// What `--arch` may say where it may be given several times.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ArchChoice {
+    /// Every one there is.
+    All,
+    /// One.
+    One(Arch),
+}
+
+impl std::str::FromStr for ArchChoice {
+    type Err = melange_remote_sdk::error::Error;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "all" => Ok(Self::All),
+            "host" => Ok(Self::One(host())),
+            name => name.parse().map(Self::One),
+        }
+    }
+}
+
+/// The architectures that were asked for, each once, in the order of their first mention.
+pub(crate) fn chosen(choices: &[ArchChoice]) -> Vec<Arch> {
+    let mut found = Vec::new();
+    for choice in choices {
+        let named: Vec<Arch> = match choice {
+            ArchChoice::All => Arch::all().collect(),
+            ArchChoice::One(arch) => vec![*arch],
+        };
+        for arch in named {
+            if !found.contains(&arch) {
+                found.push(arch);
+            }
+        }
+    }
+    found
+}
+
 /// Where and how steps run.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct RunArgs {
-    /// The architecture
-    #[arg(long, default_value_t = Arch::host().unwrap_or(Arch::X86_64))]
-    pub(crate) arch: Arch,
     #[command(flatten)]
     pub(crate) definition: DefinitionArgs,
     /// Files that are copied into the workspace; the folder named after the definition if it exists
@@ -308,6 +348,10 @@ pub(crate) struct BuildArgs {
     /// Definitions, built one after the other; `-` for standard input
     #[arg(required = true, value_name = "FILE")]
     pub(crate) files: Vec<PathBuf>,
+    /// Architectures, built one after the other: names, `host` or `all` (repeatable, or separated by commas); when
+    /// missing, those that the definition lists and this machine or the daemon runs
+    #[arg(long = "arch", value_name = "ARCH", value_delimiter = ',')]
+    pub(crate) archs: Vec<ArchChoice>,
     #[command(flatten)]
     pub(crate) run: RunArgs,
     /// Where packages and the index go, below a folder named after the architecture
@@ -333,6 +377,9 @@ pub(crate) struct TestArgs {
     pub(crate) file: PathBuf,
     /// The package that the main test is about, such as hello=2.10-r0; the definition's own when missing
     pub(crate) package: Option<String>,
+    /// The architecture
+    #[arg(long, default_value_t = host())]
+    pub(crate) arch: Arch,
     #[command(flatten)]
     pub(crate) run: RunArgs,
     /// Only the test of this package, main or sub (repeatable)
@@ -423,7 +470,7 @@ pub(crate) struct ResolveArgs {
     #[command(flatten)]
     pub(crate) repositories: RepositoryArgs,
     /// The architecture
-    #[arg(long, default_value_t = Arch::host().unwrap_or(Arch::X86_64))]
+    #[arg(long, default_value_t = host())]
     pub(crate) arch: Arch,
     /// Pick providers of virtual names as builds do, instead of refusing as `apk add` does
     #[arg(long)]
@@ -528,9 +575,10 @@ pub(crate) struct SubmitArgs {
     /// Definitions, one job each; `-` for standard input
     #[arg(required = true, value_name = "FILE")]
     pub(crate) configs: Vec<PathBuf>,
-    /// The architecture; the server's default when missing
-    #[arg(long)]
-    pub(crate) arch: Option<Arch>,
+    /// Architectures, a job each: names, `host` or `all` (repeatable, or separated by commas); the server's default
+    /// when missing
+    #[arg(long = "arch", value_name = "ARCH", value_delimiter = ',')]
+    pub(crate) archs: Vec<ArchChoice>,
     /// A package added to the environment of every test (repeatable)
     #[arg(long = "test-package-append", value_name = "PACKAGE")]
     pub(crate) test_packages: Vec<String>,
@@ -629,4 +677,21 @@ fn parse_interval(text: &str) -> Result<std::time::Duration, String> {
 /// Seconds since 1970; an empty variable counts as missing.
 fn epoch_seconds(text: &str) -> Result<i64, std::num::ParseIntError> {
     if text.is_empty() { Ok(0) } else { text.parse() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn architectures_are_counted_once_in_the_order_of_their_first_mention() {
+        let chosen_of = |names: &[&str]| {
+            let choices: Vec<ArchChoice> = names.iter().map(|name| name.parse().unwrap()).collect();
+            chosen(&choices)
+        };
+        assert_eq!(chosen_of(&["aarch64", "amd64", "arm64"]), [Arch::Aarch64, Arch::X86_64]);
+        assert_eq!(chosen_of(&["host"]), [host()]);
+        assert_eq!(chosen_of(&["s390x", "all"]).len(), Arch::all().count());
+        assert!("z80".parse::<ArchChoice>().is_err());
+    }
 }

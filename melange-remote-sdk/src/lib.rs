@@ -32,6 +32,8 @@ pub mod job_store;
 // Machinery.
 #[cfg(feature = "buildkit")]
 pub mod buildkit;
+#[cfg(feature = "apk")]
+pub mod cache;
 pub mod clock;
 #[cfg(feature = "llb")]
 pub mod llb;

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use rustix::fs::{FlockOperation, flock};
@@ -52,6 +52,18 @@ pub(crate) fn hold_folder(folder: &Path) -> Result<File> {
     Ok(lock)
 }
 
+/// Locks a file, which is made when it is missing, and waits for those who hold it otherwise. It is free again when the
+/// file is closed.
+///
+/// # Errors
+/// When the file cannot be made or this file system has no locks.
+pub(crate) fn wait_for(path: &Path, operation: FlockOperation) -> Result<File> {
+    let mut options = File::options();
+    let lock = options.create(true).append(true).open(path).map_err(|e| Error::io("create", path, e))?;
+    flock(&lock, operation).map_err(|e| Error::io("lock", path, e.into()))?;
+    Ok(lock)
+}
+
 /// Looks whether a folder is in use.
 pub(crate) fn folder_use(folder: &Path) -> FolderUse {
     match File::open(folder.join(FOLDER_LOCK)) {
@@ -61,6 +73,32 @@ pub(crate) fn folder_use(folder: &Path) -> FolderUse {
         }
         Ok(_) => FolderUse::InUse,
     }
+}
+
+/// Those of the `candidates` in `parent` that processes left which live no more, each with its lock where it has one.
+/// Folders without a lock count once they are old enough that nobody is about to lock them.
+pub(crate) fn abandoned(parent: &Path, candidates: impl Fn(&Path) -> bool) -> Vec<(PathBuf, Option<File>)> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(parent).into_iter().flatten().flatten() {
+        let folder = entry.path();
+        if !candidates(&folder) {
+            continue;
+        }
+        match folder_use(&folder) {
+            FolderUse::InUse => {}
+            FolderUse::NeverHeld if young(&folder) => {}
+            FolderUse::NeverHeld => found.push((folder, None)),
+            FolderUse::Abandoned(lock) => found.push((folder, Some(lock))),
+        }
+    }
+    found
+}
+
+/// Whether a folder may be one that a process makes right now and has not locked yet.
+fn young(folder: &Path) -> bool {
+    let age =
+        std::fs::metadata(folder).and_then(|meta| meta.modified()).ok().and_then(|at| at.elapsed().ok());
+    age.is_none_or(|age| age.as_secs() < 60)
 }
 
 #[cfg(test)]

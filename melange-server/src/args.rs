@@ -7,7 +7,7 @@ use clap::{Parser, ValueEnum};
 /// Every flag with one value can also be given as an environment variable: --listen-addr is MELANGE_LISTEN_ADDR,
 /// and so on. Flags go before variables.
 #[derive(Debug, Clone, Default, Parser)]
-#[command(name = "melange-server", version)]
+#[command(name = "melange-server", version, args_override_self = true)]
 pub struct Args {
     /// HTTP listen address; :8080 means port 8080 on all interfaces, port 0 takes a free one [default: :8080]
     #[arg(long, value_name = "HOST:PORT")]

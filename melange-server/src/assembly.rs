@@ -11,6 +11,7 @@ use melange_remote_sdk::backend::{Backend, BackendAddress, BackendProbe};
 use melange_remote_sdk::backend_selector::round_robin::RoundRobin;
 use melange_remote_sdk::builder::Builder;
 use melange_remote_sdk::buildkit::{BuildkitOptions, TlsIdentity, TlsOptions};
+use melange_remote_sdk::cache::StateCache;
 use melange_remote_sdk::clock::SystemClock;
 use melange_remote_sdk::engine::runners::AddressedRunners;
 use melange_remote_sdk::engine::{EngineBuilder, EngineOptions, RunnerProvider, preflight};
@@ -124,14 +125,14 @@ pub fn engine(config: &BuildConfig, backends: &[Backend]) -> Result<Engine> {
     let own = defaults.repositories.iter().chain(&defaults.keyring).filter_map(|line| local_path(line));
     let allowed = own.chain(config.allow_local_repositories.iter().cloned()).collect();
     let fetcher = Arc::new(HttpFetcher::new(fetch_options(config)?)?);
-    let assembler = Assembler::new(&state_dir, fetcher, LocalAccess::Below(allowed), true)
-        .with_cache_bytes(config.cache_bytes);
+    let cache = StateCache::new(&state_dir, config.cache_bytes);
+    let assembler = Assembler::new(Arc::clone(&cache), fetcher, LocalAccess::Below(allowed), true);
     let tls = config.buildkit_tls.as_ref().map(tls_options).transpose()?;
     let runners = AddressedRunners::new(
         SandboxOptions {
             host_ports: config.sandbox_host_ports.clone(),
             launcher: config.sandbox_launcher.clone(),
-            ..SandboxOptions::new(&state_dir)
+            ..SandboxOptions::with_cache(cache)
         },
         BuildkitOptions { tls, ..BuildkitOptions::default() },
     );

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use melange_remote_sdk::apk::reader::ApkFile;
 use melange_remote_sdk::apk::signature::Keyring;
 use melange_remote_sdk::apk::version::Version;
+use melange_remote_sdk::cache::StateCache;
 use melange_remote_sdk::error::{Error, Result};
+use melange_remote_sdk::limits;
 use melange_remote_sdk::melange::plan::PlanEnvironment;
 use melange_remote_sdk::rootfs::Assembler;
 use melange_remote_sdk::rootfs::repository::LocalAccess;
@@ -29,8 +31,8 @@ pub(super) async fn run(command: ApkCommand, output: Output) -> Result<Exit> {
 
 /// An assembler whose downloads go to the user's cache.
 fn assembler(args: &ResolveArgs) -> Result<Assembler> {
-    let cache = super::local::state_dir(None)?;
-    Ok(Assembler::new(&cache, super::local::fetcher()?, LocalAccess::Any, !args.repositories.allow_untrusted))
+    let cache = StateCache::new(&super::local::state_dir(None)?, limits::CACHE_BYTES_DEFAULT);
+    Ok(Assembler::new(cache, super::local::fetcher()?, LocalAccess::Any, !args.repositories.allow_untrusted))
 }
 
 fn environment(args: &ResolveArgs) -> Result<PlanEnvironment> {

@@ -1,23 +1,30 @@
 //! `melange build`: definitions, on this machine.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use melange_remote_sdk::apk::index::Index;
+use melange_remote_sdk::arch::Arch;
 use melange_remote_sdk::builder::{BuildInput, BuildOutcome, BuildStatus, Builder, BuiltFile};
+use melange_remote_sdk::buildkit::{BuildkitOptions, BuildkitRunner};
 use melange_remote_sdk::engine::EngineBuilder;
 use melange_remote_sdk::error::{Error, Result};
+use melange_remote_sdk::melange::{self, Compiled};
 use tokio_util::sync::CancellationToken;
 
 use super::local::{self, Extras, Printer};
-use super::signing_key;
-use crate::args::{BuildArgs, Output};
+use super::{definition, signing_key};
+use crate::args::{BuildArgs, Output, chosen, host};
 use crate::exit::{self, Exit};
 use crate::{input, note, out};
 
 pub(super) async fn run(args: BuildArgs, output: Output) -> Result<Exit> {
     input::check_stdin(args.files.iter().map(PathBuf::as_path))?;
-    check_folder(&args)?;
+    let jobs = jobs(&args).await?;
+    for arch in jobs.iter().map(|job| job.arch).collect::<BTreeSet<_>>() {
+        check_folder(&args, arch)?;
+    }
     let extras = Extras {
         signing_key: args.signing_key.as_deref().map(signing_key).transpose()?,
         epoch_seconds: args.source_date_epoch,
@@ -27,40 +34,99 @@ pub(super) async fn run(args: BuildArgs, output: Output) -> Result<Exit> {
     let cancel = local::cancelled_by_signals();
     let mut exit = Exit::Ok;
     let mut bad = Vec::new();
-    for file in &args.files {
+    for job in &jobs {
         if cancel.is_cancelled() {
             break;
         }
-        let one = match build(&args, file, &builder, &cancel, output).await {
+        let one = match build(&args, job, &builder, &cancel, output).await {
             Ok(one) => one,
-            // With a single definition, its error is the command's.
-            Err(error) if args.files.len() == 1 || out::reader_is_gone(&error) => return Err(error),
+            // With a single build, its error is the command's.
+            Err(error) if jobs.len() == 1 || out::reader_is_gone(&error) => return Err(error),
             Err(error) => {
                 note::error(&error, output);
                 exit::code_of(&error)
             }
         };
         if one != Exit::Ok {
-            bad.push(input::name(file));
+            bad.push(job.name(&args));
         }
         exit = exit.and(one);
     }
-    if args.files.len() > 1 && !bad.is_empty() && output == Output::Text {
-        let (count, all) = (bad.len(), args.files.len());
-        note::line(&format!("{count} of {all} definitions did not build: {}", bad.join(", ")));
+    if jobs.len() > 1 && !bad.is_empty() && output == Output::Text {
+        let what = if jobs.len() == args.files.len() { "definitions" } else { "builds" };
+        let (count, all) = (bad.len(), jobs.len());
+        let verb = if what == "builds" { "failed" } else { "did not build" };
+        note::line(&format!("{count} of {all} {what} {verb}: {}", bad.join(", ")));
     }
     Ok(exit)
 }
 
-/// Builds one definition and puts away what it made.
+/// One definition for one architecture.
+struct Job<'a> {
+    file: &'a Path,
+    arch: Arch,
+}
+
+impl Job<'_> {
+    /// What it is called where several are told of.
+    fn name(&self, args: &BuildArgs) -> String {
+        let file = input::name(self.file);
+        if args.archs.is_empty() { file } else { format!("{file} ({})", self.arch) }
+    }
+}
+
+/// What is built, in its order.
+async fn jobs(args: &BuildArgs) -> Result<Vec<Job<'_>>> {
+    let asked = chosen(&args.archs);
+    // What runs steps for more than this machine's architecture says so itself.
+    let daemon = match &args.run.buildkit_addr {
+        Some(addr) if asked.is_empty() => {
+            // A daemon that does not answer is told of by the build.
+            BuildkitRunner::new(addr.parse()?, BuildkitOptions::default()).ping().await.ok()
+        }
+        _ => None,
+    };
+    let mut jobs = Vec::new();
+    for file in &args.files {
+        let archs = match &daemon {
+            _ if !asked.is_empty() => asked.clone(),
+            Some(daemon) => own_architectures(file, args, |arch| daemon.runs(arch)),
+            None => vec![host()],
+        };
+        jobs.extend(archs.into_iter().map(|arch| Job { file, arch }));
+    }
+    Ok(jobs)
+}
+
+/// The architectures that a definition lists and that can be built. One that lists none, and so is for all, is built for
+/// this machine: most repositories have packages for one or two architectures only, and a build for another would fail.
+fn own_architectures(file: &Path, args: &BuildArgs, runs: impl Fn(Arch) -> bool) -> Vec<Arch> {
+    let wanted = || -> Result<Vec<Arch>> {
+        let (pipelines, options) = definition::compiler(&args.run.definition)?;
+        let source = definition::source(file)?;
+        let is_wanted = |arch: &Arch| {
+            let inspected = melange::inspect(&source, *arch, &pipelines, &options);
+            matches!(inspected, Ok(Compiled::Plan(_)))
+        };
+        Ok(Arch::all().filter(is_wanted).collect())
+    };
+    // What is wrong with the definition is told by its build.
+    let wanted = wanted().unwrap_or_default();
+    let lists = wanted.len() < Arch::all().count();
+    let found: Vec<Arch> = wanted.into_iter().filter(|arch| lists && runs(*arch)).collect();
+    if found.is_empty() { vec![host()] } else { found }
+}
+
+/// Builds one definition for one architecture and puts away what it made.
 async fn build(
     args: &BuildArgs,
-    file: &Path,
+    job: &Job<'_>,
     builder: &EngineBuilder,
     cancel: &CancellationToken,
     output: Output,
 ) -> Result<Exit> {
-    let input = BuildInput { with_test: args.test, ..local::input(file, &args.run)? };
+    let (file, arch) = (job.file, job.arch);
+    let input = BuildInput { with_test: args.test, ..local::input(file, arch, &args.run)? };
     let printer = Printer::new(output);
     let outcome = builder.build(&input, Arc::clone(&printer) as _, cancel.clone()).await?;
     // The status line goes before the results come.
@@ -71,7 +137,7 @@ async fn build(
         placed = put_away(args, file, &outcome)?;
     }
     if output == Output::Json {
-        out::json_line(&local::as_json(file, &outcome, &placed))?;
+        out::json_line(&local::as_json(file, arch, &outcome, &placed))?;
     } else if outcome.status == BuildStatus::Succeeded {
         out::text(&placed.iter().map(|path| format!("{path}\n")).collect::<String>())?;
         local::print_times(&outcome);
@@ -80,8 +146,8 @@ async fn build(
 }
 
 /// Finds out before the work whether its results can be put away. Makes nothing: a build that fails leaves no folder.
-fn check_folder(args: &BuildArgs) -> Result<()> {
-    let folder = args.out_dir.join(args.run.arch.apk_name());
+fn check_folder(args: &BuildArgs, arch: Arch) -> Result<()> {
+    let folder = args.out_dir.join(arch.apk_name());
     let absolute =
         std::path::absolute(&folder).map_err(|e| Error::unexpected("no current folder").source(e))?;
     let there = absolute.ancestors().find(|path| path.symlink_metadata().is_ok()).unwrap_or(Path::new("/"));
@@ -164,4 +230,35 @@ fn merge_index(args: &BuildArgs, new: &Path, path: &Path) -> Result<()> {
     }
     let key = args.signing_key.as_deref().map(signing_key).transpose()?;
     super::index::write_whole(path, &index.write(key.as_ref())?)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::args::{Args, Command};
+
+    #[test]
+    fn a_definition_is_built_for_what_it_lists_and_what_can_be_built() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("a.yaml");
+        let Command::Build(args) = Args::parse_from(["melange", "build", "a.yaml"]).command else { panic!() };
+        let found = |package: &str, runs: &[Arch]| {
+            let text = format!(
+                "package:\n  name: a\n  version: \"1\"\n  epoch: 0\n{package}pipeline:\n  - runs: \"true\"\n"
+            );
+            std::fs::write(&file, text).unwrap();
+            own_architectures(&file, &args, |arch| runs.contains(&arch))
+        };
+        let both = [Arch::X86_64, Arch::Aarch64];
+        assert_eq!(found("  target-architecture: [aarch64, x86_64, riscv64]\n", &both), both);
+        assert_eq!(found("  target-architecture: [aarch64]\n", &both), [Arch::Aarch64]);
+        // What cannot be built here is told of, as what is skipped or as what is wrong.
+        assert_eq!(found("  target-architecture: [riscv64]\n", &both), [host()]);
+        assert_eq!(found("  nonsense: 1\n", &both), [host()]);
+        for all in ["", "  target-architecture: [all]\n"] {
+            assert_eq!(found(all, &both), [host()]);
+        }
+    }
 }

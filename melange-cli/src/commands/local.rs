@@ -4,14 +4,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use melange_remote_sdk::apk::signature::SigningKey;
+use melange_remote_sdk::arch::Arch;
 use melange_remote_sdk::builder::{
     BuildEvent, BuildInput, BuildOutcome, BuildSink, BuildStatus, DefinitionOptions, LogStream, TestReport,
     TestStatus,
 };
 use melange_remote_sdk::buildkit::BuildkitOptions;
+use melange_remote_sdk::cache::StateCache;
 use melange_remote_sdk::engine::runners::AddressedRunners;
 use melange_remote_sdk::engine::{EngineBuilder, EngineOptions, preflight};
 use melange_remote_sdk::error::{Error, ErrorKind, Result};
+use melange_remote_sdk::limits;
 use melange_remote_sdk::melange::defaults::RepositoryDefaults;
 use melange_remote_sdk::rootfs::Assembler;
 use melange_remote_sdk::rootfs::addresses::AddressPolicy;
@@ -107,15 +110,16 @@ pub(super) fn builder(args: &RunArgs, extras: Extras) -> Result<EngineBuilder> {
         preflight::check_sandbox_user()?;
     }
     let verify = !args.repositories.allow_untrusted;
+    let cache = StateCache::new(&state, limits::CACHE_BYTES_DEFAULT);
     let runners = AddressedRunners::new(
         SandboxOptions {
             extra_capabilities: true,
             host_ports: args.sandbox_allow_host_port.clone(),
-            ..SandboxOptions::new(&state)
+            ..SandboxOptions::with_cache(Arc::clone(&cache))
         },
         BuildkitOptions::default(),
     );
-    let assembler = Assembler::new(&state, fetcher()?, LocalAccess::Any, verify);
+    let assembler = Assembler::new(cache, fetcher()?, LocalAccess::Any, verify);
     Ok(EngineBuilder::new(options, assembler, Arc::new(runners)))
 }
 
@@ -133,8 +137,8 @@ pub(super) fn attempt(file: &Path) -> String {
     file.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
-/// The definition in `file` with everything that the arguments say of it.
-pub(super) fn input(file: &Path, args: &RunArgs) -> Result<BuildInput> {
+/// The definition in `file` for one architecture, with everything that the arguments say of it.
+pub(super) fn input(file: &Path, arch: Arch, args: &RunArgs) -> Result<BuildInput> {
     let text = definition::source(file)?.text.clone();
     let beside = beside(file);
     let files = |paths: &[PathBuf]| {
@@ -156,7 +160,7 @@ pub(super) fn input(file: &Path, args: &RunArgs) -> Result<BuildInput> {
             env_files: files(&args.definition.env_files)?,
             libc_flavor: args.definition.libc_flavor.clone(),
         },
-        ..BuildInput::new(text, args.arch)
+        ..BuildInput::new(text, arch)
     })
 }
 
@@ -211,7 +215,12 @@ pub(super) fn exit_of(outcome: &BuildOutcome, output: Output) -> Result<Exit> {
 }
 
 /// An outcome for programs; the files are where the caller put them.
-pub(super) fn as_json(file: &Path, outcome: &BuildOutcome, files: &[String]) -> serde_json::Value {
+pub(super) fn as_json(
+    file: &Path,
+    arch: Arch,
+    outcome: &BuildOutcome,
+    files: &[String],
+) -> serde_json::Value {
     let (status, reason) = match &outcome.status {
         BuildStatus::Succeeded => ("success", None),
         BuildStatus::Failed { reason, .. } => ("failed", Some(reason)),
@@ -234,6 +243,7 @@ pub(super) fn as_json(file: &Path, outcome: &BuildOutcome, files: &[String]) -> 
         .collect();
     serde_json::json!({
         "file": input::name(file),
+        "arch": arch.apk_name(),
         "status": status,
         "reason": reason,
         "failure": failure,

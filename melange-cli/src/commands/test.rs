@@ -14,7 +14,7 @@ use crate::out;
 pub(super) async fn run(args: TestArgs, output: Output) -> Result<Exit> {
     let builder = local::builder(&args.run, Extras::default())?;
     let input = TestInput {
-        build: local::input(&args.file, &args.run)?,
+        build: local::input(&args.file, args.arch, &args.run)?,
         package: args.package.clone().unwrap_or_default(),
         extra_packages: args.run.test_package_append.clone(),
         only: args.only.clone(),
@@ -24,7 +24,7 @@ pub(super) async fn run(args: TestArgs, output: Output) -> Result<Exit> {
     drop(printer);
     if output == Output::Json {
         let exit = local::exit_of(&outcome, output)?;
-        out::json_line(&local::as_json(&args.file, &outcome, &[]))?;
+        out::json_line(&local::as_json(&args.file, args.arch, &outcome, &[]))?;
         return Ok(exit);
     }
     for report in &outcome.tests {

@@ -165,3 +165,44 @@ fn a_test_without_a_shell_is_explained_and_the_call_can_add_one() {
     let output = melange(at, &[&args[..], &["--test-package-append", "busybox"]].concat());
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
 }
+
+#[test]
+fn several_architectures_are_built_in_one_call_and_what_does_not_exist_yet_is_no_error() {
+    let Some(distro) = distro() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let busybox = "environment:\n  contents:\n    packages:\n      - busybox\npipeline:";
+    let listed = "  epoch: 0\n  target-architecture:\n    - x86_64\n    - riscv64\n";
+    let definition = GOOD.replace("pipeline:", busybox).replace("  epoch: 0\n", listed);
+    std::fs::write(at.join("good.yaml"), definition).unwrap();
+    let key = format!("{distro}/keys/test-distro.rsa.pub");
+    let build = |more: &[&str]| {
+        let given = ["build", "good.yaml", "-r", &distro, "-k", &key, "--state-dir", "state"];
+        melange(at, &[&given[..], more].concat())
+    };
+    let lines = |output: &std::process::Output| -> Vec<(String, String)> {
+        let read = |line: &str| -> (String, String) {
+            let value: serde_json::Value = serde_json::from_str(line).unwrap();
+            (value["arch"].as_str().unwrap().to_owned(), value["status"].as_str().unwrap().to_owned())
+        };
+        text(&output.stdout).lines().map(read).collect()
+    };
+    let done = |arch: &str, status: &str| (arch.to_owned(), status.to_owned());
+    // Folders that the first call of a farm's `make` does not find.
+    let later = ["--repository", "later/packages", "--source-dir", "nosuch", "--pipeline-dir", "nosuch"];
+    let several = ["--arch", "amd64,aarch64", "--arch", "x86_64", "--output", "json"];
+    let output = build(&[&later[..], &several].concat());
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert_eq!(lines(&output), [done("x86_64", "success"), done("aarch64", "skipped")]);
+    assert!(at.join("packages/x86_64/good-1-r0.apk").is_file() && !at.join("packages/aarch64").exists());
+    // Without a choice, what the definition lists and the sandbox runs.
+    let output = build(&["--output", "json", "--out-dir", "first", "--out-dir", "last"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert_eq!(lines(&output), [done("x86_64", "success")]);
+    assert!(at.join("last/x86_64/good-1-r0.apk").is_file() && !at.join("first").exists(), "the last counts");
+    let bad = at.join("bad.yaml");
+    std::fs::write(&bad, "x: 1\n").unwrap();
+    let output = melange(at, &["build", "bad.yaml", "--arch", "x86_64,aarch64"]);
+    let said = text(&output.stderr);
+    assert!(said.contains("2 of 2 builds failed: bad.yaml (x86_64), bad.yaml (aarch64)"), "{said}");
+}

@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
 
-use crate::support::{BROKEN, GOOD, Server, job, text};
+use crate::support::{BROKEN, GOOD, Server, job, melange, text};
 
 const ID: &str = "0197a3c2-1111-7aaa-8000-000000000001";
 const OTHER: &str = "0197a3c2-1111-7aab-8000-000000000001";
@@ -228,4 +228,28 @@ fn mistakes_that_the_server_finds_are_shown_in_the_files_of_the_caller() {
     let output = server.melange(at, &[&call[..], &["--output", "json"]].concat());
     let read: serde_json::Value = serde_json::from_slice(&output.stderr).unwrap();
     assert_eq!(read["error"]["details"][0]["file"], "defs/good.yaml");
+}
+
+#[test]
+fn several_architectures_are_a_job_each() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    std::fs::write(at.join("good.yaml"), GOOD).unwrap();
+    let server = Server::start(|_, _| (200, serde_json::json!({ "id": ID }).to_string().into_bytes()));
+    for (args, expected) in [
+        (&["--arch", "amd64,aarch64", "--arch", "x86_64"][..], &["\"x86_64\"", "\"aarch64\""][..]),
+        (&[], &["null"]),
+    ] {
+        let output = server.melange(at, &[&["remote", "submit", "good.yaml"], args].concat());
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        let asked: Vec<String> = server.asked.lock().unwrap().drain(..).map(|(_, body)| body).collect();
+        let archs: Vec<String> = asked
+            .iter()
+            .map(|body| serde_json::from_str::<serde_json::Value>(body).unwrap()["arch"].to_string())
+            .collect();
+        assert_eq!(archs, expected);
+        assert_eq!(text(&output.stdout).lines().count(), expected.len());
+    }
+    let refused = melange(at, &["remote", "submit", "good.yaml", "--arch", "z80"]);
+    assert_eq!(refused.status.code(), Some(2), "{}", text(&refused.stderr));
 }

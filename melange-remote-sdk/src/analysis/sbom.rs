@@ -4,6 +4,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, PercentEncode, utf8_percent_e
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
+use super::license::is_expression;
 use crate::melange::plan::{PlanPackage, PlanStep};
 use crate::redact::without_user;
 
@@ -447,21 +448,6 @@ fn license(package: &PlanPackage) -> (String, Vec<Extracted>) {
     if parts.is_empty() { ("NOASSERTION".to_owned(), extracted) } else { (parts.join(" AND "), extracted) }
 }
 
-/// The shape of an SPDX expression: identifiers joined by AND, OR and WITH, with parentheses.
-fn is_expression(text: &str) -> bool {
-    let spaced = text.replace(['(', ')'], " ");
-    let words: Vec<&str> = spaced.split_whitespace().collect();
-    let is_operator = |word: &str| matches!(word, "AND" | "OR" | "WITH");
-    let is_identifier = |word: &str| {
-        word.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'+' | b':'))
-    };
-    words.len() % 2 == 1
-        && words
-            .iter()
-            .enumerate()
-            .all(|(at, word)| is_operator(word) == (at % 2 == 1) && is_identifier(word))
-}
-
 fn sanitised(text: &str) -> String {
     let clean: String = text
         .chars()
@@ -480,6 +466,7 @@ fn fnv1a_128(bytes: &[u8]) -> u128 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::melange::plan::PlanCopyright;
 
     #[test]
     fn namespaces_hash_as_the_format_says() {
@@ -494,9 +481,18 @@ mod tests {
     fn identifiers_titles_and_licences() {
         assert_eq!(identifier(&["apk", "a+b", "1:2/3"]), "SPDXRef-Package-apk-aC43b-1-2-3");
         assert_eq!(title_case("test-ns"), "Test-Ns");
-        assert!(is_expression("GPL-2.0-or-later WITH Classpath-exception-2.0 OR (MIT AND BSD)"));
-        assert!(!is_expression("see COPYING"));
         assert_eq!(sanitised("see COPYING_x"), "see-COPYING-x");
+    }
+
+    #[test]
+    fn licences_that_the_list_does_not_have_become_references() {
+        let copyright = ["MIT", "Custom", "GPL-2.0-only OR ISC", "Custom"]
+            .map(|license| PlanCopyright { license: license.to_owned(), ..PlanCopyright::default() });
+        let package = PlanPackage { copyright: copyright.to_vec(), ..PlanPackage::default() };
+        let (declared, extracted) = license(&package);
+        assert_eq!(declared, "MIT AND LicenseRef-Custom AND GPL-2.0-only OR ISC AND LicenseRef-Custom");
+        let [only] = &extracted[..] else { panic!("{}", extracted.len()) };
+        assert_eq!((&*only.id, &*only.text), ("LicenseRef-Custom", "Non-SPDX License: Custom"));
     }
 
     #[test]

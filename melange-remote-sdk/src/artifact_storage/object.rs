@@ -30,13 +30,16 @@ const GET_TRIES_MAX: usize = 8;
 #[derive(Debug, Clone)]
 pub struct ObjectArtifactStorage {
     objects: Arc<dyn ObjectStore>,
+    /// The same objects, written without waiting for the disk where there is one: a checksum that a crash lost or cut
+    /// off is taken again.
+    checksums: Arc<dyn ObjectStore>,
     root: String,
 }
 
 impl ObjectArtifactStorage {
     /// A storage over `objects`; `root` is what [`ArtifactStorage::url`] puts before the keys.
     pub fn new(objects: Arc<dyn ObjectStore>, root: impl Into<String>) -> Self {
-        Self { objects, root: root.into() }
+        Self { checksums: Arc::clone(&objects), objects, root: root.into() }
     }
 
     /// A storage in memory, for tests and examples.
@@ -54,11 +57,12 @@ impl ObjectArtifactStorage {
         use object_store::local::LocalFileSystem;
 
         std::fs::create_dir_all(directory).map_err(|source| Error::io("make", directory, source))?;
-        let objects = LocalFileSystem::new_with_prefix(directory)
-            .map_err(|error| failure("open", &directory.display().to_string(), error))?
-            .with_fsync(true);
+        let checksums = LocalFileSystem::new_with_prefix(directory)
+            .map_err(|error| failure("open", &directory.display().to_string(), error))?;
+        let objects = checksums.clone().with_fsync(true);
         let root = directory.display().to_string();
-        Ok(Self::new(Arc::new(objects), root.trim_end_matches('/')))
+        let storage = Self::new(Arc::new(objects), root.trim_end_matches('/'));
+        Ok(Self { checksums: Arc::new(checksums), ..storage })
     }
 
     /// A storage in a bucket of Google Cloud Storage. `options` are keys of the object store's own, such as
@@ -220,7 +224,7 @@ impl ObjectArtifactStorage {
     /// The checksum of an object: the one beside it when that is of this very object, else a new one.
     async fn checksum(&self, key: &ArtifactKey, meta: &ObjectMeta) -> Result<String> {
         let expected = Checksum { size: meta.size, e_tag: meta.e_tag.clone().unwrap_or_default() };
-        match self.objects.get(&checksum_path(key)).await {
+        match self.checksums.get(&checksum_path(key)).await {
             Ok(found) => {
                 let text = found.bytes().await.map_err(|error| failure("read", key.as_str(), error))?;
                 if let Some(sha256) = expected.read(&text) {
@@ -247,7 +251,7 @@ impl ObjectArtifactStorage {
     /// A checksum that cannot be written is taken again by the next reader.
     async fn write_checksum(&self, key: &ArtifactKey, checksum: &Checksum, sha256: &str) {
         let text = checksum.write(sha256);
-        if let Err(error) = self.objects.put(&checksum_path(key), text.into()).await {
+        if let Err(error) = self.checksums.put(&checksum_path(key), text.into()).await {
             tracing::warn!(%key, %error, "a checksum could not be written");
         }
     }
@@ -398,6 +402,23 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let storage = ObjectArtifactStorage::local(&directory.path().join("new/output")).unwrap();
         conformance::artifact_storage::all(Arc::new(storage)).await;
+    }
+
+    #[cfg(feature = "local")]
+    #[tokio::test]
+    async fn a_checksum_that_a_crash_cut_off_is_taken_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let key: ArtifactKey = "job/x86_64/a.apk".parse().unwrap();
+        let bytes = stream::iter([Ok(Bytes::from_static(b"one"))]).boxed();
+        let storage = ObjectArtifactStorage::local(directory.path()).unwrap();
+        let put = storage.put(&key, bytes).await.unwrap();
+        let beside = directory.path().join(CHECKSUMS).join(key.as_str());
+        let whole = std::fs::read(&beside).unwrap();
+        for left in [&[][..], &whole[..whole.len() / 2], &whole[..whole.len() - 1], &vec![0; whole.len()]] {
+            std::fs::write(&beside, left).unwrap();
+            assert_eq!(storage.head(&key).await.unwrap(), put);
+            assert_eq!(std::fs::read(&beside).unwrap(), whole);
+        }
     }
 
     #[cfg(feature = "local")]

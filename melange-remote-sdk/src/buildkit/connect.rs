@@ -16,7 +16,7 @@ use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint};
 
 use super::failure::DaemonStatus;
-use super::probe::{DaemonInfo, list_workers};
+use super::probe::{Control, DaemonInfo, list_workers};
 use super::tls::TlsOptions;
 use crate::backend::BackendAddress;
 use crate::error::{Blame, Error, ErrorKind, Result};
@@ -33,9 +33,6 @@ const SPARE_WINDOW_BYTES: u32 = (64 << 10) - 1;
 const CONNECTION_WINDOW_BYTES: u32 = 256 << 20;
 /// How long a TCP connection may be silent before the kernel asks whether its peer is alive.
 const TCP_KEEPALIVE: Duration = Duration::from_secs(30);
-
-/// The client of a daemon's control service.
-pub(super) type Control = ControlClient<Channel>;
 
 /// A connection to a daemon.
 #[derive(Debug, Clone)]

@@ -4,9 +4,13 @@
 use std::collections::BTreeSet;
 
 use bollard_buildkit_proto::moby::buildkit::v1::ListWorkersRequest;
+use bollard_buildkit_proto::moby::buildkit::v1::control_client::ControlClient;
+use tonic::transport::Channel;
 
-use super::connect::Control;
 use crate::arch::Arch;
+
+/// The client of a daemon's control service.
+pub(super) type Control = ControlClient<Channel>;
 
 /// A daemon's answer to `ListWorkers`.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -9,10 +9,10 @@ use async_trait::async_trait;
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use super::connect::{Connected, Control, connect};
+use super::connect::{Connected, connect};
 use super::export::Received;
 use super::failure::{SolveFailure, status_error};
-use super::probe::{DaemonInfo, list_workers};
+use super::probe::{Control, DaemonInfo, list_workers};
 use super::progress::Progress;
 use super::session;
 use super::solve::{Solved, solve};

@@ -20,9 +20,9 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::{Request, Response, Status};
 
-use super::connect::Control;
 use super::export::{ExportService, Received};
 use super::failure::status_error;
+use super::probe::Control;
 use super::tunnel::Tunnel;
 use super::upload::UploadService;
 use crate::builder::BuildSink;

@@ -29,7 +29,7 @@ use futures_util::{Stream, StreamExt, future};
 use tokio::time::Instant;
 use tonic::{Status, Streaming};
 
-use super::connect::Control;
+use super::probe::Control;
 use super::progress::Progress;
 use crate::limits;
 

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
-use crate::locks::{FolderUse, folder_use, hold_folder};
+use crate::locks::{abandoned, hold_folder};
 
 /// The folder of one engine. Dropping it removes it, with what is left in it.
 #[derive(Debug)]
@@ -40,25 +40,11 @@ impl ScratchFolder {
 
 /// Removes the folders whose lock nobody holds, and folders of engines that knew no lock.
 fn sweep(parent: &Path) {
-    for entry in std::fs::read_dir(parent).into_iter().flatten().flatten() {
-        let folder = entry.path();
-        let _examined = match folder_use(&folder) {
-            FolderUse::InUse => continue,
-            FolderUse::NeverHeld if young(&folder) => continue,
-            FolderUse::NeverHeld => None,
-            FolderUse::Abandoned(lock) => Some(lock),
-        };
+    for (folder, _examined) in abandoned(parent, |_| true) {
         if let Err(error) = std::fs::remove_dir_all(&folder) {
             tracing::warn!(folder = %folder.display(), %error, "a folder of builds that ended is left over");
         }
     }
-}
-
-/// Whether a folder may be one that an engine makes right now and has not locked yet.
-fn young(folder: &Path) -> bool {
-    let age =
-        std::fs::metadata(folder).and_then(|meta| meta.modified()).ok().and_then(|at| at.elapsed().ok());
-    age.is_none_or(|age| age.as_secs() < 60)
 }
 
 #[cfg(test)]

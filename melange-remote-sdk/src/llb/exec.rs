@@ -2,7 +2,7 @@
 
 use bollard_buildkit_proto::pb;
 
-use super::graph::{OpOutput, input_position};
+use super::output::{OpOutput, input_position};
 
 /// What a process may reach.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

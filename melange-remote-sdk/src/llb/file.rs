@@ -2,7 +2,7 @@
 
 use bollard_buildkit_proto::pb::{self, file_action::Action};
 
-use super::graph::{OpOutput, input_position};
+use super::output::{OpOutput, input_position};
 
 /// Time stamps of everything that the graph makes itself. The daemon takes -1 as "now".
 const FIXED_TIME: i64 = 0;

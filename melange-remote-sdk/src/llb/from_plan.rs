@@ -27,7 +27,8 @@ use std::collections::BTreeSet;
 
 use super::exec::{Exec, Mount, Network};
 use super::file::FileActions;
-use super::graph::{Definition, Graph, OpOutput};
+use super::graph::{Definition, Graph};
+use super::output::OpOutput;
 use crate::error::{Error, ErrorKind, Result};
 use crate::guest::{
     self, Blob, CACHE, DEFAULT_CAPABILITIES, GuestPlan, GuestStep, OUTPUT, SCRIPTS, SourceFile, WORKSPACE,

@@ -8,25 +8,8 @@ use sha2::{Digest, Sha256};
 
 use super::exec::Exec;
 use super::file::FileActions;
+use super::output::OpOutput;
 use crate::arch::Arch;
-
-/// One result of one op: what a later op takes as its input.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct OpOutput {
-    digest: String,
-    index: i64,
-}
-
-impl OpOutput {
-    /// The digest of the op's bytes, by which other ops refer to it.
-    pub fn digest(&self) -> &str {
-        &self.digest
-    }
-
-    pub(super) fn first(digest: String) -> Self {
-        Self { digest, index: 0 }
-    }
-}
 
 /// A marshalled graph, ready to be solved.
 #[derive(Debug, Clone, PartialEq)]
@@ -121,7 +104,7 @@ impl Graph {
     /// The graph with `result` as its result.
     pub fn finish(self, result: &OpOutput) -> Definition {
         let Self { mut ops, mut metadata, .. } = self;
-        let terminal = pb::Op { inputs: vec![input(result)], ..pb::Op::default() }.encode_to_vec();
+        let terminal = pb::Op { inputs: vec![result.input()], ..pb::Op::default() }.encode_to_vec();
         // Constraints and platforms are fields of every op; the capabilities for them stand on the last one.
         metadata.insert(sha256(&terminal), op_metadata("", &["constraints", "platform"]));
         ops.push(terminal);
@@ -130,7 +113,7 @@ impl Graph {
 
     fn add(&mut self, inputs: &[OpOutput], op: pb::op::Op, name: &str, caps: &[&str]) -> OpOutput {
         let message = pb::Op {
-            inputs: inputs.iter().map(input).collect(),
+            inputs: inputs.iter().map(OpOutput::input).collect(),
             platform: Some(self.platform.clone()),
             constraints: Some(pb::WorkerConstraints { filter: Vec::new() }),
             op: Some(op),
@@ -149,10 +132,6 @@ pub(super) fn sha256(bytes: &[u8]) -> String {
     format!("sha256:{}", hex::encode(Sha256::digest(bytes)))
 }
 
-fn input(output: &OpOutput) -> pb::Input {
-    pb::Input { digest: output.digest.clone(), index: output.index }
-}
-
 fn op_metadata(name: &str, caps: &[&str]) -> pb::OpMetadata {
     let mut metadata = pb::OpMetadata::default();
     if !name.is_empty() {
@@ -160,15 +139,6 @@ fn op_metadata(name: &str, caps: &[&str]) -> pb::OpMetadata {
     }
     metadata.caps = caps.iter().map(|cap| ((*cap).to_owned(), true)).collect();
     metadata
-}
-
-/// The position of `wanted` in `inputs`, added when it is new.
-pub(super) fn input_position(inputs: &mut Vec<OpOutput>, wanted: &OpOutput) -> i64 {
-    let position = inputs.iter().position(|input| input == wanted).unwrap_or_else(|| {
-        inputs.push(wanted.clone());
-        inputs.len() - 1
-    });
-    i64::try_from(position).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

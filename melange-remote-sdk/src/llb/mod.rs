@@ -17,9 +17,11 @@ mod exec;
 mod file;
 mod from_plan;
 mod graph;
+mod output;
 
 pub use dump::dump;
 pub use exec::{Exec, Mount, Network};
 pub use file::FileActions;
 pub use from_plan::{CacheMounts, LoweredPlan, PlanOptions, from_plan};
-pub use graph::{Definition, Graph, OpOutput};
+pub use graph::{Definition, Graph};
+pub use output::OpOutput;

@@ -26,6 +26,7 @@ pub mod pipelines;
 pub mod plan;
 mod prepare;
 mod regexes;
+mod strict;
 pub mod substitute;
 mod transforms;
 mod validate;

@@ -6,7 +6,7 @@
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use regex::Regex;
 
@@ -14,16 +14,12 @@ use super::document::{
     BuildOption, Dependencies, Document, Environment, Package, Scriptlets, Step, Subpackage, Test, Text,
     TextMap, Update, parse_variables,
 };
-use super::substitute::{
-    Lookup, SubstituteError, SubstituteErrorKind, Variables, replace_tokens, substitute,
-};
+use super::strict::substitute_or_report;
+use super::substitute::{Variables, replace_tokens};
 use super::transforms::{compile_patterns, refuse_circles, transform};
 use super::{CompileOptions, defaults, dotenv, validate};
 use crate::limits;
-use crate::text::diagnostics::{Diagnostic, Diagnostics, Source, nearest, references};
-
-/// How many names a hint lists.
-const KNOWN_SHOWN_MAX: usize = 8;
+use crate::text::diagnostics::{Diagnostic, Diagnostics, Source, nearest};
 
 /// A definition after the parse-time stage, with the variables that the compile stage begins with.
 #[derive(Debug, Clone)]
@@ -184,77 +180,6 @@ fn tokens_of(package: &Package, vars: &TextMap) -> Variables {
         ("package.full-version".to_owned(), format!("{}-r{}", &*package.version, package.epoch)),
     ]);
     tokens
-}
-
-/// The strict pass over one text; mistakes are reported at their place, and the text is kept as it is.
-pub(super) fn substitute_or_report(
-    text: &Text,
-    variables: &Variables,
-    source: &Arc<Source>,
-    errors: &mut Vec<Diagnostic>,
-) -> String {
-    match substitute(text, variables) {
-        Ok(value) => value,
-        Err(mistakes) => {
-            let room = limits::DIAGNOSTICS_MAX.saturating_sub(errors.len());
-            errors.extend(
-                mistakes.iter().take(room).map(|mistake| variable_error(text, mistake, variables, source)),
-            );
-            text.value.clone()
-        }
-    }
-}
-
-/// A mistake of the strict pass as a diagnostic at the place of its `${{`.
-pub(super) fn variable_error(
-    text: &Text,
-    mistake: &SubstituteError,
-    variables: &impl Lookup,
-    source: &Arc<Source>,
-) -> Diagnostic {
-    let begin = text.value[..mistake.offset].rfind('\n').map_or(0, |newline| newline + 1);
-    let written = match &mistake.kind {
-        SubstituteErrorKind::Undefined(name) => {
-            let before = references(&text.value[..mistake.offset], name).count();
-            source.find_reference(text.at, name, before)
-        }
-        _ => None,
-    };
-    let at = written.unwrap_or_else(|| {
-        let line = text.value[begin..].lines().next().unwrap_or_default();
-        source.find_line(text.at, line, mistake.offset - begin)
-    });
-    let diagnostic = Diagnostic::new(source, at, mistake.to_string());
-    match &mistake.kind {
-        SubstituteErrorKind::Undefined(name) => match nearest(name, variables.names()) {
-            Some(near) => diagnostic.hint(format!("did you mean `{near}`?")),
-            None => diagnostic.hint(undefined_hint(name, &variables.names())),
-        },
-        _ => diagnostic.hint("a reference is written `${{name}}`"),
-    }
-}
-
-/// What to do about a variable that resembles no other.
-fn undefined_hint(name: &str, known: &[&str]) -> String {
-    let family = name.split_once('.').map_or(name, |(family, _)| family);
-    match (family, name) {
-        ("range", _) => "there is `range.key` in subpackages with a `range` only".to_owned(),
-        ("inputs", _) => "inputs are known inside of the pipeline that declares them only".to_owned(),
-        ("subpkg", _) | (_, "targets.subpkgdir") => "it is known in pipelines of subpackages only".to_owned(),
-        ("vars", _) => "define it under `vars`, or check its spelling".to_owned(),
-        _ => {
-            let prefix = format!("{family}.");
-            let mut near: Vec<&str> =
-                known.iter().copied().filter(|name| name.starts_with(&prefix)).collect();
-            near.sort_unstable();
-            near.dedup();
-            near.truncate(KNOWN_SHOWN_MAX);
-            if near.is_empty() {
-                return "define it under `vars` and write `vars.` before its name".to_owned();
-            }
-            format!("known: {}", near.join(", "))
-        }
-    }
 }
 
 /// The variables of the parse-time pass, and how many bytes it may still make.
@@ -561,13 +486,4 @@ fn inherit(step: &mut Step, directory: &Text, environment: &TextMap, budget: &Ce
     }
     let (directory, environment) = (step.working_directory.clone(), step.environment.clone());
     step.pipeline.iter_mut().flatten().for_each(|child| inherit(child, &directory, &environment, budget));
-}
-
-/// Names of packages.
-pub(super) static PACKAGE_NAME: LazyLock<Option<Regex>> =
-    LazyLock::new(|| Regex::new(r"^[a-zA-Z0-9][a-zA-Z0-9+_.-]*$").ok());
-
-/// Whether `name` may name a package.
-pub(super) fn is_package_name(name: &str) -> bool {
-    name.len() <= 200 && PACKAGE_NAME.as_ref().is_some_and(|regex| regex.is_match(name))
 }

@@ -6,8 +6,8 @@ use regex::Regex;
 
 use super::CompileOptions;
 use super::document::Document;
-use super::prepare::substitute_or_report;
 use super::regexes;
+use super::strict::substitute_or_report;
 use super::substitute::Variables;
 use crate::limits;
 use crate::text::diagnostics::Diagnostic;

@@ -1,9 +1,11 @@
 //! The checks of a prepared definition, each with its place.
 
 use std::collections::HashMap;
+use std::sync::LazyLock;
+
+use regex::Regex;
 
 use super::document::{Document, Step, Text};
-use super::prepare::is_package_name;
 use crate::apk::dependency::Dependency;
 use crate::apk::version::Version;
 use crate::limits;
@@ -222,4 +224,13 @@ impl Checker<'_> {
             self.step(child);
         }
     }
+}
+
+/// Names of packages.
+static PACKAGE_NAME: LazyLock<Option<Regex>> =
+    LazyLock::new(|| Regex::new(r"^[a-zA-Z0-9][a-zA-Z0-9+_.-]*$").ok());
+
+/// Whether `name` may name a package.
+fn is_package_name(name: &str) -> bool {
+    name.len() <= 200 && PACKAGE_NAME.as_ref().is_some_and(|regex| regex.is_match(name))
 }

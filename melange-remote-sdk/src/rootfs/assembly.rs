@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Rootfs, database, finish, verified};
+use super::repository::verified;
+use super::{Rootfs, database, finish};
 use crate::apk::checksum::{self, HashingWriter, Sha1Bytes};
 use crate::apk::index::IndexPackage;
 use crate::apk::pkginfo::PkgInfo;

@@ -15,19 +15,19 @@ use sha2::{Digest, Sha256};
 
 use crate::apk::checksum;
 use crate::apk::index::IndexPackage;
-use crate::apk::reader::ApkFile;
 use crate::apk::signature::Keyring;
 use crate::apk::writer::AccountNames;
 use crate::arch::Arch;
-use crate::error::{Error, ErrorKind, Result};
+use crate::cache::{Held, StateCache};
+use crate::error::{Error, Result};
 use crate::guest::Blob;
 use crate::limits;
+use crate::locks::NamedLocks;
 use crate::melange::plan::PlanEnvironment;
 use crate::solver::{Choice, Policy, Preference, RepositoryPackages, Solver};
 
 pub mod addresses;
 mod assembly;
-mod cache;
 pub mod credentials;
 mod database;
 pub mod fetch;
@@ -37,7 +37,6 @@ pub mod line;
 pub mod repository;
 pub mod workspace;
 
-use cache::{DiskCache, Held};
 use fetch::Fetcher;
 use repository::{LoadedRepository, LocalAccess, Location, RepositoryCache};
 
@@ -47,7 +46,8 @@ const FORMAT: &str = "rootfs 4";
 /// What assembles environments.
 #[derive(Debug)]
 pub struct Assembler {
-    cache: Arc<DiskCache>,
+    cache: Arc<StateCache>,
+    making: NamedLocks,
     fetcher: Arc<dyn Fetcher>,
     local: LocalAccess,
     verify: bool,
@@ -95,18 +95,17 @@ pub struct Rootfs {
 }
 
 impl Assembler {
-    /// An assembler that keeps downloads and root filesystems below `cache_dir`. With `verify` off, unsigned
-    /// repositories are used too.
-    pub fn new(cache_dir: &Path, fetcher: Arc<dyn Fetcher>, local: LocalAccess, verify: bool) -> Self {
-        let cache = Arc::new(DiskCache::new(cache_dir, limits::CACHE_BYTES_DEFAULT));
-        Self { cache, fetcher, local, verify, indexes: RepositoryCache::default() }
-    }
-
-    /// Bounds what is kept on disk for later; without, it is [`limits::CACHE_BYTES_DEFAULT`] bytes.
-    #[must_use]
-    pub fn with_cache_bytes(mut self, bytes_max: u64) -> Self {
-        self.cache = Arc::new(DiskCache::new(self.cache.folder(), bytes_max));
-        self
+    /// An assembler that keeps downloads and root filesystems in `cache`. With `verify` off, unsigned repositories are
+    /// used too.
+    pub fn new(cache: Arc<StateCache>, fetcher: Arc<dyn Fetcher>, local: LocalAccess, verify: bool) -> Self {
+        Self {
+            cache,
+            making: NamedLocks::default(),
+            fetcher,
+            local,
+            verify,
+            indexes: RepositoryCache::default(),
+        }
     }
 
     /// Chooses the packages of an environment.
@@ -185,8 +184,7 @@ impl Assembler {
         for location in &locations {
             let location = Location::parse(location, &self.local)?;
             let trusted = self.verify.then_some(&keyring);
-            let loaded =
-                self.indexes.load(&location, arch, trusted, &*self.fetcher, self.cache.folder()).await?;
+            let loaded = self.indexes.load(&location, arch, trusted, &*self.fetcher, &self.cache).await?;
             repositories.extend(loaded);
         }
         Ok((repositories, keyring))
@@ -196,7 +194,7 @@ impl Assembler {
         let mut keyring = Keyring::default();
         for entry in entries {
             let name = entry.rsplit('/').next().unwrap_or(entry);
-            let pem = repository::read_key(entry, &self.local, &*self.fetcher, self.cache.folder()).await?;
+            let pem = repository::read_key(entry, &self.local, &*self.fetcher, &self.cache).await?;
             keyring.add(name, &pem)?;
         }
         Ok(keyring)
@@ -217,15 +215,16 @@ impl Assembler {
         let folder = self.cache.folder().join("rootfs");
         tokio::fs::create_dir_all(&folder).await.map_err(|e| Error::io("create", &folder, e))?;
         let path = folder.join(format!("{key}.tar"));
-        let held = Some(Arc::new(self.cache.hold(&path)));
+        let held = self.cache.hold(&path);
         // Jobs with the same environment wait for the one that assembles it.
-        let making = self.cache.making(&key);
+        let making = self.making.of(&key);
         let _alone = making.lock().await;
         if let Some(found) = cached(&path).await {
-            return Ok(Rootfs { _held: held, ..found });
+            return Ok(Rootfs { _held: Some(Arc::new(held)), ..found });
         }
         let made = self.assemble_at(&path, resolution, environment, arch).await?;
-        Ok(Rootfs { _held: held, ..made })
+        // What was there before had another lock, or none.
+        Ok(Rootfs { _held: Some(Arc::new(self.cache.hold(&path))), ..made })
     }
 
     /// As [`Self::assemble`], always anew, and as the file `path`.
@@ -242,8 +241,7 @@ impl Assembler {
         let files = resolution.choices.iter().map(|choice| async {
             let repository = &resolution.repositories[choice.repository];
             let package = &repository.index.packages[choice.package];
-            let path = repository.package_file(package, arch, &*self.fetcher, self.cache.folder()).await?;
-            let held = self.cache.hold(&path);
+            let (path, held) = repository.package_file(package, arch, &*self.fetcher, &self.cache).await?;
             Ok::<_, Error>(((path, package.clone()), held))
         });
         let files: Vec<BoxFuture<'_, _>> = files.map(FutureExt::boxed).collect();
@@ -362,30 +360,6 @@ async fn cached(path: &Path) -> Option<Rootfs> {
         cached: true,
         _held: None,
     })
-}
-
-/// A package must be the one that the index speaks of.
-fn verified(apk: ApkFile, package: &IndexPackage) -> Result<ApkFile> {
-    let path = apk.path.clone();
-    if (&apk.info.pkgname, &apk.info.pkgver) != (&package.name, &package.version) {
-        let found = format!("{}-{}", apk.info.pkgname, apk.info.pkgver);
-        let message = format!("{} says that it is {found}, not what the index lists", path.display());
-        return Err(Error::new(ErrorKind::Untrusted, message).with("listed", package.file_name()));
-    }
-    match package.control_sha1 {
-        Some(expected) if expected == apk.control_sha1 => Ok(apk),
-        Some(expected) => Err(Error::new(
-            ErrorKind::Untrusted,
-            format!("{} is not the package that the index lists", path.display()),
-        )
-        .with("listed", checksum::q1(&expected))
-        .with("found", checksum::q1(&apk.control_sha1))
-        .hint("the repository's index is older or newer than its packages")),
-        None => Err(Error::new(
-            ErrorKind::Untrusted,
-            format!("the index has no checksum that can be checked for {}", package.file_name()),
-        )),
-    }
 }
 
 #[cfg(test)]

@@ -3,11 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::apk::checksum::sha256_hex;
+use crate::apk::checksum::{self, sha256_hex};
 use crate::apk::index::{Index, IndexPackage};
 use crate::apk::reader::ApkFile;
 use crate::apk::signature::{Keyring, is_key_name};
 use crate::arch::Arch;
+use crate::cache::{Held, StateCache};
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits;
 use crate::redact::redact;
@@ -136,26 +137,27 @@ impl LoadedRepository {
         Self { line: String::new(), tag: String::new(), index: Arc::new(index), place }
     }
 
-    /// The package's file on this machine, downloaded when need be. A downloaded file is checked against the
-    /// index before it gets its name in the cache.
+    /// The package's file on this machine, downloaded when need be, which is not swept meanwhile. A downloaded file is
+    /// checked against the index before it gets its name in the cache.
     ///
     /// # Errors
     /// As [`Fetcher::fetch`]; `Untrusted` for another package than the index lists.
-    pub async fn package_file(
+    pub(super) async fn package_file(
         &self,
         package: &IndexPackage,
         arch: Arch,
         fetcher: &dyn Fetcher,
-        cache_dir: &Path,
-    ) -> Result<PathBuf> {
+        cache: &StateCache,
+    ) -> Result<(PathBuf, Option<Held>)> {
         match &self.place {
-            Place::Folder(folder) => Ok(folder.join(arch.apk_name()).join(package.file_name())),
+            Place::Folder(folder) => Ok((folder.join(arch.apk_name()).join(package.file_name()), None)),
             Place::Url(url) => {
                 let identity = package.control_sha1.map(hex::encode).unwrap_or_default();
-                let folder = cache_dir.join("packages");
+                let folder = cache.folder().join("packages");
                 let path = folder.join(format!("{identity}-{}", package.file_name()));
+                let held = cache.hold(&path);
                 if tokio::fs::try_exists(&path).await.unwrap_or(false) {
-                    return Ok(path);
+                    return Ok((path, Some(held)));
                 }
                 let url = format!("{}/{arch}/{}", url.0, package.file_name());
                 let unchecked = folder.join(format!("unchecked-{}", uuid::Uuid::now_v7().simple()));
@@ -165,7 +167,9 @@ impl LoadedRepository {
                     let _ = tokio::fs::remove_file(left).await;
                 }
                 result?;
-                Ok(path)
+                // The file that is there now has no lock yet.
+                let held = cache.hold(&path);
+                Ok((path, Some(held)))
             }
         }
     }
@@ -181,7 +185,7 @@ async fn download(
 ) -> Result<()> {
     fetcher.fetch(url, unchecked, limits::APK_BYTES_MAX, false).await?;
     let (file, package) = (unchecked.to_owned(), package.clone());
-    tokio::task::spawn_blocking(move || super::verified(ApkFile::open(&file)?, &package).map(drop))
+    tokio::task::spawn_blocking(move || verified(ApkFile::open(&file)?, &package).map(drop))
         .await
         .map_err(|e| Error::unexpected("the check died").source(e))?
         .map_err(|e| e.with("url", url))?;
@@ -191,7 +195,7 @@ async fn download(
 /// Indexes read before, by what they and their keys are; those not used for longest leave first. An index that several
 /// builds ask for at once is read once.
 #[derive(Debug)]
-pub struct RepositoryCache {
+pub(super) struct RepositoryCache {
     parsed: moka::future::Cache<String, Arc<Index>>,
 }
 
@@ -213,27 +217,29 @@ impl RepositoryCache {
     ///
     /// # Errors
     /// `Untrusted` for signatures and damage; as [`Fetcher::fetch`].
-    pub async fn load(
+    pub(super) async fn load(
         &self,
         location: &Location,
         arch: Arch,
         trusted: Option<&Keyring>,
         fetcher: &dyn Fetcher,
-        cache_dir: &Path,
+        cache: &StateCache,
     ) -> Result<Option<Arc<LoadedRepository>>> {
-        let path = match &location.place {
+        let (path, _held) = match &location.place {
             Place::Folder(folder) => {
                 let path = folder.join(arch.apk_name()).join("APKINDEX.tar.gz");
                 if !path.exists() {
                     tracing::warn!(repository = location.line, %arch, "the folder has no index and is passed over");
                     return Ok(None);
                 }
-                path
+                (path, None)
             }
             Place::Url(url) => {
                 let url = format!("{}/{arch}/APKINDEX.tar.gz", url.0);
-                let path = cache_dir.join("indexes").join(format!("{}.gz", sha256_hex(url.as_bytes())));
-                fetcher.fetch(&url, &path, limits::INDEX_COMPRESSED_BYTES_MAX, true).await?.path
+                let name = format!("{}.gz", sha256_hex(url.as_bytes()));
+                let path = cache.folder().join("indexes").join(name);
+                let held = cache.hold(&path);
+                (fetcher.fetch(&url, &path, limits::INDEX_COMPRESSED_BYTES_MAX, true).await?.path, Some(held))
             }
         };
         let bytes = tokio::fs::read(&path).await.map_err(|e| Error::io("read", &path, e))?;
@@ -291,28 +297,54 @@ fn shared(error: Arc<Error>) -> Error {
 ///
 /// # Errors
 /// As [`Fetcher::fetch`] and [`LocalAccess::check`].
-pub async fn read_key(
+pub(super) async fn read_key(
     entry: &str,
     local: &LocalAccess,
     fetcher: &dyn Fetcher,
-    cache_dir: &Path,
+    cache: &StateCache,
 ) -> Result<Vec<u8>> {
     let name = entry.rsplit('/').next().unwrap_or(entry);
     if !is_key_name(name) {
         return Err(Error::invalid(format!("{entry:?} does not end in the name of a key")));
     }
     let line = RepositoryLine::parse(entry)?;
-    let path = if line.is_http() {
-        let path = cache_dir.join("keys").join(format!("{}.{name}", sha256_hex(entry.as_bytes())));
-        fetcher.fetch(entry, &path, limits::KEY_BYTES_MAX, true).await?.path
+    let (path, _held) = if line.is_http() {
+        let name = format!("{}.{name}", sha256_hex(entry.as_bytes()));
+        let path = cache.folder().join("keys").join(name);
+        let held = cache.hold(&path);
+        (fetcher.fetch(entry, &path, limits::KEY_BYTES_MAX, true).await?.path, Some(held))
     } else {
-        local.check(Path::new(line.path().unwrap_or(entry)))?
+        (local.check(Path::new(line.path().unwrap_or(entry)))?, None)
     };
     let size = tokio::fs::metadata(&path).await.map_err(|e| Error::io("read", &path, e))?.len();
     if size > limits::KEY_BYTES_MAX {
         return Err(Error::new(ErrorKind::LimitExceeded, format!("the key {entry} has {size} bytes")));
     }
     tokio::fs::read(&path).await.map_err(|e| Error::io("read", &path, e))
+}
+
+/// A package must be the one that the index speaks of.
+pub(super) fn verified(apk: ApkFile, package: &IndexPackage) -> Result<ApkFile> {
+    let path = apk.path.clone();
+    if (&apk.info.pkgname, &apk.info.pkgver) != (&package.name, &package.version) {
+        let found = format!("{}-{}", apk.info.pkgname, apk.info.pkgver);
+        let message = format!("{} says that it is {found}, not what the index lists", path.display());
+        return Err(Error::new(ErrorKind::Untrusted, message).with("listed", package.file_name()));
+    }
+    match package.control_sha1 {
+        Some(expected) if expected == apk.control_sha1 => Ok(apk),
+        Some(expected) => Err(Error::new(
+            ErrorKind::Untrusted,
+            format!("{} is not the package that the index lists", path.display()),
+        )
+        .with("listed", checksum::q1(&expected))
+        .with("found", checksum::q1(&apk.control_sha1))
+        .hint("the repository's index is older or newer than its packages")),
+        None => Err(Error::new(
+            ErrorKind::Untrusted,
+            format!("the index has no checksum that can be checked for {}", package.file_name()),
+        )),
+    }
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use super::*;
 use crate::apk::gzip::{MemberKind, member};
 use crate::apk::index::Index;
 use crate::apk::tar_writer::{EntryType, Header, TarWriter};
+use crate::error::ErrorKind;
 use crate::melange::plan::PlanPath;
 use crate::rootfs::fetch::NoNetwork;
 
@@ -39,7 +40,12 @@ impl Folders {
     }
 
     fn assembler(&self) -> Assembler {
-        Assembler::new(self.root.path(), Arc::new(NoNetwork), LocalAccess::Any, false)
+        self.assembler_within(limits::CACHE_BYTES_DEFAULT)
+    }
+
+    fn assembler_within(&self, cache_bytes: u64) -> Assembler {
+        let cache = StateCache::new(self.root.path(), cache_bytes);
+        Assembler::new(cache, Arc::new(NoNetwork), LocalAccess::Any, false)
     }
 
     fn environment(&self, packages: &[&str]) -> PlanEnvironment {
@@ -210,7 +216,7 @@ async fn one_environment_is_assembled_once_and_leaves_when_nobody_uses_it() {
     let mut folders = Folders::new();
     let record = package(&folders, "a-1-r0.apk", "a", "1-r0");
     drop(assembled(&mut folders, record, Vec::new()).await.unwrap());
-    let assembler = folders.assembler().with_cache_bytes(0);
+    let assembler = folders.assembler_within(0);
     let assemble = async |path: &str| {
         let paths = vec![change("empty-file", path, "")];
         let environment = PlanEnvironment { paths, ..folders.environment(&["a"]) };

@@ -3,21 +3,58 @@
 use std::fs::{DirBuilder, File, Permissions};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Weak};
 
 use super::launch::Starter;
 use super::protocol::Order;
-use crate::error::{Error, Result};
+use crate::cache::{self, Shelf, StateCache};
+use crate::error::{Error, ErrorKind, Result};
 use crate::guest::{self, Blob, GuestPlan};
-use crate::locks::{FolderUse, NamedLocks, folder_use, hold_folder};
+use crate::locks::{NamedLocks, abandoned, hold_folder};
+
+/// The root filesystem in its folder.
+const TREE: &str = "tree";
 
 /// Folders below the state folder, readable by nobody else.
 #[derive(Debug)]
 pub(super) struct Folders {
-    roots: PathBuf,
+    cache: Arc<StateCache>,
+    roots: Arc<Roots>,
     guests: PathBuf,
     starter: Starter,
     /// By the digest of a root filesystem, so that it is unpacked once.
     unpacking: NamedLocks,
+}
+
+/// The unpacked root filesystems, each in a folder named after its archive's digest.
+#[derive(Debug)]
+struct Roots {
+    folder: PathBuf,
+    starter: Starter,
+}
+
+impl Shelf for Roots {
+    fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    fn remove(&self, folder: &Path) -> Result<()> {
+        self.starter.run_blocking(&Order::Remove { folders: vec![folder.to_owned()] })
+    }
+}
+
+/// An unpacked root filesystem, which stays as long as this does.
+#[derive(Debug)]
+pub(super) struct HeldRoot {
+    folder: PathBuf,
+    _lock: File,
+}
+
+impl HeldRoot {
+    /// Its tree, which is never changed.
+    pub(super) fn tree(&self) -> PathBuf {
+        self.folder.join(TREE)
+    }
 }
 
 /// The name of a step's script in the guest's folder of scripts.
@@ -26,8 +63,10 @@ pub(super) fn step_script(index: usize) -> String {
 }
 
 impl Folders {
-    /// Makes the folders and removes the guests that killed engines left.
-    pub(super) fn open(state_dir: &Path, starter: Starter) -> Result<Self> {
+    /// Makes the folders and removes the guests and unfinished root filesystems that killed engines left. Root
+    /// filesystems count against the cache's bound.
+    pub(super) fn open(cache: Arc<StateCache>, starter: Starter) -> Result<Self> {
+        let state_dir = cache.folder();
         for name in ["roots", "guests"] {
             let path = state_dir.join(name);
             std::fs::create_dir_all(&path).map_err(|e| Error::io("create", &path, e))?;
@@ -36,31 +75,24 @@ impl Folders {
                 .map_err(|e| Error::io("protect", &path, e))?;
         }
         let state_dir = state_dir.canonicalize().map_err(|e| Error::io("open", state_dir, e))?;
-        let folders = Self {
-            roots: state_dir.join("roots"),
-            guests: state_dir.join("guests"),
-            starter,
-            unpacking: NamedLocks::default(),
-        };
+        let roots = Arc::new(Roots { folder: state_dir.join("roots"), starter: starter.clone() });
+        cache.add(Arc::downgrade(&roots) as Weak<dyn Shelf>);
+        let guests = state_dir.join("guests");
+        let folders = Self { cache, roots, guests, starter, unpacking: NamedLocks::default() };
         folders.sweep();
         Ok(folders)
     }
 
-    /// Removes the guests whose locks nobody holds.
+    /// Removes the guests and the unfinished root filesystems whose locks nobody holds.
     fn sweep(&self) {
-        let mut held = Vec::new();
-        let mut folders = Vec::new();
-        for entry in std::fs::read_dir(&self.guests).into_iter().flatten().flatten() {
-            if let FolderUse::Abandoned(lock) = folder_use(&entry.path()) {
-                held.push(lock);
-                folders.push(entry.path());
-            }
-        }
+        let guests = abandoned(&self.guests, |_| true);
+        let roots = abandoned(&self.roots.folder, |folder| !cache::is_whole(folder));
+        let (folders, _held): (Vec<_>, Vec<_>) = guests.into_iter().chain(roots).unzip();
         if folders.is_empty() {
             return;
         }
         if let Err(error) = self.starter.run_blocking(&Order::Remove { folders }) {
-            tracing::warn!(reason = %error.chain(), "guests of an earlier run could not be removed");
+            tracing::warn!(reason = %error.chain(), "folders of an earlier run could not be removed");
         }
     }
 
@@ -83,28 +115,43 @@ impl Folders {
     }
 
     /// The unpacked root filesystem, shared by all guests that use it and never changed.
-    pub(super) async fn root(&self, archive: &Blob) -> Result<PathBuf> {
-        let path = self.roots.join(&archive.sha256);
+    pub(super) async fn root(&self, archive: &Blob) -> Result<HeldRoot> {
+        let folder = self.roots.folder.join(&archive.sha256);
         let lock = self.unpacking.of(&archive.sha256);
         let _guard = lock.lock().await;
-        if path.exists() {
-            return Ok(path);
+        if let Some(lock) = self.cache.hold_folder(&folder)? {
+            return Ok(HeldRoot { folder, _lock: lock });
         }
-        let unfinished = tempfile::Builder::new()
+        let lock = self.unpack(archive, &folder).await?;
+        let cache = Arc::clone(&self.cache);
+        match tokio::task::spawn_blocking(move || cache.sweep()).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => tracing::warn!(error = %error.chain(), "the cache cannot be swept"),
+            Err(error) => tracing::warn!(%error, "the sweep of the cache died"),
+        }
+        Ok(HeldRoot { folder, _lock: lock })
+    }
+
+    /// Unpacks a root filesystem as `folder` and holds it.
+    async fn unpack(&self, archive: &Blob, folder: &Path) -> Result<File> {
+        let made = tempfile::Builder::new()
             .prefix("unpacking.")
-            .tempdir_in(&self.roots)
-            .map_err(|e| Error::io("create a folder in", &self.roots, e))?;
-        let unfinished = Unfinished { folder: Some(unfinished.keep()), starter: self.starter.clone() };
-        let folder = unfinished.path();
-        let order = Order::Unpack { archive: archive.path.clone(), folder: folder.clone() };
-        self.starter.run(&order).await?;
-        match std::fs::rename(&folder, &path) {
-            Ok(()) => unfinished.keep(),
-            // Another process was faster; ours is removed.
-            Err(_) if path.exists() => {}
-            Err(error) => return Err(Error::io("create", &path, error)),
+            .tempdir_in(&self.roots.folder)
+            .map_err(|e| Error::io("create a folder in", &self.roots.folder, e))?;
+        let lock = hold_folder(made.path())?;
+        let made = Unfinished { folder: Some(made.keep()), starter: self.starter.clone() };
+        let tree = made.path().join(TREE);
+        std::fs::create_dir(&tree).map_err(|e| Error::io("create", &tree, e))?;
+        self.starter.run(&Order::Unpack { archive: archive.path.clone(), folder: tree }).await?;
+        if self.cache.put_folder(&made.path(), archive.size_bytes, folder)? {
+            made.keep();
+            return Ok(lock);
         }
-        Ok(path)
+        // Another process was faster; ours is removed.
+        self.cache.hold_folder(folder)?.ok_or_else(|| {
+            Error::new(ErrorKind::Unavailable, "the root filesystem was removed by another process")
+                .with("folder", folder.display())
+        })
     }
 
     /// A folder for a guest with its scripts, and the lock that says that it is in use.

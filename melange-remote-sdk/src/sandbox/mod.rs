@@ -31,7 +31,7 @@ mod output;
 mod protocol;
 mod seccomp;
 
-use folders::Folders;
+use folders::{Folders, HeldRoot};
 use launch::{Launched, Starter, Told};
 pub use launcher::run_if_asked;
 pub use options::{SandboxBounds, SandboxOptions};
@@ -89,7 +89,7 @@ impl SandboxRunner {
             }
         }
         let starter = Starter::new(options, privileged)?;
-        let folders = Folders::open(&options.state_dir, starter.clone())?;
+        let folders = Folders::open(Arc::clone(&options.cache), starter.clone())?;
         launcher::sweep_groups();
         let memory = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
         let machine_bytes = options::machine_memory(&memory)
@@ -130,12 +130,13 @@ impl SandboxRunner {
         }
     }
 
-    async fn root(&self, plan: &GuestPlan) -> Result<Root> {
+    async fn root(&self, plan: &GuestPlan) -> Result<(Root, Option<HeldRoot>)> {
         if !plan.shared_root {
-            return Ok(Root::Archive(plan.root.path.clone()));
+            return Ok((Root::Archive(plan.root.path.clone()), None));
         }
-        let lower = self.folders.root(&plan.root).await?;
-        Ok(if self.overlay_works().await { Root::Overlay(lower) } else { Root::Copy(lower) })
+        let held = self.folders.root(&plan.root).await?;
+        let root = if self.overlay_works().await { Root::Overlay } else { Root::Copy };
+        Ok((root(held.tree()), Some(held)))
     }
 
     fn order(&self, plan: &GuestPlan, folder: &Path, root: Root, output: &Path) -> GuestOrder {
@@ -163,7 +164,7 @@ impl SandboxRunner {
     /// Everything until the launcher runs.
     async fn start(&self, plan: &GuestPlan, output: &Path) -> Result<Running> {
         self.check_capabilities(plan)?;
-        let root = self.root(plan).await?;
+        let (root, held) = self.root(plan).await?;
         let output = std::path::absolute(output).map_err(|e| Error::io("find", output, e))?;
         let (folders, copy) = (Arc::clone(&self.folders), plan.clone());
         let made = tokio::task::spawn_blocking(move || folders.guest(&copy)).await;
@@ -172,7 +173,7 @@ impl SandboxRunner {
         let order = Order::Guest(Box::new(self.order(plan, folder.path(), root, &output)));
         let launched = self.starter.start(&order).await?;
         // From here on the launcher removes it.
-        Ok(Running { launched, folder: folder.keep(), _lock: lock })
+        Ok(Running { launched, folder: folder.keep(), _lock: lock, _root: held })
     }
 
     async fn hear(
@@ -206,6 +207,8 @@ struct Running {
     folder: PathBuf,
     /// Says that the folder is in use.
     _lock: std::fs::File,
+    /// Keeps the root filesystem below its tree, until nothing is mounted any more.
+    _root: Option<HeldRoot>,
 }
 
 impl Running {

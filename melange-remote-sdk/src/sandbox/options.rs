@@ -1,16 +1,19 @@
 //! What an operator decides about the sandbox.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::protocol::Bounds;
+use crate::cache::StateCache;
 use crate::guest::GuestResources;
 use crate::limits;
 
 /// What an operator decides about the sandbox.
 #[derive(Debug, Clone)]
 pub struct SandboxOptions {
-    /// Unpacked root filesystems and running guests are kept below it, readable by nobody else.
-    pub state_dir: PathBuf,
+    /// Unpacked root filesystems and running guests are kept below its folder, readable by nobody else; the former
+    /// count against its bound.
+    pub cache: Arc<StateCache>,
     /// Whether definitions may ask for capabilities beyond
     /// [`DEFAULT_CAPABILITIES`](crate::guest::DEFAULT_CAPABILITIES). As root these are the machine's own: only for
     /// definitions that are trusted with it.
@@ -52,10 +55,17 @@ impl Default for SandboxBounds {
 }
 
 impl SandboxOptions {
-    /// A sandbox with its state below `state_dir`: no further capabilities, no ports, default bounds.
-    pub fn new(state_dir: impl Into<PathBuf>) -> Self {
+    /// A sandbox with its state below `state_dir`, bounded on its own: no further capabilities, no ports, default
+    /// bounds.
+    pub fn new(state_dir: impl AsRef<Path>) -> Self {
+        Self::with_cache(StateCache::new(state_dir.as_ref(), limits::CACHE_BYTES_DEFAULT))
+    }
+
+    /// As [`Self::new`], with a cache that others use too, such as the
+    /// [`Assembler`](crate::rootfs::Assembler) of the root filesystems.
+    pub fn with_cache(cache: Arc<StateCache>) -> Self {
         Self {
-            state_dir: state_dir.into(),
+            cache,
             extra_capabilities: false,
             launcher: None,
             host_ports: Vec::new(),

@@ -16,18 +16,16 @@ use tokio_util::io::ReaderStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::events::{EventQueue, Item};
+use super::events::{EventQueue, Item, step_failure};
 use super::log::BoundedLog;
 use super::{SchedulerOptions, SchedulerParts, failure_of};
 use crate::artifact_storage::{ArtifactKey, ByteStream};
 use crate::backend::pool::BackendLease;
 use crate::backoff::{Backoff, spread};
-use crate::builder::{
-    BuildEvent, BuildInput, BuildOutcome, BuildSink, BuildStatus, BuiltFile, Phase, StepFailure,
-};
+use crate::builder::{BuildEvent, BuildInput, BuildOutcome, BuildSink, BuildStatus, BuiltFile, Phase};
 use crate::clock::{elapsed, later};
 use crate::error::{Blame, Error, ErrorKind, Result};
-use crate::job::{FailureClass, JobArtifact, JobBackend, JobError, JobEvent, JobId, JobSpec, JobStepFailure};
+use crate::job::{FailureClass, JobArtifact, JobBackend, JobError, JobEvent, JobId, JobSpec};
 use crate::job_store::{Claim, Fence, Lease, Record, Renewal, Subject};
 use crate::limits;
 
@@ -535,10 +533,6 @@ impl Attempt {
 pub(super) fn artifact_key(id: JobId, name: &str) -> Result<ArtifactKey> {
     // Names of files follow from the definition.
     format!("{id}/{name}").parse().map_err(|error: Error| error.blame_if_unknown(Blame::Definition))
-}
-
-pub(super) fn step_failure(failure: StepFailure) -> JobStepFailure {
-    JobStepFailure { step: failure.step, exit_code: failure.exit_code, tail: failure.tail }
 }
 
 /// The last line of an attempt's log.

@@ -9,9 +9,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::Notify;
 
-use super::attempt::step_failure;
-use crate::builder::{BuildEvent, BuildSink, LogStream, Phase, TestStatus};
-use crate::job::{JobEvent, JobPhase};
+use crate::builder::{BuildEvent, BuildSink, LogStream, Phase, StepFailure, TestStatus};
+use crate::job::{JobEvent, JobPhase, JobStepFailure};
 use crate::limits;
 
 /// What the recorder takes out.
@@ -227,6 +226,11 @@ pub(super) fn phase_event(phase: Phase, took: Duration) -> JobEvent {
 
 fn millis(took: Duration) -> u64 {
     u64::try_from(took.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A failed step as jobs tell it.
+pub(super) fn step_failure(failure: StepFailure) -> JobStepFailure {
+    JobStepFailure { step: failure.step, exit_code: failure.exit_code, tail: failure.tail }
 }
 
 #[cfg(test)]

@@ -103,7 +103,8 @@ fn storages_sizes_and_times_are_read() {
     assert_eq!(config.storage, StorageConfig::Url { url: "s3://b/p".to_owned(), options });
     assert_eq!(config.build.job_log_bytes, 1 << 30);
     assert_eq!(config.build.job_timeout, Some(limits::JOB_TIMEOUT));
-    let config = read(&["--job-timeout", "90m", "--job-silence", "0"], &[]).unwrap();
+    // The last of two counts.
+    let config = read(&["--job-timeout", "1m", "--job-timeout", "90m", "--job-silence", "0"], &[]).unwrap();
     assert_eq!(config.build.job_timeout, Some(Duration::from_secs(5_400)));
     assert_eq!(config.build.job_silence, None);
     for wrong in [

@@ -3,15 +3,17 @@
 use std::path::PathBuf;
 
 use melange_remote_sdk::builder::{BuildStatus, Builder};
+use melange_remote_sdk::cache::StateCache;
 use melange_remote_sdk::guest::{GuestOutcome, GuestResources};
 use melange_remote_sdk::sandbox::{SandboxBounds, SandboxOptions, SandboxRunner};
 use tokio_util::sync::CancellationToken;
 
-use super::{failed, guest, sandbox};
+use super::{failed, guest, lines, sandbox};
 use crate::support::events::{PATIENCE, wait_until};
-use crate::support::farm::{Backend, Farm, on_farm, sandbox_options};
+use crate::support::farm::{Backend, Farm, launcher, on_farm, sandbox_options};
 use crate::support::guest::run;
 use crate::support::missing;
+use crate::support::tree::Entry;
 
 /// A sandbox with bounds that a test can meet.
 fn bounded(folder: &std::path::Path, bounds: SandboxBounds) -> Option<SandboxRunner> {
@@ -135,5 +137,47 @@ fn shared_memory_is_bounded() {
             "dd if=/dev/zero of=/dev/shm/big bs=1M count=64 2>/dev/null || stat -c %s /dev/shm/big"
                 .to_owned();
         assert_eq!(super::lines(&runner, &guest).await, [(4 << 20).to_string()]);
+    });
+}
+
+/// The names of the unpacked root filesystems.
+fn roots(state: &std::path::Path) -> Vec<String> {
+    let entries = std::fs::read_dir(state.join("roots")).unwrap();
+    entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+#[test]
+fn unpacked_root_filesystems_leave_when_nobody_uses_them() {
+    on_farm(async |_| {
+        let folder = tempfile::tempdir().unwrap();
+        // No room for any that nobody uses.
+        let cache = StateCache::new(folder.path(), 0);
+        let options = SandboxOptions { launcher: Some(launcher()), ..SandboxOptions::with_cache(cache) };
+        let Some(runner) = sandbox(&options) else { return };
+        // What a killed engine left half unpacked.
+        let half = folder.path().join("roots/unpacking.killed");
+        std::fs::create_dir_all(half.join("tree")).unwrap();
+        std::fs::write(half.join("lock"), "").unwrap();
+        let Some(other) = sandbox(&options) else { return };
+        assert!(!half.exists());
+        let Some(mut first) = guest("root-first", 0, "eat 1").await else { return };
+        first.add_to_root(Entry::file("first", b"1").mode(0o644));
+        let root = first.ready().root.sha256;
+        lines(&runner, &first).await;
+        let lock = std::fs::File::open(folder.path().join("roots").join(&root).join("lock")).unwrap();
+        // The guest's folder is cleared in the background; another process begins to use its root filesystem.
+        wait_until(PATIENCE, || lock.try_lock().is_ok()).await;
+        lock.lock_shared().unwrap();
+        let Some(second) = guest("root-second", 0, "eat 1").await else { return };
+        lines(&other, &second).await;
+        assert!(roots(folder.path()).contains(&root), "in use elsewhere");
+        drop(lock);
+        let Some(mut third) = guest("root-third", 0, "eat 1").await else { return };
+        third.add_to_root(Entry::file("third", b"3").mode(0o644));
+        lines(&runner, &third).await;
+        let left = roots(folder.path());
+        assert!(!left.contains(&root) && left.contains(&third.ready().root.sha256), "{left:?}");
+        // What left is unpacked anew.
+        lines(&runner, &first).await;
     });
 }

@@ -13,9 +13,11 @@ use melange_remote_sdk::arch::Arch;
 use melange_remote_sdk::backend::BackendAddress;
 use melange_remote_sdk::builder::{BuildInput, BuildOutcome, BuildSink, BuildStatus, Builder};
 use melange_remote_sdk::buildkit::{BuildkitOptions, BuildkitRunner};
+use melange_remote_sdk::cache::StateCache;
 use melange_remote_sdk::engine::{EngineBuilder, EngineOptions, RunnerProvider};
 use melange_remote_sdk::error::{Error, Result};
 use melange_remote_sdk::guest::{Blob, GuestRunner};
+use melange_remote_sdk::limits::CACHE_BYTES_DEFAULT;
 use melange_remote_sdk::melange::defaults::RepositoryDefaults;
 use melange_remote_sdk::melange::plan::PlanEnvironment;
 use melange_remote_sdk::rootfs::addresses::AddressPolicy;
@@ -334,7 +336,7 @@ fn signing_key(pem: &str) -> SigningKey {
 
 fn assembler(state: &Path) -> Assembler {
     Assembler::new(
-        state,
+        StateCache::new(state, CACHE_BYTES_DEFAULT),
         Arc::new(
             HttpFetcher::new(FetchOptions {
                 addresses: AddressPolicy::allow_any(),

@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use melange_remote_sdk::api::v1::{ErrorDetail, SubmitRequest};
+use melange_remote_sdk::arch::Arch;
 use melange_remote_sdk::client::{Client, Refusal};
 use melange_remote_sdk::error::{Error, Result};
 use melange_remote_sdk::job::JobId;
 use melange_remote_sdk::text::diagnostics::{Diagnostic, Diagnostics, Position, Source};
 
 use super::{POLL, client, ids, watch};
-use crate::args::{Output, SubmitArgs};
+use crate::args::{Output, SubmitArgs, chosen};
 use crate::commands::{collect_pipelines, definition, local};
 use crate::exit::{self, Exit};
 use crate::{input, note, out, shown};
@@ -26,10 +27,15 @@ pub(super) async fn run(args: &SubmitArgs, output: Output) -> Result<Exit> {
     input::check_stdin(args.configs.iter().map(PathBuf::as_path))?;
     let client = client(&args.server)?;
     let pipelines = collect_pipelines(&args.pipeline_dirs)?;
-    let several = args.configs.len() > 1;
+    // Without a choice, the server's.
+    let asked = chosen(&args.archs);
+    let archs: Vec<Option<Arch>> =
+        if asked.is_empty() { vec![None] } else { asked.into_iter().map(Some).collect() };
+    let jobs = args.configs.iter().flat_map(|config| archs.iter().map(move |arch| (config, *arch)));
+    let several = args.configs.len() * archs.len() > 1;
     let (mut exit, mut ids) = (Exit::Ok, Vec::new());
-    for config in &args.configs {
-        match submit(&client, args, config, &pipelines).await {
+    for (config, arch) in jobs {
+        match submit(&client, args, config, arch, &pipelines).await {
             Ok(id) => {
                 ids.push(id);
                 if !args.wait {
@@ -58,11 +64,12 @@ pub(super) async fn run(args: &SubmitArgs, output: Output) -> Result<Exit> {
     Ok(exit)
 }
 
-/// Submits one definition.
+/// Submits one definition for one architecture.
 async fn submit(
     client: &Client,
     args: &SubmitArgs,
     config: &Path,
+    arch: Option<Arch>,
     pipelines: &BTreeMap<String, String>,
 ) -> Result<JobId> {
     let source = definition::source(config)?;
@@ -72,7 +79,7 @@ async fn submit(
         config_name: name.map(|name| name.to_string_lossy().into_owned()),
         test_packages: args.test_packages.clone(),
         pipelines: pipelines.clone(),
-        arch: args.arch.map(|arch| arch.to_string()),
+        arch: arch.map(|arch| arch.to_string()),
         backend_selector: args.backend_selector.iter().cloned().collect(),
         with_test: args.test,
         debug: args.debug,

@@ -8,7 +8,7 @@ use super::children::{self, Children};
 use super::network::Network;
 use super::step::Steps;
 use super::wire::Wire;
-use super::{Result, Stop, failed, make_folder, mounts, tree};
+use super::{Result, Stop, failed, make_folder, mounts, tree, workspace};
 use crate::sandbox::masks::{EMPTY_FILE, EMPTY_FOLDER};
 use crate::sandbox::protocol::{GuestOrder, Message, Root};
 use crate::sandbox::seccomp;
@@ -123,7 +123,7 @@ fn prepare(order: &GuestOrder, children: &Arc<Children>) -> Result<Vec<(std::pat
         Root::Copy(from) => tree::copy(children, from)?,
         Root::Archive(archive) => tree::unpack(children, archive, Path::new(tree::MERGED))?,
     }
-    tree::prepare(children, &order.workspace, order.uid, order.gid)?;
+    workspace::prepare(children, &order.workspace, order.uid, order.gid)?;
     let sources = if order.uid == 0 { order.sources.clone() } else { tree::copy_sources(&order.sources)? };
     tree::make_mount_points(&sources)?;
     if order.uid != 0 {

@@ -1,11 +1,11 @@
 //! The guest's tree: unpacking, checking, collecting, removing. No process of the guest runs meanwhile.
 
 use std::fs::Metadata;
-use std::os::unix::fs::{PermissionsExt, chown, lchown};
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use super::children::Children;
-use super::{Result, Stop, failed, make_folder, program, workspace};
+use super::{Result, Stop, failed, make_folder, program};
 use crate::guest;
 use crate::limits;
 
@@ -28,16 +28,6 @@ pub(super) fn copy(children: &Children, from: &Path) -> Result<()> {
     let mut cp = program("cp");
     cp.args(["-a", "--reflink=auto"]).arg(from.join(".")).arg(MERGED);
     children.run("copy the root filesystem", &mut cp)
-}
-
-/// Makes the workspace and the cache, which belong to who runs the steps, and unpacks the workspace.
-pub(super) fn prepare(children: &Children, archives: &[PathBuf], uid: u32, gid: u32) -> Result<()> {
-    for path in [guest::WORKSPACE, guest::CACHE] {
-        let folder = make_folders(path)?;
-        set_mode(&folder, 0o755)?;
-        lchown(&folder, Some(uid), Some(gid)).map_err(failed(format!("hand over {path}")))?;
-    }
-    archives.iter().try_for_each(|archive| workspace::unpack(children, archive))
 }
 
 /// Makes the places where things are mounted, as root and without following a link of the guest. What stands in

@@ -15,8 +15,18 @@ use crate::apk::tar_reader::{RawEntry, TarReader};
 use crate::apk::tar_writer::EntryType;
 use crate::guest;
 
+/// Makes the workspace and the cache, which belong to who runs the steps, and unpacks the workspace.
+pub(super) fn prepare(children: &Children, archives: &[PathBuf], uid: u32, gid: u32) -> Result<()> {
+    for path in [guest::WORKSPACE, guest::CACHE] {
+        let folder = make_folders(path)?;
+        set_mode(&folder, 0o755)?;
+        lchown(&folder, Some(uid), Some(gid)).map_err(failed(format!("hand over {path}")))?;
+    }
+    archives.iter().try_for_each(|archive| unpack(children, archive))
+}
+
 /// Unpacks an archive of folders, files and links.
-pub(super) fn unpack(children: &Children, archive: &Path) -> Result<()> {
+fn unpack(children: &Children, archive: &Path) -> Result<()> {
     let what = || failed("unpack the workspace");
     let mut reader = TarReader::new(io::BufReader::new(File::open(archive).map_err(what())?));
     // What is put into a folder changes its time, so times of folders come last.
