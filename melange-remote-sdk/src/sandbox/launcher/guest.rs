@@ -8,7 +8,7 @@ use super::children::{self, Children};
 use super::network::Network;
 use super::step::Steps;
 use super::wire::Wire;
-use super::{Result, Stop, failed, make_folder, mounts, tree};
+use super::{Result, Stop, collect, failed, make_folder, mounts, tree};
 use crate::sandbox::masks::{EMPTY_FILE, EMPTY_FOLDER};
 use crate::sandbox::protocol::{GuestOrder, Message, Root};
 use crate::sandbox::seccomp;
@@ -116,7 +116,7 @@ fn live(
     }
     // The output may go to a place below `/tmp`.
     mounts::end_reach(&order.folder)?;
-    tree::collect(children, &order.output)
+    collect::collect(children, &order.output)
 }
 
 /// Makes everything that steps find; tells where the files of the cache are.

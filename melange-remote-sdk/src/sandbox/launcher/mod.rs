@@ -18,6 +18,7 @@ use super::protocol::{ARGUMENT, Message, Order, VERSION};
 
 mod cgroup;
 mod children;
+mod collect;
 mod guest;
 mod mounts;
 mod network;

@@ -1,4 +1,4 @@
-//! The guest's tree: unpacking, checking, collecting, removing. No process of the guest runs meanwhile.
+//! The guest's tree: unpacking, checking, removing. No process of the guest runs meanwhile.
 
 use std::fs::Metadata;
 use std::os::unix::fs::{PermissionsExt, chown, lchown};
@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use super::children::Children;
 use super::{Result, Stop, failed, make_folder, program, workspace};
 use crate::guest;
-use crate::limits;
 
 /// Tries of removing a folder: a process that was killed a moment ago may still add to it.
 const REMOVALS_MAX: u32 = 3;
@@ -53,25 +52,16 @@ pub(super) fn make_mount_points(sources: &[(PathBuf, String)]) -> Result<()> {
     Ok(())
 }
 
-/// Writes the output folder as one tar.
-pub(super) fn collect(children: &Children, output: &Path) -> Result<()> {
-    let mut parent = PathBuf::from(MERGED);
+/// The output folder, which is refused when it or one above it is a link.
+pub(super) fn output_folder() -> Result<PathBuf> {
+    let mut folder = PathBuf::from(MERGED);
     for part in guest::OUTPUT.split('/').filter(|part| !part.is_empty()) {
-        parent.push(part);
-        if !look(&parent)?.is_some_and(|found| found.is_dir()) {
-            return Err(refusal(&parent));
+        folder.push(part);
+        if !look(&folder)?.is_some_and(|found| found.is_dir()) {
+            return Err(refusal(&folder));
         }
     }
-    let limit = rustix::process::Rlimit {
-        current: Some(limits::OUTPUT_BYTES_MAX),
-        maximum: Some(limits::OUTPUT_BYTES_MAX),
-    };
-    rustix::process::setrlimit(rustix::process::Resource::Fsize, limit)
-        .map_err(failed("bound the output"))?;
-    let mut tar = program("tar");
-    tar.args(["--format=posix", "--pax-option=delete=atime,delete=ctime", "--numeric-owner", "--sort=name"]);
-    tar.args(["--xattrs", "--xattrs-include=*", "-cf"]).arg(output).arg("-C").arg(&parent).arg(".");
-    children.run("collect the output", &mut tar)
+    Ok(folder)
 }
 
 /// Removes a folder with all that is in it.
