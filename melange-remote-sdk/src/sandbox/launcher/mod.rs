@@ -120,7 +120,11 @@ fn work(wire: &Arc<Wire>) -> Result<()> {
         watched.stop();
     });
     match order {
-        Order::Unpack { archive, folder } => tree::unpack(&children, &archive, &folder),
+        Order::Unpack { archive, folder } => {
+            tree::unpack(&children, &archive, &folder)?;
+            tree::prepare_root(&folder);
+            Ok(())
+        }
         Order::ProbeOverlay { folder } => probe_overlay(&children, &folder),
         Order::Guest(order) => guest::run(&order, wire, &children),
         Order::Remove { folders } => {

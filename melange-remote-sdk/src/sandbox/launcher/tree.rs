@@ -1,7 +1,7 @@
 //! The guest's tree: unpacking, checking, removing. No process of the guest runs meanwhile.
 
 use std::fs::Metadata;
-use std::os::unix::fs::{PermissionsExt, chown, lchown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, lchown};
 use std::path::{Path, PathBuf};
 
 use super::children::Children;
@@ -14,12 +14,26 @@ const REMOVALS_MAX: u32 = 3;
 /// Where the guest's tree lies, from its folder.
 pub(super) const MERGED: &str = "merged";
 
+/// The folders in which something is mounted.
+const MOUNT_POINTS: [&str; 6] = ["/dev", "/proc", "/sys", "/etc", guest::SCRIPTS, guest::CACHE];
+
 /// Unpacks a root filesystem with owners, modes and extended attributes.
 pub(super) fn unpack(children: &Children, archive: &Path, folder: &Path) -> Result<()> {
     set_mode(folder, 0o755)?;
     let mut tar = program("tar");
     tar.args(["--numeric-owner", "--same-owner", "--xattrs", "--xattrs-include=*", "-xpf"]).arg(archive);
     children.run("unpack the root filesystem", tar.arg("-C").arg(folder))
+}
+
+/// Makes in an unpacked root filesystem what each of its guests would have to make, which costs more in an overlay.
+/// What cannot be made is told to the guest that needs it.
+pub(super) fn prepare_root(folder: &Path) {
+    for path in MOUNT_POINTS.into_iter().chain([guest::WORKSPACE]) {
+        let _ = make_folders_in(folder, path);
+    }
+    if make_folders_in(folder, "/etc").is_ok() {
+        let _ = make_file(&folder.join("etc/resolv.conf"));
+    }
 }
 
 /// Copies a root filesystem.
@@ -33,8 +47,14 @@ pub(super) fn copy(children: &Children, from: &Path) -> Result<()> {
 pub(super) fn prepare(children: &Children, archives: &[PathBuf], uid: u32, gid: u32) -> Result<()> {
     for path in [guest::WORKSPACE, guest::CACHE] {
         let folder = make_folders(path)?;
-        set_mode(&folder, 0o755)?;
-        lchown(&folder, Some(uid), Some(gid)).map_err(failed(format!("hand over {path}")))?;
+        // What is as it should be is not copied into the guest's layer.
+        let found = folder.symlink_metadata().map_err(failed(format!("look at {path}")))?;
+        if found.mode() & 0o7777 != 0o755 {
+            set_mode(&folder, 0o755)?;
+        }
+        if (found.uid(), found.gid()) != (uid, gid) {
+            lchown(&folder, Some(uid), Some(gid)).map_err(failed(format!("hand over {path}")))?;
+        }
     }
     archives.iter().try_for_each(|archive| workspace::unpack(children, archive))
 }
@@ -42,7 +62,7 @@ pub(super) fn prepare(children: &Children, archives: &[PathBuf], uid: u32, gid: 
 /// Makes the places where things are mounted, as root and without following a link of the guest. What stands in
 /// the way as a file is removed; a link where a folder must be is refused.
 pub(super) fn make_mount_points(sources: &[(PathBuf, String)]) -> Result<()> {
-    for path in ["/dev", "/proc", "/sys", "/etc", guest::SCRIPTS, guest::CACHE] {
+    for path in MOUNT_POINTS {
         make_folders(path)?;
     }
     let names = sources.iter().map(|(_, name)| format!("{}/{name}", guest::CACHE));
@@ -102,7 +122,12 @@ fn refusal(path: &Path) -> Stop {
 
 /// Makes a folder of the guest and those above it.
 pub(super) fn make_folders(path: impl AsRef<Path>) -> Result<PathBuf> {
-    let mut folder = PathBuf::from(MERGED);
+    make_folders_in(Path::new(MERGED), path)
+}
+
+/// Makes a folder of a tree and those above it, without following a link.
+fn make_folders_in(tree: &Path, path: impl AsRef<Path>) -> Result<PathBuf> {
+    let mut folder = tree.to_owned();
     for part in path.as_ref().components() {
         let std::path::Component::Normal(part) = part else { continue };
         folder.push(part);
@@ -144,4 +169,23 @@ pub(super) fn copy_sources(sources: &[(PathBuf, String)]) -> Result<Vec<(PathBuf
         copies.push((copy, name.clone()));
     }
     Ok(copies)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_root_filesystem_is_prepared_without_following_its_links() {
+        let folder = tempfile::tempdir().unwrap();
+        let (root, outside) = (folder.path().join("root"), folder.path().join("outside"));
+        std::fs::create_dir_all(root.join("var")).unwrap();
+        std::fs::create_dir(&outside).unwrap();
+        std::os::unix::fs::symlink(&outside, root.join("etc")).unwrap();
+        std::os::unix::fs::symlink(&outside, root.join("var/cache")).unwrap();
+        prepare_root(&root);
+        assert!(root.join("proc").is_dir() && root.join("home/build").is_dir());
+        assert_eq!(std::fs::read_dir(&outside).unwrap().count(), 0);
+        assert!(root.join("etc").is_symlink());
+    }
 }
