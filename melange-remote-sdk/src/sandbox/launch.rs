@@ -86,27 +86,23 @@ impl Starter {
         command
     }
 
-    /// Starts a launcher with an order.
-    pub(super) async fn start(&self, order: &Order) -> Result<Launched> {
+    /// Starts a launcher, which waits for its order and ends without one.
+    pub(super) fn start(&self) -> Result<Launched> {
         let failed = |e: std::io::Error| {
             let error = Error::new(ErrorKind::Unavailable, "cannot start the sandbox's launcher");
             error.blame(Blame::Farm).source(e)
         };
-        let mut line = serde_json::to_vec(order)
-            .map_err(|e| Error::unexpected("cannot describe the guest to the sandbox").source(e))?;
-        line.push(b'\n');
         let mut child = Command::from(self.command()).spawn().map_err(failed)?;
-        let (Some(mut input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
+        let (Some(input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
             return Err(Error::unexpected("the sandbox's launcher has no pipes"));
         };
-        // When it cannot be written, the launcher says why.
-        let _ = input.write_all(&line).await;
         Ok(Launched { child, input: Some(input), output, buffer: BytesMut::new() })
     }
 
     /// Has a launcher do something that is no guest.
     pub(super) async fn run(&self, order: &Order) -> Result<()> {
-        let mut launched = self.start(order).await?;
+        let mut launched = self.start()?;
+        launched.order(order).await?;
         let mut done = false;
         while let Some(told) = launched.next().await? {
             match told {
@@ -139,6 +135,18 @@ impl Starter {
 }
 
 impl Launched {
+    /// Tells a launcher that was started what to do.
+    pub(super) async fn order(&mut self, order: &Order) -> Result<()> {
+        let mut line = serde_json::to_vec(order)
+            .map_err(|e| Error::unexpected("cannot describe the guest to the sandbox").source(e))?;
+        line.push(b'\n');
+        if let Some(input) = &mut self.input {
+            // When it cannot be written, the launcher says why.
+            let _ = input.write_all(&line).await;
+        }
+        Ok(())
+    }
+
     /// The next thing that the launcher tells; `None` once it has closed its end. Nothing is lost when the future is
     /// dropped.
     ///

@@ -167,11 +167,13 @@ impl SandboxRunner {
         let (root, held) = self.root(plan).await?;
         let output = std::path::absolute(output).map_err(|e| Error::io("find", output, e))?;
         let (folders, copy) = (Arc::clone(&self.folders), plan.clone());
-        let made = tokio::task::spawn_blocking(move || folders.guest(&copy)).await;
+        let making = tokio::task::spawn_blocking(move || folders.guest(&copy));
+        // The program loads meanwhile.
+        let started = self.starter.start();
         let (folder, lock) =
-            made.map_err(|e| Error::unexpected("the guest's preparation died").source(e))??;
-        let order = Order::Guest(Box::new(self.order(plan, folder.path(), root, &output)));
-        let launched = self.starter.start(&order).await?;
+            making.await.map_err(|e| Error::unexpected("the guest's preparation died").source(e))??;
+        let mut launched = started?;
+        launched.order(&Order::Guest(Box::new(self.order(plan, folder.path(), root, &output)))).await?;
         // From here on the launcher removes it.
         Ok(Running { launched, folder: folder.keep(), _lock: lock, _root: held })
     }

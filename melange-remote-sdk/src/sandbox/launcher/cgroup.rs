@@ -1,10 +1,15 @@
 //! The bounds that the kernel's control groups keep: memory, processes, processor time.
 //!
-//! The launcher joins a group of its own and everything it starts is born there. Both versions of the interface are
-//! used, where this user may write to them; elsewhere resource limits stand in, which count each process by itself.
+//! What a guest's steps run in is born in a group of its own. Both versions of the interface are used, where this user
+//! may write to them; elsewhere resource limits stand in, which count each process by itself.
+//!
+//! A process that joins a group waits until the kernel has heard of all processors, some 10 ms. A single thread does
+//! not, and its children are born where it is; only version 1 has groups of threads that bound memory, though. So
+//! there the launcher's main thread joins, whose memory is all of the launcher's, and in version 2 the whole process.
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, setrlimit};
 
@@ -15,6 +20,14 @@ use crate::sandbox::protocol::Bounds;
 const PREFIX: &str = "melange-guest-";
 /// The period over which processor time is shared out, in microseconds: the kernel's default.
 const PERIOD_MICROS: u64 = 100_000;
+
+/// Tries of removing a group before the launcher leaves it, which makes every start of a process wait for a moment.
+const REMOVALS_MAX: u32 = 10;
+const REMOVAL_PAUSE: Duration = Duration::from_millis(2);
+/// The file that lists a group's threads and takes new ones, in version 1.
+const THREADS: &str = "tasks";
+/// The file that lists a group's processes and takes new ones.
+const MEMBERS: &str = "cgroup.procs";
 
 /// One hierarchy of groups.
 #[derive(Debug, PartialEq, Eq)]
@@ -116,7 +129,8 @@ pub(super) fn sweep() {
 }
 
 impl Groups {
-    /// Joins groups with these bounds; bounds that no group can keep become resource limits.
+    /// Joins groups with these bounds, with the calling thread at least: what it starts from now on is in them.
+    /// Bounds that no group can keep become resource limits.
     pub(super) fn join(name: &str, bounds: &Bounds) -> Result<Self> {
         let mut groups = Self::default();
         for hierarchy in here() {
@@ -137,7 +151,8 @@ impl Groups {
     }
 
     fn enter(&mut self, hierarchy: &Hierarchy, folder: &Path) -> bool {
-        let entered = fs::write(folder.join("cgroup.procs"), "0").is_ok();
+        let members = if hierarchy.unified { MEMBERS } else { THREADS };
+        let entered = fs::write(folder.join(members), "0").is_ok();
         if entered {
             self.made.push((folder.to_owned(), hierarchy.own.clone()));
         } else {
@@ -202,14 +217,30 @@ impl Groups {
         }
     }
 
-    /// Goes back to where the launcher came from and removes the groups, which nobody is in any more.
+    /// Goes back to where the launcher came from and removes the groups, which no process of the guest is in any
+    /// more.
     pub(super) fn leave(self) {
         for (folder, origin) in self.made {
-            // What cannot be removed now is swept when an engine starts.
-            let _ = fs::write(origin.join("cgroup.procs"), "0");
-            let _ = fs::remove_dir(folder);
+            // Only version 1 has this file.
+            let left = fs::write(origin.join(THREADS), "0").is_ok() && is_removed(&folder);
+            if !left {
+                // What cannot be removed now is swept when an engine starts.
+                let _ = fs::write(origin.join(MEMBERS), "0");
+                let _ = fs::remove_dir(folder);
+            }
         }
     }
+}
+
+/// Removes a group; threads that were in it may take a moment to be gone.
+fn is_removed(folder: &Path) -> bool {
+    (0..REMOVALS_MAX).any(|_| {
+        let removed = fs::remove_dir(folder).is_ok();
+        if !removed {
+            std::thread::sleep(REMOVAL_PAUSE);
+        }
+        removed
+    })
 }
 
 fn quota_micros(millis: u64) -> u64 {

@@ -8,7 +8,7 @@ use super::children::{self, Children};
 use super::network::Network;
 use super::step::Steps;
 use super::wire::Wire;
-use super::{Result, Stop, failed, make_folder, mounts, tree, workspace};
+use super::{Result, Stop, collect, failed, make_folder, mounts, tree, workspace};
 use crate::sandbox::masks::{EMPTY_FILE, EMPTY_FOLDER};
 use crate::sandbox::protocol::{GuestOrder, Message, Root};
 use crate::sandbox::seccomp;
@@ -58,35 +58,50 @@ fn live(
     wire: &Arc<Wire>,
     children: &Arc<Children>,
 ) -> Result<()> {
-    // The kernel makes whoever joins a group wait for all processors; the tree is prepared meanwhile.
-    let (joined, sources) = std::thread::scope(|scope| {
-        let joining = scope.spawn(|| Groups::join(name, &order.bounds));
-        let sources = prepare(order, children);
-        (joining.join(), sources)
+    let network = |online| {
+        if online {
+            Network::online(Path::new(VIEW_ONLINE), &order.host_ports)
+        } else {
+            Network::offline(Path::new(VIEW_OFFLINE))
+        }
+    };
+    let first_online = order.steps.first().is_some_and(|step| step.network);
+    // The tree is prepared meanwhile. The helper of a network is a process, and belongs into the groups.
+    let (sources, joined, first, filters) = std::thread::scope(|scope| {
+        let preparing = scope.spawn(|| prepare(order, children));
+        let offline = (!first_online).then(|| scope.spawn(|| Network::offline_here(Path::new(VIEW_OFFLINE))));
+        let joined = Groups::join(name, &order.bounds);
+        let filters = seccomp::programs(&order.capabilities);
+        let first = offline.map_or_else(|| Ok(network(true)), std::thread::ScopedJoinHandle::join);
+        (preparing.join(), joined, first, filters)
     });
-    *groups = joined.map_err(|_| Stop::Failed("the thread of the control groups died".to_owned()))??;
-    let sources = sources?;
+    *groups = joined?;
+    let sources = sources.map_err(|_| died())??;
+    let first = first.map_err(|_| died())??;
+    // After the views of the networks are mounted, which are taken along.
+    if order.uid != 0 {
+        mounts::make_reachable()?;
+    }
     let steps = Steps {
         order,
         sources,
-        filters: seccomp::programs(&order.capabilities).map_err(failed("make a filter"))?,
+        filters: filters.map_err(failed("make a filter"))?,
         written: if matches!(order.root, Root::Overlay(_)) { "upper" } else { tree::MERGED },
         wire,
         children,
     };
-    let (mut offline, mut online) = (None, None);
+    let (mut offline, mut online) = if first_online { (None, Some(first)) } else { (Some(first), None) };
     for (index, step) in order.steps.iter().enumerate() {
         children.check()?;
         if index > 0 {
             tree::make_mount_points(&steps.sources)?;
         }
         wire.tell(&Message::Started(index));
-        let (network, view) =
+        let (made, view) =
             if step.network { (&mut online, VIEW_ONLINE) } else { (&mut offline, VIEW_OFFLINE) };
-        let network = match network {
-            Some(network) => network,
-            None if step.network => network.insert(Network::online(Path::new(view), &order.host_ports)?),
-            None => network.insert(Network::offline(Path::new(view))?),
+        let network = match made {
+            Some(made) => made,
+            None => made.insert(network(step.network)?),
         };
         let before = groups.counts();
         let mut end = steps.run(step, network, view)?;
@@ -101,7 +116,7 @@ fn live(
     }
     // The output may go to a place below `/tmp`.
     mounts::end_reach(&order.folder)?;
-    tree::collect(children, &order.output)
+    collect::collect(children, &order.output)
 }
 
 /// Makes everything that steps find; tells where the files of the cache are.
@@ -126,8 +141,9 @@ fn prepare(order: &GuestOrder, children: &Arc<Children>) -> Result<Vec<(std::pat
     workspace::prepare(children, &order.workspace, order.uid, order.gid)?;
     let sources = if order.uid == 0 { order.sources.clone() } else { tree::copy_sources(&order.sources)? };
     tree::make_mount_points(&sources)?;
-    if order.uid != 0 {
-        mounts::make_reachable()?;
-    }
     Ok(sources)
+}
+
+fn died() -> Stop {
+    Stop::Failed("a thread of the guest died".to_owned())
 }

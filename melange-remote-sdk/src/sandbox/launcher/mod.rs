@@ -18,6 +18,7 @@ use super::protocol::{ARGUMENT, Message, Order, VERSION};
 
 mod cgroup;
 mod children;
+mod collect;
 mod guest;
 mod mounts;
 mod network;
@@ -119,7 +120,11 @@ fn work(wire: &Arc<Wire>) -> Result<()> {
         watched.stop();
     });
     match order {
-        Order::Unpack { archive, folder } => tree::unpack(&children, &archive, &folder),
+        Order::Unpack { archive, folder } => {
+            tree::unpack(&children, &archive, &folder)?;
+            tree::prepare_root(&folder);
+            Ok(())
+        }
         Order::ProbeOverlay { folder } => probe_overlay(&children, &folder),
         Order::Guest(order) => guest::run(&order, wire, &children),
         Order::Remove { folders } => {

@@ -54,14 +54,16 @@ impl Drop for Network {
 impl Network {
     /// A namespace with loopback alone; its devices are shown at `view`.
     pub(super) fn offline(view: &Path) -> Result<Self> {
+        on_a_thread(|| Self::offline_here(view))
+    }
+
+    /// The same on the calling thread, which stays in the namespace.
+    pub(super) fn offline_here(view: &Path) -> Result<Self> {
         make_folder(view)?;
-        on_a_thread(|| {
-            unshare(CloneFlags::CLONE_NEWNET).map_err(failed("make a network namespace"))?;
-            start_loopback()?;
-            let namespace =
-                File::open("/proc/thread-self/ns/net").map_err(failed("open a network namespace"))?;
-            Ok(Self { namespace: namespace.into(), shows_devices: mounts::system_view(view), helper: None })
-        })
+        unshare(CloneFlags::CLONE_NEWNET).map_err(failed("make a network namespace"))?;
+        start_loopback()?;
+        let namespace = File::open("/proc/thread-self/ns/net").map_err(failed("open a network namespace"))?;
+        Ok(Self { namespace: namespace.into(), shows_devices: mounts::system_view(view), helper: None })
     }
 
     /// A namespace with a way out, and the machine's loopback `ports` on its own loopback.

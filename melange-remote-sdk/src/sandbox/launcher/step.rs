@@ -49,7 +49,6 @@ impl Steps<'_> {
         handed.push(report.as_raw_fd());
         let mut command = self.command(step, view, &handed);
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
-        let watch = Watch::start(self.written, self.order.bounds.tree_bytes, self.children);
         let mut child = match self.children.start(&mut command) {
             Ok(child) => child,
             Err(error) => {
@@ -57,6 +56,7 @@ impl Steps<'_> {
                 return Err(failed("start bubblewrap")(error));
             }
         };
+        let watch = Watch::start(self.written, self.order.bounds.tree_bytes, self.children);
         drop((report, filters));
         let (out, err) = (child.stdout.take(), child.stderr.take());
         std::thread::scope(|scope| {

@@ -1,4 +1,4 @@
-//! The guest's tree: unpacking, checking, collecting, removing. No process of the guest runs meanwhile.
+//! The guest's tree: unpacking, checking, removing. No process of the guest runs meanwhile.
 
 use std::fs::Metadata;
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use super::children::Children;
 use super::{Result, Stop, failed, make_folder, program};
 use crate::guest;
-use crate::limits;
 
 /// Tries of removing a folder: a process that was killed a moment ago may still add to it.
 const REMOVALS_MAX: u32 = 3;
@@ -15,12 +14,26 @@ const REMOVALS_MAX: u32 = 3;
 /// Where the guest's tree lies, from its folder.
 pub(super) const MERGED: &str = "merged";
 
+/// The folders in which something is mounted.
+const MOUNT_POINTS: [&str; 6] = ["/dev", "/proc", "/sys", "/etc", guest::SCRIPTS, guest::CACHE];
+
 /// Unpacks a root filesystem with owners, modes and extended attributes.
 pub(super) fn unpack(children: &Children, archive: &Path, folder: &Path) -> Result<()> {
     set_mode(folder, 0o755)?;
     let mut tar = program("tar");
     tar.args(["--numeric-owner", "--same-owner", "--xattrs", "--xattrs-include=*", "-xpf"]).arg(archive);
     children.run("unpack the root filesystem", tar.arg("-C").arg(folder))
+}
+
+/// Makes in an unpacked root filesystem what each of its guests would have to make, which costs more in an overlay.
+/// What cannot be made is told to the guest that needs it.
+pub(super) fn prepare_root(folder: &Path) {
+    for path in MOUNT_POINTS.into_iter().chain([guest::WORKSPACE]) {
+        let _ = make_folders_in(folder, path);
+    }
+    if make_folders_in(folder, "/etc").is_ok() {
+        let _ = make_file(&folder.join("etc/resolv.conf"));
+    }
 }
 
 /// Copies a root filesystem.
@@ -33,7 +46,7 @@ pub(super) fn copy(children: &Children, from: &Path) -> Result<()> {
 /// Makes the places where things are mounted, as root and without following a link of the guest. What stands in
 /// the way as a file is removed; a link where a folder must be is refused.
 pub(super) fn make_mount_points(sources: &[(PathBuf, String)]) -> Result<()> {
-    for path in ["/dev", "/proc", "/sys", "/etc", guest::SCRIPTS, guest::CACHE] {
+    for path in MOUNT_POINTS {
         make_folders(path)?;
     }
     let names = sources.iter().map(|(_, name)| format!("{}/{name}", guest::CACHE));
@@ -43,25 +56,16 @@ pub(super) fn make_mount_points(sources: &[(PathBuf, String)]) -> Result<()> {
     Ok(())
 }
 
-/// Writes the output folder as one tar.
-pub(super) fn collect(children: &Children, output: &Path) -> Result<()> {
-    let mut parent = PathBuf::from(MERGED);
+/// The output folder, which is refused when it or one above it is a link.
+pub(super) fn output_folder() -> Result<PathBuf> {
+    let mut folder = PathBuf::from(MERGED);
     for part in guest::OUTPUT.split('/').filter(|part| !part.is_empty()) {
-        parent.push(part);
-        if !look(&parent)?.is_some_and(|found| found.is_dir()) {
-            return Err(refusal(&parent));
+        folder.push(part);
+        if !look(&folder)?.is_some_and(|found| found.is_dir()) {
+            return Err(refusal(&folder));
         }
     }
-    let limit = rustix::process::Rlimit {
-        current: Some(limits::OUTPUT_BYTES_MAX),
-        maximum: Some(limits::OUTPUT_BYTES_MAX),
-    };
-    rustix::process::setrlimit(rustix::process::Resource::Fsize, limit)
-        .map_err(failed("bound the output"))?;
-    let mut tar = program("tar");
-    tar.args(["--format=posix", "--pax-option=delete=atime,delete=ctime", "--numeric-owner", "--sort=name"]);
-    tar.args(["--xattrs", "--xattrs-include=*", "-cf"]).arg(output).arg("-C").arg(&parent).arg(".");
-    children.run("collect the output", &mut tar)
+    Ok(folder)
 }
 
 /// Removes a folder with all that is in it.
@@ -102,7 +106,12 @@ fn refusal(path: &Path) -> Stop {
 
 /// Makes a folder of the guest and those above it.
 pub(super) fn make_folders(path: impl AsRef<Path>) -> Result<PathBuf> {
-    let mut folder = PathBuf::from(MERGED);
+    make_folders_in(Path::new(MERGED), path)
+}
+
+/// Makes a folder of a tree and those above it, without following a link.
+fn make_folders_in(tree: &Path, path: impl AsRef<Path>) -> Result<PathBuf> {
+    let mut folder = tree.to_owned();
     for part in path.as_ref().components() {
         let std::path::Component::Normal(part) = part else { continue };
         folder.push(part);
@@ -144,4 +153,23 @@ pub(super) fn copy_sources(sources: &[(PathBuf, String)]) -> Result<Vec<(PathBuf
         copies.push((copy, name.clone()));
     }
     Ok(copies)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_root_filesystem_is_prepared_without_following_its_links() {
+        let folder = tempfile::tempdir().unwrap();
+        let (root, outside) = (folder.path().join("root"), folder.path().join("outside"));
+        std::fs::create_dir_all(root.join("var")).unwrap();
+        std::fs::create_dir(&outside).unwrap();
+        std::os::unix::fs::symlink(&outside, root.join("etc")).unwrap();
+        std::os::unix::fs::symlink(&outside, root.join("var/cache")).unwrap();
+        prepare_root(&root);
+        assert!(root.join("proc").is_dir() && root.join("home/build").is_dir());
+        assert_eq!(std::fs::read_dir(&outside).unwrap().count(), 0);
+        assert!(root.join("etc").is_symlink());
+    }
 }

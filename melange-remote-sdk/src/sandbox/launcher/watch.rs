@@ -3,7 +3,6 @@
 
 use std::process::Stdio;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::children::Children;
@@ -25,7 +24,6 @@ struct State {
 /// Watches a step's tree and ends the step that writes too much; dropping it ends the watch.
 pub(super) struct Watch {
     state: Arc<(Mutex<State>, Condvar)>,
-    thread: Option<JoinHandle<()>>,
 }
 
 impl Watch {
@@ -33,8 +31,8 @@ impl Watch {
     pub(super) fn start(folder: &'static str, bytes_max: u64, children: &Arc<Children>) -> Self {
         let state = Arc::new((Mutex::new(State::default()), Condvar::new()));
         let (shared, children) = (Arc::clone(&state), Arc::clone(children));
-        let thread = std::thread::spawn(move || watch(folder, bytes_max, &children, &shared));
-        Self { state, thread: Some(thread) }
+        std::thread::spawn(move || watch(folder, bytes_max, &children, &shared));
+        Self { state }
     }
 
     /// Whether the step was ended.
@@ -45,12 +43,9 @@ impl Watch {
 
 impl Drop for Watch {
     fn drop(&mut self) {
+        // From here on the thread ends nothing; nobody waits for it.
         self.state.0.lock().unwrap_or_else(PoisonError::into_inner).over = true;
         self.state.1.notify_all();
-        if let Some(thread) = self.thread.take() {
-            // A watch that died has nothing more to say.
-            let _ = thread.join();
-        }
     }
 }
 
@@ -68,8 +63,12 @@ fn watch(folder: &str, bytes_max: u64, children: &Children, shared: &(Mutex<Stat
         }
         let begin = Instant::now();
         if size_of(folder).is_some_and(|bytes| bytes > bytes_max) {
-            state.lock().unwrap_or_else(PoisonError::into_inner).exceeded = true;
-            children.kill();
+            let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+            // The child of a later step is not this watch's.
+            if !state.over {
+                state.exceeded = true;
+                children.kill();
+            }
             return;
         }
         pause = PAUSE.max(begin.elapsed().saturating_mul(SHARE));

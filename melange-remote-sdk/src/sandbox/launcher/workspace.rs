@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{OpenOptionsExt, lchown, symlink};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, lchown, symlink};
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_NOW, utimensat};
@@ -19,8 +19,14 @@ use crate::guest;
 pub(super) fn prepare(children: &Children, archives: &[PathBuf], uid: u32, gid: u32) -> Result<()> {
     for path in [guest::WORKSPACE, guest::CACHE] {
         let folder = make_folders(path)?;
-        set_mode(&folder, 0o755)?;
-        lchown(&folder, Some(uid), Some(gid)).map_err(failed(format!("hand over {path}")))?;
+        // What is as it should be is not copied into the guest's layer.
+        let found = folder.symlink_metadata().map_err(failed(format!("look at {path}")))?;
+        if found.mode() & 0o7777 != 0o755 {
+            set_mode(&folder, 0o755)?;
+        }
+        if (found.uid(), found.gid()) != (uid, gid) {
+            lchown(&folder, Some(uid), Some(gid)).map_err(failed(format!("hand over {path}")))?;
+        }
     }
     archives.iter().try_for_each(|archive| unpack(children, archive))
 }
