@@ -6,14 +6,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 
 use super::launch::Starter;
-use super::protocol::Order;
+use super::protocol::{Order, TREE};
 use crate::cache::{self, Shelf, StateCache};
 use crate::error::{Error, ErrorKind, Result};
-use crate::guest::{self, Blob, GuestPlan};
+use crate::guest::{self, Blob, GuestPlan, GuestUser};
 use crate::locks::{NamedLocks, abandoned, hold_folder};
-
-/// The root filesystem in its folder.
-const TREE: &str = "tree";
 
 /// Folders below the state folder, readable by nobody else.
 #[derive(Debug)]
@@ -22,11 +19,11 @@ pub(super) struct Folders {
     roots: Arc<Roots>,
     guests: PathBuf,
     starter: Starter,
-    /// By the digest of a root filesystem, so that it is unpacked once.
+    /// By the name of a root filesystem, so that it is unpacked once.
     unpacking: NamedLocks,
 }
 
-/// The unpacked root filesystems, each in a folder named after its archive's digest.
+/// The unpacked root filesystems, each in a folder named after the digests of its archives.
 #[derive(Debug)]
 struct Roots {
     folder: PathBuf,
@@ -114,15 +111,18 @@ impl Folders {
             .map_err(|e| Error::io("create a folder in", &self.guests, e))
     }
 
-    /// The unpacked root filesystem, shared by all guests that use it and never changed.
-    pub(super) async fn root(&self, archive: &Blob) -> Result<HeldRoot> {
-        let folder = self.roots.folder.join(&archive.sha256);
-        let lock = self.unpacking.of(&archive.sha256);
+    /// The unpacked root filesystem with the workspace that guests have in common, which is never changed.
+    pub(super) async fn root(&self, root: &Blob, workspace: &[Blob], user: GuestUser) -> Result<HeldRoot> {
+        // The workspace's archives name its owners.
+        let digests: Vec<&str> = std::iter::once(root).chain(workspace).map(|blob| &*blob.sha256).collect();
+        let name = digests.join("-");
+        let folder = self.roots.folder.join(&name);
+        let lock = self.unpacking.of(&name);
         let _guard = lock.lock().await;
         if let Some(lock) = self.cache.hold_folder(&folder)? {
             return Ok(HeldRoot { folder, _lock: lock });
         }
-        let lock = self.unpack(archive, &folder).await?;
+        let lock = self.unpack(root, workspace, user, &folder).await?;
         let cache = Arc::clone(&self.cache);
         match tokio::task::spawn_blocking(move || cache.sweep()).await {
             Ok(Ok(_)) => {}
@@ -133,17 +133,25 @@ impl Folders {
     }
 
     /// Unpacks a root filesystem as `folder` and holds it.
-    async fn unpack(&self, archive: &Blob, folder: &Path) -> Result<File> {
+    async fn unpack(&self, root: &Blob, workspace: &[Blob], user: GuestUser, folder: &Path) -> Result<File> {
         let made = tempfile::Builder::new()
             .prefix("unpacking.")
             .tempdir_in(&self.roots.folder)
             .map_err(|e| Error::io("create a folder in", &self.roots.folder, e))?;
         let lock = hold_folder(made.path())?;
         let made = Unfinished { folder: Some(made.keep()), starter: self.starter.clone() };
-        let tree = made.path().join(TREE);
-        std::fs::create_dir(&tree).map_err(|e| Error::io("create", &tree, e))?;
-        self.starter.run(&Order::Unpack { archive: archive.path.clone(), folder: tree }).await?;
-        if self.cache.put_folder(&made.path(), archive.size_bytes, folder)? {
+        let absolute =
+            |blob: &Blob| std::path::absolute(&blob.path).map_err(|e| Error::io("find", &blob.path, e));
+        let order = Order::Unpack {
+            folder: made.path(),
+            archive: absolute(root)?,
+            workspace: workspace.iter().map(absolute).collect::<Result<_>>()?,
+            uid: user.uid,
+            gid: user.gid,
+        };
+        self.starter.run(&order).await?;
+        let bytes = std::iter::once(root).chain(workspace).map(|blob| blob.size_bytes).sum();
+        if self.cache.put_folder(&made.path(), bytes, folder)? {
             made.keep();
             return Ok(lock);
         }

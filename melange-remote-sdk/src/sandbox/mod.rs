@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::builder::{BuildEvent, BuildSink, StepFailure};
 use crate::error::{Blame, Error, ErrorKind, Result};
-use crate::guest::{self, GuestOutcome, GuestPlan, GuestRunner};
+use crate::guest::{self, Blob, GuestOutcome, GuestPlan, GuestRunner};
 
 mod folders;
 mod launch;
@@ -134,7 +134,7 @@ impl SandboxRunner {
         if !plan.shared_root {
             return Ok((Root::Archive(plan.root.path.clone()), None));
         }
-        let held = self.folders.root(&plan.root).await?;
+        let held = self.folders.root(&plan.root, common_workspace(plan), plan.user).await?;
         let root = if self.overlay_works().await { Root::Overlay } else { Root::Copy };
         Ok((root(held.tree()), Some(held)))
     }
@@ -145,10 +145,11 @@ impl SandboxRunner {
             environment: step.environment.clone(),
             network: step.network,
         });
+        let own_workspace = plan.workspace.iter().skip(common_workspace(plan).len());
         GuestOrder {
             folder: folder.to_owned(),
             root,
-            workspace: plan.workspace.iter().map(|blob| blob.path.clone()).collect(),
+            workspace: own_workspace.map(|blob| blob.path.clone()).collect(),
             output: output.to_owned(),
             steps: steps.collect(),
             sources: plan.sources.iter().map(|file| (file.blob.path.clone(), file.name.clone())).collect(),
@@ -200,6 +201,15 @@ impl SandboxRunner {
             // A reader that lags slows the step down: its pipes fill up. The next turn sees a cancellation.
             let _ = cancel.run_until_cancelled(sink.ready()).await;
         }
+    }
+}
+
+/// What the guest has of its workspace in common with others: all archives but the last, where it shares its root
+/// filesystem too.
+fn common_workspace(plan: &GuestPlan) -> &[Blob] {
+    match plan.workspace.split_last() {
+        Some((_, common)) if plan.shared_root => common,
+        _ => &[],
     }
 }
 

@@ -11,7 +11,10 @@ use serde::{Deserialize, Serialize};
 /// The first argument of a program that is to be the launcher.
 pub(super) const ARGUMENT: &str = "melange-sandbox-launcher";
 /// The second one: an upgraded program must not misread the orders of the one before.
-pub(super) const VERSION: &str = "1";
+pub(super) const VERSION: &str = "2";
+
+/// The tree in its folder, of a guest or of what guests share.
+pub(super) const TREE: &str = "merged";
 
 /// A frame with bytes of a step's standard output.
 pub(super) const STDOUT: u8 = b'o';
@@ -27,12 +30,18 @@ pub(super) const FRAME_BYTES_MAX: usize = 64 << 10;
 /// What the launcher is to do.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Order {
-    /// Unpack a root filesystem into an empty folder.
+    /// Unpack a root filesystem, and what its guests have in common of their workspaces, as [`TREE`] in a folder.
     Unpack {
-        /// The tar archive.
-        archive: PathBuf,
         /// The folder.
         folder: PathBuf,
+        /// The root filesystem's tar archive.
+        archive: PathBuf,
+        /// The tar archives of the workspace, in order.
+        workspace: Vec<PathBuf>,
+        /// Who owns the workspace.
+        uid: u32,
+        /// Its group.
+        gid: u32,
     },
     /// Mount an overlay below an empty folder and use it, to see whether that works.
     ProbeOverlay {
@@ -55,7 +64,7 @@ pub(super) struct GuestOrder {
     pub(super) folder: PathBuf,
     /// Where its tree comes from.
     pub(super) root: Root,
-    /// The tar archives of the workspace, in order.
+    /// The tar archives of the workspace that its tree does not have yet, in order.
     pub(super) workspace: Vec<PathBuf>,
     /// Where the tar archive of the output goes.
     pub(super) output: PathBuf,

@@ -120,10 +120,13 @@ fn work(wire: &Arc<Wire>) -> Result<()> {
         watched.stop();
     });
     match order {
-        Order::Unpack { archive, folder } => {
-            tree::unpack(&children, &archive, &folder)?;
-            tree::prepare_root(&folder);
-            Ok(())
+        Order::Unpack { folder, archive, workspace, uid, gid } => {
+            std::env::set_current_dir(&folder).map_err(failed("enter the folder"))?;
+            let tree = Path::new(tree::MERGED);
+            make_folder(tree)?;
+            tree::unpack(&children, &archive, tree)?;
+            tree::prepare_root(tree);
+            if workspace.is_empty() { Ok(()) } else { workspace::prepare(&children, &workspace, uid, gid) }
         }
         Order::ProbeOverlay { folder } => probe_overlay(&children, &folder),
         Order::Guest(order) => guest::run(&order, wire, &children),

@@ -7,12 +7,13 @@ use std::path::{Path, PathBuf};
 use super::children::Children;
 use super::{Result, Stop, failed, make_folder, program};
 use crate::guest;
+use crate::sandbox::protocol::TREE;
 
 /// Tries of removing a folder: a process that was killed a moment ago may still add to it.
 const REMOVALS_MAX: u32 = 3;
 
 /// Where the guest's tree lies, from its folder.
-pub(super) const MERGED: &str = "merged";
+pub(super) const MERGED: &str = TREE;
 
 /// The folders in which something is mounted.
 const MOUNT_POINTS: [&str; 6] = ["/dev", "/proc", "/sys", "/etc", guest::SCRIPTS, guest::CACHE];
