@@ -8,7 +8,8 @@ version=0.20.2
 
 if ! cargo deny --version 2> /dev/null | grep -q " $version\$"; then
   printf '== installing cargo-deny %s\n' "$version" >&2
-  cargo install --quiet --locked --target-dir "${CARGO_TARGET_DIR:-$root/target}/tools" "cargo-deny@$version"
+  # Without optimisation, which takes longer than it saves.
+  cargo install --quiet --locked --debug --target-dir "${CARGO_TARGET_DIR:-$root/target}/tools" "cargo-deny@$version"
 fi
 cargo deny --log-level warn check bans licenses sources
 if cargo deny --log-level error fetch db > /dev/null 2>&1; then

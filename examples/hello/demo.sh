@@ -14,11 +14,13 @@ need curl curl
 command -v cargo > /dev/null || fail "a Rust toolchain is needed"
 
 case "${DEMO_PROFILE:-release}" in
-  release) profile=--release; bin=$target/release ;;
-  *) profile=; bin=$target/debug ;;
+  release) what="--release -p melange-server -p melange-cli -p test-distro"; bin=$target/release ;;
+  # With the features of the whole workspace, as the tests have built it.
+  *) what="--workspace --bins"; bin=$target/debug ;;
 esac
 say "building the programs"
-cargo build $profile -p melange-server -p melange-cli -p test-distro
+# shellcheck disable=SC2086 # several arguments
+cargo build $what
 make_distro "$bin/test-distro"
 
 work=$(mktemp -d "$target/demo.XXXXXX")
