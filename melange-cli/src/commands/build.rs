@@ -53,10 +53,9 @@ pub(super) async fn run(args: BuildArgs, output: Output) -> Result<Exit> {
         exit = exit.and(one);
     }
     if jobs.len() > 1 && !bad.is_empty() && output == Output::Text {
-        let what = if jobs.len() == args.files.len() { "definitions" } else { "builds" };
         let (count, all) = (bad.len(), jobs.len());
-        let verb = if what == "builds" { "failed" } else { "did not build" };
-        note::line(&format!("{count} of {all} {what} {verb}: {}", bad.join(", ")));
+        let ended = if all == args.files.len() { "definitions did not build" } else { "builds failed" };
+        note::line(&format!("{count} of {all} {ended}: {}", bad.join(", ")));
     }
     Ok(exit)
 }

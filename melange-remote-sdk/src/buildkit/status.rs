@@ -64,7 +64,7 @@ pub(super) struct StatusReader {
     told: Option<Told>,
     /// The solve is over, so that no call can begin that tells more.
     draining: bool,
-    messages: u64,
+    any_message: bool,
     ended: bool,
     broken: Option<Status>,
 }
@@ -144,7 +144,7 @@ impl StatusReader {
             since_spare: 0,
             told,
             draining: false,
-            messages: 0,
+            any_message: false,
             ended: false,
             broken: None,
         }
@@ -157,7 +157,7 @@ impl StatusReader {
 
     /// Whether the daemon has told anything of the build.
     pub(super) fn any_message(&self) -> bool {
-        self.messages > 0
+        self.any_message
     }
 
     /// Why lines may be missing, if they may.
@@ -240,42 +240,35 @@ impl StatusReader {
 
     /// The message to tell, if this is one.
     fn take(&mut self, message: Option<Result<StatusResponse, Status>>) -> Option<StatusResponse> {
-        match message {
-            Some(Ok(message)) => {
-                self.messages += 1;
-                if self.head.breaks(&message, self.told.is_some()) {
-                    self.go_on();
-                    return None;
-                }
-                let Some(told) = &mut self.told else { return Some(message) };
-                let message = told.only_new(message, &mut self.head);
-                let bytes = log_bytes(&message);
-                if bytes > 0 && !self.head.split {
-                    self.since_spare = self.since_spare.saturating_add(bytes);
-                    self.head.batches += 1;
-                    let begun = self.spares.iter_mut().filter(|spare| spare.begun);
-                    begun.for_each(|spare| spare.batches += 1);
-                }
-                Some(message)
-            }
-            // A call that begins when the build is gone, or breaks with it.
-            Some(Err(_)) if self.draining && self.head.took_over => {
+        let message = match message {
+            Some(Ok(message)) => message,
+            over => {
                 self.ended = true;
-                if let Some(told) = &mut self.told {
-                    told.gap |= !told.is_complete();
+                match (over, &mut self.told) {
+                    // A call that begins when the build is gone, or breaks with it.
+                    (Some(Err(_)), Some(told)) if self.draining && self.head.took_over => {
+                        told.gap |= !told.is_complete();
+                    }
+                    (over, _) => self.broken = over.and_then(Result::err),
                 }
-                None
+                return None;
             }
-            Some(Err(status)) => {
-                self.broken = Some(status);
-                self.ended = true;
-                None
-            }
-            None => {
-                self.ended = true;
-                None
-            }
+        };
+        self.any_message = true;
+        if self.head.breaks(&message, self.told.is_some()) {
+            self.go_on();
+            return None;
         }
+        let Some(told) = &mut self.told else { return Some(message) };
+        let message = told.only_new(message, &mut self.head);
+        let bytes = log_bytes(&message);
+        if bytes > 0 && !self.head.split {
+            self.since_spare = self.since_spare.saturating_add(bytes);
+            self.head.batches += 1;
+            let begun = self.spares.iter_mut().filter(|spare| spare.begun);
+            begun.for_each(|spare| spare.batches += 1);
+        }
+        Some(message)
     }
 
     /// The head is broken: the oldest spare takes its place.

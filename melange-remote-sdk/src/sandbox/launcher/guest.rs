@@ -10,7 +10,7 @@ use super::step::Steps;
 use super::wire::Wire;
 use super::{Result, Stop, collect, failed, make_folder, mounts, tree, workspace};
 use crate::sandbox::masks::{EMPTY_FILE, EMPTY_FOLDER};
-use crate::sandbox::protocol::{GuestOrder, Message, Root};
+use crate::sandbox::protocol::{GuestOrder, Message, Root, TREE};
 use crate::sandbox::seccomp;
 
 /// Where the devices of the guest's networks are shown.
@@ -43,7 +43,7 @@ pub(super) fn run(order: &GuestOrder, wire: &Arc<Wire>, children: &Arc<Children>
 /// Takes all mounts away and removes the folder; a folder with a mount in it is left alone.
 fn remove(order: &GuestOrder) -> Result<()> {
     mounts::end_reach(&order.folder)?;
-    for place in [tree::MERGED, VIEW_OFFLINE, VIEW_ONLINE] {
+    for place in [TREE, VIEW_OFFLINE, VIEW_ONLINE] {
         if mounts::is_mounted(place) {
             mounts::detach(place)?;
         }
@@ -86,7 +86,7 @@ fn live(
         order,
         sources,
         filters: filters.map_err(failed("make a filter"))?,
-        written: if matches!(order.root, Root::Overlay(_)) { "upper" } else { tree::MERGED },
+        written: if matches!(order.root, Root::Overlay(_)) { "upper" } else { TREE },
         wire,
         children,
     };
@@ -121,7 +121,7 @@ fn live(
 
 /// Makes everything that steps find; tells where the files of the cache are.
 fn prepare(order: &GuestOrder, children: &Arc<Children>) -> Result<Vec<(std::path::PathBuf, String)>> {
-    for folder in [tree::MERGED, EMPTY_FOLDER] {
+    for folder in [TREE, EMPTY_FOLDER] {
         make_folder(Path::new(folder))?;
     }
     std::fs::File::create_new(EMPTY_FILE).map_err(failed("make an empty file"))?;
@@ -136,7 +136,7 @@ fn prepare(order: &GuestOrder, children: &Arc<Children>) -> Result<Vec<(std::pat
             mounts::overlay()?;
         }
         Root::Copy(from) => tree::copy(children, from)?,
-        Root::Archive(archive) => tree::unpack(children, archive, Path::new(tree::MERGED))?,
+        Root::Archive(archive) => tree::unpack(children, archive, Path::new(TREE))?,
     }
     workspace::prepare(children, &order.workspace, order.uid, order.gid)?;
     let sources = if order.uid == 0 { order.sources.clone() } else { tree::copy_sources(&order.sources)? };

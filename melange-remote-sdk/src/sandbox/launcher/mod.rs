@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::Mode;
 
-use super::protocol::{ARGUMENT, Message, Order, VERSION};
+use super::protocol::{ARGUMENT, Message, Order, TREE, VERSION};
 
 mod cgroup;
 mod children;
@@ -122,7 +122,7 @@ fn work(wire: &Arc<Wire>) -> Result<()> {
     match order {
         Order::Unpack { folder, archive, workspace, uid, gid } => {
             std::env::set_current_dir(&folder).map_err(failed("enter the folder"))?;
-            let tree = Path::new(tree::MERGED);
+            let tree = Path::new(TREE);
             make_folder(tree)?;
             tree::unpack(&children, &archive, tree)?;
             tree::prepare_root(tree);
@@ -153,7 +153,7 @@ fn make_folder(path: &Path) -> Result<()> {
 /// Tries what guests do to their trees: read below, write, and put a new folder in the place of an old one.
 fn probe_overlay(children: &Children, folder: &Path) -> Result<()> {
     std::env::set_current_dir(folder).map_err(failed("enter the folder"))?;
-    for name in ["lower", "lower/d", "upper", "work", "merged"] {
+    for name in ["lower", "lower/d", "upper", "work", TREE] {
         make_folder(Path::new(name))?;
     }
     std::fs::write("lower/a", "").map_err(failed("write"))?;
@@ -165,7 +165,7 @@ fn probe_overlay(children: &Children, folder: &Path) -> Result<()> {
         std::fs::create_dir("merged/d")
     };
     let outcome = used().map_err(failed("use an overlay"));
-    mounts::detach("merged")?;
+    mounts::detach(TREE)?;
     // The kernel makes a folder in there that only root may enter.
     tree::remove(children, Path::new("work"))?;
     outcome

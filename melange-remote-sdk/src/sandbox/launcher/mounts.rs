@@ -7,6 +7,7 @@ use rustix::mount::{
 };
 
 use super::{Result, failed};
+use crate::sandbox::protocol::TREE;
 
 /// Keeps what is mounted here from the rest of the machine.
 pub(super) fn make_private() -> Result<()> {
@@ -14,7 +15,7 @@ pub(super) fn make_private() -> Result<()> {
         .map_err(failed("keep mounts private"))
 }
 
-/// Mounts the overlay of the current folder at `merged`. Relative names need no escapes in the options.
+/// Mounts the overlay of the current folder at [`TREE`]. Relative names need no escapes in the options.
 pub(super) fn overlay() -> Result<()> {
     let base = "lowerdir=lower,upperdir=upper,workdir=work";
     // In a user namespace only this user's own attributes can mark what is hidden. Nobody reads a guest's tree after
@@ -27,7 +28,7 @@ pub(super) fn overlay() -> Result<()> {
     let mut outcome = Ok(());
     for options in attempts {
         let options = std::ffi::CString::new(options).map_err(failed("name the overlay's folders"))?;
-        outcome = mount("overlay", "merged", "overlay", MountFlags::empty(), Some(options.as_c_str()));
+        outcome = mount("overlay", TREE, "overlay", MountFlags::empty(), Some(options.as_c_str()));
         if outcome.is_ok() {
             return Ok(());
         }

@@ -18,7 +18,7 @@ use super::wire::Wire;
 use super::{Result, Stop, failed, program};
 use crate::guest;
 use crate::sandbox::masks::EMPTY_FOLDER;
-use crate::sandbox::protocol::{FRAME_BYTES_MAX, GuestOrder, STDERR, STDOUT, StepEnd, StepOrder};
+use crate::sandbox::protocol::{FRAME_BYTES_MAX, GuestOrder, STDERR, STDOUT, StepEnd, StepOrder, TREE};
 
 /// What is the same for all steps of a guest.
 pub(super) struct Steps<'a> {
@@ -84,7 +84,7 @@ impl Steps<'_> {
             command.args(["--reuid", &uid, "--regid", &gid, "--clear-groups", "bwrap"]);
             command
         };
-        command.args(["--bind", "merged", "/", "--dev", "/dev", "--proc", "/proc"]);
+        command.args(["--bind", TREE, "/", "--dev", "/dev", "--proc", "/proc"]);
         command.args(["--size", &self.order.bounds.shm_bytes.to_string(), "--tmpfs", "/dev/shm"]);
         self.system(&mut command, view);
         command.args(&self.order.masks).args(["--ro-bind", "scripts", guest::SCRIPTS]);

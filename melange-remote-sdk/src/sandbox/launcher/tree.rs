@@ -12,9 +12,6 @@ use crate::sandbox::protocol::TREE;
 /// Tries of removing a folder: a process that was killed a moment ago may still add to it.
 const REMOVALS_MAX: u32 = 3;
 
-/// Where the guest's tree lies, from its folder.
-pub(super) const MERGED: &str = TREE;
-
 /// The folders in which something is mounted.
 const MOUNT_POINTS: [&str; 6] = ["/dev", "/proc", "/sys", "/etc", guest::SCRIPTS, guest::CACHE];
 
@@ -40,7 +37,7 @@ pub(super) fn prepare_root(folder: &Path) {
 /// Copies a root filesystem.
 pub(super) fn copy(children: &Children, from: &Path) -> Result<()> {
     let mut cp = program("cp");
-    cp.args(["-a", "--reflink=auto"]).arg(from.join(".")).arg(MERGED);
+    cp.args(["-a", "--reflink=auto"]).arg(from.join(".")).arg(TREE);
     children.run("copy the root filesystem", &mut cp)
 }
 
@@ -59,7 +56,7 @@ pub(super) fn make_mount_points(sources: &[(PathBuf, String)]) -> Result<()> {
 
 /// The output folder, which is refused when it or one above it is a link.
 pub(super) fn output_folder() -> Result<PathBuf> {
-    let mut folder = PathBuf::from(MERGED);
+    let mut folder = PathBuf::from(TREE);
     for part in guest::OUTPUT.split('/').filter(|part| !part.is_empty()) {
         folder.push(part);
         if !look(&folder)?.is_some_and(|found| found.is_dir()) {
@@ -88,7 +85,7 @@ pub(super) fn remove(children: &Children, folder: &Path) -> Result<()> {
 
 /// Where a path of the guest lies, from its folder.
 pub(super) fn inside(path: &str) -> PathBuf {
-    Path::new(MERGED).join(path.trim_start_matches('/'))
+    Path::new(TREE).join(path.trim_start_matches('/'))
 }
 
 /// What is at a place, links not followed.
@@ -101,13 +98,13 @@ fn look(path: &Path) -> Result<Option<Metadata>> {
 }
 
 fn refusal(path: &Path) -> Stop {
-    let shown = path.strip_prefix(MERGED).unwrap_or(path).display();
+    let shown = path.strip_prefix(TREE).unwrap_or(path).display();
     Stop::Refused(format!("/{shown} is a link or a file where the guest must have a folder"))
 }
 
 /// Makes a folder of the guest and those above it.
 pub(super) fn make_folders(path: impl AsRef<Path>) -> Result<PathBuf> {
-    make_folders_in(Path::new(MERGED), path)
+    make_folders_in(Path::new(TREE), path)
 }
 
 /// Makes a folder of a tree and those above it, without following a link.
