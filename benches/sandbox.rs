@@ -1,5 +1,5 @@
 //! What a guest of the sandbox costs beside its bare runtime: trivial guests through the runner, and the same program
-//! in `bwrap` alone on the same root, each as often, in turns.
+//! in `bwrap` alone on the same root, each as often, in turns. Each begins when nothing of the one before is left.
 
 #![expect(clippy::print_stdout, reason = "figures are the bench's result")]
 
@@ -19,6 +19,9 @@ use tokio_util::sync::CancellationToken;
 
 /// Guests of one measurement.
 const GUESTS: usize = 30;
+
+/// How long a guest's folder and groups may take to be gone, and the next launcher to be ready.
+const REST: Duration = Duration::from_millis(200);
 
 /// A shell that does nothing: what is measured is everything around it.
 const SHELL: &str = "int main(void) { return 0; }\n";
@@ -109,6 +112,7 @@ fn main() {
     let folder = tempfile::tempdir().expect("a folder");
     let options = SandboxOptions {
         launcher: Some(PathBuf::from(env!("CARGO_BIN_EXE_sandbox-launcher"))),
+        ready_launcher: true,
         ..SandboxOptions::new(folder.path().join("state"))
     };
     let runner = SandboxRunner::new(&options).expect("the sandbox works here");
@@ -130,6 +134,7 @@ fn main() {
         for _ in 0..GUESTS {
             alone.push(bare(&tree));
             whole.push(guest(&plan));
+            std::thread::sleep(REST);
         }
         let (alone, whole) = (median(alone), median(whole));
         let what = if network { "with network" } else { "without network" };

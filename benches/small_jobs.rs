@@ -1,9 +1,11 @@
 //! What a job that does next to nothing costs: through the server on the sandbox and on a BuildKit daemon, by
-//! `melange build`, by the runner of BuildKit alone, and by `bwrap` alone on the same root. All of them in turns, so
-//! that a busy machine slows all of them alike.
+//! `melange build`, by the runner of BuildKit alone, by `buildctl`, and by `bwrap` alone on the same root. All of them
+//! in turns, so that a busy machine slows all of them alike.
 //!
-//! `MELANGE_TEST_DISTRO` names the test distribution, `MELANGE_TEST_DOCKER_SOCK` the socket of a dockerd. The program
-//! `melange` is the one beside this bench's own, or what `MELANGE_BIN` names. What is missing is said, and left out.
+//! `MELANGE_TEST_DISTRO` names the test distribution. `MELANGE_BENCH_BUILDKIT` gives the address of a daemon that
+//! `buildctl` of the search path knows too, such as `unix:///run/buildkit/buildkitd.sock`; without it
+//! `MELANGE_TEST_DOCKER_SOCK` names the socket of a dockerd. The program `melange` is the one beside this bench's own, or
+//! what `MELANGE_BIN` names. What is missing is said, and left out.
 
 #![expect(clippy::print_stdout, reason = "figures are the bench's result")]
 
@@ -63,14 +65,12 @@ fn median(times: &[Duration]) -> f64 {
 }
 
 /// The server with both backends, as far as they are there, and its client.
-async fn serve(folder: &Path, distro: &Path, socket: Option<&Path>) -> Client {
+async fn serve(folder: &Path, distro: &Path, daemon: Option<&BackendAddress>) -> Client {
     let at = |name: &str| folder.join(name).display().to_string();
     let mut backends =
         "backends:\n  - addr: sandbox://local\n    arch: host\n    labels: {on: sandbox}\n".to_owned();
-    if let Some(socket) = socket {
-        let addr = socket.display();
-        backends
-            .push_str(&format!("  - addr: docker://{addr}\n    arch: host\n    labels: {{on: buildkit}}\n"));
+    if let Some(addr) = daemon {
+        backends.push_str(&format!("  - addr: {addr}\n    arch: host\n    labels: {{on: buildkit}}\n"));
     }
     let backends = backends.replace("host\n", &format!("{}\n", host()));
     std::fs::write(folder.join("backends.yaml"), backends).expect("the file is written");
@@ -133,6 +133,30 @@ fn bare(root: &Path) {
         .stdin(Stdio::null())
         .status();
     assert!(status.expect("bwrap").success());
+}
+
+/// The job's script by `buildctl` in the same root filesystem, which the daemon keeps from one run to the next; a file
+/// that differs is copied, as between packages.
+fn buildctl(address: &str, folder: &Path, root: &Path, number: usize) {
+    let context = folder.join("context");
+    std::fs::create_dir_all(&context).expect("the folder is made");
+    if number == 1 {
+        std::fs::copy(root, context.join("root.tar")).expect("the root filesystem is copied");
+        let text = format!(
+            "FROM scratch AS job\nADD root.tar /\nCOPY note /\nRUN {SCRIPT}\n\
+             FROM scratch\nCOPY --from=job /home/build/melange-out /\n"
+        );
+        std::fs::write(context.join("Dockerfile"), text).expect("the file is written");
+    }
+    std::fs::write(context.join("note"), format!("{number} {}", std::process::id())).expect("a note");
+    let mut build = Command::new("buildctl");
+    build.args(["--addr", address, "build", "--frontend", "dockerfile.v0"]);
+    for name in ["context", "dockerfile"] {
+        build.arg("--local").arg(format!("{name}={}", context.display()));
+    }
+    build.arg("--output").arg(format!("type=tar,dest={}", folder.join("buildctl.tar").display()));
+    let output = build.output().expect("buildctl");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// The root filesystem that the server made, and the same unpacked.
@@ -236,11 +260,15 @@ fn main() {
         println!("left out: MELANGE_TEST_DISTRO does not name the test distribution");
         return;
     };
-    let socket = std::env::var_os("MELANGE_TEST_DOCKER_SOCK").map(PathBuf::from);
+    let named = std::env::var("MELANGE_BENCH_BUILDKIT").ok();
+    let docker = || Some(format!("docker://{}", std::env::var("MELANGE_TEST_DOCKER_SOCK").ok()?));
+    let with_buildctl = named.is_some();
+    let daemon: Option<BackendAddress> =
+        named.or_else(docker).map(|address| address.parse().expect("the address of a daemon"));
     let folder = tempfile::tempdir().expect("a folder");
     let folder = folder.path();
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    let client = runtime.block_on(serve(folder, &distro, socket.as_deref()));
+    let client = runtime.block_on(serve(folder, &distro, daemon.as_ref()));
     // The first job makes the root filesystem.
     runtime.block_on(job(&client, "sandbox"));
     let (blob, tree) = root(folder);
@@ -262,9 +290,19 @@ fn main() {
         }
         None => println!("left out: there is no program `melange` beside this bench"),
     }
-    match socket {
-        Some(socket) => {
-            let runner = BuildkitRunner::new(BackendAddress::Docker(socket), BuildkitOptions::default());
+    match daemon {
+        Some(daemon) => {
+            if with_buildctl {
+                let (address, tar, mut number) = (daemon.to_string(), blob.path.clone(), 0);
+                ways.push(Way::new("buildctl, a Dockerfile", move || {
+                    number += 1;
+                    buildctl(&address, folder, &tar, number);
+                    None
+                }));
+            } else {
+                println!("left out: buildctl; MELANGE_BENCH_BUILDKIT does not name a daemon for it");
+            }
+            let runner = BuildkitRunner::new(daemon, BuildkitOptions::default());
             let runner = Arc::new(runner);
             let (runtime, client) = (&runtime, &client);
             ways.push(Way::new("server, BuildKit", move || runtime.block_on(job(client, "buildkit"))));
@@ -281,7 +319,9 @@ fn main() {
                 }));
             }
         }
-        None => println!("left out: MELANGE_TEST_DOCKER_SOCK does not name the socket of a dockerd"),
+        None => {
+            println!("left out: neither MELANGE_BENCH_BUILDKIT nor MELANGE_TEST_DOCKER_SOCK names a daemon")
+        }
     }
     for way in &mut ways {
         (way.run)();

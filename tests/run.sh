@@ -33,7 +33,9 @@ stop_docker() {
       sleep 1
     fi
     [ "$status" = 0 ] || tail -n 5 "$docker/log" >&2 || true
-    as_root rm -rf "$docker"
+    # Where "/" is not shared, dockerd mounts the folder upon itself, and does not always take that away.
+    as_root umount "$docker/data" 2> /dev/null || true
+    as_root rm -rf "$docker" || say "left behind: $docker"
   fi
   exit "$status"
 }

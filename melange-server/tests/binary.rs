@@ -6,6 +6,8 @@ use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
+
 fn server(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_melange-server"));
     command.args(arguments).stderr(Stdio::piped()).stdout(Stdio::piped()).env_clear();
@@ -62,8 +64,7 @@ fn starts_answers_and_stops_on_sigterm() {
     assert!(health.starts_with("HTTP/1.1 200 OK") && health.ends_with("{\"status\":\"ok\"}"), "{health}");
     let backends = ask(&addr, "GET /api/v1/backends HTTP/1.1");
     assert!(backends.contains("\"addr\":\"sandbox://local\""), "{backends}");
-    let term = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
-    assert!(term.success());
+    signal(&child, Signal::TERM);
     assert_eq!(end(&mut child), Some(0));
     let log = drain.join().unwrap();
     assert!(log.iter().any(|line| line.contains("stopped")), "{log:?}");
@@ -93,8 +94,8 @@ fn address(port_file: &std::path::Path) -> String {
     }
 }
 
-fn signal(child: &Child, name: &str) {
-    assert!(Command::new("kill").args([name, &child.id().to_string()]).status().unwrap().success());
+fn signal(child: &Child, signal: Signal) {
+    kill_process(Pid::from_child(child), signal).unwrap();
 }
 
 /// Hands in a job that is refused or runs; either way the server has something to log.
@@ -137,7 +138,7 @@ fn a_log_that_cannot_be_written_stops_nothing() {
         }
         assert!(submit(&addr).starts_with("HTTP/1.1 201"), "{}", submit(&addr));
         assert!(ask(&addr, "GET /healthz HTTP/1.1").starts_with("HTTP/1.1 200"));
-        signal(&child, "-TERM");
+        signal(&child, Signal::TERM);
         assert_eq!(end(&mut child), Some(0));
     }
 }
@@ -153,7 +154,7 @@ fn sighup_reads_the_backends_again_and_ends_nothing() {
     let backends = || ask(&addr, "GET /api/v1/backends HTTP/1.1");
     assert!(backends().contains("tcp://127.0.0.1:9"));
     write("backends:\n  - addr: tcp://127.0.0.1:8\n    arch: aarch64\n");
-    signal(&child, "-HUP");
+    signal(&child, Signal::HUP);
     let patience = Instant::now() + Duration::from_secs(30);
     while !backends().contains("tcp://127.0.0.1:8") {
         assert!(Instant::now() < patience, "{}", backends());
@@ -161,10 +162,10 @@ fn sighup_reads_the_backends_again_and_ends_nothing() {
     }
     assert!(!backends().contains("tcp://127.0.0.1:9"));
     write("backends: nonsense\n");
-    signal(&child, "-HUP");
+    signal(&child, Signal::HUP);
     assert!(ask(&addr, "GET /healthz HTTP/1.1").starts_with("HTTP/1.1 200"));
     assert!(backends().contains("tcp://127.0.0.1:8"), "a file with mistakes changes nothing");
-    signal(&child, "-TERM");
+    signal(&child, Signal::TERM);
     assert_eq!(end(&mut child), Some(0));
 }
 

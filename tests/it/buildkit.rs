@@ -1,7 +1,6 @@
 //! The BuildKit runner itself against a real daemon.
 
 use std::collections::BTreeSet;
-use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,6 +12,7 @@ use melange_remote_sdk::error::ErrorKind;
 use melange_remote_sdk::guest::{GuestOutcome, GuestUser};
 use melange_remote_sdk::limits;
 use melange_remote_sdk::llb::CacheMounts;
+use rustix::process::{Signal, kill_process};
 use tokio_util::sync::CancellationToken;
 
 use crate::support::events::{Collected, PATIENCE, processes_with, wait_until};
@@ -98,7 +98,7 @@ async fn a_killed_step_has_128_and_the_signal() {
     wait_until(PATIENCE, || processes_with(&marker).len() == 1).await;
     // From outside: a guest's first process cannot kill itself.
     for process in processes_with(&marker) {
-        assert!(Command::new("kill").arg("-9").arg(process.to_string()).status().unwrap().success());
+        kill_process(process, Signal::KILL).unwrap();
     }
     let GuestOutcome::StepFailed { failure, .. } = task.await.unwrap().unwrap() else { panic!("it failed") };
     assert_eq!(failure.exit_code, 137);

@@ -1,8 +1,10 @@
 //! A build server's jobs: which one is meant, what is shown of it, and how waiting for it ends.
 
 use std::io::{BufRead, BufReader};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::sync::mpsc;
+
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::support::{BROKEN, GOOD, Server, job, melange, text};
 
@@ -132,7 +134,7 @@ fn an_interrupt_leaves_the_job_alone_and_says_how_to_go_on() {
         let (server, is_asked) = quiet("running");
         let child = server.command(folder.path(), call).stderr(Stdio::piped()).spawn().unwrap();
         is_asked.recv().unwrap();
-        assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+        kill_process(Pid::from_child(&child), Signal::INT).unwrap();
         let output = child.wait_with_output().unwrap();
         let said = text(&output.stderr);
         assert_eq!(output.status.code(), Some(3), "{said}");

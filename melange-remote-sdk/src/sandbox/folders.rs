@@ -1,15 +1,16 @@
 //! The sandbox's folders: unpacked root filesystems, and one for each guest that runs.
 
-use std::fs::{DirBuilder, File, Permissions};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::fs::{File, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 
 use super::launch::Starter;
-use super::protocol::{Order, TREE};
+use super::masks::{EMPTY_FILE, EMPTY_FOLDER};
+use super::protocol::{OVERLAY_WORK, Order, SCRIPTS, TREE, UPPER};
 use crate::cache::{self, Shelf, StateCache};
 use crate::error::{Error, ErrorKind, Result};
-use crate::guest::{self, Blob, GuestPlan, GuestUser};
+use crate::guest::{Blob, GuestUser};
 use crate::locks::{NamedLocks, abandoned, hold_folder};
 
 /// Folders below the state folder, readable by nobody else.
@@ -52,11 +53,6 @@ impl HeldRoot {
     pub(super) fn tree(&self) -> PathBuf {
         self.folder.join(TREE)
     }
-}
-
-/// The name of a step's script in the guest's folder of scripts.
-pub(super) fn step_script(index: usize) -> String {
-    format!("step-{index:04}.sh")
 }
 
 impl Folders {
@@ -162,37 +158,27 @@ impl Folders {
         })
     }
 
-    /// A folder for a guest with its scripts, and the lock that says that it is in use.
-    pub(super) fn guest(&self, plan: &GuestPlan) -> Result<(tempfile::TempDir, File)> {
+    /// A folder of this name for a guest with what every guest's has, and the lock that says that it is in use.
+    pub(super) fn guest(&self, name: &str) -> Result<(tempfile::TempDir, File)> {
         let folder = tempfile::Builder::new()
-            .prefix(&format!("{}.", plan.name))
+            .prefix(name)
+            .rand_bytes(0)
+            .permissions(Permissions::from_mode(0o755))
             .tempdir_in(&self.guests)
             .map_err(|e| Error::io("create a folder in", &self.guests, e))?;
         let lock = hold_folder(folder.path())?;
-        let scripts = folder.path().join("scripts");
-        DirBuilder::new().mode(0o755).create(&scripts).map_err(|e| Error::io("create", &scripts, e))?;
-        // The umask of this program is its operator's choice and not the guest's.
-        std::fs::set_permissions(&scripts, Permissions::from_mode(0o755))
-            .map_err(|e| Error::io("share", &scripts, e))?;
-        let steps = plan.steps.iter().enumerate().map(|(index, step)| (step_script(index), &step.script));
-        let others = plan.scripts.iter().enumerate().map(|(index, text)| (guest::script_name(index), text));
-        for (name, text) in steps.chain(others) {
-            write_script(&scripts.join(name), text)?;
+        for name in [TREE, UPPER, OVERLAY_WORK, SCRIPTS, EMPTY_FOLDER] {
+            let path = folder.path().join(name);
+            std::fs::create_dir(&path)
+                .and_then(|()| std::fs::set_permissions(&path, Permissions::from_mode(0o755)))
+                .map_err(|e| Error::io("create", &path, e))?;
         }
+        let file = folder.path().join(EMPTY_FILE);
+        File::create_new(&file)
+            .and_then(|made| made.set_permissions(Permissions::from_mode(0o444)))
+            .map_err(|e| Error::io("create", &file, e))?;
         Ok((folder, lock))
     }
-}
-
-fn write_script(path: &Path, text: &str) -> Result<()> {
-    use std::io::Write;
-    let mut file = File::options()
-        .write(true)
-        .create_new(true)
-        .mode(0o644)
-        .open(path)
-        .map_err(|e| Error::io("create", path, e))?;
-    file.write_all(text.as_bytes()).map_err(|e| Error::io("write", path, e))?;
-    file.set_permissions(Permissions::from_mode(0o644)).map_err(|e| Error::io("share", path, e))
 }
 
 /// A folder that is removed by a launcher unless it is kept: its files may belong to mapped ids.

@@ -67,7 +67,7 @@ fn keys_pressed_at_the_terminal_of_a_server_do_not_reach_guests() {
         events.wait_for("begun").await;
         wait_until(PATIENCE, || !processes_with(&marker).is_empty()).await;
         let (_, own_group, own_session) = relations(std::process::id()).unwrap();
-        let mut process = processes_with(&marker)[0];
+        let mut process = processes_with(&marker)[0].as_raw_nonzero().get().unsigned_abs();
         let (_, _, session) = relations(process).unwrap();
         assert_ne!(session, own_session, "a step has a session of its own");
         // From the step up to this process, nothing is in this process's group.

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use melange_remote_sdk::builder::{BuildEvent, BuildSink};
+use rustix::process::Pid;
 
 /// Waiting for anything in these tests.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -122,10 +123,10 @@ pub(crate) async fn wait_until(patience: Duration, mut condition: impl FnMut() -
 }
 
 /// Processes of this machine that have `marker` as an argument. The daemon's guests are among them.
-pub(crate) fn processes_with(marker: &str) -> Vec<u32> {
+pub(crate) fn processes_with(marker: &str) -> Vec<Pid> {
     let processes = fs::read_dir("/proc").unwrap().filter_map(|entry| {
         let entry = entry.ok()?;
-        let id = entry.file_name().to_str()?.parse().ok()?;
+        let id = Pid::from_raw(entry.file_name().to_str()?.parse().ok()?)?;
         let arguments = fs::read(entry.path().join("cmdline")).ok()?;
         arguments.split(|b| *b == 0).any(|argument| argument == marker.as_bytes()).then_some(id)
     });
