@@ -82,7 +82,7 @@ async fn serve(folder: &Path, distro: &Path, daemon: Option<&BackendAddress>) ->
     let args = args.into_iter().chain(["--repository", &repository, "--keyring", &key]);
     let mut config = Config::read(args.map(Into::into), &|_| None).expect("the flags are right");
     config.build.sandbox_launcher = Some(PathBuf::from(env!("CARGO_BIN_EXE_sandbox-launcher")));
-    let parts = assembly::assemble(&config).expect("the server starts");
+    let parts = assembly::assemble(&config).await.expect("the server starts");
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("its address");
     tokio::spawn(melange_server::serve(listener, parts.app, CancellationToken::new()));

@@ -199,21 +199,33 @@ impl Error {
         &self.0.context
     }
 
-    /// The message, its context and every source, joined by `: `, for logs and terminals. Sources that repeat what
-    /// was said before, as those of many libraries do, are left out.
+    /// The message, its context and every source, as [`chain`] tells them, for logs and terminals.
     pub fn chain(&self) -> String {
-        let mut text = self.to_string();
-        let mut next = self.0.source.as_deref().map(|source| source as &dyn StdError);
-        while let Some(source) = next {
-            let cause = redact(&source.to_string()).into_owned();
-            if !text.ends_with(&cause) {
-                text.push_str(": ");
-                text.push_str(&cause);
-            }
-            next = source.source();
-        }
-        text
+        chain(self)
     }
+}
+
+/// An error and every cause of it, joined by `: `. Causes that repeat what was said before, as those of many libraries
+/// do, are left out.
+///
+/// ```
+/// use melange_remote_sdk::error::{Error, chain};
+/// let cause = std::io::Error::other("no account");
+/// let error = Error::invalid("the store says: no account").source(cause);
+/// assert_eq!(chain(&error), "the store says: no account");
+/// ```
+pub fn chain(error: &(dyn StdError + 'static)) -> String {
+    let mut text = redact(&error.to_string()).into_owned();
+    let mut next = error.source();
+    while let Some(source) = next {
+        let cause = redact(&source.to_string()).into_owned();
+        if !text.contains(&cause) {
+            text.push_str(": ");
+            text.push_str(&cause);
+        }
+        next = source.source();
+    }
+    text
 }
 
 impl fmt::Display for Error {
@@ -275,5 +287,8 @@ mod tests {
         let repeated =
             Error::unexpected("x").source(Error::unexpected(refused().to_string()).source(refused()));
         assert_eq!(repeated.chain(), "x: tcp connect error: refused");
+        let within =
+            Error::unexpected("no account").with("addr", "x").source(std::io::Error::other("no account"));
+        assert_eq!(within.chain(), "no account (addr: x)");
     }
 }

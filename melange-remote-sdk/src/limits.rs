@@ -69,6 +69,13 @@ pub const PROBES_MAX: usize = 64;
 pub const BACKEND_TROUBLE: Duration = Duration::from_secs(10 * 60);
 /// How long storing is repeated for packages that were built before the attempt is given up.
 pub const STORE_TROUBLE: Duration = Duration::from_secs(10 * 60);
+/// How long storing is repeated that the storage refuses: it takes some seconds until a new bucket or a changed right
+/// is known everywhere.
+pub const STORE_REFUSED: Duration = Duration::from_secs(10);
+/// How long a storage may take to answer when it is tried for the first time.
+pub const STORAGE_CHECK: Duration = Duration::from_secs(10);
+/// How long a put that failed waits for the removal of what it has sent.
+pub const UPLOAD_ABORT_WAIT: Duration = Duration::from_secs(10);
 /// The longest pause before a job is tried again.
 pub const RETRY_PAUSE_MAX: Duration = Duration::from_secs(30);
 /// Jobs kept by the memory store; the oldest finished ones leave first.
@@ -104,6 +111,8 @@ pub const LOG_TAIL_STREAM_LINES: usize = 10;
 pub const ARTIFACT_KEY_BYTES_MAX: usize = 1_024;
 /// Artifacts from this size on are uploaded in parts.
 pub const ARTIFACT_PART_BYTES: u64 = 8 << 20;
+/// A part of such an upload; S3 takes no smaller ones.
+pub const UPLOAD_PART_BYTES: usize = 5 << 20;
 /// Parts of one artifact under way at once.
 pub const ARTIFACT_PARTS_AT_ONCE_MAX: usize = 4;
 /// Artifacts returned by one listing.
@@ -204,6 +213,8 @@ pub const RETRY_PAUSE: Duration = Duration::from_secs(1);
 pub const CANCEL_GRACE: Duration = Duration::from_secs(10);
 /// Leases renewed by one call.
 pub const LEASES_PER_CALL_MAX: usize = 10_000;
+/// What is told of an object store's own words, in bytes.
+pub const STORE_ANSWER_BYTES_MAX: usize = 300;
 /// Checksums read at once while artifacts are listed.
 pub const CHECKSUM_READS_MAX: usize = 16;
 /// The time that a build may take whose definition says nothing.

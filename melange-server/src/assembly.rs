@@ -43,13 +43,13 @@ pub struct Assembly {
     pub scheduler: Scheduler,
 }
 
-/// Puts a server together.
+/// Puts a server together. A storage that does not answer is told in the log: it may answer once it is needed.
 ///
 /// # Errors
-/// When the storage or the builder cannot be opened, or the backends are not valid.
-pub fn assemble(config: &Config) -> Result<Assembly> {
+/// When the storage or the builder cannot be opened, the storage refuses to be used, or the backends are not valid.
+pub async fn assemble(config: &Config) -> Result<Assembly> {
     let Engine { builder, probe } = engine(&config.build, &config.backends)?;
-    let artifact_storage = storage(&config.storage)?;
+    let artifact_storage = storage(&config.storage).await?;
     let pool = BackendPool::new(config.backends.iter().cloned())?;
     Ok(connect(&config.build, builder, artifact_storage, pool, probe))
 }
@@ -92,11 +92,21 @@ pub fn connect(
     Assembly { app, scheduler: Scheduler::new(parts, options) }
 }
 
-fn storage(config: &StorageConfig) -> Result<Arc<dyn ArtifactStorage>> {
-    Ok(match config {
-        StorageConfig::Local(directory) => Arc::new(ObjectArtifactStorage::local(directory)?),
-        StorageConfig::Url { url, options } => Arc::new(ObjectArtifactStorage::open(url, options)?),
-    })
+async fn storage(config: &StorageConfig) -> Result<Arc<dyn ArtifactStorage>> {
+    let storage = match config {
+        StorageConfig::Local(directory) => ObjectArtifactStorage::local(directory)?,
+        StorageConfig::Url { url, options } => ObjectArtifactStorage::open(url, options)?,
+    };
+    match storage.check().await {
+        Ok(()) => {}
+        Err(error) if error.kind().is_retryable() => tracing::warn!(
+            error = error.chain(),
+            hint = error.hint_text(),
+            "the storage does not answer yet; jobs that want to store packages wait for it"
+        ),
+        Err(error) => return Err(error),
+    }
+    Ok(Arc::new(storage))
 }
 
 /// What builds, and what asks its backends whether they are there.

@@ -25,7 +25,8 @@ const SANDBOX_ADDR: &str = "sandbox://local";
 /// Where artifacts go by default.
 pub const OUTPUT_DIR: &str = "/var/lib/melange/output";
 
-/// Variables of object stores that are read when their store is used, under the names that their own tools know.
+/// Variables of object stores that are read when their store is used; a later one outdoes an earlier one that stands for
+/// the same option. Each is an option of the store in capitals, but for those of [`STORAGE_TOOL_VARIABLES`].
 const STORAGE_VARIABLES: [(&str, &[&str]); 3] = [
     ("gs://", &["GOOGLE_SERVICE_ACCOUNT", "GOOGLE_SERVICE_ACCOUNT_KEY", "GOOGLE_APPLICATION_CREDENTIALS"]),
     (
@@ -47,6 +48,12 @@ const STORAGE_VARIABLES: [(&str, &[&str]); 3] = [
     (
         "az://",
         &[
+            "AZURE_STORAGE_ACCOUNT",
+            "AZURE_STORAGE_KEY",
+            "AZURE_CLIENT_ID",
+            "AZURE_CLIENT_SECRET",
+            "AZURE_TENANT_ID",
+            "AZURE_AUTHORITY_HOST",
             "AZURE_STORAGE_ACCOUNT_NAME",
             "AZURE_STORAGE_ACCOUNT_KEY",
             "AZURE_STORAGE_SAS_TOKEN",
@@ -58,6 +65,12 @@ const STORAGE_VARIABLES: [(&str, &[&str]); 3] = [
             "AZURE_ALLOW_HTTP",
         ],
     ),
+];
+
+/// Variables of the stores' own tools whose options have other names.
+const STORAGE_TOOL_VARIABLES: [(&str, &str); 2] = [
+    ("AZURE_STORAGE_ACCOUNT", "azure_storage_account_name"),
+    ("AZURE_STORAGE_KEY", "azure_storage_account_key"),
 ];
 
 /// Everything that a server is told when it starts.
@@ -306,7 +319,11 @@ impl Reader<'_> {
         }
         let names = STORAGE_VARIABLES.iter().filter(|(scheme, _)| url.starts_with(scheme));
         let names = names.flat_map(|(_, names)| names.iter());
-        let option = |name: &&str| Some((name.to_lowercase(), (self.environment)(name)?));
+        let option = |name: &&str| {
+            let value = (self.environment)(name).filter(|value| !value.is_empty())?;
+            let other = STORAGE_TOOL_VARIABLES.iter().find(|(variable, _)| variable == name);
+            Some((other.map_or_else(|| name.to_lowercase(), |(_, option)| (*option).to_owned()), value))
+        };
         let mut options: Vec<(String, String)> = names.filter_map(option).collect();
         for text in &args.storage_option {
             match text.split_once('=') {

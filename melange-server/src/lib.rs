@@ -63,7 +63,7 @@ pub async fn serve(listener: TcpListener, app: App, shutdown: CancellationToken)
 /// # Errors
 /// When the service cannot start, or one of its parts ends although nobody asked for it.
 pub async fn run(config: &Config) -> Result<()> {
-    let assembly = assembly::assemble(config)?;
+    let assembly = assembly::assemble(config).await?;
     let (listener, addr) = listen(&config.listen).await?;
     watch_signals(assembly.app.stopping.clone())?;
     watch_reloads(config.backends_file.clone(), assembly.app.pool.clone())?;

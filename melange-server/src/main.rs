@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use melange_remote_sdk::error::Error;
+use melange_remote_sdk::error::{Error, chain};
 use melange_server::config::{Config, Refused};
 use melange_server::telemetry;
 
@@ -45,7 +45,7 @@ fn main() -> ExitCode {
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            say(format_args!("{error:#}"));
+            say(chain(error.as_ref()));
             let known = error.chain().find_map(|cause| cause.downcast_ref::<Error>());
             if let Some(hint) = known.and_then(Error::hint_text) {
                 say(format_args!("hint: {hint}"));

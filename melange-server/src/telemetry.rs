@@ -8,6 +8,8 @@ use tracing_subscriber::EnvFilter;
 
 use crate::args::LogFormat;
 
+/// What is logged unless somebody asks for more. Object stores would tell every request that they repeat.
+const FILTER: &str = "info,object_store=warn";
 /// Lines that may wait for standard error; what comes when they do is dropped.
 const LINES_MAX: usize = 8_192;
 
@@ -36,7 +38,7 @@ impl Write for Forgiving {
 /// Starts the log; `filter` is a list such as `info,melange_remote_sdk=debug`. A second call changes nothing.
 pub fn start(format: LogFormat, filter: Option<&str>) -> LogGuard {
     let filter =
-        filter.and_then(|text| EnvFilter::try_new(text).ok()).unwrap_or_else(|| EnvFilter::new("info"));
+        filter.and_then(|text| EnvFilter::try_new(text).ok()).unwrap_or_else(|| EnvFilter::new(FILTER));
     let (writer, worker): (NonBlocking, WorkerGuard) = NonBlockingBuilder::default()
         .lossy(true)
         .buffered_lines_limit(LINES_MAX)

@@ -67,7 +67,7 @@ async fn start() -> Option<Service> {
     ];
     let mut config = Config::read(args.iter().map(Into::into), &|_| None).unwrap();
     config.build.sandbox_launcher = Some(crate::support::farm::launcher());
-    let parts = assembly::assemble(&config).unwrap();
+    let parts = assembly::assemble(&config).await.unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let client = Client::new(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
     let shutdown = CancellationToken::new();

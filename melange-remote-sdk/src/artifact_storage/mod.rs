@@ -107,8 +107,9 @@ impl fmt::Debug for ArtifactBody {
 /// * The last put of a key that completed wins.
 /// * Sizes and checksums are those of the bytes that were put, also after a restart.
 /// * After a put returned, get, head and list know the artifact.
+/// * A put that fails or is dropped leaves nothing behind that nobody sees, as far as the storage can be reached.
 /// * `NotFound` is for a missing key, `InvalidRequest` for a range outside the artifact, `Unavailable` for
-///   what may succeed later.
+///   what may succeed later; whatever else a put answers, it will answer again: no right to write, no such bucket.
 #[async_trait]
 pub trait ArtifactStorage: Send + Sync + fmt::Debug {
     /// Stores the bytes under `key`.

@@ -11,14 +11,19 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use object_store::path::Path;
-use object_store::{
-    GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt, PutPayload, WriteMultipart,
-};
+use object_store::{GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt, PutPayload};
 use sha2::{Digest, Sha256};
 
+use self::failure::Missing;
+use self::upload::Upload;
 use super::{ArtifactBody, ArtifactKey, ArtifactStorage, ByteStream, StoredArtifact};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Blame, Error, ErrorKind, Result};
 use crate::limits;
+
+mod failure;
+#[cfg(any(feature = "gcs", feature = "s3", feature = "azure"))]
+mod options;
+mod upload;
 
 /// Where checksums lie; no [`ArtifactKey`] begins with a dot.
 const CHECKSUMS: &str = ".sha256";
@@ -57,57 +62,45 @@ impl ObjectArtifactStorage {
         use object_store::local::LocalFileSystem;
 
         std::fs::create_dir_all(directory).map_err(|source| Error::io("make", directory, source))?;
-        let checksums = LocalFileSystem::new_with_prefix(directory)
-            .map_err(|error| failure("open", &directory.display().to_string(), error))?;
-        let objects = checksums.clone().with_fsync(true);
         let root = directory.display().to_string();
+        let checksums = LocalFileSystem::new_with_prefix(directory)
+            .map_err(|error| failure::failure("open the storage", &root, Missing::Bucket, error))?;
+        let objects = checksums.clone().with_fsync(true);
         let storage = Self::new(Arc::new(objects), root.trim_end_matches('/'));
         Ok(Self { checksums: Arc::new(checksums), ..storage })
     }
 
     /// A storage in a bucket of Google Cloud Storage. `options` are keys of the object store's own, such as
-    /// `google_service_account`; without credentials the machine's own identity is used.
+    /// `google_service_account`; without credentials the machine's own identity is used. The bucket must exist.
     ///
     /// # Errors
     /// `InvalidRequest` for an unknown option or a bad value.
     #[cfg(feature = "gcs")]
     pub fn gcs(bucket: &str, options: &[(String, String)]) -> Result<Self> {
-        let mut builder = object_store::gcp::GoogleCloudStorageBuilder::new();
-        for (key, value) in options {
-            builder = builder.with_config(option(key)?, value);
-        }
-        let objects = builder.with_bucket_name(bucket).build().map_err(misconfigured)?;
-        Ok(Self::new(Arc::new(objects), format!("gs://{bucket}")))
+        let root = format!("gs://{bucket}");
+        Ok(Self::new(options::gcs(&root, bucket, options)?, root))
     }
 
     /// A storage in a bucket of Amazon S3, or of what speaks its language. `options` are keys of the object
-    /// store's own, such as `aws_region` or `aws_endpoint`.
+    /// store's own, such as `aws_region` or `aws_endpoint`. The bucket must exist.
     ///
     /// # Errors
     /// `InvalidRequest` for an unknown option or a bad value.
     #[cfg(feature = "s3")]
     pub fn s3(bucket: &str, options: &[(String, String)]) -> Result<Self> {
-        let mut builder = object_store::aws::AmazonS3Builder::new();
-        for (key, value) in options {
-            builder = builder.with_config(option(key)?, value);
-        }
-        let objects = builder.with_bucket_name(bucket).build().map_err(misconfigured)?;
-        Ok(Self::new(Arc::new(objects), format!("s3://{bucket}")))
+        let root = format!("s3://{bucket}");
+        Ok(Self::new(options::s3(&root, bucket, options)?, root))
     }
 
     /// A storage in a container of Azure Blob Storage. `options` are keys of the object store's own, such as
-    /// `azure_storage_account_name`.
+    /// `azure_storage_account_name`. The container must exist.
     ///
     /// # Errors
     /// `InvalidRequest` for an unknown option or a bad value.
     #[cfg(feature = "azure")]
     pub fn azure(container: &str, options: &[(String, String)]) -> Result<Self> {
-        let mut builder = object_store::azure::MicrosoftAzureBuilder::new();
-        for (key, value) in options {
-            builder = builder.with_config(option(key)?, value);
-        }
-        let objects = builder.with_container_name(container).build().map_err(misconfigured)?;
-        Ok(Self::new(Arc::new(objects), format!("az://{container}")))
+        let root = format!("az://{container}");
+        Ok(Self::new(options::azure(&root, container, options)?, root))
     }
 
     /// The storage that a URL names: `file:///folder`, `gs://bucket`, `s3://bucket`, `az://container`, the last three
@@ -149,8 +142,33 @@ impl ObjectArtifactStorage {
         Ok(Self::new(Arc::new(object_store::prefix::PrefixStore::new(whole.objects, prefix)), root))
     }
 
+    /// Asks the storage for a first object, to learn whether it can be used. It is `Ok` for an empty one.
+    ///
+    /// # Errors
+    /// `Unavailable` when the storage does not answer within [`limits::STORAGE_CHECK`] or may answer later; `Unexpected`
+    /// when it refuses: wrong credentials, no such bucket or container, an endpoint that cannot be used.
+    pub async fn check(&self) -> Result<()> {
+        const DOING: &str = "use the storage";
+        let mut listing = self.objects.list(None);
+        match tokio::time::timeout(limits::STORAGE_CHECK, listing.next()).await {
+            Ok(None | Some(Ok(_))) => Ok(()),
+            Ok(Some(Err(error))) => Err(failure::refusal(DOING, &self.root, error)),
+            Err(_) => {
+                let (root, seconds) = (&self.root, limits::STORAGE_CHECK.as_secs());
+                let message = format!("cannot {DOING}: there is no answer from {root} within {seconds} s");
+                let error = Error::new(ErrorKind::Unavailable, message).blame(Blame::Farm);
+                Err(error.hint(failure::NO_ANSWER_HINT))
+            }
+        }
+    }
+
+    /// The error of an operation on one artifact.
+    fn failure(&self, operation: &str, key: &ArtifactKey, error: object_store::Error) -> Error {
+        failure::failure(&format!("{operation} the artifact {key}"), &self.root, Missing::Artifact, error)
+    }
+
     async fn meta(&self, key: &ArtifactKey) -> Result<ObjectMeta> {
-        self.objects.head(&path(key)).await.map_err(|error| failure("look up", key.as_str(), error))
+        self.objects.head(&path(key)).await.map_err(|error| self.failure("look up", key, error))
     }
 
     /// Sends the bytes: small artifacts at once, others in parts. Returns the entity tag and the size.
@@ -160,7 +178,8 @@ impl ObjectArtifactStorage {
         mut bytes: ByteStream,
         hash: &mut Sha256,
     ) -> Result<(Option<String>, u64)> {
-        let fail = |error| failure("store", key.as_str(), error);
+        let doing = format!("store the artifact {key}");
+        let fail = |error| failure::failure(&doing, &self.root, Missing::Bucket, error);
         let mut head: Vec<Bytes> = Vec::new();
         let mut size = 0u64;
         while size < limits::ARTIFACT_PART_BYTES {
@@ -174,28 +193,24 @@ impl ObjectArtifactStorage {
             head.push(chunk);
         }
         let upload = self.objects.put_multipart(&path(key)).await.map_err(fail)?;
-        let mut parts = WriteMultipart::new(upload);
-        head.into_iter().for_each(|chunk| parts.put(chunk));
-        loop {
-            match bytes.try_next().await {
-                Ok(Some(chunk)) => {
-                    size += count(chunk.len());
-                    hash.update(&chunk);
-                    parts.wait_for_capacity(limits::ARTIFACT_PARTS_AT_ONCE_MAX).await.map_err(fail)?;
-                    parts.put(chunk);
-                }
-                Ok(None) => {
-                    let put = parts.finish().await.map_err(fail)?;
-                    return Ok((put.e_tag, size));
-                }
-                Err(error) => {
-                    if let Err(error) = parts.abort().await {
-                        tracing::warn!(%key, %error, "an unfinished upload could not be removed");
-                    }
-                    return Err(error);
-                }
+        let mut upload = Upload::new(key.clone(), upload);
+        let sent = async {
+            for chunk in head {
+                upload.write(chunk).await.map_err(fail)?;
             }
+            while let Some(chunk) = bytes.try_next().await? {
+                size += count(chunk.len());
+                hash.update(&chunk);
+                upload.write(chunk).await.map_err(fail)?;
+            }
+            let put = upload.finish().await.map_err(fail)?;
+            Ok((put.e_tag, size))
+        };
+        let sent = sent.await;
+        if sent.is_err() {
+            upload.abort().await;
         }
+        sent
     }
 
     /// One try to read; `None` when the key was put again between the look at it and the reading.
@@ -213,11 +228,11 @@ impl ObjectArtifactStorage {
         let options = options.with_range(range.map(GetRange::Bounded));
         let found = match self.objects.get_opts(&path(key), options).await {
             Err(object_store::Error::Precondition { .. }) => return Ok(None),
-            found => found.map_err(|error| failure("read", key.as_str(), error))?,
+            found => found.map_err(|error| self.failure("read", key, error))?,
         };
         let range = found.range.clone();
-        let name = key.to_string();
-        let bytes = found.into_stream().map_err(move |error| failure("read", &name, error));
+        let (storage, name) = (self.clone(), key.clone());
+        let bytes = found.into_stream().map_err(move |error| storage.failure("read", &name, error));
         Ok(Some(ArtifactBody { artifact, range, bytes: bytes.boxed() }))
     }
 
@@ -226,22 +241,22 @@ impl ObjectArtifactStorage {
         let expected = Checksum { size: meta.size, e_tag: meta.e_tag.clone().unwrap_or_default() };
         match self.checksums.get(&checksum_path(key)).await {
             Ok(found) => {
-                let text = found.bytes().await.map_err(|error| failure("read", key.as_str(), error))?;
+                let text = found.bytes().await.map_err(|error| self.failure("read", key, error))?;
                 if let Some(sha256) = expected.read(&text) {
                     return Ok(sha256);
                 }
             }
             Err(object_store::Error::NotFound { .. }) => {}
-            Err(error) => return Err(failure("read the checksum of", key.as_str(), error)),
+            Err(error) => return Err(self.failure("read the checksum of", key, error)),
         }
         let found = self.objects.get(&path(key)).await;
-        let found = found.map_err(|error| failure("read", key.as_str(), error))?;
+        let found = found.map_err(|error| self.failure("read", key, error))?;
         let taken_of =
             Checksum { size: found.meta.size, e_tag: found.meta.e_tag.clone().unwrap_or_default() };
         let mut hash = Sha256::new();
         let mut bytes = found.into_stream();
         while let Some(chunk) = bytes.next().await {
-            hash.update(chunk.map_err(|error| failure("read", key.as_str(), error))?);
+            hash.update(chunk.map_err(|error| self.failure("read", key, error))?);
         }
         let sha256 = hex::encode(hash.finalize());
         self.write_checksum(key, &taken_of, &sha256).await;
@@ -252,7 +267,7 @@ impl ObjectArtifactStorage {
     async fn write_checksum(&self, key: &ArtifactKey, checksum: &Checksum, sha256: &str) {
         let text = checksum.write(sha256);
         if let Err(error) = self.checksums.put(&checksum_path(key), text.into()).await {
-            tracing::warn!(%key, %error, "a checksum could not be written");
+            tracing::warn!(%key, error = failure::line(&error), "a checksum could not be written");
         }
     }
 
@@ -298,32 +313,6 @@ fn count(len: usize) -> u64 {
     u64::try_from(len).unwrap_or(u64::MAX)
 }
 
-fn failure(operation: &'static str, what: &str, error: object_store::Error) -> Error {
-    use object_store::Error as Cause;
-
-    let kind = match &error {
-        Cause::NotFound { .. } => ErrorKind::NotFound,
-        Cause::AlreadyExists { .. } => ErrorKind::AlreadyExists,
-        Cause::Precondition { .. } | Cause::NotModified { .. } => ErrorKind::Conflict,
-        Cause::NotSupported { .. } | Cause::NotImplemented { .. } => ErrorKind::Unsupported,
-        Cause::InvalidPath { .. } => ErrorKind::InvalidRequest,
-        Cause::PermissionDenied { .. } | Cause::Unauthenticated { .. } => ErrorKind::Unexpected,
-        // The rest is the network's or the disk's; both may recover.
-        _ => ErrorKind::Unavailable,
-    };
-    Error::new(kind, format!("cannot {operation} the artifact {what}")).source(error)
-}
-
-#[cfg(any(feature = "gcs", feature = "s3", feature = "azure"))]
-fn option<K: std::str::FromStr<Err = object_store::Error>>(key: &str) -> Result<K> {
-    key.to_ascii_lowercase().parse().map_err(misconfigured)
-}
-
-#[cfg(any(feature = "gcs", feature = "s3", feature = "azure"))]
-fn misconfigured(error: object_store::Error) -> Error {
-    Error::invalid("the artifact storage is not configured well").source(error)
-}
-
 #[async_trait]
 impl ArtifactStorage for ObjectArtifactStorage {
     async fn put(&self, key: &ArtifactKey, bytes: ByteStream) -> Result<StoredArtifact> {
@@ -350,7 +339,8 @@ impl ArtifactStorage for ObjectArtifactStorage {
     }
 
     async fn list(&self, prefix: &ArtifactKey) -> Result<Vec<StoredArtifact>> {
-        let fail = |error| failure("list", prefix.as_str(), error);
+        let doing = format!("list the artifacts of {prefix}");
+        let fail = |error| failure::failure(&doing, &self.root, Missing::Bucket, error);
         let mut listing = self.objects.list(Some(&path(prefix)));
         let mut found = Vec::new();
         while let Some(meta) = listing.next().await {
@@ -375,7 +365,7 @@ impl ArtifactStorage for ObjectArtifactStorage {
         for path in [path(key), checksum_path(key)] {
             match self.objects.delete(&path).await {
                 Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
-                Err(error) => return Err(failure("remove", key.as_str(), error)),
+                Err(error) => return Err(self.failure("remove", key, error)),
             }
         }
         Ok(())

@@ -4,6 +4,7 @@
 //! stores and records the end. Renewing never ends the attempt itself: it cancels the token, and working comes to
 //! the end that the reason asks for, or to none when the lease is lost.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -63,6 +64,47 @@ impl StopSignal {
 
     fn reason(&self) -> Option<Stop> {
         *self.reason.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Why something was not stored.
+enum NotStored {
+    /// The files are not as the builder said, or cannot be read: another build may help.
+    Files(Error),
+    /// The storage does not take them: another build would not help.
+    Storage(Error),
+}
+
+impl From<Error> for NotStored {
+    fn from(error: Error) -> Self {
+        Self::Storage(error)
+    }
+}
+
+impl NotStored {
+    fn error(&self) -> &Error {
+        match self {
+            Self::Files(error) | Self::Storage(error) => error,
+        }
+    }
+
+    /// How long storing is repeated.
+    fn patience(&self) -> Duration {
+        match self.error().kind() {
+            ErrorKind::InvalidRequest => Duration::ZERO,
+            kind if kind.is_retryable() => limits::STORE_TROUBLE,
+            _ => limits::STORE_REFUSED,
+        }
+    }
+
+    /// The same after several tries.
+    fn after(self, tries: u32, took: Duration) -> Self {
+        let tried = format!("{tries} in {} s", took.as_secs());
+        match self {
+            _ if tries == 1 => self,
+            Self::Files(error) => Self::Files(error.with("tries", tried)),
+            Self::Storage(error) => Self::Storage(error.with("tries", tried)),
+        }
     }
 }
 
@@ -362,7 +404,10 @@ impl Attempt {
                 Some(end)
             }
             JobEvent::Succeeded { artifacts, note } => {
-                let store = self.repeat("the log", || Box::pin(self.store_log()));
+                let store_log = || -> BoxFuture<'_, Result<(), NotStored>> {
+                    Box::pin(async { Ok(self.store_log().await?) })
+                };
+                let store = self.repeat("the log", store_log);
                 match self.stop_signal.token.run_until_cancelled(store).await {
                     Some(Ok(())) => Some(JobEvent::Succeeded { artifacts, note }),
                     other => {
@@ -395,14 +440,8 @@ impl Attempt {
     /// Another attempt for what may pass, the end for everything else. What the backend is at fault for before the
     /// first step costs no attempt: the job goes elsewhere, or waits until the backend is back.
     fn retry_or_fail(&self, error: &Error) -> JobEvent {
-        let class = match error.blamed() {
-            Some(Blame::Definition) => FailureClass::Build,
-            Some(Blame::Policy) => FailureClass::Policy,
-            Some(Blame::Farm | Blame::Backend) | None => FailureClass::Infrastructure,
-        };
-        let hint = error.hint_text().map(|hint| format!(" ({hint})")).unwrap_or_default();
-        let failure = JobError::new(class, format!("{}{hint}", error.chain()));
-        if class != FailureClass::Infrastructure {
+        let failure = job_error("", error);
+        if failure.class != FailureClass::Infrastructure {
             return JobEvent::Failed { error: failure };
         }
         let now = self.parts.clock.now();
@@ -436,12 +475,14 @@ impl Attempt {
             for file in &outcome.files {
                 let key = artifact_key(self.id, &file.name)?;
                 stored.push(key.clone());
-                let put = || -> BoxFuture<'_, Result<JobArtifact>> { Box::pin(self.store_file(&key, file)) };
+                let put = || -> BoxFuture<'_, Result<JobArtifact, NotStored>> {
+                    Box::pin(self.store_file(&key, file))
+                };
                 artifacts.push(self.repeat(&file.name, put).await?);
             }
             Ok(artifacts)
         };
-        let result: Option<Result<Vec<JobArtifact>>> =
+        let result: Option<Result<Vec<JobArtifact>, NotStored>> =
             self.stop_signal.token.run_until_cancelled(store).await;
         match result {
             Some(Ok(artifacts)) => {
@@ -454,49 +495,83 @@ impl Attempt {
     }
 
     /// Removes what was stored of an attempt that does not succeed after all.
-    async fn give_up_stored(&self, stored: &[ArtifactKey], error: Option<Error>) -> Option<JobEvent> {
+    async fn give_up_stored(&self, stored: &[ArtifactKey], error: Option<NotStored>) -> Option<JobEvent> {
         // Somebody else's attempt may be storing under these keys.
         if self.stop_signal.reason() != Some(Stop::Lost) {
             self.remove(stored).await;
         }
         match error {
-            Some(error) if self.stop_signal.reason().is_none() => {
-                Some(self.retry_or_fail(&error.blame_if_unknown(Blame::Farm)))
-            }
+            Some(error) if self.stop_signal.reason().is_none() => Some(match error {
+                NotStored::Files(error) => self.retry_or_fail(&error.blame_if_unknown(Blame::Farm)),
+                NotStored::Storage(error) => {
+                    let error = error.blame_if_unknown(Blame::Farm);
+                    JobEvent::Failed {
+                        error: job_error("the packages were built and could not be stored: ", &error),
+                    }
+                }
+            }),
             _ => self.interrupted(),
         }
     }
 
-    /// Repeats a storing that fails, saying so in the log, for as long as [`limits::STORE_TROUBLE`].
-    async fn repeat<'f, T>(&self, what: &str, call: impl Fn() -> BoxFuture<'f, Result<T>>) -> Result<T> {
+    /// Repeats a storing that fails, for as long as it may help: [`limits::STORE_TROUBLE`] when the storage is away,
+    /// [`limits::STORE_REFUSED`] when it refuses. The log says so at growing distances.
+    async fn repeat<'f, T>(
+        &self,
+        what: &str,
+        call: impl Fn() -> BoxFuture<'f, Result<T, NotStored>>,
+    ) -> Result<T, NotStored> {
         let begun = Instant::now();
-        let mut backoff = Backoff::new(self.options.retry_pause, limits::RETRY_PAUSE_MAX);
+        let backoff = Backoff::new(self.options.retry_pause, limits::RETRY_PAUSE_MAX);
+        // A storage that comes back may refuse for a moment: its patience is counted from the first refusal in a row.
+        let (mut since, mut patience, mut pauses) = (begun, limits::STORE_TROUBLE, backoff.clone());
+        let mut tries = 0u32;
         loop {
-            let error = match call().await {
-                Ok(stored) => return Ok(stored),
-                Err(error) => error,
+            let failed = match call().await {
+                Ok(stored) => {
+                    if tries > 0 {
+                        self.events.line(format!("--- {what} is stored, in try {}", tries.saturating_add(1)));
+                    }
+                    return Ok(stored);
+                }
+                Err(failed) => failed,
             };
-            let (hopeless, pause) = (error.kind() == ErrorKind::InvalidRequest, backoff.pause());
-            if hopeless || begun.elapsed().saturating_add(pause) >= limits::STORE_TROUBLE {
-                return Err(error);
+            tries = tries.saturating_add(1);
+            if failed.patience() < patience {
+                (since, pauses) = (Instant::now(), backoff.clone());
+            } else if failed.patience() > patience {
+                since = begun;
             }
-            let cause = error.chain();
-            tracing::warn!(job = %self.id, what, error = cause, "storing failed; it is tried again");
-            self.events.line(format!("--- {what} could not be stored: {cause}; trying again"));
+            patience = failed.patience();
+            let pause = pauses.pause();
+            if since.elapsed().saturating_add(pause) >= patience {
+                return Err(failed.after(tries, begun.elapsed()));
+            }
+            if tries.is_power_of_two() {
+                let cause = failed.error().chain();
+                tracing::warn!(job = %self.id, what, tries, error = cause, "storing failed; it is tried again");
+                let count = if tries > 1 { format!(" in {tries} tries") } else { String::new() };
+                self.events.line(format!("--- {what} could not be stored{count}: {cause}; trying again"));
+            }
             tokio::time::sleep(pause).await;
         }
     }
 
-    async fn store_file(&self, key: &ArtifactKey, file: &BuiltFile) -> Result<JobArtifact> {
+    async fn store_file(&self, key: &ArtifactKey, file: &BuiltFile) -> Result<JobArtifact, NotStored> {
         let content = tokio::fs::File::open(&file.path).await;
-        let content = content.map_err(|source| Error::io("open", &file.path, source))?;
-        let path = file.path.clone();
-        let bytes = ReaderStream::with_capacity(content, limits::LOG_WRITE_BYTES)
-            .map_err(move |source| Error::io("read", &path, source));
-        let stored = self.parts.artifact_storage.put(key, bytes.boxed()).await?;
+        let content = content.map_err(|source| NotStored::Files(Error::io("open", &file.path, source)))?;
+        let (path, read) = (file.path.clone(), Arc::new(AtomicBool::new(true)));
+        let is_read = Arc::clone(&read);
+        let bytes = ReaderStream::with_capacity(content, limits::LOG_WRITE_BYTES).map_err(move |source| {
+            is_read.store(false, Ordering::Relaxed);
+            Error::io("read", &path, source)
+        });
+        let stored = self.parts.artifact_storage.put(key, bytes.boxed()).await.map_err(|error| {
+            if read.load(Ordering::Relaxed) { NotStored::Storage(error) } else { NotStored::Files(error) }
+        })?;
         if stored.sha256 != file.sha256 || stored.size_bytes != file.size_bytes {
             let error = Error::unexpected("a file changed between the builder and the storage");
-            return Err(error.with("file", &file.name));
+            return Err(NotStored::Files(error.with("file", &file.name)));
         }
         let name = file.name.clone();
         Ok(JobArtifact { name, size_bytes: stored.size_bytes, sha256: stored.sha256 })
@@ -524,6 +599,17 @@ impl Attempt {
             }
         }
     }
+}
+
+/// An error as the job tells it, with whose fault it is.
+fn job_error(before: &str, error: &Error) -> JobError {
+    let class = match error.blamed() {
+        Some(Blame::Definition) => FailureClass::Build,
+        Some(Blame::Policy) => FailureClass::Policy,
+        Some(Blame::Farm | Blame::Backend) | None => FailureClass::Infrastructure,
+    };
+    let hint = error.hint_text().map(|hint| format!(" ({hint})")).unwrap_or_default();
+    JobError::new(class, format!("{before}{}{hint}", error.chain()))
 }
 
 /// The key of a job's artifact.

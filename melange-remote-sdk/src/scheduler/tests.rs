@@ -414,26 +414,53 @@ fn failing_storage(kind: ErrorKind) -> MockStorage {
     storage
 }
 
+/// Another build would not help, so there is none.
 #[tokio::test(start_paused = true)]
-async fn artifacts_that_cannot_be_stored_are_tried_again_or_fail_the_job() {
+async fn artifacts_that_cannot_be_stored_fail_the_job_after_one_build() {
+    let (refused, away) = (limits::STORE_REFUSED, limits::STORE_TROUBLE);
     let cases = [
-        (ErrorKind::Unavailable, "a.apk", limits::ATTEMPTS_MAX, "the bucket is away"),
-        (ErrorKind::Unexpected, "a.apk", limits::ATTEMPTS_MAX, "the bucket is away"),
-        (ErrorKind::Unavailable, "a/../b.apk", 1, "the artifact key"),
+        (ErrorKind::Unavailable, "a.apk", away - limits::RETRY_PAUSE_MAX * 5 / 4..away, "the bucket is away"),
+        (ErrorKind::Unexpected, "a.apk", Duration::from_secs(1)..refused, "the bucket is away (tries: "),
+        (ErrorKind::Unavailable, "a/../b.apk", Duration::ZERO..limits::RETRY_PAUSE, "the artifact key"),
     ];
-    for (kind, name, attempts, message) in cases {
+    for (kind, name, took, message) in cases {
         let builder = ScriptedBuilder::new([Act::Write(name.to_owned(), vec![1])]);
         let storage = Arc::new(failing_storage(kind));
         let parts = SchedulerParts { artifact_storage: storage, ..parts(&builder, 4) };
         let farm = Farm::start_with(builder, parts);
+        let begun = Instant::now();
         let id = farm.submit().await;
         let job = farm.end(id).await;
-        assert_eq!((job.state, job.attempt), (JobState::Failed, attempts));
+        assert!(took.contains(&begun.elapsed()), "{kind:?}: {:?}", begun.elapsed());
+        assert_eq!((job.state, job.attempt, farm.builder.builds().len()), (JobState::Failed, 1, 1));
         let error = job.error.as_ref().unwrap();
+        let storage_failed = name == "a.apk";
+        assert_eq!(error.class == FailureClass::Infrastructure, storage_failed);
         assert!(error.message.contains(message), "{}", error.message);
+        assert!(error.message.starts_with("the packages were built and could not be stored: "));
         assert_eq!(job.artifacts, []);
+        let lines = farm.log(id).await.matches("could not be stored").count();
+        assert!(lines <= 7, "{lines} lines for one trouble");
         farm.stop().await;
     }
+}
+
+/// A file that is not what the builder said may be right after another build.
+#[tokio::test(start_paused = true)]
+async fn a_file_that_changed_is_built_again() {
+    let builder = ScriptedBuilder::new([Act::Write("a.apk".to_owned(), vec![1])]);
+    let mut storage = MockStorage::new();
+    storage.expect_put().returning(|key, _| {
+        Ok(StoredArtifact { key: key.clone(), size_bytes: 1, sha256: "another".to_owned() })
+    });
+    storage.expect_delete().returning(|_| Ok(()));
+    let parts = SchedulerParts { artifact_storage: Arc::new(storage), ..parts(&builder, 4) };
+    let farm = Farm::start_with(builder, parts);
+    let id = farm.submit().await;
+    let job = farm.end(id).await;
+    assert_eq!((job.state, job.attempt), (JobState::Failed, limits::ATTEMPTS_MAX));
+    assert!(job.error.as_ref().unwrap().message.starts_with("a file changed between"));
+    farm.stop().await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -467,20 +494,21 @@ async fn a_file_whose_name_no_key_may_have_fails_the_job() {
     farm.stop().await;
 }
 
-/// A storage that takes nothing before a moment.
+/// A storage whose first puts fail, the last of these kinds first.
 #[derive(Debug)]
-struct AwayUntil {
-    moment: Instant,
+struct Flaky {
+    failures: std::sync::Mutex<Vec<ErrorKind>>,
     inner: ObjectArtifactStorage,
 }
 
 #[async_trait]
-impl ArtifactStorage for AwayUntil {
+impl ArtifactStorage for Flaky {
     async fn put(&self, key: &ArtifactKey, bytes: ByteStream) -> Result<StoredArtifact> {
-        if Instant::now() < self.moment {
-            return Err(Error::new(ErrorKind::Unavailable, "the bucket is away"));
+        let failure = self.failures.lock().unwrap().pop();
+        match failure {
+            Some(kind) => Err(Error::new(kind, "the bucket is away")),
+            None => self.inner.put(key, bytes).await,
         }
-        self.inner.put(key, bytes).await
     }
 
     async fn get(&self, key: &ArtifactKey, range: Option<std::ops::Range<u64>>) -> Result<ArtifactBody> {
@@ -509,14 +537,24 @@ impl ArtifactStorage for AwayUntil {
 async fn storing_is_repeated_while_the_packages_are_kept() {
     let builder = ScriptedBuilder::sequence(vec![vec![Act::Write("a.apk".to_owned(), vec![7])]], []);
     let storage = ObjectArtifactStorage::memory();
-    let flaky = AwayUntil { moment: Instant::now() + Duration::from_secs(90), inner: storage.clone() };
+    // It is away for minutes, and refuses for some seconds as it comes back.
+    let failures = [[ErrorKind::Unexpected; 3].as_slice(), &[ErrorKind::Unavailable; 10]].concat().into();
+    let flaky = Flaky { failures, inner: storage.clone() };
     let parts = SchedulerParts { artifact_storage: Arc::new(flaky), ..parts(&builder, 4) };
     let farm = Farm::start_with(builder, parts);
     let id = farm.submit().await;
     let job = farm.end(id).await;
     assert_eq!((job.state, job.attempt), (JobState::Success, 1));
     let log = farm.log(id).await;
-    assert!(log.contains("--- a.apk could not be stored: the bucket is away; trying again"), "{log}");
+    insta::assert_snapshot!(log, @r"
+    --- attempt 1 on tcp://a:1
+    --- a.apk could not be stored: the bucket is away; trying again
+    --- a.apk could not be stored in 2 tries: the bucket is away; trying again
+    --- a.apk could not be stored in 4 tries: the bucket is away; trying again
+    --- a.apk could not be stored in 8 tries: the bucket is away; trying again
+    --- a.apk is stored, in try 14
+    --- the build succeeded
+    ");
     assert!(log.ends_with("--- the build succeeded\n"), "{log}");
     assert_eq!(read(&storage, &key(&format!("{id}/a.apk"))).await, [7]);
     farm.stop().await;

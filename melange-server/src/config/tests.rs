@@ -1,5 +1,7 @@
 //! Flags, variables, files: what they mean, and every mistake at once.
 
+use melange_remote_sdk::artifact_storage::object::ObjectArtifactStorage;
+
 use super::*;
 
 fn read(args: &[&str], variables: &[(&str, &str)]) -> Result<Config, Refused> {
@@ -116,6 +118,44 @@ fn storages_sizes_and_times_are_read() {
         &["--storage", "s3://b", "--storage-option", "x"],
     ] {
         assert!(mistakes(wrong).contains("--"), "{wrong:?}");
+    }
+}
+
+#[test]
+fn variables_of_a_storage_are_those_of_its_tools_and_of_its_client() {
+    let options =
+        |variables: &[(&str, &str)]| match read(&["--storage", "az://c"], variables).unwrap().storage {
+            StorageConfig::Url { options, .. } => options,
+            StorageConfig::Local(path) => panic!("a folder: {}", path.display()),
+        };
+    let given = [
+        ("AZURE_STORAGE_ACCOUNT_NAME", "second"),
+        ("AZURE_STORAGE_ACCOUNT", "first"),
+        ("AZURE_STORAGE_KEY", "a2V5"),
+        ("AZURE_TENANT_ID", "t"),
+        ("AZURE_CLIENT_SECRET", ""),
+        ("AWS_REGION", "eu-1"),
+    ];
+    let expected = [
+        ("azure_storage_account_name", "first"),
+        ("azure_storage_account_key", "a2V5"),
+        ("azure_tenant_id", "t"),
+        ("azure_storage_account_name", "second"),
+    ];
+    let expected = expected.map(|(key, value)| (key.to_owned(), value.to_owned()));
+    assert_eq!(options(&given), expected, "the last one counts, and an empty one is none");
+    // Every name stands for an option that the store knows.
+    for (scheme, names) in STORAGE_VARIABLES {
+        let url = format!("{scheme}b");
+        for name in names {
+            let StorageConfig::Url { options, .. } =
+                read(&["--storage", &url], &[(name, "1")]).unwrap().storage
+            else {
+                panic!("{url} is no folder");
+            };
+            let opened = ObjectArtifactStorage::open(&url, &options).map_err(|error| error.chain());
+            assert!(!opened.is_err_and(|error| error.contains("Configuration key")), "{name}");
+        }
     }
 }
 
