@@ -137,7 +137,17 @@ impl Drop for Helper {
 }
 
 impl Helper {
+    /// Starts it where it takes nothing away from this machine: in its own sandbox it unmounts all that it sees, which
+    /// would reach every place that shares a mount with the calling thread.
     fn start(namespace: &Namespace) -> Result<Self> {
+        on_a_thread(|| {
+            unshare(CloneFlags::CLONE_NEWNS).map_err(failed("make a mount namespace"))?;
+            mounts::make_private()?;
+            Self::start_here(namespace)
+        })
+    }
+
+    fn start_here(namespace: &Namespace) -> Result<Self> {
         let (ready, report) = pipe_with(PipeFlags::CLOEXEC).map_err(failed("make a pipe"))?;
         let (end, open) = pipe_with(PipeFlags::CLOEXEC).map_err(failed("make a pipe"))?;
         let alone = alone();
