@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 
 use super::launch::Starter;
+use super::launcher::remove_groups;
 use super::masks::{EMPTY_FILE, EMPTY_FOLDER};
 use super::protocol::{OVERLAY_WORK, Order, SCRIPTS, TREE, UPPER};
 use crate::cache::{self, Shelf, StateCache};
@@ -89,7 +90,7 @@ impl Folders {
         }
     }
 
-    /// Removes what a launcher that died left of a guest.
+    /// Removes what a launcher that died left of a guest: its folder and its control groups.
     pub(super) async fn remove(&self, folder: &Path) {
         if !folder.exists() {
             return;
@@ -97,6 +98,9 @@ impl Folders {
         if let Err(error) = self.starter.run(&Order::Remove { folders: vec![folder.to_owned()] }).await {
             tracing::warn!(folder = %folder.display(), reason = %error.chain(), "a guest could not be removed");
         }
+        let name = folder.file_name().unwrap_or_default().to_owned();
+        // What the kernel does not remove yet is swept when an engine starts.
+        let _ = tokio::task::spawn_blocking(move || remove_groups(&name)).await;
     }
 
     /// An empty folder for a trial.

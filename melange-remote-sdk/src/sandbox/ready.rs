@@ -54,11 +54,14 @@ impl Ready {
         online: bool,
     ) -> Result<Prepared> {
         let waiting = self.waiting().take();
-        if let Some((runtime, mut prepared)) = waiting
-            && runtime == Handle::current().id()
-            && prepared.launched.is_running()
-        {
-            return Ok(prepared);
+        if let Some((runtime, mut prepared)) = waiting {
+            let is_running = prepared.launched.is_running();
+            if is_running && runtime == Handle::current().id() {
+                return Ok(prepared);
+            }
+            if !is_running {
+                folders.remove(&prepared.folder.keep()).await;
+            }
         }
         Prepared::new(starter, folders, online).await
     }

@@ -21,7 +21,7 @@ fn bounded(folder: &Path, bounds: SandboxBounds) -> Option<SandboxRunner> {
 }
 
 /// Folders of the control groups of the guest of this name.
-fn groups(name: &str) -> Vec<PathBuf> {
+pub(super) fn groups(name: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut folders = vec![PathBuf::from("/sys/fs/cgroup")];
     while let Some(folder) = folders.pop() {

@@ -116,6 +116,13 @@ impl Hierarchy {
         let beside = self.unified && self.own != self.mount;
         if beside { self.own.parent().unwrap_or(&self.mount) } else { &self.own }
     }
+
+    /// The group of the guest of this name.
+    fn of_guest(&self, name: &OsStr) -> PathBuf {
+        let mut folder = OsString::from(PREFIX);
+        folder.push(name);
+        self.place().join(folder)
+    }
 }
 
 fn here() -> Vec<Hierarchy> {
@@ -135,11 +142,19 @@ pub(super) fn sweep() {
     }
 }
 
+/// Removes the groups of this name, whose launcher is gone.
+pub(super) fn remove(name: &OsStr) {
+    for hierarchy in here() {
+        let folder = hierarchy.of_guest(name);
+        if folder.exists() {
+            is_removed(&folder);
+        }
+    }
+}
+
 impl Groups {
     /// Joins new groups of this name, with the calling thread at least: what it starts from now on is in them.
     pub(super) fn join(name: &OsStr) -> Self {
-        let mut folder = OsString::from(PREFIX);
-        folder.push(name);
         let mut groups = Self::default();
         for hierarchy in here() {
             if hierarchy.unified {
@@ -148,7 +163,7 @@ impl Groups {
                     let _ = fs::write(hierarchy.place().join("cgroup.subtree_control"), controller);
                 }
             }
-            let group = Group { folder: hierarchy.place().join(&folder), hierarchy };
+            let group = Group { folder: hierarchy.of_guest(name), hierarchy };
             if !group.is_bounded_by_none() && fs::create_dir(&group.folder).is_ok() {
                 if group.enter() {
                     groups.made.push(group);

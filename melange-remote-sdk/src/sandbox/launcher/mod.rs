@@ -62,6 +62,11 @@ pub(super) fn sweep_groups() {
     cgroup::sweep();
 }
 
+/// Removes the control groups of a guest whose launcher was killed.
+pub(super) fn remove_groups(name: &OsStr) {
+    cgroup::remove(name);
+}
+
 type Result<T, E = Stop> = std::result::Result<T, E>;
 
 /// Says what failed, with the system's reason.
