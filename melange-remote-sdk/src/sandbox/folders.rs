@@ -167,14 +167,16 @@ impl Folders {
         let folder = tempfile::Builder::new()
             .prefix(name)
             .rand_bytes(0)
-            .permissions(Permissions::from_mode(0o755))
             .tempdir_in(&self.guests)
             .map_err(|e| Error::io("create a folder in", &self.guests, e))?;
         let lock = hold_folder(folder.path())?;
+        // The umask of this program is its operator's choice and not the guest's.
+        let share = |path: &Path| std::fs::set_permissions(path, Permissions::from_mode(0o755));
+        share(folder.path()).map_err(|e| Error::io("share", folder.path(), e))?;
         for name in [TREE, UPPER, OVERLAY_WORK, SCRIPTS, EMPTY_FOLDER] {
             let path = folder.path().join(name);
             std::fs::create_dir(&path)
-                .and_then(|()| std::fs::set_permissions(&path, Permissions::from_mode(0o755)))
+                .and_then(|()| share(&path))
                 .map_err(|e| Error::io("create", &path, e))?;
         }
         let file = folder.path().join(EMPTY_FILE);

@@ -197,12 +197,9 @@ fn probe_overlay(children: &Children, folder: &Path) -> Result<()> {
     outcome
 }
 
-/// A program of this machine with nothing to read and no environment but the search path.
+/// A program of this machine with nothing to read.
 fn program(name: &str) -> Command {
     let mut command = Command::new(name);
-    command.stdin(Stdio::null()).env_clear();
-    if let Some(path) = std::env::var_os("PATH") {
-        command.env("PATH", path);
-    }
+    command.stdin(Stdio::null());
     command
 }
