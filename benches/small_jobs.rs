@@ -242,6 +242,29 @@ fn program() -> Option<PathBuf> {
     named.or_else(built).filter(|path| path.exists())
 }
 
+/// The daemon to measure, and whether `buildctl` knows its address.
+fn daemon() -> (Option<BackendAddress>, bool) {
+    let named = std::env::var("MELANGE_BENCH_BUILDKIT").ok();
+    let docker = || Some(format!("docker://{}", std::env::var("MELANGE_TEST_DOCKER_SOCK").ok()?));
+    let with_buildctl = named.is_some();
+    let address = named.or_else(docker);
+    (address.map(|address| address.parse().expect("the address of a daemon")), with_buildctl)
+}
+
+/// Runs all ways in turns, after a first time that fills their caches.
+fn measure(ways: &mut [Way<'_>]) {
+    for way in &mut *ways {
+        (way.run)();
+    }
+    for _ in 0..JOBS {
+        for way in &mut *ways {
+            let begin = Instant::now();
+            way.steps.extend((way.run)());
+            way.times.push(begin.elapsed());
+        }
+    }
+}
+
 fn report(ways: &[Way<'_>]) {
     let least = ways.iter().map(|way| median(&way.times)).fold(f64::INFINITY, f64::min);
     println!(
@@ -260,11 +283,7 @@ fn main() {
         println!("left out: MELANGE_TEST_DISTRO does not name the test distribution");
         return;
     };
-    let named = std::env::var("MELANGE_BENCH_BUILDKIT").ok();
-    let docker = || Some(format!("docker://{}", std::env::var("MELANGE_TEST_DOCKER_SOCK").ok()?));
-    let with_buildctl = named.is_some();
-    let daemon: Option<BackendAddress> =
-        named.or_else(docker).map(|address| address.parse().expect("the address of a daemon"));
+    let (daemon, with_buildctl) = daemon();
     let folder = tempfile::tempdir().expect("a folder");
     let folder = folder.path();
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
@@ -323,15 +342,6 @@ fn main() {
             println!("left out: neither MELANGE_BENCH_BUILDKIT nor MELANGE_TEST_DOCKER_SOCK names a daemon")
         }
     }
-    for way in &mut ways {
-        (way.run)();
-    }
-    for _ in 0..JOBS {
-        for way in &mut ways {
-            let begin = Instant::now();
-            way.steps.extend((way.run)());
-            way.times.push(begin.elapsed());
-        }
-    }
+    measure(&mut ways);
     report(&ways);
 }
