@@ -29,7 +29,6 @@ mod masks;
 mod options;
 mod output;
 mod protocol;
-mod ready;
 mod seccomp;
 
 use folders::{Folders, HeldRoot};
@@ -38,7 +37,6 @@ pub use launcher::run_if_asked;
 pub use options::{SandboxBounds, SandboxOptions};
 use output::Lines;
 use protocol::{GuestOrder, Message, Order, Root, StepEnd, StepOrder};
-use ready::{Prepared, Ready};
 
 /// The address of the embedded sandbox in a list of backends.
 pub const ADDRESS: &str = "sandbox://local";
@@ -48,7 +46,6 @@ pub const ADDRESS: &str = "sandbox://local";
 pub struct SandboxRunner {
     options: SandboxOptions,
     starter: Starter,
-    ready: Arc<Ready>,
     folders: Arc<Folders>,
     overlay: tokio::sync::OnceCell<bool>,
     machine_bytes: u64,
@@ -100,7 +97,6 @@ impl SandboxRunner {
         Ok(Self {
             options: options.clone(),
             starter,
-            ready: Arc::new(Ready::default()),
             folders: Arc::new(folders),
             overlay: tokio::sync::OnceCell::new(),
             machine_bytes,
@@ -145,16 +141,13 @@ impl SandboxRunner {
 
     fn order(&self, plan: &GuestPlan, folder: &Path, root: Root, output: &Path) -> GuestOrder {
         let steps = plan.steps.iter().enumerate().map(|(index, step)| StepOrder {
-            script: step_script(index),
+            script: folders::step_script(index),
             environment: step.environment.clone(),
             network: step.network,
         });
-        let of_steps = plan.steps.iter().enumerate().map(|(index, step)| (step_script(index), &step.script));
-        let others = plan.scripts.iter().enumerate().map(|(index, text)| (guest::script_name(index), text));
         let own_workspace = plan.workspace.iter().skip(common_workspace(plan).len());
         GuestOrder {
             folder: folder.to_owned(),
-            scripts: of_steps.chain(others).map(|(name, text)| (name, text.clone())).collect(),
             root,
             workspace: own_workspace.map(|blob| blob.path.clone()).collect(),
             output: output.to_owned(),
@@ -174,8 +167,13 @@ impl SandboxRunner {
         self.check_capabilities(plan)?;
         let (root, held) = self.root(plan).await?;
         let output = std::path::absolute(output).map_err(|e| Error::io("find", output, e))?;
-        let Prepared { mut launched, folder, lock } =
-            self.ready.take(&self.starter, &self.folders, is_online(plan)).await?;
+        let (folders, copy) = (Arc::clone(&self.folders), plan.clone());
+        let making = tokio::task::spawn_blocking(move || folders.guest(&copy));
+        // The program loads meanwhile.
+        let started = self.starter.start();
+        let (folder, lock) =
+            making.await.map_err(|e| Error::unexpected("the guest's preparation died").source(e))??;
+        let mut launched = started?;
         launched.order(&Order::Guest(Box::new(self.order(plan, folder.path(), root, &output)))).await?;
         // From here on the launcher removes it.
         Ok(Running { launched, folder: folder.keep(), _lock: lock, _root: held })
@@ -204,15 +202,6 @@ impl SandboxRunner {
             let _ = cancel.run_until_cancelled(sink.ready()).await;
         }
     }
-}
-
-fn is_online(plan: &GuestPlan) -> bool {
-    plan.steps.iter().any(|step| step.network)
-}
-
-/// The name of a step's script in the guest's folder of scripts.
-fn step_script(index: usize) -> String {
-    format!("step-{index:04}.sh")
 }
 
 /// What the guest has of its workspace in common with others: all archives but the last, where it shares its root
@@ -324,15 +313,8 @@ impl GuestRunner for SandboxRunner {
         let outcome = Self::hear(&mut running, plan, &sink, &cancel).await;
         if matches!(outcome, Ok(GuestOutcome::Succeeded | GuestOutcome::StepFailed { .. })) {
             // Nothing of the guest runs any more; its folder goes while the next one starts.
-            let (folders, ready) = (Arc::clone(&self.folders), Arc::clone(&self.ready));
-            let online = is_online(plan);
-            let starter = self.options.ready_launcher.then(|| self.starter.clone());
-            tokio::spawn(async move {
-                if let Some(starter) = starter {
-                    ready.refill(&starter, &folders, online).await;
-                }
-                running.clear(&folders).await;
-            });
+            let folders = Arc::clone(&self.folders);
+            tokio::spawn(async move { running.clear(&folders).await });
         } else {
             self.folders.remove(&running.folder).await;
         }

@@ -20,9 +20,6 @@ pub struct SandboxOptions {
     pub extra_capabilities: bool,
     /// The program that calls [`run_if_asked`](super::run_if_asked) first in its `main`; `None` for this one.
     pub launcher: Option<PathBuf>,
-    /// Whether a launcher waits for the next guest, which then starts tens of milliseconds earlier: for programs that
-    /// run many. It is a process that does nothing, with one more for its network if the last guest had one.
-    pub ready_launcher: bool,
     /// Ports of this machine's loopback that steps with network find on their own; otherwise they reach none.
     pub host_ports: Vec<u16>,
     /// What one guest may use.
@@ -71,7 +68,6 @@ impl SandboxOptions {
             cache,
             extra_capabilities: false,
             launcher: None,
-            ready_launcher: false,
             host_ports: Vec::new(),
             bounds: SandboxBounds::default(),
         }

@@ -1,6 +1,6 @@
 //! Bounds: what a guest uses too much of is told in its step's last words, and nothing stays behind.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use melange_remote_sdk::builder::{BuildStatus, Builder};
 use melange_remote_sdk::cache::StateCache;
@@ -11,17 +11,17 @@ use tokio_util::sync::CancellationToken;
 use super::{failed, guest, lines, sandbox};
 use crate::support::events::{PATIENCE, wait_until};
 use crate::support::farm::{Backend, Farm, launcher, on_farm, sandbox_options};
-use crate::support::guest::{Done, Guest, run};
+use crate::support::guest::run;
 use crate::support::missing;
 use crate::support::tree::Entry;
 
-/// A sandbox with bounds that a test can meet, in which no launcher waits.
-fn bounded(folder: &Path, bounds: SandboxBounds) -> Option<SandboxRunner> {
-    sandbox(&SandboxOptions { bounds, ready_launcher: false, ..sandbox_options(folder) })
+/// A sandbox with bounds that a test can meet.
+fn bounded(folder: &std::path::Path, bounds: SandboxBounds) -> Option<SandboxRunner> {
+    sandbox(&SandboxOptions { bounds, ..sandbox_options(folder) })
 }
 
-/// Folders of the control groups of the guest of this name.
-pub(super) fn groups(name: &str) -> Vec<PathBuf> {
+/// Folders of the control groups of guests of this name.
+fn groups(name: &str) -> Vec<String> {
     let mut found = Vec::new();
     let mut folders = vec![PathBuf::from("/sys/fs/cgroup")];
     while let Some(folder) = folders.pop() {
@@ -29,32 +29,13 @@ pub(super) fn groups(name: &str) -> Vec<PathBuf> {
             if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                 continue;
             }
-            if entry.file_name().to_string_lossy() == format!("melange-guest-{name}") {
-                found.push(entry.path());
+            if entry.file_name().to_string_lossy().starts_with(&format!("melange-guest-{name}.")) {
+                found.push(entry.path().display().to_string());
             }
             folders.push(entry.path());
         }
     }
     found
-}
-
-/// Runs a guest, the only one of its sandbox, and waits until its control groups, which it must have had, are gone.
-async fn run_and_see_no_groups(state: &Path, runner: &SandboxRunner, guest: &Guest) -> Done {
-    let mut had = Vec::new();
-    let mut running = std::pin::pin!(run(runner, guest));
-    let done = loop {
-        for entry in std::fs::read_dir(state.join("guests")).into_iter().flatten().flatten() {
-            had.extend(groups(&entry.file_name().to_string_lossy()));
-        }
-        tokio::select! {
-            biased;
-            done = &mut running => break done,
-            () = tokio::task::yield_now() => {}
-        }
-    };
-    assert!(!had.is_empty(), "the guest has groups");
-    wait_until(PATIENCE, || had.iter().all(|group| !group.exists())).await;
-    done
 }
 
 /// Whether this machine lets this user make control groups, which alone count all processes of a guest.
@@ -78,11 +59,12 @@ fn memory_is_bounded_by_the_definition_and_said_so() {
         }
         let Some(mut guest) = guest("bound-memory", 0, "eat 400").await else { return };
         guest.plan.resources = GuestResources { memory_bytes: Some(64 << 20), ..GuestResources::default() };
-        let (code, tail) = failed(&run_and_see_no_groups(folder.path(), &runner, &guest).await);
+        let (code, tail) = failed(&run(&runner, &guest).await);
         assert!(code != 0 && tail.ends_with("killed: it used more than 64 MiB of memory"), "{code}: {tail}");
         guest.plan.resources.memory_bytes = Some(600 << 20);
         let done = run(&runner, &guest).await;
         assert_eq!(done.outcome.unwrap(), GuestOutcome::Succeeded, "{}", done.events.text());
+        wait_until(PATIENCE, || groups("bound-memory").is_empty()).await;
     });
 }
 
@@ -122,9 +104,10 @@ fn processes_are_bounded_and_said_so() {
             return;
         }
         let Some(guest) = guest("bound-processes", 0, "fork 100").await else { return };
-        let (code, tail) = failed(&run_and_see_no_groups(folder.path(), &runner, &guest).await);
+        let (code, tail) = failed(&run(&runner, &guest).await);
         assert_eq!(code, 1);
         assert!(tail.ends_with("it started more than 40 processes and threads"), "{tail}");
+        wait_until(PATIENCE, || groups("bound-processes").is_empty()).await;
     });
 }
 
@@ -158,7 +141,7 @@ fn shared_memory_is_bounded() {
 }
 
 /// The names of the unpacked root filesystems.
-fn roots(state: &Path) -> Vec<String> {
+fn roots(state: &std::path::Path) -> Vec<String> {
     let entries = std::fs::read_dir(state.join("roots")).unwrap();
     entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
 }

@@ -19,7 +19,6 @@ mod bounds;
 mod inherited;
 mod kernel;
 mod network;
-mod ready;
 
 /// The probe as a program without libraries; `None` after saying that there is no compiler.
 fn probe() -> Option<&'static [u8]> {

@@ -7,7 +7,6 @@
 //! not, and its children are born where it is; only version 1 has groups of threads that bound memory, though. So
 //! there the launcher's main thread joins, whose memory is all of the launcher's, and in version 2 the whole process.
 
-use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -46,17 +45,11 @@ struct Hierarchy {
 /// The groups of one guest.
 #[derive(Debug, Default)]
 pub(super) struct Groups {
-    made: Vec<Group>,
     /// The memory controller's folder and the file that counts what it killed.
     memory: Option<(PathBuf, &'static str)>,
     processes: Option<PathBuf>,
-}
-
-/// A group that this process, or its main thread, is in.
-#[derive(Debug)]
-struct Group {
-    folder: PathBuf,
-    hierarchy: Hierarchy,
+    /// Every folder made, with the group that this process came from.
+    made: Vec<(PathBuf, PathBuf)>,
 }
 
 /// How often bounds were met.
@@ -116,13 +109,6 @@ impl Hierarchy {
         let beside = self.unified && self.own != self.mount;
         if beside { self.own.parent().unwrap_or(&self.mount) } else { &self.own }
     }
-
-    /// The group of the guest of this name.
-    fn of_guest(&self, name: &OsStr) -> PathBuf {
-        let mut folder = OsString::from(PREFIX);
-        folder.push(name);
-        self.place().join(folder)
-    }
 }
 
 fn here() -> Vec<Hierarchy> {
@@ -142,58 +128,83 @@ pub(super) fn sweep() {
     }
 }
 
-/// Removes the groups of this name, whose launcher is gone.
-pub(super) fn remove(name: &OsStr) {
-    for hierarchy in here() {
-        let folder = hierarchy.of_guest(name);
-        if folder.exists() {
-            is_removed(&folder);
-        }
-    }
-}
-
 impl Groups {
-    /// Joins new groups of this name, with the calling thread at least: what it starts from now on is in them.
-    pub(super) fn join(name: &OsStr) -> Self {
+    /// Joins groups with these bounds, with the calling thread at least: what it starts from now on is in them.
+    /// Bounds that no group can keep become resource limits.
+    pub(super) fn join(name: &str, bounds: &Bounds) -> Result<Self> {
         let mut groups = Self::default();
         for hierarchy in here() {
+            let folder = hierarchy.place().join(format!("{PREFIX}{name}"));
             if hierarchy.unified {
-                for controller in ["+memory", "+pids", "+cpu"] {
-                    // Already there, not built in, or not ours to switch on: the group's own list tells.
-                    let _ = fs::write(hierarchy.place().join("cgroup.subtree_control"), controller);
-                }
-            }
-            let group = Group { folder: hierarchy.of_guest(name), hierarchy };
-            if !group.is_bounded_by_none() && fs::create_dir(&group.folder).is_ok() {
-                if group.enter() {
-                    groups.made.push(group);
-                } else {
-                    let _ = fs::remove_dir(&group.folder);
-                }
+                groups.join_unified(&hierarchy, folder, bounds);
+            } else {
+                groups.join_separate(&hierarchy, folder, bounds);
             }
         }
-        groups
-    }
-
-    /// Sets the bounds. What no group can keep becomes a resource limit.
-    pub(super) fn bound(&mut self, bounds: &Bounds) -> Result<()> {
-        for group in &self.made {
-            let (memory, processes) = group.bound(bounds);
-            let counts = if group.hierarchy.unified { "memory.events" } else { "memory.oom_control" };
-            if memory {
-                self.memory = Some((group.folder.clone(), counts));
-            }
-            if processes {
-                self.processes = Some(group.folder.clone());
-            }
-        }
-        if self.memory.is_none() {
+        if groups.memory.is_none() {
             limit(Resource::Data, bounds.memory_bytes)?;
         }
-        if self.processes.is_none() {
+        if groups.processes.is_none() {
             limit(Resource::Nproc, bounds.processes)?;
         }
-        Ok(())
+        Ok(groups)
+    }
+
+    fn enter(&mut self, hierarchy: &Hierarchy, folder: &Path) -> bool {
+        let members = if hierarchy.unified { MEMBERS } else { THREADS };
+        let entered = fs::write(folder.join(members), "0").is_ok();
+        if entered {
+            self.made.push((folder.to_owned(), hierarchy.own.clone()));
+        } else {
+            let _ = fs::remove_dir(folder);
+        }
+        entered
+    }
+
+    fn join_unified(&mut self, hierarchy: &Hierarchy, folder: PathBuf, bounds: &Bounds) {
+        for controller in ["+memory", "+pids", "+cpu"] {
+            // Already there, not built in, or not ours to switch on: the files below tell.
+            let _ = fs::write(hierarchy.place().join("cgroup.subtree_control"), controller);
+        }
+        if fs::create_dir(&folder).is_err() {
+            return;
+        }
+        let put = |file: &str, value: String| fs::write(folder.join(file), value).is_ok();
+        let memory = put("memory.max", bounds.memory_bytes.to_string());
+        // A bound on memory that may go to the disk is none; kernels without swap have no such file.
+        put("memory.swap.max", "0".to_owned());
+        let processes = put("pids.max", bounds.processes.to_string());
+        if let Some(quota) = bounds.cpu_millis.map(quota_micros) {
+            put("cpu.max", format!("{quota} {PERIOD_MICROS}"));
+        }
+        if !(memory || processes) {
+            let _ = fs::remove_dir(&folder);
+        } else if self.enter(hierarchy, &folder) {
+            self.memory = memory.then(|| (folder.clone(), "memory.events")).or_else(|| self.memory.take());
+            self.processes = processes.then_some(folder).or_else(|| self.processes.take());
+        }
+    }
+
+    fn join_separate(&mut self, hierarchy: &Hierarchy, folder: PathBuf, bounds: &Bounds) {
+        let has = |name: &str| hierarchy.controllers.iter().any(|known| known == name);
+        let quota = bounds.cpu_millis.map(quota_micros).filter(|_| has("cpu"));
+        if !(has("memory") || has("pids") || quota.is_some()) || fs::create_dir(&folder).is_err() {
+            return;
+        }
+        let put = |file: &str, value: u64| fs::write(folder.join(file), value.to_string()).is_ok();
+        let memory = has("memory") && put("memory.limit_in_bytes", bounds.memory_bytes);
+        if memory {
+            put("memory.memsw.limit_in_bytes", bounds.memory_bytes);
+        }
+        let processes = has("pids") && put("pids.max", bounds.processes);
+        let shared = quota.is_some_and(|quota| put("cpu.cfs_quota_us", quota));
+        if !(memory || processes || shared) {
+            let _ = fs::remove_dir(&folder);
+        } else if self.enter(hierarchy, &folder) {
+            self.memory =
+                memory.then(|| (folder.clone(), "memory.oom_control")).or_else(|| self.memory.take());
+            self.processes = processes.then_some(folder).or_else(|| self.processes.take());
+        }
     }
 
     pub(super) fn counts(&self) -> Counts {
@@ -209,58 +220,15 @@ impl Groups {
     /// Goes back to where the launcher came from and removes the groups, which no process of the guest is in any
     /// more.
     pub(super) fn leave(self) {
-        for Group { folder, hierarchy } in self.made {
+        for (folder, origin) in self.made {
             // Only version 1 has this file.
-            let left = fs::write(hierarchy.own.join(THREADS), "0").is_ok() && is_removed(&folder);
+            let left = fs::write(origin.join(THREADS), "0").is_ok() && is_removed(&folder);
             if !left {
                 // What cannot be removed now is swept when an engine starts.
-                let _ = fs::write(hierarchy.own.join(MEMBERS), "0");
+                let _ = fs::write(origin.join(MEMBERS), "0");
                 let _ = fs::remove_dir(folder);
             }
         }
-    }
-}
-
-impl Group {
-    /// Whether no controller of the hierarchy bounds anything.
-    fn is_bounded_by_none(&self) -> bool {
-        let of_group;
-        let controllers: Vec<&str> = if self.hierarchy.unified {
-            of_group = fs::read_to_string(self.hierarchy.place().join("cgroup.subtree_control"));
-            of_group.as_deref().unwrap_or_default().split_whitespace().collect()
-        } else {
-            self.hierarchy.controllers.iter().map(String::as_str).collect()
-        };
-        !controllers.iter().any(|name| ["memory", "pids", "cpu"].contains(name))
-    }
-
-    fn enter(&self) -> bool {
-        let members = if self.hierarchy.unified { MEMBERS } else { THREADS };
-        fs::write(self.folder.join(members), "0").is_ok()
-    }
-
-    /// Sets what its controllers bound; tells whether memory and processes are.
-    fn bound(&self, bounds: &Bounds) -> (bool, bool) {
-        // A group without the controller has no such file.
-        let put = |file: &str, value: String| fs::write(self.folder.join(file), value).is_ok();
-        let (memory, processes) = (bounds.memory_bytes.to_string(), bounds.processes.to_string());
-        let quota = bounds.cpu_millis.map(quota_micros);
-        if self.hierarchy.unified {
-            if let Some(quota) = quota {
-                put("cpu.max", format!("{quota} {PERIOD_MICROS}"));
-            }
-            // A bound on memory that may go to the disk is none; kernels without swap have no such file.
-            put("memory.swap.max", "0".to_owned());
-            return (put("memory.max", memory), put("pids.max", processes));
-        }
-        if let Some(quota) = quota {
-            put("cpu.cfs_quota_us", quota.to_string());
-        }
-        let is_memory_bounded = put("memory.limit_in_bytes", memory.clone());
-        if is_memory_bounded {
-            put("memory.memsw.limit_in_bytes", memory);
-        }
-        (is_memory_bounded, put("pids.max", processes))
     }
 }
 

@@ -3,19 +3,11 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, pidfd_open, pidfd_send_signal};
 
 use super::{Result, Stop, failed};
-
-/// See [`alone`].
-static STARTING: Mutex<()> = Mutex::new(());
-
-/// Held while descriptors are open that one child is to find, and while any child is started: no other finds them.
-pub(super) fn alone() -> MutexGuard<'static, ()> {
-    STARTING.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// The child that works at the moment, and whether all work is to stop.
 #[derive(Debug, Default)]
@@ -54,7 +46,7 @@ impl Children {
         if self.state().stopped { Err(Stop::Stopped) } else { Ok(()) }
     }
 
-    /// Starts a child that [`stop`](Self::stop) ends; the caller is [`alone`].
+    /// Starts a child that [`stop`](Self::stop) ends.
     pub(super) fn start(&self, command: &mut Command) -> io::Result<Child> {
         let mut state = self.state();
         if state.stopped {
@@ -76,11 +68,7 @@ impl Children {
     /// Runs a helper program to its end.
     pub(super) fn run(&self, what: &str, command: &mut Command) -> Result<()> {
         command.stdout(Stdio::null()).stderr(Stdio::piped());
-        let started = {
-            let _alone = alone();
-            self.start(command)
-        };
-        let mut child = match started {
+        let mut child = match self.start(command) {
             Ok(child) => child,
             Err(error) => {
                 self.check()?;

@@ -7,7 +7,7 @@ use rustix::mount::{
 };
 
 use super::{Result, failed};
-use crate::sandbox::protocol::{OVERLAY_WORK, TREE, UPPER};
+use crate::sandbox::protocol::TREE;
 
 /// Keeps what is mounted here from the rest of the machine.
 pub(super) fn make_private() -> Result<()> {
@@ -15,15 +15,15 @@ pub(super) fn make_private() -> Result<()> {
         .map_err(failed("keep mounts private"))
 }
 
-/// Mounts an overlay of the current folder over `lower` at [`TREE`]. Relative names need no escapes in the options.
-pub(super) fn overlay(lower: &str) -> Result<()> {
-    let base = format!("lowerdir={lower},upperdir={UPPER},workdir={OVERLAY_WORK}");
+/// Mounts the overlay of the current folder at [`TREE`]. Relative names need no escapes in the options.
+pub(super) fn overlay() -> Result<()> {
+    let base = "lowerdir=lower,upperdir=upper,workdir=work";
     // In a user namespace only this user's own attributes can mark what is hidden. Nobody reads a guest's tree after
     // a crash of the machine, so it need not be synchronised; older kernels do not know that.
     let attempts = if is_mapped() {
         [format!("{base},userxattr,volatile"), format!("{base},userxattr")]
     } else {
-        [format!("{base},volatile"), base]
+        [format!("{base},volatile"), base.to_owned()]
     };
     let mut outcome = Ok(());
     for options in attempts {
