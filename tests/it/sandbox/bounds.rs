@@ -74,7 +74,7 @@ fn resources_of_a_definition_are_bounds_and_nonsense_is_refused() {
         if farm.runners.sandbox.is_none() || !can_make_groups() {
             return;
         }
-        let yaml = "package:\n  name: hungry\n  version: 1\n  epoch: 0\n  resources:\n    memory: 32Mi\n\
+        let yaml = "package:\n  name: hungry\n  version: 1\n  epoch: 0\n  resources:\n    memory: 96Mi\n\
                     environment:\n  contents:\n    packages:\n      - busybox\npipeline:\n  - name: eat\n    \
                     runs: |\n      x=$(dd if=/dev/zero bs=1M count=200 2>/dev/null | tr '\\0' 'x'); echo ${#x}\n";
         let built = farm.build(Backend::Sandbox, "bound-hungry", yaml).await;
@@ -82,8 +82,8 @@ fn resources_of_a_definition_are_bounds_and_nonsense_is_refused() {
             panic!("{built:?}")
         };
         assert!(reason.starts_with("the step `hungry: eat` failed"), "{reason}");
-        assert_eq!(failure.tail.last().unwrap(), "killed: it used more than 32 MiB of memory");
-        let input = Farm::input(Backend::Sandbox, "bound-odd", &yaml.replace("32Mi", "plenty"));
+        assert_eq!(failure.tail.last().unwrap(), "killed: it used more than 96 MiB of memory");
+        let input = Farm::input(Backend::Sandbox, "bound-odd", &yaml.replace("96Mi", "plenty"));
         let sink = std::sync::Arc::new(melange_remote_sdk::builder::NullSink);
         let error = farm.engine().build(&input, sink, CancellationToken::new()).await;
         let told = match error {
