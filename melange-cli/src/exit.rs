@@ -5,7 +5,7 @@ use std::io::ErrorKind as IoErrorKind;
 use std::process::ExitCode;
 
 use melange_remote_sdk::client::Refusal;
-use melange_remote_sdk::error::{Blame, Error, ErrorKind};
+use melange_remote_sdk::error::{Blame, Error, ErrorKind, causes};
 use melange_remote_sdk::text::diagnostics::Diagnostics;
 
 /// What the help says, a line a code.
@@ -84,23 +84,18 @@ fn refused_definition(error: &Error) -> bool {
 
 /// What the machine says of a file that the caller named, told by the innermost cause.
 fn of_file(error: &Error) -> Exit {
-    let mut next = error.source();
-    let mut exit = Exit::Infrastructure;
-    while let Some(source) = next {
-        if let Some(io) = source.downcast_ref::<std::io::Error>() {
-            exit = match io.kind() {
-                IoErrorKind::NotFound => Exit::NotFound,
-                IoErrorKind::PermissionDenied | IoErrorKind::ReadOnlyFilesystem => Exit::Auth,
-                IoErrorKind::IsADirectory
-                | IoErrorKind::NotADirectory
-                | IoErrorKind::InvalidFilename
-                | IoErrorKind::InvalidInput => Exit::Usage,
-                _ => Exit::Infrastructure,
-            };
-        }
-        next = source.source();
+    let of_machine = causes(error).filter_map(|cause| cause.downcast_ref::<std::io::Error>());
+    match of_machine.last().map(std::io::Error::kind) {
+        Some(IoErrorKind::NotFound) => Exit::NotFound,
+        Some(IoErrorKind::PermissionDenied | IoErrorKind::ReadOnlyFilesystem) => Exit::Auth,
+        Some(
+            IoErrorKind::IsADirectory
+            | IoErrorKind::NotADirectory
+            | IoErrorKind::InvalidFilename
+            | IoErrorKind::InvalidInput,
+        ) => Exit::Usage,
+        _ => Exit::Infrastructure,
     }
-    exit
 }
 
 #[cfg(test)]

@@ -216,16 +216,19 @@ impl Error {
 /// ```
 pub fn chain(error: &(dyn StdError + 'static)) -> String {
     let mut text = redact(&error.to_string()).into_owned();
-    let mut next = error.source();
-    while let Some(source) = next {
-        let cause = redact(&source.to_string()).into_owned();
+    for cause in causes(error).skip(1) {
+        let cause = redact(&cause.to_string()).into_owned();
         if !text.contains(&cause) {
             text.push_str(": ");
             text.push_str(&cause);
         }
-        next = source.source();
     }
     text
+}
+
+/// An error, its source, the source of that, and so on.
+pub fn causes<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
+    std::iter::successors(Some(error), |&error| error.source())
 }
 
 impl fmt::Display for Error {

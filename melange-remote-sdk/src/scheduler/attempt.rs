@@ -560,14 +560,18 @@ impl Attempt {
     async fn store_file(&self, key: &ArtifactKey, file: &BuiltFile) -> Result<JobArtifact, NotStored> {
         let content = tokio::fs::File::open(&file.path).await;
         let content = content.map_err(|source| NotStored::Files(Error::io("open", &file.path, source)))?;
-        let (path, read) = (file.path.clone(), Arc::new(AtomicBool::new(true)));
-        let is_read = Arc::clone(&read);
+        let (path, is_readable) = (file.path.clone(), Arc::new(AtomicBool::new(true)));
+        let readable = Arc::clone(&is_readable);
         let bytes = ReaderStream::with_capacity(content, limits::LOG_WRITE_BYTES).map_err(move |source| {
-            is_read.store(false, Ordering::Relaxed);
+            readable.store(false, Ordering::Relaxed);
             Error::io("read", &path, source)
         });
         let stored = self.parts.artifact_storage.put(key, bytes.boxed()).await.map_err(|error| {
-            if read.load(Ordering::Relaxed) { NotStored::Storage(error) } else { NotStored::Files(error) }
+            if is_readable.load(Ordering::Relaxed) {
+                NotStored::Storage(error)
+            } else {
+                NotStored::Files(error)
+            }
         })?;
         if stored.sha256 != file.sha256 || stored.size_bytes != file.size_bytes {
             let error = Error::unexpected("a file changed between the builder and the storage");

@@ -9,7 +9,7 @@ use std::fmt;
 
 use object_store::Error as StoreError;
 
-use crate::error::{Blame, Error, ErrorKind, chain};
+use crate::error::{Blame, Error, ErrorKind, causes, chain};
 use crate::limits;
 use crate::redact::redact;
 
@@ -85,20 +85,17 @@ pub(super) fn failure(doing: &str, place: &str, missing: Missing, error: StoreEr
 /// As [`failure`], for a request that shows whether the storage can be used at all: what it refuses now it will refuse
 /// again.
 pub(super) fn refusal(doing: &str, place: &str, error: StoreError) -> Error {
-    let status = match read(&error).0 {
-        Reason::Status(status) => status,
-        _ => 0,
-    };
+    let (reason, _) = read(&error);
     let told = failure(doing, place, Missing::Bucket, error);
-    // Timeouts, locks and limits pass.
-    let passes = matches!(status, 408 | 409 | 423 | 425 | 429);
-    if (400..500).contains(&status) && !passes {
-        return Error::unexpected(told.message().to_owned())
+    match reason {
+        // Timeouts, locks and limits pass.
+        Reason::Status(408 | 409 | 423 | 425 | 429) => told,
+        Reason::Status(400..500) => Error::unexpected(told.message().to_owned())
             .blame(Blame::Farm)
             .hint("check the options and credentials of the storage")
-            .source(told);
+            .source(told),
+        _ => told,
     }
-    told
 }
 
 /// What to do when a storage does not answer.
@@ -163,8 +160,7 @@ fn read(error: &StoreError) -> (Reason, String) {
 /// What a store, or the network before it, has said.
 fn said(error: &StoreError) -> (Reason, Option<String>) {
     let mut request = String::new();
-    let mut next: Option<&(dyn StdError + 'static)> = Some(error);
-    while let Some(cause) = next {
+    for cause in causes(error) {
         let text = cause.to_string();
         if let Some(sent) = text.strip_prefix(REQUEST).and_then(request_of) {
             request = format!("{sent}: ");
@@ -192,7 +188,6 @@ fn said(error: &StoreError) -> (Reason, Option<String>) {
             let reason = if told.starts_with(BAD_URL) { Reason::Endpoint } else { Reason::NoAnswer };
             return (reason, Some(format!("{request}{}", clipped(told))));
         }
-        next = cause.source();
     }
     (Reason::Other, None)
 }

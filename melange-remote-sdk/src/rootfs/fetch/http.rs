@@ -1,6 +1,5 @@
 //! Fetching with `reqwest`: tries, versions, credentials by host, and addresses that are refused.
 
-use std::error::Error as StdError;
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::Path;
@@ -12,7 +11,7 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
 use super::{Fetched, Fetcher};
 use crate::backoff::Backoff;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, causes};
 use crate::limits;
 use crate::redact::redact;
 use crate::rootfs::addresses::{AddressPolicy, RefusedAddress};
@@ -151,14 +150,7 @@ fn not_allowed(url: &str, refused: &RefusedAddress) -> Error {
 
 /// The refusal among the causes of an error.
 fn refused_in(error: &reqwest::Error) -> Option<&RefusedAddress> {
-    let mut next = error.source();
-    while let Some(source) = next {
-        if let Some(refused) = source.downcast_ref() {
-            return Some(refused);
-        }
-        next = source.source();
-    }
-    None
+    causes(error).find_map(|cause| cause.downcast_ref())
 }
 
 /// Why a URL that names an address, not a host, may not be asked. Names are looked at where they are resolved.
