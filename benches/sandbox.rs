@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 /// Guests of one measurement.
 const GUESTS: usize = 30;
 
-/// How long a guest's folder and groups may take to be gone.
+/// How long a guest's folder and groups may take to be gone, and the next launcher to be ready.
 const REST: Duration = Duration::from_millis(200);
 
 /// A shell that does nothing: what is measured is everything around it.
@@ -112,6 +112,7 @@ fn main() {
     let folder = tempfile::tempdir().expect("a folder");
     let options = SandboxOptions {
         launcher: Some(PathBuf::from(env!("CARGO_BIN_EXE_sandbox-launcher"))),
+        ready_launcher: true,
         ..SandboxOptions::new(folder.path().join("state"))
     };
     let runner = SandboxRunner::new(&options).expect("the sandbox works here");

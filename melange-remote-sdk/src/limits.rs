@@ -154,6 +154,8 @@ pub const TREE_PATH_BYTES_MAX: usize = 4_096;
 pub const ROOTFS_BYTES_MAX: u64 = 64 << 30;
 /// What a guest may leave behind in its output folder.
 pub const OUTPUT_BYTES_MAX: u64 = 64 << 30;
+/// The least memory of a guest: its launcher needs some of it.
+pub const SANDBOX_MEMORY_BYTES_MIN: u64 = 32 << 20;
 /// Processes and threads of one guest of the sandbox: a parallel build on a large machine has about a thousand.
 pub const SANDBOX_PROCESSES: u64 = 16_384;
 /// What one guest of the sandbox writes to its tree: what it may leave behind, and as much again to make it from.

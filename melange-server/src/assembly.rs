@@ -142,6 +142,7 @@ pub fn engine(config: &BuildConfig, backends: &[Backend]) -> Result<Engine> {
         SandboxOptions {
             host_ports: config.sandbox_host_ports.clone(),
             launcher: config.sandbox_launcher.clone(),
+            ready_launcher: true,
             ..SandboxOptions::with_cache(cache)
         },
         BuildkitOptions { tls, ..BuildkitOptions::default() },

@@ -167,6 +167,8 @@ async fn child() {
         walked.assert_succeeded();
         assert_eq!(walked.events.lines_of("walk: look"), ["walked"]);
     }
+    // With it goes what waits for the next guest.
+    drop(farm);
     let guests = folder.join("state/sandbox/guests");
     wait_until(PATIENCE, || fs::read_dir(&guests).unwrap().count() == 0).await;
 }

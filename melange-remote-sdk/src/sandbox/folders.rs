@@ -1,15 +1,17 @@
 //! The sandbox's folders: unpacked root filesystems, and one for each guest that runs.
 
-use std::fs::{DirBuilder, File, Permissions};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::fs::{File, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 
 use super::launch::Starter;
-use super::protocol::{Order, TREE};
+use super::launcher::remove_groups;
+use super::masks::{EMPTY_FILE, EMPTY_FOLDER};
+use super::protocol::{OVERLAY_WORK, Order, SCRIPTS, TREE, UPPER};
 use crate::cache::{self, Shelf, StateCache};
 use crate::error::{Error, ErrorKind, Result};
-use crate::guest::{self, Blob, GuestPlan, GuestUser};
+use crate::guest::{Blob, GuestUser};
 use crate::locks::{NamedLocks, abandoned, hold_folder};
 
 /// Folders below the state folder, readable by nobody else.
@@ -54,11 +56,6 @@ impl HeldRoot {
     }
 }
 
-/// The name of a step's script in the guest's folder of scripts.
-pub(super) fn step_script(index: usize) -> String {
-    format!("step-{index:04}.sh")
-}
-
 impl Folders {
     /// Makes the folders and removes the guests and unfinished root filesystems that killed engines left. Root
     /// filesystems count against the cache's bound.
@@ -83,6 +80,10 @@ impl Folders {
     /// Removes the guests and the unfinished root filesystems whose locks nobody holds.
     fn sweep(&self) {
         let guests = abandoned(&self.guests, |_| true);
+        for (folder, _held) in &guests {
+            // Nobody holds the lock: its launcher and its engine were killed.
+            remove_groups(folder.file_name().unwrap_or_default());
+        }
         let roots = abandoned(&self.roots.folder, |folder| !cache::is_whole(folder));
         let (folders, _held): (Vec<_>, Vec<_>) = guests.into_iter().chain(roots).unzip();
         if folders.is_empty() {
@@ -93,10 +94,15 @@ impl Folders {
         }
     }
 
-    /// Removes what a launcher that died left of a guest.
+    /// Removes what a launcher that died left of a guest: its processes, its control groups and its folder.
     pub(super) async fn remove(&self, folder: &Path) {
         if !folder.exists() {
             return;
+        }
+        let name = folder.file_name().unwrap_or_default().to_owned();
+        // First, so that nothing is written any more.
+        if let Err(error) = tokio::task::spawn_blocking(move || remove_groups(&name)).await {
+            tracing::warn!(%error, "the removal of a guest's control groups died");
         }
         if let Err(error) = self.starter.run(&Order::Remove { folders: vec![folder.to_owned()] }).await {
             tracing::warn!(folder = %folder.display(), reason = %error.chain(), "a guest could not be removed");
@@ -162,37 +168,29 @@ impl Folders {
         })
     }
 
-    /// A folder for a guest with its scripts, and the lock that says that it is in use.
-    pub(super) fn guest(&self, plan: &GuestPlan) -> Result<(tempfile::TempDir, File)> {
+    /// A folder of this name for a guest with what every guest's has, and the lock that says that it is in use.
+    pub(super) fn guest(&self, name: &str) -> Result<(tempfile::TempDir, File)> {
         let folder = tempfile::Builder::new()
-            .prefix(&format!("{}.", plan.name))
+            .prefix(name)
+            .rand_bytes(0)
             .tempdir_in(&self.guests)
             .map_err(|e| Error::io("create a folder in", &self.guests, e))?;
         let lock = hold_folder(folder.path())?;
-        let scripts = folder.path().join("scripts");
-        DirBuilder::new().mode(0o755).create(&scripts).map_err(|e| Error::io("create", &scripts, e))?;
         // The umask of this program is its operator's choice and not the guest's.
-        std::fs::set_permissions(&scripts, Permissions::from_mode(0o755))
-            .map_err(|e| Error::io("share", &scripts, e))?;
-        let steps = plan.steps.iter().enumerate().map(|(index, step)| (step_script(index), &step.script));
-        let others = plan.scripts.iter().enumerate().map(|(index, text)| (guest::script_name(index), text));
-        for (name, text) in steps.chain(others) {
-            write_script(&scripts.join(name), text)?;
+        let share = |path: &Path| std::fs::set_permissions(path, Permissions::from_mode(0o755));
+        share(folder.path()).map_err(|e| Error::io("share", folder.path(), e))?;
+        for name in [TREE, UPPER, OVERLAY_WORK, SCRIPTS, EMPTY_FOLDER] {
+            let path = folder.path().join(name);
+            std::fs::create_dir(&path)
+                .and_then(|()| share(&path))
+                .map_err(|e| Error::io("create", &path, e))?;
         }
+        let file = folder.path().join(EMPTY_FILE);
+        File::create_new(&file)
+            .and_then(|made| made.set_permissions(Permissions::from_mode(0o444)))
+            .map_err(|e| Error::io("create", &file, e))?;
         Ok((folder, lock))
     }
-}
-
-fn write_script(path: &Path, text: &str) -> Result<()> {
-    use std::io::Write;
-    let mut file = File::options()
-        .write(true)
-        .create_new(true)
-        .mode(0o644)
-        .open(path)
-        .map_err(|e| Error::io("create", path, e))?;
-    file.write_all(text.as_bytes()).map_err(|e| Error::io("write", path, e))?;
-    file.set_permissions(Permissions::from_mode(0o644)).map_err(|e| Error::io("share", path, e))
 }
 
 /// A folder that is removed by a launcher unless it is kept: its files may belong to mapped ids.

@@ -9,7 +9,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
 use super::protocol::{
-    ARGUMENT, FRAME_BYTES_MAX, HEADER_BYTES, MESSAGE, Message, Order, STDERR, STDOUT, VERSION,
+    ARGUMENT, FOR_A_GUEST, FOR_AN_ONLINE_GUEST, FRAME_BYTES_MAX, HEADER_BYTES, MESSAGE, Message, Order,
+    STDERR, STDOUT, VERSION,
 };
 use super::{launcher, options::SandboxOptions};
 use crate::builder::LogStream;
@@ -87,12 +88,23 @@ impl Starter {
     }
 
     /// Starts a launcher, which waits for its order and ends without one.
-    pub(super) fn start(&self) -> Result<Launched> {
+    fn start(&self) -> Result<Launched> {
+        Self::spawn(self.command())
+    }
+
+    /// The same, for the order of a guest of this name, whose steps have a network or not.
+    pub(super) fn start_for_a_guest(&self, online: bool, name: &str) -> Result<Launched> {
+        let mut command = self.command();
+        command.arg(if online { FOR_AN_ONLINE_GUEST } else { FOR_A_GUEST }).arg(name);
+        Self::spawn(command)
+    }
+
+    fn spawn(command: std::process::Command) -> Result<Launched> {
         let failed = |e: std::io::Error| {
             let error = Error::new(ErrorKind::Unavailable, "cannot start the sandbox's launcher");
             error.blame(Blame::Farm).source(e)
         };
-        let mut child = Command::from(self.command()).spawn().map_err(failed)?;
+        let mut child = Command::from(command).spawn().map_err(failed)?;
         let (Some(input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
             return Err(Error::unexpected("the sandbox's launcher has no pipes"));
         };
@@ -135,6 +147,11 @@ impl Starter {
 }
 
 impl Launched {
+    /// Whether the process is there; somebody may have killed it while it waited.
+    pub(super) fn is_running(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
     /// Tells a launcher that was started what to do.
     pub(super) async fn order(&mut self, order: &Order) -> Result<()> {
         let mut line = serde_json::to_vec(order)

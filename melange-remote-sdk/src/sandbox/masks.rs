@@ -8,7 +8,7 @@ pub(super) const EMPTY_FILE: &str = "empty-file";
 pub(super) const EMPTY_FOLDER: &str = "empty-folder";
 
 /// Masked in `/proc`: what container engines mask.
-const MASKED: [&str; 12] = [
+const MASKED: [&str; 11] = [
     "acpi",
     "asound",
     "dynamic_debug",
@@ -20,7 +20,6 @@ const MASKED: [&str; 12] = [
     "scsi",
     "timer_list",
     "timer_stats",
-    "kmsg",
 ];
 /// Read-only in `/proc`, whatever the modes in there say: what container engines keep read-only.
 const READ_ONLY: [&str; 5] = ["bus", "fs", "irq", "sys", "sysrq-trigger"];

@@ -11,13 +11,15 @@
 //!
 //! What is masked, refused, bounded and reachable stands in `docs/sandbox.md`.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
+use crate::backoff::Backoff;
 use crate::builder::{BuildEvent, BuildSink, StepFailure};
 use crate::error::{Blame, Error, ErrorKind, Result};
 use crate::guest::{self, Blob, GuestOutcome, GuestPlan, GuestRunner};
@@ -29,23 +31,37 @@ mod masks;
 mod options;
 mod output;
 mod protocol;
+mod ready;
 mod seccomp;
 
 use folders::{Folders, HeldRoot};
 use launch::{Launched, Starter, Told};
+use launcher::Met;
 pub use launcher::run_if_asked;
 pub use options::{SandboxBounds, SandboxOptions};
 use output::Lines;
 use protocol::{GuestOrder, Message, Order, Root, StepEnd, StepOrder};
+use ready::{Prepared, Ready};
 
 /// The address of the embedded sandbox in a list of backends.
 pub const ADDRESS: &str = "sandbox://local";
+
+/// How often a guest is started of which no step has begun: one of the sandbox's own processes was killed, or this
+/// machine was short of something for a moment.
+const STARTS_MAX: u32 = 6;
+/// The pause before a guest is started again, which doubles up to the longest.
+const START_PAUSE: Duration = Duration::from_millis(50);
+const START_PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// The number of the signal that ends a process at once.
+const SIGKILL: i32 = 9;
 
 /// The runner.
 #[derive(Debug)]
 pub struct SandboxRunner {
     options: SandboxOptions,
     starter: Starter,
+    ready: Arc<Ready>,
     folders: Arc<Folders>,
     overlay: tokio::sync::OnceCell<bool>,
     machine_bytes: u64,
@@ -97,6 +113,7 @@ impl SandboxRunner {
         Ok(Self {
             options: options.clone(),
             starter,
+            ready: Arc::new(Ready::default()),
             folders: Arc::new(folders),
             overlay: tokio::sync::OnceCell::new(),
             machine_bytes,
@@ -141,13 +158,16 @@ impl SandboxRunner {
 
     fn order(&self, plan: &GuestPlan, folder: &Path, root: Root, output: &Path) -> GuestOrder {
         let steps = plan.steps.iter().enumerate().map(|(index, step)| StepOrder {
-            script: folders::step_script(index),
+            script: step_script(index),
             environment: step.environment.clone(),
             network: step.network,
         });
+        let of_steps = plan.steps.iter().enumerate().map(|(index, step)| (step_script(index), &step.script));
+        let others = plan.scripts.iter().enumerate().map(|(index, text)| (guest::script_name(index), text));
         let own_workspace = plan.workspace.iter().skip(common_workspace(plan).len());
         GuestOrder {
             folder: folder.to_owned(),
+            scripts: of_steps.chain(others).map(|(name, text)| (name, text.clone())).collect(),
             root,
             workspace: own_workspace.map(|blob| blob.path.clone()).collect(),
             output: output.to_owned(),
@@ -167,25 +187,53 @@ impl SandboxRunner {
         self.check_capabilities(plan)?;
         let (root, held) = self.root(plan).await?;
         let output = std::path::absolute(output).map_err(|e| Error::io("find", output, e))?;
-        let (folders, copy) = (Arc::clone(&self.folders), plan.clone());
-        let making = tokio::task::spawn_blocking(move || folders.guest(&copy));
-        // The program loads meanwhile.
-        let started = self.starter.start();
-        let (folder, lock) =
-            making.await.map_err(|e| Error::unexpected("the guest's preparation died").source(e))??;
-        let mut launched = started?;
+        let Prepared { mut launched, folder, lock } =
+            self.ready.take(&self.starter, &self.folders, is_online(plan)).await?;
         launched.order(&Order::Guest(Box::new(self.order(plan, folder.path(), root, &output)))).await?;
         // From here on the launcher removes it.
         Ok(Running { launched, folder: folder.keep(), _lock: lock, _root: held })
     }
 
-    async fn hear(
-        running: &mut Running,
+    /// Runs the guest once.
+    async fn run_once(
+        &self,
         plan: &GuestPlan,
+        output: &Path,
         sink: &Arc<dyn BuildSink>,
         cancel: &CancellationToken,
+    ) -> Result<GuestOutcome, NotRun> {
+        let mut running = tokio::select! {
+            started = self.start(plan, output) => started.map_err(|error| NotRun { error, began: false })?,
+            () = cancel.cancelled() => return Ok(GuestOutcome::Cancelled),
+        };
+        let mut progress = Progress { plan, sink, began: false, step: None, failure: None };
+        let outcome = Self::hear(&mut running, &mut progress, cancel).await;
+        if matches!(outcome, Ok(GuestOutcome::Succeeded | GuestOutcome::StepFailed { .. })) {
+            // Nothing of the guest runs any more; its folder goes while the next one starts.
+            let (folders, ready) = (Arc::clone(&self.folders), Arc::clone(&self.ready));
+            let online = is_online(plan);
+            let starter = self.options.ready_launcher.then(|| self.starter.clone());
+            tokio::spawn(async move {
+                if let Some(starter) = starter {
+                    ready.refill(&starter, &folders, online).await;
+                }
+                running.clear(&folders).await;
+            });
+        } else {
+            // It may be at work still.
+            if let Err(error) = running.launched.stop().await {
+                tracing::warn!(reason = %error.chain(), "a guest's launcher was lost");
+            }
+            self.folders.remove(&running.folder).await;
+        }
+        outcome.map_err(|error| NotRun { error, began: progress.began })
+    }
+
+    async fn hear(
+        running: &mut Running,
+        progress: &mut Progress<'_>,
+        cancel: &CancellationToken,
     ) -> Result<GuestOutcome> {
-        let mut progress = Progress { plan, sink, step: None, failure: None };
         loop {
             let told = tokio::select! {
                 told = running.launched.next() => told?,
@@ -194,14 +242,39 @@ impl SandboxRunner {
                     return Ok(GuestOutcome::Cancelled);
                 }
             };
-            let Some(told) = told else { return Err(running.launched.died().await) };
+            let Some(told) = told else {
+                let error = running.launched.died().await;
+                return progress.died(launcher::memory_met(running.name()), error);
+            };
             if let Some(outcome) = progress.hear(&mut running.launched, told).await? {
                 return Ok(outcome);
             }
             // A reader that lags slows the step down: its pipes fill up. The next turn sees a cancellation.
-            let _ = cancel.run_until_cancelled(sink.ready()).await;
+            let _ = cancel.run_until_cancelled(progress.sink.ready()).await;
         }
     }
+}
+
+/// Why a guest came to no end of its own.
+struct NotRun {
+    error: Error,
+    /// Whether a step had begun.
+    began: bool,
+}
+
+fn starved() -> Error {
+    Error::new(ErrorKind::Unavailable, "this machine ran out of memory")
+        .blame(Blame::Farm)
+        .hint("run fewer jobs on it at one time, or give them less memory each")
+}
+
+fn is_online(plan: &GuestPlan) -> bool {
+    plan.steps.iter().any(|step| step.network)
+}
+
+/// The name of a step's script in the guest's folder of scripts.
+fn step_script(index: usize) -> String {
+    format!("step-{index:04}.sh")
 }
 
 /// What the guest has of its workspace in common with others: all archives but the last, where it shares its root
@@ -224,6 +297,11 @@ struct Running {
 }
 
 impl Running {
+    /// The guest's name, which its control groups have too.
+    fn name(&self) -> &OsStr {
+        self.folder.file_name().unwrap_or_default()
+    }
+
     /// Waits until the launcher has removed the folder, and has it removed when the launcher could not.
     async fn clear(mut self, folders: &Folders) {
         if let Err(error) = self.launched.wait().await {
@@ -237,6 +315,7 @@ impl Running {
 struct Progress<'a> {
     plan: &'a GuestPlan,
     sink: &'a Arc<dyn BuildSink>,
+    began: bool,
     step: Option<(usize, Lines, Instant)>,
     failure: Option<(usize, StepFailure)>,
 }
@@ -253,6 +332,7 @@ impl Progress<'_> {
             Told::Message(Message::Started(index)) => {
                 let name = self.plan.steps.get(index).map(|step| step.name.clone()).unwrap_or_default();
                 self.sink.emit(BuildEvent::StepStarted { index, total: self.plan.steps.len(), name });
+                self.began = true;
                 self.step = Some((index, Lines::new(self.sink, index), Instant::now()));
             }
             Told::Message(Message::Ended(end)) => self.ended(&end)?,
@@ -268,6 +348,24 @@ impl Progress<'_> {
         Ok(None)
     }
 
+    /// The end of a launcher that died with `error`: where the kernel took memory away, it may have chosen it.
+    fn died(&mut self, met: Option<Met>, error: Error) -> Result<GuestOutcome> {
+        match (met, self.step.take()) {
+            (Some(Met::Bound(words)), Some((index, mut lines, _))) => {
+                lines.note(&words);
+                let failure = self.failure_of(index, 128 + SIGKILL, lines.finish());
+                Ok(GuestOutcome::StepFailed { index, failure })
+            }
+            (Some(Met::MachineMemory), _) => Err(starved().source(error)),
+            _ => Err(error),
+        }
+    }
+
+    fn failure_of(&self, index: usize, exit_code: i32, tail: Vec<String>) -> StepFailure {
+        let step = self.plan.steps.get(index).map(|step| step.name.clone()).unwrap_or_default();
+        StepFailure { step, exit_code, tail }
+    }
+
     fn ended(&mut self, end: &StepEnd) -> Result<()> {
         let Some((index, mut lines, begin)) = self.step.take() else {
             return Err(Error::unexpected("the sandbox told of the end of no step"));
@@ -281,6 +379,9 @@ impl Progress<'_> {
             lines.note(met);
         }
         let tail = lines.finish();
+        if end.starved {
+            return Err(starved());
+        }
         if end.lost && end.met.is_none() {
             let error = Error::new(ErrorKind::Unavailable, "a process of the sandbox's own was killed");
             return Err(error.blame(Blame::Farm));
@@ -291,8 +392,7 @@ impl Progress<'_> {
                 .blame(Blame::Farm)
                 .with("because", last));
         }
-        let step = self.plan.steps.get(index).map(|step| step.name.clone()).unwrap_or_default();
-        self.failure = Some((index, StepFailure { step, exit_code: end.status, tail }));
+        self.failure = Some((index, self.failure_of(index, end.status, tail)));
         Ok(())
     }
 }
@@ -306,19 +406,22 @@ impl GuestRunner for SandboxRunner {
         sink: Arc<dyn BuildSink>,
         cancel: CancellationToken,
     ) -> Result<GuestOutcome> {
-        let mut running = tokio::select! {
-            started = self.start(plan, output) => started?,
-            () = cancel.cancelled() => return Ok(GuestOutcome::Cancelled),
-        };
-        let outcome = Self::hear(&mut running, plan, &sink, &cancel).await;
-        if matches!(outcome, Ok(GuestOutcome::Succeeded | GuestOutcome::StepFailed { .. })) {
-            // Nothing of the guest runs any more; its folder goes while the next one starts.
-            let folders = Arc::clone(&self.folders);
-            tokio::spawn(async move { running.clear(&folders).await });
-        } else {
-            self.folders.remove(&running.folder).await;
+        let mut pauses = Backoff::new(START_PAUSE, START_PAUSE_MAX);
+        let mut starts = 1;
+        loop {
+            let NotRun { error, began } = match self.run_once(plan, output, &sink, &cancel).await {
+                Ok(outcome) => return Ok(outcome),
+                Err(not_run) => not_run,
+            };
+            if began || starts >= STARTS_MAX || !error.kind().is_retryable() {
+                return Err(error);
+            }
+            tracing::warn!(guest = plan.name, starts, error = %error.chain(), "a guest is started again");
+            starts += 1;
+            if cancel.run_until_cancelled(tokio::time::sleep(pauses.pause())).await.is_none() {
+                return Ok(GuestOutcome::Cancelled);
+            }
         }
-        outcome
     }
 }
 

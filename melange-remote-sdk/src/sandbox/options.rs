@@ -20,6 +20,9 @@ pub struct SandboxOptions {
     pub extra_capabilities: bool,
     /// The program that calls [`run_if_asked`](super::run_if_asked) first in its `main`; `None` for this one.
     pub launcher: Option<PathBuf>,
+    /// Whether a launcher waits for the next guest, which then starts tens of milliseconds earlier: for programs that
+    /// run many. It is a process that does nothing, with one more for its network if the last guest had one.
+    pub ready_launcher: bool,
     /// Ports of this machine's loopback that steps with network find on their own; otherwise they reach none.
     pub host_ports: Vec<u16>,
     /// What one guest may use.
@@ -68,6 +71,7 @@ impl SandboxOptions {
             cache,
             extra_capabilities: false,
             launcher: None,
+            ready_launcher: false,
             host_ports: Vec::new(),
             bounds: SandboxBounds::default(),
         }
@@ -83,7 +87,10 @@ impl SandboxBounds {
             (asked, most) => asked.or(most),
         };
         Bounds {
-            memory_bytes: resources.memory_bytes.map_or(memory_max, |asked| asked.min(memory_max)),
+            memory_bytes: resources
+                .memory_bytes
+                .map_or(memory_max, |asked| asked.min(memory_max))
+                .max(limits::SANDBOX_MEMORY_BYTES_MIN),
             cpu_millis,
             processes: self.processes,
             tree_bytes: resources.disk_bytes.map_or(self.tree_bytes, |asked| asked.min(self.tree_bytes)),
@@ -106,8 +113,10 @@ mod tests {
     fn a_definition_lowers_bounds_and_never_raises_them() {
         let bounds = SandboxBounds { cpu_millis: Some(4_000), ..SandboxBounds::default() };
         let asked = |memory_bytes, cpu_millis| GuestResources { memory_bytes, cpu_millis, disk_bytes: None };
-        let small = bounds.of_guest(&asked(Some(1 << 20), Some(500)), 1_000 << 20);
-        assert_eq!((small.memory_bytes, small.cpu_millis), (1 << 20, Some(500)));
+        let small = bounds.of_guest(&asked(Some(64 << 20), Some(500)), 1_000 << 20);
+        assert_eq!((small.memory_bytes, small.cpu_millis), (64 << 20, Some(500)));
+        let tiny = bounds.of_guest(&asked(Some(8), None), 1_000 << 20);
+        assert_eq!(tiny.memory_bytes, limits::SANDBOX_MEMORY_BYTES_MIN);
         let large = bounds.of_guest(&asked(Some(1 << 40), Some(64_000)), 1_000 << 20);
         assert_eq!((large.memory_bytes, large.cpu_millis), (900 << 20, Some(4_000)));
         let none = bounds.of_guest(&asked(None, None), 1_000 << 20);

@@ -11,10 +11,22 @@ use serde::{Deserialize, Serialize};
 /// The first argument of a program that is to be the launcher.
 pub(super) const ARGUMENT: &str = "melange-sandbox-launcher";
 /// The second one: an upgraded program must not misread the orders of the one before.
-pub(super) const VERSION: &str = "2";
+pub(super) const VERSION: &str = "4";
+/// The third argument of a launcher that will get the order of a guest: it makes what guests need before it has the
+/// order. A fourth one names the guest.
+pub(super) const FOR_A_GUEST: &str = "guest";
+/// The same for a guest whose steps have a network.
+pub(super) const FOR_AN_ONLINE_GUEST: &str = "online-guest";
 
 /// The tree in its folder, of a guest or of what guests share.
 pub(super) const TREE: &str = "merged";
+
+/// The folder of scripts in a guest's folder.
+pub(super) const SCRIPTS: &str = "scripts";
+/// What an overlay keeps of the guest's writing, in its folder.
+pub(super) const UPPER: &str = "upper";
+/// Where the kernel prepares that.
+pub(super) const OVERLAY_WORK: &str = "work";
 
 /// A frame with bytes of a step's standard output.
 pub(super) const STDOUT: u8 = b'o';
@@ -57,11 +69,13 @@ pub(super) enum Order {
     },
 }
 
-/// A guest whose folder holds its scripts.
+/// A guest.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct GuestOrder {
-    /// The guest's folder; the launcher removes it in the end.
+    /// The guest's folder with its empty folders; the launcher removes it in the end.
     pub(super) folder: PathBuf,
+    /// Names and texts of all scripts.
+    pub(super) scripts: Vec<(String, String)>,
     /// Where its tree comes from.
     pub(super) root: Root,
     /// The tar archives of the workspace that its tree does not have yet, in order.
@@ -130,7 +144,7 @@ pub(super) enum Message {
     Started(usize),
     /// A step ended.
     Ended(StepEnd),
-    /// Nothing of the guest runs any more; only its folder is left to be removed.
+    /// Nothing of the guest runs any more; its networks, control groups and folder are left to be removed.
     Quiet,
     /// All was done.
     Done,
@@ -149,6 +163,8 @@ pub(super) struct StepEnd {
     pub(super) started: bool,
     /// Whether a signal ended bubblewrap itself: it tells of signals to its step by its exit code.
     pub(super) lost: bool,
+    /// Whether the kernel ended a process of it because memory was short outside of the guest.
+    pub(super) starved: bool,
     /// The bound that it met, in words.
     pub(super) met: Option<String>,
 }

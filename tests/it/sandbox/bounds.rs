@@ -1,27 +1,28 @@
 //! Bounds: what a guest uses too much of is told in its step's last words, and nothing stays behind.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use melange_remote_sdk::builder::{BuildStatus, Builder};
 use melange_remote_sdk::cache::StateCache;
+use melange_remote_sdk::error::Blame;
 use melange_remote_sdk::guest::{GuestOutcome, GuestResources};
 use melange_remote_sdk::sandbox::{SandboxBounds, SandboxOptions, SandboxRunner};
 use tokio_util::sync::CancellationToken;
 
-use super::{failed, guest, lines, sandbox};
+use super::{assert_child_passes, failed, guest, lines, sandbox};
 use crate::support::events::{PATIENCE, wait_until};
 use crate::support::farm::{Backend, Farm, launcher, on_farm, sandbox_options};
-use crate::support::guest::run;
+use crate::support::guest::{Done, Guest, run};
 use crate::support::missing;
 use crate::support::tree::Entry;
 
-/// A sandbox with bounds that a test can meet.
-fn bounded(folder: &std::path::Path, bounds: SandboxBounds) -> Option<SandboxRunner> {
-    sandbox(&SandboxOptions { bounds, ..sandbox_options(folder) })
+/// A sandbox with bounds that a test can meet, in which no launcher waits.
+fn bounded(folder: &Path, bounds: SandboxBounds) -> Option<SandboxRunner> {
+    sandbox(&SandboxOptions { bounds, ready_launcher: false, ..sandbox_options(folder) })
 }
 
-/// Folders of the control groups of guests of this name.
-fn groups(name: &str) -> Vec<String> {
+/// Folders of the control groups of the guest of this name.
+pub(super) fn groups(name: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut folders = vec![PathBuf::from("/sys/fs/cgroup")];
     while let Some(folder) = folders.pop() {
@@ -29,8 +30,8 @@ fn groups(name: &str) -> Vec<String> {
             if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                 continue;
             }
-            if entry.file_name().to_string_lossy().starts_with(&format!("melange-guest-{name}.")) {
-                found.push(entry.path().display().to_string());
+            if entry.file_name().to_string_lossy() == format!("melange-guest-{name}") {
+                found.push(entry.path());
             }
             folders.push(entry.path());
         }
@@ -38,8 +39,27 @@ fn groups(name: &str) -> Vec<String> {
     found
 }
 
+/// Runs a guest, the only one of its sandbox, and waits until its control groups, which it must have had, are gone.
+async fn run_and_see_no_groups(state: &Path, runner: &SandboxRunner, guest: &Guest) -> Done {
+    let mut had = Vec::new();
+    let mut running = std::pin::pin!(run(runner, guest));
+    let done = loop {
+        for entry in std::fs::read_dir(state.join("guests")).into_iter().flatten().flatten() {
+            had.extend(groups(&entry.file_name().to_string_lossy()));
+        }
+        tokio::select! {
+            biased;
+            done = &mut running => break done,
+            () = tokio::task::yield_now() => {}
+        }
+    };
+    assert!(!had.is_empty(), "the guest has groups");
+    wait_until(PATIENCE, || had.iter().all(|group| !group.exists())).await;
+    done
+}
+
 /// Whether this machine lets this user make control groups, which alone count all processes of a guest.
-fn can_make_groups() -> bool {
+pub(super) fn can_make_groups() -> bool {
     let text = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
     let root = std::fs::read_to_string("/proc/self/status").unwrap().contains("Uid:\t0\t");
     let works = root && text.lines().any(|line| line.contains(" - cgroup") && line.contains(" rw,"));
@@ -59,12 +79,103 @@ fn memory_is_bounded_by_the_definition_and_said_so() {
         }
         let Some(mut guest) = guest("bound-memory", 0, "eat 400").await else { return };
         guest.plan.resources = GuestResources { memory_bytes: Some(64 << 20), ..GuestResources::default() };
-        let (code, tail) = failed(&run(&runner, &guest).await);
+        let (code, tail) = failed(&run_and_see_no_groups(folder.path(), &runner, &guest).await);
         assert!(code != 0 && tail.ends_with("killed: it used more than 64 MiB of memory"), "{code}: {tail}");
         guest.plan.resources.memory_bytes = Some(600 << 20);
         let done = run(&runner, &guest).await;
         assert_eq!(done.outcome.unwrap(), GuestOutcome::Succeeded, "{}", done.events.text());
-        wait_until(PATIENCE, || groups("bound-memory").is_empty()).await;
+    });
+}
+
+/// Set in the child, which is in a control group with little memory.
+const SHORT: &str = "MELANGE_TEST_SHORT_OF_MEMORY";
+
+/// A control group with little memory; tests of a machine that runs out of it take this one in its place.
+struct SmallMachine {
+    folder: PathBuf,
+    /// Where processes go: guests' groups stand below it in version 1 and beside it in version 2.
+    members: PathBuf,
+}
+
+impl SmallMachine {
+    fn new(bytes: u64) -> Self {
+        let name = format!("melange-test-{}", std::process::id());
+        let first = Path::new("/sys/fs/cgroup/memory");
+        let (folder, members, bound) = if first.exists() {
+            (first.join(&name), first.join(&name), "memory.limit_in_bytes")
+        } else {
+            let folder = Path::new("/sys/fs/cgroup").join(&name);
+            (folder.clone(), folder.join("own"), "memory.max")
+        };
+        std::fs::create_dir_all(&members).unwrap();
+        std::fs::write(folder.join(bound), bytes.to_string()).unwrap();
+        Self { folder, members }
+    }
+}
+
+impl Drop for SmallMachine {
+    fn drop(&mut self) {
+        for folder in [&self.members, &self.folder] {
+            // They are the same in version 1, and the last processes may take a moment to be gone.
+            while folder.exists() && std::fs::remove_dir(folder).is_err() {
+                std::thread::yield_now();
+            }
+        }
+    }
+}
+
+#[test]
+fn a_machine_without_memory_is_the_farms_fault() {
+    on_farm(async |_| {
+        if !can_make_groups() {
+            return;
+        }
+        let machine = SmallMachine::new(512 << 20);
+        let mut child = std::process::Command::new("sh");
+        child
+            .args([
+                "-ec",
+                "echo $$ > \"$1/cgroup.procs\"; exec \"$2\" --exact \"$3\" --nocapture --ignored",
+                "sh",
+            ])
+            .args([&*machine.members, &*std::env::current_exe().unwrap()])
+            .arg("sandbox::bounds::short_of_memory");
+        assert_child_passes(child.env(SHORT, "1"));
+    });
+}
+
+#[test]
+#[ignore = "run by a_machine_without_memory_is_the_farms_fault"]
+fn short_of_memory() {
+    if std::env::var_os(SHORT).is_none() {
+        return;
+    }
+    on_farm(async |_| {
+        let folder = tempfile::tempdir().unwrap();
+        let Some(runner) = bounded(folder.path(), SandboxBounds::default()) else { return };
+        let Some(guest) = guest("short", 0, "eat 1000").await else { return };
+        let error = run(&runner, &guest).await.outcome.unwrap_err();
+        assert_eq!(error.to_string(), "this machine ran out of memory");
+        assert_eq!(error.blamed(), Some(Blame::Farm));
+    });
+}
+
+/// The kernel takes the largest process, which then is the launcher.
+#[test]
+fn many_small_processes_that_use_too_much_memory_are_told_so_too() {
+    on_farm(async |_| {
+        let folder = tempfile::tempdir().unwrap();
+        let Some(runner) = bounded(folder.path(), SandboxBounds::default()) else { return };
+        if !can_make_groups() {
+            return;
+        }
+        let script = "i=0\nwhile [ $i -lt 200 ]; do\n  (x=$(dd if=/dev/zero bs=1000 count=1000 2>/dev/null | \
+                      tr '\\0' x); sleep 5) &\n  i=$((i + 1))\ndone\nwait\nexit 3";
+        let Some(mut guest) = guest("many", 0, "descriptors").await else { return };
+        guest.plan.steps = vec![guest.step("many", script)];
+        guest.plan.resources = GuestResources { memory_bytes: Some(64 << 20), ..GuestResources::default() };
+        let (code, tail) = failed(&run_and_see_no_groups(folder.path(), &runner, &guest).await);
+        assert!(code != 0 && tail.ends_with("killed: it used more than 64 MiB of memory"), "{code}: {tail}");
     });
 }
 
@@ -104,10 +215,9 @@ fn processes_are_bounded_and_said_so() {
             return;
         }
         let Some(guest) = guest("bound-processes", 0, "fork 100").await else { return };
-        let (code, tail) = failed(&run(&runner, &guest).await);
+        let (code, tail) = failed(&run_and_see_no_groups(folder.path(), &runner, &guest).await);
         assert_eq!(code, 1);
         assert!(tail.ends_with("it started more than 40 processes and threads"), "{tail}");
-        wait_until(PATIENCE, || groups("bound-processes").is_empty()).await;
     });
 }
 
@@ -141,7 +251,7 @@ fn shared_memory_is_bounded() {
 }
 
 /// The names of the unpacked root filesystems.
-fn roots(state: &std::path::Path) -> Vec<String> {
+fn roots(state: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(state.join("roots")).unwrap();
     entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
 }

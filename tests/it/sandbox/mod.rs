@@ -16,9 +16,11 @@ use crate::support::missing;
 use crate::support::tree::Entry;
 
 mod bounds;
+mod ends;
 mod inherited;
 mod kernel;
 mod network;
+mod ready;
 
 /// The probe as a program without libraries; `None` after saying that there is no compiler.
 fn probe() -> Option<&'static [u8]> {

@@ -4,8 +4,11 @@ use std::net::{IpAddr, Ipv6Addr, TcpListener, UdpSocket};
 use std::process::Command;
 
 use melange_remote_sdk::sandbox::SandboxOptions;
+use rustix::mount::{
+    MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_change, unmount,
+};
 
-use super::{assert_child_passes, guest, lines, sandbox};
+use super::{assert_child_passes, guest, lines, sandbox, sandbox_in};
 use crate::support::farm::{on_farm, sandbox_options};
 use crate::support::missing;
 
@@ -127,5 +130,56 @@ fn child() {
         let Some(mut guest) = guest("ask", 0, "ask").await else { return };
         guest.plan.steps[0].network = true;
         assert_eq!(lines(&runner, &guest).await, ["answer"]);
+    });
+}
+
+/// A folder on which others share what is mounted, as container engines have them, with something mounted in it.
+struct Shared(tempfile::TempDir);
+
+impl Shared {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        mount_bind(folder.path(), folder.path()).unwrap();
+        mount_change(folder.path(), MountPropagationFlags::SHARED).unwrap();
+        let inner = folder.path().join("inner");
+        std::fs::create_dir(&inner).unwrap();
+        mount("inner", &inner, "tmpfs", MountFlags::empty(), None).unwrap();
+        Self(folder)
+    }
+
+    fn is_whole(&self) -> bool {
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+        mounts.contains(&format!(" {} ", self.0.path().join("inner").display()))
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        for place in [self.0.path().join("inner"), self.0.path().to_owned()] {
+            // What is not mounted any more has failed the test.
+            let _ = unmount(&place, UnmountFlags::DETACH);
+        }
+    }
+}
+
+#[test]
+fn mounts_of_this_machine_stay() {
+    on_farm(async |_| {
+        if !rustix::process::geteuid().is_root() {
+            missing("the rights to mount");
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let Some(runner) = sandbox_in(folder.path()) else { return };
+        let Some(mut guest) = guest("mounts", 0, "descriptors").await else { return };
+        guest.plan.steps[0].network = true;
+        let shared = Shared::new();
+        // The second one meets a launcher that waited, which was started when the mount was there.
+        for _ in 0..2 {
+            assert_eq!(lines(&runner, &guest).await, ["0", "1", "2"]);
+            assert!(shared.is_whole());
+        }
+        drop(runner);
+        assert!(shared.is_whole());
     });
 }

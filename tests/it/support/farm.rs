@@ -111,9 +111,9 @@ pub(crate) fn toolchains() -> Option<&'static Farm> {
     )
 }
 
-/// The sandbox of tests, whose launcher is a program of its own.
+/// The sandbox of tests, whose launcher is a program of its own and waits for guests as a server's does.
 pub(crate) fn sandbox_options(state_dir: &Path) -> SandboxOptions {
-    SandboxOptions { launcher: Some(launcher()), ..SandboxOptions::new(state_dir) }
+    SandboxOptions { launcher: Some(launcher()), ready_launcher: true, ..SandboxOptions::new(state_dir) }
 }
 
 /// The launcher; a test that runs as another user has it at another place.

@@ -3,11 +3,23 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, pidfd_open, pidfd_send_signal};
+use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, kill_process, pidfd_open, pidfd_send_signal};
 
 use super::{Result, Stop, failed};
+
+/// Between two looks at children that are being killed.
+const PAUSE: Duration = Duration::from_millis(1);
+
+/// See [`alone`].
+static STARTING: Mutex<()> = Mutex::new(());
+
+/// Held while descriptors are open that one child is to find, and while any child is started: no other finds them.
+pub(super) fn alone() -> MutexGuard<'static, ()> {
+    STARTING.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// The child that works at the moment, and whether all work is to stop.
 #[derive(Debug, Default)]
@@ -46,7 +58,7 @@ impl Children {
         if self.state().stopped { Err(Stop::Stopped) } else { Ok(()) }
     }
 
-    /// Starts a child that [`stop`](Self::stop) ends.
+    /// Starts a child that [`stop`](Self::stop) ends; the caller is [`alone`].
     pub(super) fn start(&self, command: &mut Command) -> io::Result<Child> {
         let mut state = self.state();
         if state.stopped {
@@ -68,7 +80,11 @@ impl Children {
     /// Runs a helper program to its end.
     pub(super) fn run(&self, what: &str, command: &mut Command) -> Result<()> {
         command.stdout(Stdio::null()).stderr(Stdio::piped());
-        let mut child = match self.start(command) {
+        let started = {
+            let _alone = alone();
+            self.start(command)
+        };
+        let mut child = match started {
             Ok(child) => child,
             Err(error) => {
                 self.check()?;
@@ -101,12 +117,32 @@ pub(super) fn adopt_orphans() -> Result<()> {
     rustix::process::set_child_subreaper(Some(rustix::process::getpid())).map_err(failed("adopt orphans"))
 }
 
-/// Waits until every process below this one has ended.
-pub(super) fn wait_for_all() {
+/// Kills this process's children, whoever started them.
+pub(super) fn kill_all() {
+    for process in children() {
+        // One that ended meanwhile is not waited for yet, so that the number is nobody else's.
+        let _ = kill_process(process, Signal::KILL);
+    }
+}
+
+/// Ends every process below this one and waits until there is none: whose parents end become this one's children.
+pub(super) fn end_all() {
     loop {
-        match rustix::process::wait(WaitOptions::empty()) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+        kill_all();
+        match rustix::process::wait(WaitOptions::NOHANG) {
+            // The list is not taken at one moment, so one may have been missed.
+            Ok(None) => std::thread::sleep(PAUSE),
+            Ok(Some(_)) | Err(rustix::io::Errno::INTR) => {}
             Err(_) => return,
         }
     }
+}
+
+/// This process's children. Where the kernel was built without this list, they end by themselves.
+fn children() -> Vec<Pid> {
+    let threads = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    let lists = threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("children")).ok());
+    let listed: Vec<String> = lists.collect();
+    let numbers = listed.iter().flat_map(|list| list.split_whitespace());
+    numbers.filter_map(|number| number.parse().ok().and_then(Pid::from_raw)).collect()
 }

@@ -2,15 +2,16 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::thread::ScopedJoinHandle;
 
-use super::cgroup::Groups;
+use super::cgroup::Met;
 use super::children::{self, Children};
+use super::early::Early;
 use super::network::Network;
-use super::step::Steps;
+use super::step::{Sources, Steps};
 use super::wire::Wire;
-use super::{Result, Stop, collect, failed, make_folder, mounts, tree, workspace};
-use crate::sandbox::masks::{EMPTY_FILE, EMPTY_FOLDER};
-use crate::sandbox::protocol::{GuestOrder, Message, Root, TREE};
+use super::{Result, Stop, collect, failed, mounts, tree, workspace};
+use crate::sandbox::protocol::{GuestOrder, Message, Root, SCRIPTS, TREE, UPPER};
 use crate::sandbox::seccomp;
 
 /// Where the devices of the guest's networks are shown.
@@ -18,27 +19,44 @@ const VIEW_OFFLINE: &str = "sys-offline";
 const VIEW_ONLINE: &str = "sys-online";
 
 /// Runs a guest from its folder to its output. Whatever happens, nothing of it is left afterwards.
-pub(super) fn run(order: &GuestOrder, wire: &Arc<Wire>, children: &Arc<Children>) -> Result<()> {
-    std::env::set_current_dir(&order.folder).map_err(failed("enter the guest's folder"))?;
+pub(super) fn run(
+    mut order: GuestOrder,
+    early: Early,
+    wire: &Arc<Wire>,
+    children: &Arc<Children>,
+) -> Result<()> {
+    let scripts = std::mem::take(&mut order.scripts);
+    let order = &order;
     // Held until the folder is gone, so that a later engine does not take it away from under a guest that runs.
-    let lock = std::fs::File::open(crate::locks::FOLDER_LOCK).map_err(failed("open the guest's lock"))?;
-    rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockShared)
-        .map_err(failed("hold the guest's lock"))?;
-    children::adopt_orphans()?;
-    let name = order.folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let mut groups = Groups::default();
-    let outcome = live(order, &name, &mut groups, wire, children);
-    // The networks are gone with `live`; what is left are processes of a step that was stopped.
-    children::wait_for_all();
+    let _lock = match enter(&order.folder) {
+        Ok(lock) => lock,
+        Err(stop) => {
+            early.end();
+            return Err(stop);
+        }
+    };
+    let mut networks = Networks { order, early, offline: None, online: None };
+    let outcome = live(order, scripts, &mut networks, wire, children);
+    // When bubblewrap has ended by itself, the kernel has ended every process of the step before.
+    let is_quiet = matches!(outcome, Ok(Quiet(true)));
+    if !is_quiet {
+        networks.end();
+        children::end_all();
+    }
     wire.tell(&Message::Quiet);
-    // Nobody waits for what is left: taking groups, mounts and folders away costs more than many steps do.
+    // Nobody waits for what is left: taking networks, groups, mounts and folders away costs more than many steps do.
     if outcome.is_ok() {
         wire.done();
     }
-    groups.leave();
+    networks.end();
+    children::end_all();
+    networks.early.groups.leave();
     let removed = remove(order);
-    outcome.and(removed)
+    outcome.map(drop).and(removed)
 }
+
+/// Whether nothing of the guest runs any more, for certain.
+struct Quiet(bool);
 
 /// Takes all mounts away and removes the folder; a folder with a mount in it is left alone.
 fn remove(order: &GuestOrder) -> Result<()> {
@@ -51,90 +69,145 @@ fn remove(order: &GuestOrder) -> Result<()> {
     tree::remove(&Children::default(), &order.folder)
 }
 
-fn live(
-    order: &GuestOrder,
-    name: &str,
-    groups: &mut Groups,
-    wire: &Arc<Wire>,
-    children: &Arc<Children>,
-) -> Result<()> {
-    let network = |online| {
-        if online {
-            Network::online(Path::new(VIEW_ONLINE), &order.host_ports)
-        } else {
-            Network::offline(Path::new(VIEW_OFFLINE))
-        }
-    };
-    let first_online = order.steps.first().is_some_and(|step| step.network);
-    // The tree is prepared meanwhile. The helper of a network is a process, and belongs into the groups.
-    let (sources, joined, first, filters) = std::thread::scope(|scope| {
-        let preparing = scope.spawn(|| prepare(order, children));
-        let offline = (!first_online).then(|| scope.spawn(|| Network::offline_here(Path::new(VIEW_OFFLINE))));
-        let joined = Groups::join(name, &order.bounds);
-        let filters = seccomp::programs(&order.capabilities);
-        let first = offline.map_or_else(|| Ok(network(true)), std::thread::ScopedJoinHandle::join);
-        (preparing.join(), joined, first, filters)
-    });
-    *groups = joined?;
-    let sources = sources.map_err(|_| died())??;
-    let first = first.map_err(|_| died())??;
-    // After the views of the networks are mounted, which are taken along.
-    if order.uid != 0 {
-        mounts::make_reachable()?;
-    }
-    let steps = Steps {
-        order,
-        sources,
-        filters: filters.map_err(failed("make a filter"))?,
-        written: if matches!(order.root, Root::Overlay(_)) { "upper" } else { TREE },
-        wire,
-        children,
-    };
-    let (mut offline, mut online) = if first_online { (None, Some(first)) } else { (Some(first), None) };
-    for (index, step) in order.steps.iter().enumerate() {
-        children.check()?;
-        if index > 0 {
-            tree::make_mount_points(&steps.sources)?;
-        }
-        wire.tell(&Message::Started(index));
-        let (made, view) =
-            if step.network { (&mut online, VIEW_ONLINE) } else { (&mut offline, VIEW_OFFLINE) };
-        let network = match made {
-            Some(made) => made,
-            None => made.insert(network(step.network)?),
-        };
-        let before = groups.counts();
-        let mut end = steps.run(step, network, view)?;
-        if end.status != 0 {
-            end.met = end.met.or_else(|| groups.counts().met_since(before, &order.bounds));
-        }
-        let failed = end.status != 0;
-        wire.tell(&Message::Ended(end));
-        if failed {
-            return Ok(());
-        }
-    }
-    // The output may go to a place below `/tmp`.
-    mounts::end_reach(&order.folder)?;
-    collect::collect(children, &order.output)
+fn enter(folder: &Path) -> Result<std::fs::File> {
+    std::env::set_current_dir(folder).map_err(failed("enter the guest's folder"))?;
+    let lock = std::fs::File::open(crate::locks::FOLDER_LOCK).map_err(failed("open the guest's lock"))?;
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockShared)
+        .map_err(failed("hold the guest's lock"))?;
+    children::adopt_orphans()?;
+    Ok(lock)
 }
 
-/// Makes everything that steps find; tells where the files of the cache are.
-fn prepare(order: &GuestOrder, children: &Arc<Children>) -> Result<Vec<(std::path::PathBuf, String)>> {
-    for folder in [TREE, EMPTY_FOLDER] {
-        make_folder(Path::new(folder))?;
+/// Runs the steps in their tree and collects their output.
+fn live(
+    order: &GuestOrder,
+    scripts: Vec<(String, String)>,
+    networks: &mut Networks<'_>,
+    wire: &Arc<Wire>,
+    children: &Arc<Children>,
+) -> Result<Quiet> {
+    // The bound is on the launcher too, which needs their memory no longer.
+    write_scripts(scripts)?;
+    networks.early.groups.bound(&order.bounds)?;
+    if !order.steps.iter().any(|step| step.network) {
+        networks.early.end_way_out();
     }
-    std::fs::File::create_new(EMPTY_FILE).map_err(failed("make an empty file"))?;
-    tree::set_mode(Path::new(EMPTY_FILE), 0o444)?;
-    tree::set_mode(Path::new("."), 0o755)?;
-    match &order.root {
-        Root::Overlay(lower) => {
-            for folder in ["upper", "work"] {
-                make_folder(Path::new(folder))?;
-            }
-            std::os::unix::fs::symlink(lower, "lower").map_err(failed("name the root filesystem"))?;
-            mounts::overlay()?;
+    std::thread::scope(|scope| {
+        // The tree is prepared meanwhile.
+        let preparing = scope.spawn(|| prepare(order, children));
+        let filters = seccomp::programs(&order.capabilities).map_err(failed("make a filter"))?;
+        if let Some(step) = order.steps.first() {
+            networks.get(step.network)?;
         }
+        let mut tree = Tree { preparing: Some(preparing), sources: order.sources.clone() };
+        if order.uid != 0 || !matches!(order.root, Root::Overlay(_)) {
+            // Programs work on the tree, or it is yet to be put where others than root reach it.
+            tree.wait()?;
+            // After the views of the networks are mounted, which are taken along.
+            if order.uid != 0 {
+                mounts::make_reachable()?;
+            }
+        }
+        let steps = Steps {
+            order,
+            sources: tree.sources.clone(),
+            filters,
+            written: if matches!(order.root, Root::Overlay(_)) { UPPER } else { TREE },
+            wire,
+            children,
+        };
+        for (index, step) in order.steps.iter().enumerate() {
+            children.check()?;
+            let before = networks.early.groups.counts();
+            let (network, view) = networks.get(step.network)?;
+            let mut end = steps.run(index, network, view, || tree.wait_for_step())?;
+            if end.status != 0 && end.met.is_none() {
+                match networks.early.groups.counts().met_since(before, &order.bounds) {
+                    Some(Met::Bound(words)) => end.met = Some(words),
+                    Some(Met::MachineMemory) => end.starved = true,
+                    None => {}
+                }
+            }
+            let (failed, lost) = (end.status != 0, end.lost);
+            wire.tell(&Message::Ended(end));
+            if failed {
+                return Ok(Quiet(!lost));
+            }
+        }
+        tree.wait()?;
+        // The output may go to a place below `/tmp`.
+        mounts::end_reach(&order.folder)?;
+        collect::collect(children, &order.output)?;
+        Ok(Quiet(true))
+    })
+}
+
+/// The guest's networks, each made when a step first needs it.
+struct Networks<'a> {
+    order: &'a GuestOrder,
+    early: Early,
+    offline: Option<Network>,
+    online: Option<Network>,
+}
+
+impl Networks<'_> {
+    /// Takes them away, used or not.
+    fn end(&mut self) {
+        (self.offline, self.online) = (None, None);
+        self.early.end_networks();
+    }
+
+    /// The network of a step, and where its devices are shown.
+    fn get(&mut self, online: bool) -> Result<(&Network, &'static str)> {
+        let (made, view) =
+            if online { (&mut self.online, VIEW_ONLINE) } else { (&mut self.offline, VIEW_OFFLINE) };
+        let network = match made {
+            Some(made) => made,
+            None if online => {
+                let way_out = self.early.way_out()?;
+                made.insert(Network::online(way_out, Path::new(view), &self.order.host_ports)?)
+            }
+            None => made.insert(Network::offline(self.early.namespace()?, Path::new(view))?),
+        };
+        Ok((network, view))
+    }
+}
+
+/// The guest's tree.
+struct Tree<'scope> {
+    preparing: Option<ScopedJoinHandle<'scope, Result<Sources>>>,
+    /// Where the files of the cache are: root's steps find them where they were, others are given copies.
+    sources: Sources,
+}
+
+impl Tree<'_> {
+    /// Waits until it is there.
+    fn wait(&mut self) -> Result<()> {
+        if let Some(preparing) = self.preparing.take() {
+            self.sources = preparing.join().unwrap_or_else(|_| Err(died()))?;
+        }
+        Ok(())
+    }
+
+    /// The same for the next step, after which earlier steps may have taken the mount points away.
+    fn wait_for_step(&mut self) -> Result<()> {
+        if self.preparing.is_none() {
+            tree::make_mount_points(&self.sources)?;
+        }
+        self.wait()
+    }
+}
+
+fn write_scripts(scripts: Vec<(String, String)>) -> Result<()> {
+    scripts.into_iter().try_for_each(|(name, text)| {
+        std::fs::write(Path::new(SCRIPTS).join(&name), text).map_err(failed(format!("write {name}")))
+    })
+}
+
+/// Makes the tree; tells where the files of the cache are.
+fn prepare(order: &GuestOrder, children: &Arc<Children>) -> Result<Sources> {
+    match &order.root {
+        Root::Overlay(lower) => mounts::overlay(&lower_name(&order.folder, lower)?)?,
         Root::Copy(from) => tree::copy(children, from)?,
         Root::Archive(archive) => tree::unpack(children, archive, Path::new(TREE))?,
     }
@@ -142,6 +215,17 @@ fn prepare(order: &GuestOrder, children: &Arc<Children>) -> Result<Vec<(std::pat
     let sources = if order.uid == 0 { order.sources.clone() } else { tree::copy_sources(&order.sources)? };
     tree::make_mount_points(&sources)?;
     Ok(sources)
+}
+
+/// A root filesystem's name for the options of a mount, from the guest's folder.
+fn lower_name(folder: &Path, lower: &Path) -> Result<String> {
+    let beside = folder.ancestors().nth(2).and_then(|state| lower.strip_prefix(state).ok()?.to_str());
+    let is_plain = |name: &&str| name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-./_".contains(&b));
+    if let Some(name) = beside.filter(is_plain) {
+        return Ok(format!("../../{name}"));
+    }
+    std::os::unix::fs::symlink(lower, "lower").map_err(failed("name the root filesystem"))?;
+    Ok("lower".to_owned())
 }
 
 fn died() -> Stop {

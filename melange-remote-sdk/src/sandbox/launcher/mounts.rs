@@ -7,7 +7,7 @@ use rustix::mount::{
 };
 
 use super::{Result, failed};
-use crate::sandbox::protocol::TREE;
+use crate::sandbox::protocol::{OVERLAY_WORK, TREE, UPPER};
 
 /// Keeps what is mounted here from the rest of the machine.
 pub(super) fn make_private() -> Result<()> {
@@ -15,15 +15,15 @@ pub(super) fn make_private() -> Result<()> {
         .map_err(failed("keep mounts private"))
 }
 
-/// Mounts the overlay of the current folder at [`TREE`]. Relative names need no escapes in the options.
-pub(super) fn overlay() -> Result<()> {
-    let base = "lowerdir=lower,upperdir=upper,workdir=work";
+/// Mounts an overlay of the current folder over `lower` at [`TREE`]. Relative names need no escapes in the options.
+pub(super) fn overlay(lower: &str) -> Result<()> {
+    let base = format!("lowerdir={lower},upperdir={UPPER},workdir={OVERLAY_WORK}");
     // In a user namespace only this user's own attributes can mark what is hidden. Nobody reads a guest's tree after
     // a crash of the machine, so it need not be synchronised; older kernels do not know that.
     let attempts = if is_mapped() {
         [format!("{base},userxattr,volatile"), format!("{base},userxattr")]
     } else {
-        [format!("{base},volatile"), base.to_owned()]
+        [format!("{base},volatile"), base]
     };
     let mut outcome = Ok(());
     for options in attempts {
@@ -45,6 +45,24 @@ pub(super) fn is_mapped() -> bool {
 /// Takes a mount away from this namespace, whoever still uses it.
 pub(super) fn detach(place: &str) -> Result<()> {
     unmount(place, UnmountFlags::DETACH).map_err(failed(format!("unmount {place}")))
+}
+
+/// Takes away what is mounted in folders of the calling thread's namespace, but for what has `kept` in it.
+pub(super) fn detach_below(folders: &[&str], kept: &Path) {
+    let kept = kept.canonicalize().unwrap_or_else(|_| kept.to_owned());
+    let mounts = std::fs::read_to_string("/proc/thread-self/mountinfo").unwrap_or_default();
+    let places = mounts.lines().filter_map(|line| line.split(' ').nth(4)).map(unescaped);
+    let places = places.filter(|place| folders.iter().any(|folder| place.starts_with(folder)));
+    for place in places.filter(|place| !kept.starts_with(place)) {
+        // In a user namespace the kernel lets nobody see what the mounts of others hide; then this one stays.
+        let _ = unmount(&place, UnmountFlags::DETACH);
+    }
+}
+
+/// A path as the kernel lists it, where white space and backslashes are octal numbers.
+fn unescaped(listed: &str) -> String {
+    let escapes = [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")];
+    escapes.iter().fold(listed.to_owned(), |path, (escape, character)| path.replace(escape, character))
 }
 
 /// Moves the guest's folder to a place that every user can reach, whatever lies above the state folder, and goes

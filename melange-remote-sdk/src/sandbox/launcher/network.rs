@@ -11,16 +11,17 @@ use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
-use std::process::{Child, Stdio};
+use std::process::{Child, ChildStderr, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use nix::ifaddrs::getifaddrs;
 use nix::sched::{CloneFlags, unshare};
 use rustix::io::FdFlags;
+use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use super::children::last_words;
+use super::children::{alone, last_words};
 use super::routes::{Range, forbid, start_loopback};
 use super::{Result, Stop, failed, make_folder, mounts, program};
 
@@ -33,90 +34,161 @@ const RELAYED_MAX: usize = 256;
 /// Addresses of this machine that are made unreachable; a router may have very many.
 const OWN_ADDRESSES_MAX: usize = 4_096;
 
-/// A network namespace.
-pub(super) struct Network {
-    namespace: OwnedFd,
-    /// Whether the folder given at its making shows its devices.
-    pub(super) shows_devices: bool,
-    helper: Option<Child>,
-}
+/// A network namespace with loopback alone.
+pub(super) struct Namespace(OwnedFd);
 
-impl Drop for Network {
-    fn drop(&mut self) {
-        if let Some(helper) = &mut self.helper {
-            // It may have ended by itself.
-            let _ = helper.kill();
-            let _ = helper.wait();
-        }
-    }
-}
-
-impl Network {
-    /// A namespace with loopback alone; its devices are shown at `view`.
-    pub(super) fn offline(view: &Path) -> Result<Self> {
-        on_a_thread(|| Self::offline_here(view))
+impl Namespace {
+    /// A new one.
+    pub(super) fn new() -> Result<Self> {
+        on_a_thread(Self::of_this_thread)
     }
 
-    /// The same on the calling thread, which stays in the namespace.
-    pub(super) fn offline_here(view: &Path) -> Result<Self> {
-        make_folder(view)?;
+    /// A new one, in which the calling thread is from now on.
+    pub(super) fn of_this_thread() -> Result<Self> {
         unshare(CloneFlags::CLONE_NEWNET).map_err(failed("make a network namespace"))?;
         start_loopback()?;
-        let namespace = File::open("/proc/thread-self/ns/net").map_err(failed("open a network namespace"))?;
-        Ok(Self { namespace: namespace.into(), shows_devices: mounts::system_view(view), helper: None })
+        let handle = File::open("/proc/thread-self/ns/net").map_err(failed("open a network namespace"))?;
+        Ok(Self(handle.into()))
     }
 
-    /// A namespace with a way out, and the machine's loopback `ports` on its own loopback.
-    pub(super) fn online(view: &Path, ports: &[u16]) -> Result<Self> {
-        let own = own_addresses()?;
-        let mut network = Self::offline(view)?;
-        network.start_helper()?;
-        network.enter(|| own.into_iter().try_for_each(forbid))?;
-        let listeners = network.enter(|| listen(ports))?;
-        for (port, listener) in listeners {
-            std::thread::spawn(move || relay(&listener, port));
-        }
-        std::fs::write(RESOLVER, resolver(&std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default()))
-            .map_err(failed("write the name server"))?;
-        Ok(network)
-    }
-
-    /// Does something in this namespace, on a thread of its own: who has rights in a user namespace alone could not
-    /// come back.
-    pub(super) fn enter<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    /// Does something in it, on a thread of its own: who has rights in a user namespace alone could not come back.
+    fn enter<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
         let go = || {
-            move_into_link_name_space(self.namespace.as_fd(), Some(LinkNameSpaceType::Network))
+            move_into_link_name_space(self.0.as_fd(), Some(LinkNameSpaceType::Network))
                 .map_err(failed("enter the network namespace"))?;
             work()
         };
         on_a_thread(go)
     }
+}
 
-    fn start_helper(&mut self) -> Result<()> {
-        let (ready, report) =
-            rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(failed("make a pipe"))?;
-        rustix::io::fcntl_setfd(&report, FdFlags::empty()).map_err(failed("hand on a pipe"))?;
+/// A namespace with a way out: what reaches this machine is not yet forbidden.
+pub(super) struct WayOut {
+    namespace: Namespace,
+    helper: Helper,
+}
+
+impl WayOut {
+    /// A new one. The helper belongs to the groups of the calling thread.
+    pub(super) fn new() -> Result<Self> {
+        let namespace = Namespace::new()?;
+        let helper = Helper::start(&namespace)?;
+        Ok(Self { namespace, helper })
+    }
+
+    /// Whether it still leads out; somebody may have killed the helper while it waited.
+    pub(super) fn is_open(&mut self) -> bool {
+        self.helper.is_running()
+    }
+}
+
+/// The network of a guest's steps.
+pub(super) struct Network {
+    namespace: Namespace,
+    /// Whether the folder given at its making shows its devices.
+    pub(super) shows_devices: bool,
+    _helper: Option<Helper>,
+}
+
+impl Network {
+    /// Nothing but loopback; its devices are shown at `view`.
+    pub(super) fn offline(namespace: Namespace, view: &Path) -> Result<Self> {
+        let shows_devices = show(&namespace, view)?;
+        Ok(Self { namespace, shows_devices, _helper: None })
+    }
+
+    /// A way out, and the machine's loopback `ports` on its own loopback.
+    pub(super) fn online(way_out: WayOut, view: &Path, ports: &[u16]) -> Result<Self> {
+        let WayOut { namespace, helper } = way_out;
+        let own = own_addresses()?;
+        let shows_devices = show(&namespace, view)?;
+        let listeners = namespace.enter(|| {
+            own.into_iter().try_for_each(forbid)?;
+            listen(ports)
+        })?;
+        for (port, listener) in listeners {
+            std::thread::spawn(move || relay(&listener, port));
+        }
+        std::fs::write(RESOLVER, resolver(&std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default()))
+            .map_err(failed("write the name server"))?;
+        Ok(Self { namespace, shows_devices, _helper: Some(helper) })
+    }
+
+    /// Does something in this network, on a thread of its own.
+    pub(super) fn enter<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        self.namespace.enter(work)
+    }
+}
+
+/// Shows the devices of a namespace at `view`, if the kernel lets it.
+fn show(namespace: &Namespace, view: &Path) -> Result<bool> {
+    make_folder(view)?;
+    namespace.enter(|| Ok(mounts::system_view(view)))
+}
+
+/// `slirp4netns`, which ends when this does, and when the launcher is killed.
+struct Helper {
+    process: Child,
+    /// It ends when this closes.
+    _open: OwnedFd,
+}
+
+impl Drop for Helper {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+impl Helper {
+    /// Starts it where it takes nothing away from this machine: in its own sandbox it unmounts all that it sees, which
+    /// would reach every place that shares a mount with the calling thread.
+    fn start(namespace: &Namespace) -> Result<Self> {
+        let (helper, words) = on_a_thread(|| {
+            unshare(CloneFlags::CLONE_NEWNS).map_err(failed("make a mount namespace"))?;
+            mounts::make_private()?;
+            // Its sandbox keeps these two folders with all that is mounted in them.
+            mounts::detach_below(&["/run/", "/etc/"], Path::new("/etc/resolv.conf"));
+            Self::start_here(namespace)
+        })?;
+        // Its pipe stays open for as long as it runs, and is read so that it never waits. Not on a thread of that
+        // namespace, which would keep all file systems mounted.
+        std::thread::spawn(move || last_words(words));
+        Ok(helper)
+    }
+
+    fn is_running(&mut self) -> bool {
+        matches!(self.process.try_wait(), Ok(None))
+    }
+
+    fn start_here(namespace: &Namespace) -> Result<(Self, Option<ChildStderr>)> {
+        let alone = alone();
+        let (ready, report) = pipe_with(PipeFlags::CLOEXEC).map_err(failed("make a pipe"))?;
+        let (end, open) = pipe_with(PipeFlags::CLOEXEC).map_err(failed("make a pipe"))?;
+        for handed in [&report, &end] {
+            rustix::io::fcntl_setfd(handed, FdFlags::empty()).map_err(failed("hand on a pipe"))?;
+        }
         let mut command = program("slirp4netns");
         command
             .args(["--configure", "--mtu=65520", "--disable-host-loopback", "--enable-sandbox"])
             .args(["--enable-seccomp", "--netns-type=path"])
             .arg(format!("--ready-fd={}", report.as_raw_fd()))
-            .arg(format!("/proc/{}/fd/{}", std::process::id(), self.namespace.as_raw_fd()))
+            .arg(format!("--exit-fd={}", end.as_raw_fd()))
+            .arg(format!("/proc/{}/fd/{}", std::process::id(), namespace.0.as_raw_fd()))
             .arg("tap0")
             .stdout(Stdio::null())
             .stderr(Stdio::piped());
         File::options().read(true).write(true).open("/dev/net/tun").map_err(failed(
             "give the step a network: the user that the sandbox runs as must be able to open /dev/net/tun",
         ))?;
-        let mut helper = command.spawn().map_err(failed("start slirp4netns"))?;
-        drop(report);
+        let process = command.spawn().map_err(failed("start slirp4netns"))?;
+        let mut helper = Self { process, _open: open };
+        drop((report, end, alone));
         let told = File::from(ready).read(&mut [0]);
-        let words = helper.stderr.take();
-        self.helper = Some(helper);
+        let words = helper.process.stderr.take();
         if matches!(told, Ok(1)) {
-            // Its pipe stays open for as long as it runs, and is read so that it never waits.
-            std::thread::spawn(move || last_words(words));
-            return Ok(());
+            return Ok((helper, words));
         }
         Err(Stop::Failed(format!("cannot start the guest's network: {}", last_words(words))))
     }
@@ -124,7 +196,11 @@ impl Network {
 
 /// Namespaces belong to threads: this one stays where it is.
 fn on_a_thread<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
-    let outcome = std::thread::scope(|scope| scope.spawn(work).join());
+    finished(std::thread::scope(|scope| scope.spawn(work).join()))
+}
+
+/// What a thread of the network made.
+pub(super) fn finished<T>(outcome: std::thread::Result<Result<T>>) -> Result<T> {
     outcome.unwrap_or_else(|_| Err(Stop::Failed("a thread of the guest's network died".to_owned())))
 }
 

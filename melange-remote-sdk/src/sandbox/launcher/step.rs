@@ -4,27 +4,36 @@ use std::fs::File;
 use std::io::{Read, Seek, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Command, Stdio};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::io::FdFlags;
 use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::thread::CapabilitySet;
 
-use super::children::Children;
+use super::children::{Children, alone, kill_all};
 use super::network::{Network, RESOLVER};
 use super::watch::Watch;
 use super::wire::Wire;
-use super::{Result, Stop, failed, program};
+use super::{Result, failed, mounts, program};
 use crate::guest;
 use crate::sandbox::masks::EMPTY_FOLDER;
-use crate::sandbox::protocol::{FRAME_BYTES_MAX, GuestOrder, STDERR, STDOUT, StepEnd, StepOrder, TREE};
+use crate::sandbox::protocol::{
+    FRAME_BYTES_MAX, GuestOrder, Message, SCRIPTS, STDERR, STDOUT, StepEnd, StepOrder, TREE,
+};
+
+/// The most that the kernel takes: these processes first.
+const OFFERED: &str = "1000";
+
+/// Where the files of the cache are, and their names there.
+pub(super) type Sources = Vec<(PathBuf, String)>;
 
 /// What is the same for all steps of a guest.
 pub(super) struct Steps<'a> {
     pub(super) order: &'a GuestOrder,
-    /// Where the files of the cache are, and their names there.
-    pub(super) sources: Vec<(std::path::PathBuf, String)>,
+    pub(super) sources: Sources,
     /// Both filters of system calls.
     pub(super) filters: [Vec<u8>; 2],
     /// Where what the guest writes ends up.
@@ -35,59 +44,98 @@ pub(super) struct Steps<'a> {
 
 impl Steps<'_> {
     /// Runs one step in a network and tells how it ended. The thread that starts bubblewrap lives as long as it
-    /// does, which dies with that thread.
-    pub(super) fn run(&self, step: &StepOrder, network: &Network, view: &str) -> Result<StepEnd> {
-        network.enter(|| self.run_here(step, network.shows_devices.then_some(view)))
+    /// does, which dies with that thread. Bubblewrap loads while `tree` waits for the tree.
+    pub(super) fn run(
+        &self,
+        index: usize,
+        network: &Network,
+        view: &str,
+        tree: impl FnOnce() -> Result<()> + Send,
+    ) -> Result<StepEnd> {
+        network.enter(|| self.run_here(index, network.shows_devices.then_some(view), tree))
     }
 
-    fn run_here(&self, step: &StepOrder, view: Option<&str>) -> Result<StepEnd> {
+    fn run_here(
+        &self,
+        index: usize,
+        view: Option<&str>,
+        tree: impl FnOnce() -> Result<()>,
+    ) -> Result<StepEnd> {
         let mut handed = Vec::new();
+        let alone = alone();
         let filters = self.filters.iter().map(|filter| memory_file(filter)).collect::<Result<Vec<_>>>()?;
         handed.extend(filters.iter().map(AsRawFd::as_raw_fd));
-        let (told, report) = pipe_with(PipeFlags::CLOEXEC).map_err(failed("make a pipe"))?;
-        rustix::io::fcntl_setfd(&report, FdFlags::empty()).map_err(failed("hand on a pipe"))?;
-        handed.push(report.as_raw_fd());
-        let mut command = self.command(step, view, &handed);
-        command.stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = match self.children.start(&mut command) {
+        // No pipe: bubblewrap would die of writing to one whose reader is gone, and leave its child waiting for it.
+        let told = memory_file(b"")?;
+        handed.push(told.as_raw_fd());
+        let (root, root_is_there) = pipe_with(PipeFlags::CLOEXEC).map_err(failed("make a pipe"))?;
+        rustix::io::fcntl_setfd(&root, FdFlags::empty()).map_err(failed("hand on a pipe"))?;
+        handed.push(root.as_raw_fd());
+        let mut child = match self.children.start(&mut self.command(&self.order.steps[index], view, &handed))
+        {
             Ok(child) => child,
             Err(error) => {
                 self.children.check()?;
                 return Err(failed("start bubblewrap")(error));
             }
         };
+        drop((root, filters));
+        rustix::io::fcntl_setfd(&told, FdFlags::CLOEXEC).map_err(failed("keep a file"))?;
+        drop(alone);
+        offer_to_the_kernel(&child);
+        if let Err(stop) = tree() {
+            // It did nothing yet, and without a root it can do nothing.
+            let _ = child.kill();
+            let _ = self.children.wait(&mut child);
+            self.children.check()?;
+            return Err(stop);
+        }
+        give_root(root_is_there);
+        self.wire.tell(&Message::Started(index));
         let watch = Watch::start(self.written, self.order.bounds.tree_bytes, self.children);
-        drop((report, filters));
         let (out, err) = (child.stdout.take(), child.stderr.take());
-        std::thread::scope(|scope| {
+        let status = std::thread::scope(|scope| {
             scope.spawn(|| pump(out, STDOUT, self.wire));
-            pump(err, STDERR, self.wire);
+            scope.spawn(|| pump(err, STDERR, self.wire));
+            let status = self.children.wait(&mut child);
+            if status.as_ref().is_ok_and(|status| status.signal().is_some()) {
+                // What it started dies with it, but for a moment at the beginning. This was the guest's last step.
+                kill_all();
+            }
+            status
         });
-        let status = self.children.wait(&mut child).map_err(failed("wait for a step"))?;
+        let status = status.map_err(failed("wait for a step"))?;
         self.children.check()?;
         let lost = status.signal().is_some();
         let status = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default());
         let met = watch
             .exceeded()
             .then(|| format!("killed: it wrote more than {} MiB", self.order.bounds.tree_bytes >> 20));
-        let started = matches!(File::from(told).read(&mut [0]), Ok(1));
-        Ok(StepEnd { status, started, lost, met })
+        let started = File::from(told).metadata().is_ok_and(|told| told.len() > 0);
+        Ok(StepEnd { status, started, lost, starved: false, met })
     }
 
+    /// Bubblewrap around the step's shell. All that keeps the step in stands here, and only the tree, its first mount,
+    /// comes by a pipe when it is there: whatever happens to the launcher meanwhile, without it there is no shell to
+    /// run.
     fn command(&self, step: &StepOrder, view: Option<&str>, handed: &[i32]) -> Command {
         let as_root = self.order.uid == 0;
+        let (uid, gid) = (self.order.uid.to_string(), self.order.gid.to_string());
         let mut command = if as_root {
             program("bwrap")
         } else {
             let mut command = program("setpriv");
-            let (uid, gid) = (self.order.uid.to_string(), self.order.gid.to_string());
             command.args(["--reuid", &uid, "--regid", &gid, "--clear-groups", "bwrap"]);
             command
         };
-        command.args(["--bind", TREE, "/", "--dev", "/dev", "--proc", "/proc"]);
+        let options = ["--add-seccomp-fd", "--add-seccomp-fd", "--info-fd", "--args"];
+        for (option, handle) in options.iter().zip(handed) {
+            command.arg(option).arg(handle.to_string());
+        }
+        command.args(["--dev", "/dev", "--proc", "/proc"]);
         command.args(["--size", &self.order.bounds.shm_bytes.to_string(), "--tmpfs", "/dev/shm"]);
-        self.system(&mut command, view);
-        command.args(&self.order.masks).args(["--ro-bind", "scripts", guest::SCRIPTS]);
+        system(&mut command, view);
+        command.args(&self.order.masks).args(["--ro-bind", SCRIPTS, guest::SCRIPTS]);
         if step.network {
             command.args(["--ro-bind", RESOLVER, "/etc/resolv.conf"]);
         }
@@ -108,11 +156,7 @@ impl Steps<'_> {
                 command.args(["--cap-add", capability]);
             }
         } else {
-            let (uid, gid) = (self.order.uid.to_string(), self.order.gid.to_string());
             command.args(["--unshare-user", "--uid", &uid, "--gid", &gid]);
-        }
-        for (option, handle) in ["--add-seccomp-fd", "--add-seccomp-fd", "--info-fd"].iter().zip(handed) {
-            command.arg(option).arg(handle.to_string());
         }
         command.arg("--clearenv");
         for (name, value) in &step.environment {
@@ -120,21 +164,39 @@ impl Steps<'_> {
         }
         let script = format!("{}/{}", guest::SCRIPTS, step.script);
         command.args(["--chdir", guest::WORKSPACE, "--", "/bin/sh", &script]);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }
+}
 
-    /// Puts `/sys` in place: the view of the step's network, or the machine's without what is mounted in it.
-    fn system(&self, command: &mut Command, view: Option<&str>) {
-        if let Some(view) = view {
-            command.args(["--ro-bind", view, "/sys"]);
-            return;
-        }
-        command.args(["--ro-bind", "/sys", "/sys"]);
-        let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-        let places = mounts.lines().filter_map(|line| line.split(' ').nth(4));
-        for place in places.filter(|place| place.starts_with("/sys/")) {
-            command.args(["--ro-bind", EMPTY_FOLDER, place]);
-        }
+/// Has the kernel end the step, and not the launcher or this machine's programs, when memory is short: what bubblewrap
+/// starts inherits it, and it starts nothing before it has its root.
+fn offer_to_the_kernel(bubblewrap: &Child) {
+    let has = |sets: rustix::thread::CapabilitySets| sets.effective.contains(CapabilitySet::SYS_RESOURCE);
+    // Without this right of the machine's, a step could take it back, and guests that do not would die in its place.
+    // Then the kernel chooses by size alone.
+    if rustix::thread::capabilities(None).is_ok_and(has) && !mounts::is_mapped() {
+        let _ = std::fs::write(format!("/proc/{}/oom_score_adj", bubblewrap.id()), OFFERED);
+    }
+}
+
+/// Gives bubblewrap its first mount, in one piece. One that ended already tells why by itself.
+fn give_root(pipe: OwnedFd) {
+    let options = format!("--bind\0{TREE}\0/\0");
+    let _ = File::from(pipe).write_all(options.as_bytes());
+}
+
+/// Puts `/sys` in place: the view of the step's network, or the machine's without what is mounted in it.
+fn system(command: &mut Command, view: Option<&str>) {
+    if let Some(view) = view {
+        command.args(["--ro-bind", view, "/sys"]);
+        return;
+    }
+    command.args(["--ro-bind", "/sys", "/sys"]);
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let places = mounts.lines().filter_map(|line| line.split(' ').nth(4));
+    for place in places.filter(|place| place.starts_with("/sys/")) {
+        command.args(["--ro-bind", EMPTY_FOLDER, place]);
     }
 }
 
@@ -148,11 +210,10 @@ fn pump(pipe: Option<impl Read>, kind: u8, wire: &Wire) {
 
 /// A file in memory that a child finds open.
 fn memory_file(content: &[u8]) -> Result<OwnedFd> {
-    let what = || failed("hand on the filter of system calls");
-    let file = memfd_create("filter", MemfdFlags::CLOEXEC).map_err(|error| what()(error.into()))?;
+    let what = || failed("hand on a file");
+    let file = memfd_create("handed", MemfdFlags::CLOEXEC).map_err(|error| what()(error.into()))?;
     let mut file = File::from(file);
     file.write_all(content).and_then(|()| file.rewind()).map_err(what())?;
-    rustix::io::fcntl_setfd(&file, FdFlags::empty())
-        .map_err(|error| Stop::Failed(format!("cannot hand on the filter of system calls: {error}")))?;
+    rustix::io::fcntl_setfd(&file, FdFlags::empty()).map_err(|error| what()(error.into()))?;
     Ok(file.into())
 }

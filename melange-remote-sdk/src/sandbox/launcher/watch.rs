@@ -5,7 +5,7 @@ use std::process::Stdio;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::children::Children;
+use super::children::{Children, alone};
 use super::program;
 
 /// The first look at a step's tree comes after this time.
@@ -78,7 +78,12 @@ fn watch(folder: &str, bytes_max: u64, children: &Children, shared: &(Mutex<Stat
 /// Bytes on disk below a folder. Files that come and go meanwhile are counted or not.
 fn size_of(folder: &str) -> Option<u64> {
     let mut du = program("du");
-    let output = du.args(["-skx", "--", folder]).stderr(Stdio::null()).output().ok()?;
+    du.args(["-skx", "--", folder]).stdout(Stdio::piped()).stderr(Stdio::null());
+    let started = {
+        let _alone = alone();
+        du.spawn()
+    };
+    let output = started.ok()?.wait_with_output().ok()?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     Some(text.split_whitespace().next()?.parse::<u64>().ok()?.saturating_mul(1 << 10))
 }
