@@ -229,8 +229,8 @@ pub const REQUEST_BODIES_BYTES_MAX: usize = 128 << 20;
 pub const REQUEST_BODY_IDLE: Duration = Duration::from_secs(30);
 /// The time that the body of a request may take.
 pub const REQUEST_BODY_TIME: Duration = Duration::from_secs(5 * 60);
-/// Attempts of one job before it is given up.
-pub const ATTEMPTS_MAX: u32 = 3;
+/// Attempts of one job that the farm broke off before it is given up.
+pub const ATTEMPTS_MAX: u32 = 5;
 /// How long a stopping server waits for running jobs before it cancels them for good.
 pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(20);
 /// Lines that may wait between a builder and its reader before the builder is asked to slow down.

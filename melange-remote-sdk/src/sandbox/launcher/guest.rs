@@ -14,6 +14,9 @@ use super::{Result, Stop, collect, failed, mounts, tree, workspace};
 use crate::sandbox::protocol::{GuestOrder, Message, Root, SCRIPTS, TREE, UPPER};
 use crate::sandbox::seccomp;
 
+/// Bytes of scripts that count little against the smallest bound on memory.
+const SMALL_SCRIPTS: usize = 1 << 20;
+
 /// Where the devices of the guest's networks are shown.
 const VIEW_OFFLINE: &str = "sys-offline";
 const VIEW_ONLINE: &str = "sys-online";
@@ -81,30 +84,35 @@ fn enter(folder: &Path) -> Result<std::fs::File> {
 /// Runs the steps in their tree and collects their output.
 fn live(
     order: &GuestOrder,
-    scripts: Vec<(String, String)>,
+    mut scripts: Vec<(String, String)>,
     networks: &mut Networks<'_>,
     wire: &Arc<Wire>,
     children: &Arc<Children>,
 ) -> Result<Quiet> {
-    // The bound is on the launcher too, which needs their memory no longer.
-    write_scripts(scripts)?;
+    if size_of(&scripts) > SMALL_SCRIPTS {
+        // The bound is on the launcher too, which then needs their memory no longer.
+        write_scripts(std::mem::take(&mut scripts))?;
+    }
     networks.early.groups.bound(&order.bounds)?;
     if !order.steps.iter().any(|step| step.network) {
         networks.early.end_way_out();
     }
     std::thread::scope(|scope| {
         // The tree is prepared meanwhile.
-        let preparing = scope.spawn(|| prepare(order, children));
+        let preparing = scope.spawn(|| {
+            write_scripts(scripts)?;
+            prepare(order, children)
+        });
         let filters = seccomp::programs(&order.capabilities).map_err(failed("make a filter"))?;
-        if let Some(step) = order.steps.first() {
-            networks.get(step.network)?;
-        }
         let mut tree = Tree { preparing: Some(preparing), sources: order.sources.clone() };
         if order.uid != 0 || !matches!(order.root, Root::Overlay(_)) {
             // Programs work on the tree, or it is yet to be put where others than root reach it.
             tree.wait()?;
             // After the views of the networks are mounted, which are taken along.
             if order.uid != 0 {
+                if let Some(step) = order.steps.first() {
+                    networks.get(step.network)?.enter(|_| Ok(()))?;
+                }
                 mounts::make_reachable()?;
             }
         }
@@ -119,8 +127,8 @@ fn live(
         for (index, step) in order.steps.iter().enumerate() {
             children.check()?;
             let before = networks.early.groups.counts();
-            let (network, view) = networks.get(step.network)?;
-            let mut end = steps.run(index, network, view, || tree.wait_for_step())?;
+            let network = networks.get(step.network)?;
+            let mut end = steps.run(index, network, || tree.wait_for_step())?;
             if end.status != 0 && end.met.is_none() {
                 match networks.early.groups.counts().met_since(before, &order.bounds) {
                     Some(Met::Bound(words)) => end.met = Some(words),
@@ -157,19 +165,17 @@ impl Networks<'_> {
         self.early.end_networks();
     }
 
-    /// The network of a step, and where its devices are shown.
-    fn get(&mut self, online: bool) -> Result<(&Network, &'static str)> {
-        let (made, view) =
-            if online { (&mut self.online, VIEW_ONLINE) } else { (&mut self.offline, VIEW_OFFLINE) };
-        let network = match made {
+    /// The network of a step.
+    fn get(&mut self, online: bool) -> Result<&Network> {
+        let made = if online { &mut self.online } else { &mut self.offline };
+        Ok(match made {
             Some(made) => made,
             None if online => {
                 let way_out = self.early.way_out()?;
-                made.insert(Network::online(way_out, Path::new(view), &self.order.host_ports)?)
+                made.insert(Network::online(way_out, VIEW_ONLINE, &self.order.host_ports)?)
             }
-            None => made.insert(Network::offline(self.early.namespace()?, Path::new(view))?),
-        };
-        Ok((network, view))
+            None => made.insert(Network::offline(self.early.namespace()?, VIEW_OFFLINE)?),
+        })
     }
 }
 
@@ -196,6 +202,10 @@ impl Tree<'_> {
         }
         self.wait()
     }
+}
+
+fn size_of(scripts: &[(String, String)]) -> usize {
+    scripts.iter().map(|(_, text)| text.len()).sum()
 }
 
 fn write_scripts(scripts: Vec<(String, String)>) -> Result<()> {

@@ -12,8 +12,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, Tc
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 use std::process::{Child, ChildStderr, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use nix::ifaddrs::getifaddrs;
 use nix::sched::{CloneFlags, unshare};
@@ -85,45 +85,56 @@ impl WayOut {
 /// The network of a guest's steps.
 pub(super) struct Network {
     namespace: Namespace,
-    /// Whether the folder given at its making shows its devices.
-    pub(super) shows_devices: bool,
+    /// Where its devices are shown, once somebody has asked, if the kernel lets it.
+    view: &'static str,
+    shown: OnceLock<bool>,
+    /// What is still reached and must not be.
+    open: Mutex<Vec<Range>>,
     _helper: Option<Helper>,
 }
 
 impl Network {
     /// Nothing but loopback; its devices are shown at `view`.
-    pub(super) fn offline(namespace: Namespace, view: &Path) -> Result<Self> {
-        let shows_devices = show(&namespace, view)?;
-        Ok(Self { namespace, shows_devices, _helper: None })
+    pub(super) fn offline(namespace: Namespace, view: &'static str) -> Result<Self> {
+        make_folder(Path::new(view))?;
+        Ok(Self { namespace, view, shown: OnceLock::new(), open: Mutex::default(), _helper: None })
     }
 
-    /// A way out, and the machine's loopback `ports` on its own loopback.
-    pub(super) fn online(way_out: WayOut, view: &Path, ports: &[u16]) -> Result<Self> {
+    /// A way out, and the machine's loopback `ports` on its own loopback. [`close`](Self::close) is yet to come.
+    pub(super) fn online(way_out: WayOut, view: &'static str, ports: &[u16]) -> Result<Self> {
         let WayOut { namespace, helper } = way_out;
         let own = own_addresses()?;
-        let shows_devices = show(&namespace, view)?;
-        let listeners = namespace.enter(|| {
-            own.into_iter().try_for_each(forbid)?;
-            listen(ports)
-        })?;
-        for (port, listener) in listeners {
-            std::thread::spawn(move || relay(&listener, port));
+        make_folder(Path::new(view))?;
+        if !ports.is_empty() {
+            for (port, listener) in namespace.enter(|| listen(ports))? {
+                std::thread::spawn(move || relay(&listener, port));
+            }
         }
         std::fs::write(RESOLVER, resolver(&std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default()))
             .map_err(failed("write the name server"))?;
-        Ok(Self { namespace, shows_devices, _helper: Some(helper) })
+        Ok(Self { namespace, view, shown: OnceLock::new(), open: Mutex::new(own), _helper: Some(helper) })
     }
 
-    /// Does something in this network, on a thread of its own.
-    pub(super) fn enter<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
-        self.namespace.enter(work)
+    /// Makes this machine unreachable, from a thread that entered; before that no step may run.
+    pub(super) fn close(&self) -> Result<()> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        while let Some(range) = open.last().copied() {
+            forbid(range)?;
+            open.pop();
+        }
+        Ok(())
     }
-}
 
-/// Shows the devices of a namespace at `view`, if the kernel lets it.
-fn show(namespace: &Namespace, view: &Path) -> Result<bool> {
-    make_folder(view)?;
-    namespace.enter(|| Ok(mounts::system_view(view)))
+    /// Does something in this network, on a thread of its own, given where its devices are shown.
+    pub(super) fn enter<T: Send>(
+        &self,
+        work: impl FnOnce(Option<&'static str>) -> Result<T> + Send,
+    ) -> Result<T> {
+        self.namespace.enter(|| {
+            let shown = *self.shown.get_or_init(|| mounts::system_view(Path::new(self.view)));
+            work(shown.then_some(self.view))
+        })
+    }
 }
 
 /// `slirp4netns`, which ends when this does, and when the launcher is killed.

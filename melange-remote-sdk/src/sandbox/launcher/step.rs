@@ -44,22 +44,27 @@ pub(super) struct Steps<'a> {
 
 impl Steps<'_> {
     /// Runs one step in a network and tells how it ended. The thread that starts bubblewrap lives as long as it
-    /// does, which dies with that thread. Bubblewrap loads while `tree` waits for the tree.
+    /// does, which dies with that thread. Bubblewrap loads while the network is closed and `tree` waits for the tree.
     pub(super) fn run(
         &self,
         index: usize,
         network: &Network,
-        view: &str,
         tree: impl FnOnce() -> Result<()> + Send,
     ) -> Result<StepEnd> {
-        network.enter(|| self.run_here(index, network.shows_devices.then_some(view), tree))
+        network.enter(|view| {
+            let ready = || {
+                network.close()?;
+                tree()
+            };
+            self.run_here(index, view, ready)
+        })
     }
 
     fn run_here(
         &self,
         index: usize,
         view: Option<&str>,
-        tree: impl FnOnce() -> Result<()>,
+        ready: impl FnOnce() -> Result<()>,
     ) -> Result<StepEnd> {
         let mut handed = Vec::new();
         let alone = alone();
@@ -83,7 +88,7 @@ impl Steps<'_> {
         rustix::io::fcntl_setfd(&told, FdFlags::CLOEXEC).map_err(failed("keep a file"))?;
         drop(alone);
         offer_to_the_kernel(&child);
-        if let Err(stop) = tree() {
+        if let Err(stop) = ready() {
             // It did nothing yet, and without a root it can do nothing.
             let _ = child.kill();
             let _ = self.children.wait(&mut child);
