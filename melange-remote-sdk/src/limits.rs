@@ -156,6 +156,10 @@ pub const ROOTFS_BYTES_MAX: u64 = 64 << 30;
 pub const OUTPUT_BYTES_MAX: u64 = 64 << 30;
 /// The least memory of a guest: its launcher needs some of it.
 pub const SANDBOX_MEMORY_BYTES_MIN: u64 = 32 << 20;
+/// Environment variables of one step of the sandbox: bubblewrap takes three arguments for each, and 9,000 in all.
+pub const SANDBOX_VARIABLES_MAX: usize = 2_500;
+/// Bytes of one of them, with its name: the kernel takes 128 KiB.
+pub const SANDBOX_VARIABLE_BYTES_MAX: usize = 120 << 10;
 /// Processes and threads of one guest of the sandbox: a parallel build on a large machine has about a thousand.
 pub const SANDBOX_PROCESSES: u64 = 16_384;
 /// What one guest of the sandbox writes to its tree: what it may leave behind, and as much again to make it from.

@@ -1,5 +1,6 @@
 //! The runner's side of a launcher: starting it, hearing what it tells, ending it.
 
+use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
@@ -30,6 +31,11 @@ pub(super) struct Starter {
     /// Whether this process is root; others work in a user namespace.
     pub(super) privileged: bool,
 }
+
+/// Somebody or the kernel killed a process of the sandbox's own: another try may see it through.
+#[derive(Debug, thiserror::Error)]
+#[error("a process of the sandbox's own was killed")]
+pub(super) struct ProcessKilled;
 
 /// One thing that a launcher told.
 #[derive(Debug)]
@@ -225,6 +231,10 @@ impl Launched {
                 let error = Error::new(ErrorKind::Unavailable, "the sandbox failed").with("because", why);
                 error.blame(Blame::Farm)
             }
+            Message::Killed(why) => {
+                let error = Error::new(ErrorKind::Unavailable, "the sandbox failed").with("because", why);
+                error.blame(Blame::Farm).source(ProcessKilled)
+            }
             other => Error::unexpected(format!("the sandbox's launcher told out of turn: {other:?}")),
         }
     }
@@ -239,10 +249,13 @@ impl Launched {
         }
         let words = String::from_utf8_lossy(&words).trim().replace('\n', "; ");
         match self.child.wait().await {
-            Ok(status) => Error::new(ErrorKind::Unavailable, "the sandbox's launcher ended early")
-                .blame(Blame::Farm)
-                .with("status", status)
-                .with("because", if words.is_empty() { "it was killed".to_owned() } else { words }),
+            Ok(status) => {
+                let error = Error::new(ErrorKind::Unavailable, "the sandbox's launcher ended early")
+                    .blame(Blame::Farm)
+                    .with("status", status);
+                let error = if words.is_empty() { error } else { error.with("because", words) };
+                if status.signal().is_some() { error.source(ProcessKilled) } else { error }
+            }
             Err(error) => Error::unexpected("cannot wait for the sandbox's launcher").source(error),
         }
     }

@@ -21,8 +21,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::backoff::Backoff;
 use crate::builder::{BuildEvent, BuildSink, StepFailure};
-use crate::error::{Blame, Error, ErrorKind, Result};
-use crate::guest::{self, Blob, GuestOutcome, GuestPlan, GuestRunner};
+use crate::error::{Blame, Error, ErrorKind, Result, causes};
+use crate::guest::{self, Blob, GuestOutcome, GuestPlan, GuestRunner, GuestStep};
+use crate::limits;
 
 mod folders;
 mod launch;
@@ -35,7 +36,7 @@ mod ready;
 mod seccomp;
 
 use folders::{Folders, HeldRoot};
-use launch::{Launched, Starter, Told};
+use launch::{Launched, ProcessKilled, Starter, Told};
 use launcher::Met;
 pub use launcher::run_if_asked;
 pub use options::{SandboxBounds, SandboxOptions};
@@ -46,8 +47,7 @@ use ready::{Prepared, Ready};
 /// The address of the embedded sandbox in a list of backends.
 pub const ADDRESS: &str = "sandbox://local";
 
-/// How often a guest is started of which no step has begun: one of the sandbox's own processes was killed, or this
-/// machine was short of something for a moment.
+/// How often a guest is started of which no step has begun, because a process of the sandbox's own was killed.
 const STARTS_MAX: u32 = 6;
 /// The pause before a guest is started again, which doubles up to the longest.
 const START_PAUSE: Duration = Duration::from_millis(50);
@@ -124,14 +124,20 @@ impl SandboxRunner {
     /// Whether overlays can be mounted below the state folder.
     async fn overlay_works(&self) -> bool {
         let probe = async {
-            let Ok(folder) = self.folders.probe() else { return false };
+            let folder = self.folders.probe()?;
             let works = self.starter.run(&Order::ProbeOverlay { folder: folder.path().to_owned() }).await;
-            if let Err(error) = &works {
-                tracing::info!(reason = %error.chain(), "overlays are not available here; root filesystems are copied");
+            match works {
+                // That tells nothing of overlays.
+                Err(error) if was_killed(&error) => Err(error),
+                Err(error) => {
+                    let reason = error.chain();
+                    tracing::info!(reason, "overlays are not available here; root filesystems are copied");
+                    Ok(false)
+                }
+                Ok(()) => Ok(true),
             }
-            works.is_ok()
         };
-        *self.overlay.get_or_init(|| probe).await
+        self.overlay.get_or_try_init(|| probe).await.is_ok_and(|works| *works)
     }
 
     fn check_capabilities(&self, plan: &GuestPlan) -> Result<()> {
@@ -165,6 +171,13 @@ impl SandboxRunner {
         let of_steps = plan.steps.iter().enumerate().map(|(index, step)| (step_script(index), &step.script));
         let others = plan.scripts.iter().enumerate().map(|(index, text)| (guest::script_name(index), text));
         let own_workspace = plan.workspace.iter().skip(common_workspace(plan).len());
+        let mut bounds = self.options.bounds.of_guest(&plan.resources, self.machine_bytes);
+        let environments = plan.steps.iter().flat_map(|step| &step.environment);
+        let bytes: usize = environments.map(|(name, value)| name.len() + value.len()).sum();
+        // The launcher has them in its memory, which counts too.
+        let least = u64::try_from(bytes).unwrap_or(u64::MAX).saturating_mul(2);
+        let least = least.saturating_add(limits::SANDBOX_MEMORY_BYTES_MIN);
+        bounds.memory_bytes = bounds.memory_bytes.max(least);
         GuestOrder {
             folder: folder.to_owned(),
             scripts: of_steps.chain(others).map(|(name, text)| (name, text.clone())).collect(),
@@ -178,13 +191,14 @@ impl SandboxRunner {
             masks: self.masks.clone(),
             capabilities: plan.capabilities.clone(),
             host_ports: self.options.host_ports.clone(),
-            bounds: self.options.bounds.of_guest(&plan.resources, self.machine_bytes),
+            bounds,
         }
     }
 
     /// Everything until the launcher runs.
     async fn start(&self, plan: &GuestPlan, output: &Path) -> Result<Running> {
         self.check_capabilities(plan)?;
+        check_environments(plan)?;
         let (root, held) = self.root(plan).await?;
         let output = std::path::absolute(output).map_err(|e| Error::io("find", output, e))?;
         let Prepared { mut launched, folder, lock } =
@@ -220,11 +234,18 @@ impl SandboxRunner {
                 running.clear(&folders).await;
             });
         } else {
-            // It may be at work still.
-            if let Err(error) = running.launched.stop().await {
-                tracing::warn!(reason = %error.chain(), "a guest's launcher was lost");
+            let folders = Arc::clone(&self.folders);
+            // In a task, which goes on when nobody waits for the guest any more.
+            let removal = tokio::spawn(async move {
+                // It may be at work still.
+                if let Err(error) = running.launched.stop().await {
+                    tracing::warn!(reason = %error.chain(), "a guest's launcher was lost");
+                }
+                folders.remove(&running.folder).await;
+            });
+            if let Err(error) = removal.await {
+                tracing::warn!(%error, "the removal of a guest died");
             }
-            self.folders.remove(&running.folder).await;
         }
         outcome.map_err(|error| NotRun { error, began: progress.began })
     }
@@ -255,6 +276,11 @@ impl SandboxRunner {
     }
 }
 
+/// Whether an error is of a process that was killed.
+fn was_killed(error: &Error) -> bool {
+    causes(error).any(<dyn std::error::Error>::is::<ProcessKilled>)
+}
+
 /// Why a guest came to no end of its own.
 struct NotRun {
     error: Error,
@@ -266,6 +292,27 @@ fn starved() -> Error {
     Error::new(ErrorKind::Unavailable, "this machine ran out of memory")
         .blame(Blame::Farm)
         .hint("run fewer jobs on it at one time, or give them less memory each")
+}
+
+/// What bubblewrap and the kernel take.
+fn check_environments(plan: &GuestPlan) -> Result<()> {
+    let refuse = |step: &GuestStep, what: String| {
+        let error = Error::invalid(format!("the step `{}` {what}", step.name)).blame(Blame::Definition);
+        Err(error.hint("write what is large or many into a file of the workspace"))
+    };
+    for step in &plan.steps {
+        if step.environment.len() > limits::SANDBOX_VARIABLES_MAX {
+            let (count, most) = (step.environment.len(), limits::SANDBOX_VARIABLES_MAX);
+            return refuse(step, format!("has {count} environment variables, more than {most}"));
+        }
+        let size = |(name, value): &(String, String)| name.len() + value.len();
+        let large = step.environment.iter().find(|pair| size(pair) > limits::SANDBOX_VARIABLE_BYTES_MAX);
+        if let Some((name, value)) = large {
+            let (length, most) = (value.len(), limits::SANDBOX_VARIABLE_BYTES_MAX);
+            return refuse(step, format!("has {length} bytes in the variable {name}, more than {most}"));
+        }
+    }
+    Ok(())
 }
 
 fn is_online(plan: &GuestPlan) -> bool {
@@ -386,7 +433,7 @@ impl Progress<'_> {
             let error = Error::new(ErrorKind::Unavailable, "a process of the sandbox's own was killed");
             return Err(error.blame(Blame::Farm));
         }
-        if !end.started {
+        if !end.started && end.met.is_none() {
             let last = tail.last().cloned().unwrap_or_default();
             return Err(Error::new(ErrorKind::Unavailable, "the sandbox could not be started")
                 .blame(Blame::Farm)
@@ -413,7 +460,7 @@ impl GuestRunner for SandboxRunner {
                 Ok(outcome) => return Ok(outcome),
                 Err(not_run) => not_run,
             };
-            if began || starts >= STARTS_MAX || !error.kind().is_retryable() {
+            if began || starts >= STARTS_MAX || !was_killed(&error) {
                 return Err(error);
             }
             tracing::warn!(guest = plan.name, starts, error = %error.chain(), "a guest is started again");

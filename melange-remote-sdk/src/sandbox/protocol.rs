@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 /// The first argument of a program that is to be the launcher.
 pub(super) const ARGUMENT: &str = "melange-sandbox-launcher";
 /// The second one: an upgraded program must not misread the orders of the one before.
-pub(super) const VERSION: &str = "4";
+pub(super) const VERSION: &str = "5";
 /// The third argument of a launcher that will get the order of a guest: it makes what guests need before it has the
 /// order. A fourth one names the guest.
 pub(super) const FOR_A_GUEST: &str = "guest";
@@ -152,6 +152,8 @@ pub(super) enum Message {
     Refused(String),
     /// The launcher or this machine failed.
     Failed(String),
+    /// A program of the launcher's was killed.
+    Killed(String),
 }
 
 /// How a step ended.
@@ -159,7 +161,7 @@ pub(super) enum Message {
 pub(super) struct StepEnd {
     /// Its exit code; 128 and the signal's number when a signal ended it.
     pub(super) status: i32,
-    /// Whether the sandbox came as far as starting the step.
+    /// Whether the sandbox came as far as the step, all of its mounts made.
     pub(super) started: bool,
     /// Whether a signal ended bubblewrap itself: it tells of signals to its step by its exit code.
     pub(super) lost: bool,

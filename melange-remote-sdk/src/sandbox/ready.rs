@@ -60,7 +60,12 @@ impl Ready {
                 return Ok(prepared);
             }
             if !is_running {
-                folders.remove(&prepared.folder.keep()).await;
+                let (folders, folder) = (Arc::clone(folders), prepared.folder.keep());
+                // In a task, which goes on when nobody waits for the guest any more.
+                let removal = tokio::spawn(async move { folders.remove(&folder).await });
+                if let Err(error) = removal.await {
+                    tracing::warn!(%error, "the removal of a guest died");
+                }
             }
         }
         Prepared::new(starter, folders, online).await

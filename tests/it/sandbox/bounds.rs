@@ -117,7 +117,8 @@ impl Drop for SmallMachine {
     fn drop(&mut self) {
         for folder in [&self.members, &self.folder] {
             // They are the same in version 1, and the last processes may take a moment to be gone.
-            while folder.exists() && std::fs::remove_dir(folder).is_err() {
+            let begun = std::time::Instant::now();
+            while folder.exists() && std::fs::remove_dir(folder).is_err() && begun.elapsed() < PATIENCE {
                 std::thread::yield_now();
             }
         }
@@ -202,6 +203,50 @@ fn resources_of_a_definition_are_bounds_and_nonsense_is_refused() {
             Ok(outcome) => format!("{:?}", outcome.status),
         };
         assert!(told.contains("`resources.memory` is no quantity"), "{told}");
+    });
+}
+
+/// Measuring takes a process too.
+#[test]
+fn a_step_with_as_many_processes_as_it_may_have_writes_no_more_than_it_may() {
+    on_farm(async |_| {
+        let folder = tempfile::tempdir().unwrap();
+        let bounds = SandboxBounds { processes: 60, tree_bytes: 8 << 20, ..SandboxBounds::default() };
+        let Some(runner) = bounded(folder.path(), bounds) else { return };
+        if !can_make_groups() {
+            return;
+        }
+        let script = "dd if=/dev/zero of=/big bs=1M count=40 2>/dev/null\n\
+                      (while :; do sleep 600 & done) 2>/dev/null || true\nexec sleep 600";
+        let Some(mut guest) = guest("full", 0, "descriptors").await else { return };
+        guest.plan.steps = vec![guest.step("full", script)];
+        let (code, tail) = failed(&run(&runner, &guest).await);
+        assert!(code != 0 && tail.contains("killed: it wrote more than 8 MiB"), "{code}: {tail}");
+    });
+}
+
+#[test]
+fn large_environments_are_refused_and_others_run_in_the_least_memory() {
+    on_farm(async |_| {
+        let folder = tempfile::tempdir().unwrap();
+        let Some(runner) = bounded(folder.path(), SandboxBounds::default()) else { return };
+        let Some(mut guest) = guest("environment", 0, "descriptors").await else { return };
+        guest.plan.resources = GuestResources { memory_bytes: Some(96 << 20), ..GuestResources::default() };
+        let mut step = guest.plan.steps[0].clone();
+        step.environment.push(("LARGE".to_owned(), "x".repeat(100 << 10)));
+        guest.plan.steps = vec![step.clone(); 400];
+        assert_eq!(run(&runner, &guest).await.outcome.unwrap(), GuestOutcome::Succeeded);
+        let mut refused = async |step: &melange_remote_sdk::guest::GuestStep| {
+            guest.plan.steps = vec![step.clone()];
+            let error = run(&runner, &guest).await.outcome.unwrap_err();
+            assert_eq!(error.blamed(), Some(Blame::Definition));
+            error.to_string()
+        };
+        step.environment[2].1.push_str(&"x".repeat(40 << 10));
+        let told = refused(&step).await;
+        assert_eq!(told, "the step `probe` has 143360 bytes in the variable LARGE, more than 122880");
+        step.environment = (0..3_000).map(|number| (format!("V{number}"), String::new())).collect();
+        assert_eq!(refused(&step).await, "the step `probe` has 3000 environment variables, more than 2500");
     });
 }
 

@@ -55,6 +55,15 @@ fn kill_all(launcher: &Path) {
     }
 }
 
+/// Without pauses: what is tried comes in the first milliseconds.
+async fn wait_for_bubblewrap(marker: &str) {
+    let begun = Instant::now();
+    while processes_with(marker).is_empty() {
+        assert!(begun.elapsed() < PATIENCE, "no bubblewrap came");
+        tokio::task::yield_now().await;
+    }
+}
+
 /// Kills launchers until the guest is given up: one of which no step has begun is started again some times.
 async fn kill_until_given_up(launcher: &Path, guest: JoinHandle<Result<GuestOutcome>>) -> Error {
     wait_until(PATIENCE, || {
@@ -78,7 +87,7 @@ fn a_guest_that_is_stopped_as_it_begins_ends_by_itself() {
             let Some((mut guest, marker)) = sleeper("stopped").await else { return };
             let cancel = CancellationToken::new();
             let task = guest.spawn(&runner, &Arc::default(), &cancel);
-            wait_until(PATIENCE, || !processes_with(&marker).is_empty()).await;
+            wait_for_bubblewrap(&marker).await;
             tokio::time::sleep(Duration::from_millis(moment)).await;
             let begun = Instant::now();
             cancel.cancel();
@@ -101,7 +110,7 @@ fn a_launcher_that_is_killed_at_any_moment_leaves_nothing() {
         for moment in 0..MOMENTS {
             let Some((mut guest, marker)) = sleeper("killed").await else { return };
             let task = guest.spawn(&runner, &Arc::default(), &CancellationToken::new());
-            wait_until(PATIENCE, || !processes_with(&marker).is_empty()).await;
+            wait_for_bubblewrap(&marker).await;
             tokio::time::sleep(Duration::from_millis(moment)).await;
             let error = kill_until_given_up(&own, task).await;
             assert_eq!(error.blamed(), Some(Blame::Farm), "{error}");

@@ -12,11 +12,15 @@ use crate::support::events::{PATIENCE, processes_with, wait_until};
 use crate::support::farm::{launcher, on_farm, sandbox_options};
 use crate::support::missing;
 
-/// The processes of this launcher that have no guest: those with one are in its folder.
+/// The processes of this launcher that are for a guest and have none: those with one are in its folder.
 fn waiting(launcher: &Path) -> Vec<Pid> {
     let here = std::env::current_dir().unwrap();
+    let for_guests = [processes_with("guest"), processes_with("online-guest")].concat();
     let mut found = processes_with(launcher.to_str().unwrap());
     found.retain(|process| {
+        if !for_guests.contains(process) {
+            return false;
+        }
         let folder = format!("/proc/{}/cwd", process.as_raw_nonzero());
         std::fs::read_link(folder).is_ok_and(|folder| folder == here)
     });

@@ -183,19 +183,21 @@ pub(super) fn sweep() {
     }
 }
 
-/// Removes the groups of this name, whose launcher is gone.
+/// Removes the groups of this name, whose launcher is gone, and ends what is in them: bubblewrap outlives its launcher
+/// when that is killed before it has begun.
 pub(super) fn remove(name: &OsStr) {
     for hierarchy in here() {
         let folder = hierarchy.of_guest(name);
-        for member in fs::read_to_string(folder.join(MEMBERS)).unwrap_or_default().lines() {
-            // Bubblewrap outlives its launcher when that is killed before it has begun; its own parent is dead.
-            if let Some(process) = member.parse().ok().and_then(Pid::from_raw) {
-                let _ = kill_process(process, Signal::KILL);
+        for _ in 0..REMOVALS_MAX {
+            for member in read(&folder.join(MEMBERS)).lines() {
+                if let Some(process) = member.parse().ok().and_then(Pid::from_raw) {
+                    let _ = kill_process(process, Signal::KILL);
+                }
             }
-        }
-        if folder.exists() {
             // One that stays is swept when an engine starts.
-            is_removed(&folder, REMOVALS_MAX);
+            if is_removed(&folder, 1) {
+                break;
+            }
         }
     }
 }

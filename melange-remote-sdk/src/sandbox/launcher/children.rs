@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -94,7 +95,11 @@ impl Children {
         let words = last_words(child.stderr.take());
         let status = self.wait(&mut child).map_err(failed(what))?;
         self.check()?;
-        if status.success() { Ok(()) } else { Err(Stop::Failed(format!("cannot {what}: {words}"))) }
+        match status.signal() {
+            _ if status.success() => Ok(()),
+            Some(_) => Err(Stop::Killed(format!("cannot {what}"))),
+            None => Err(Stop::Failed(format!("cannot {what}: {words}"))),
+        }
     }
 }
 

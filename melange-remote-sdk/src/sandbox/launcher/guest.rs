@@ -9,6 +9,7 @@ use super::children::{self, Children};
 use super::early::Early;
 use super::network::Network;
 use super::step::{Sources, Steps};
+use super::watch::Measurer;
 use super::wire::Wire;
 use super::{Result, Stop, collect, failed, mounts, tree, workspace};
 use crate::sandbox::protocol::{GuestOrder, Message, Root, SCRIPTS, TREE, UPPER};
@@ -25,6 +26,7 @@ const VIEW_ONLINE: &str = "sys-online";
 pub(super) fn run(
     mut order: GuestOrder,
     early: Early,
+    measurer: &Arc<Measurer>,
     wire: &Arc<Wire>,
     children: &Arc<Children>,
 ) -> Result<()> {
@@ -39,7 +41,7 @@ pub(super) fn run(
         }
     };
     let mut networks = Networks { order, early, offline: None, online: None };
-    let outcome = live(order, scripts, &mut networks, wire, children);
+    let outcome = live(order, scripts, &mut networks, measurer, wire, children);
     // When bubblewrap has ended by itself, the kernel has ended every process of the step before.
     let is_quiet = matches!(outcome, Ok(Quiet(true)));
     if !is_quiet {
@@ -86,6 +88,7 @@ fn live(
     order: &GuestOrder,
     mut scripts: Vec<(String, String)>,
     networks: &mut Networks<'_>,
+    measurer: &Arc<Measurer>,
     wire: &Arc<Wire>,
     children: &Arc<Children>,
 ) -> Result<Quiet> {
@@ -121,6 +124,7 @@ fn live(
             sources: tree.sources.clone(),
             filters,
             written: if matches!(order.root, Root::Overlay(_)) { UPPER } else { TREE },
+            measurer,
             wire,
             children,
         };

@@ -36,6 +36,7 @@ mod workspace;
 pub(super) use cgroup::Met;
 use children::Children;
 use early::Early;
+use watch::Measurer;
 use wire::Wire;
 
 /// An order: paths, scripts, and the environments of all steps of a definition.
@@ -53,6 +54,9 @@ enum Stop {
     /// This machine or the launcher failed.
     #[error("{0}")]
     Failed(String),
+    /// A program that the launcher started was killed; another try may see it through.
+    #[error("{0}: its process was killed")]
+    Killed(String),
     /// The runner wants no more.
     #[error("the guest was stopped")]
     Stopped,
@@ -112,6 +116,10 @@ pub fn run_if_asked() {
             wire.tell(&Message::Failed(why));
             1
         }
+        Err(killed @ Stop::Killed(_)) => {
+            wire.tell(&Message::Killed(killed.to_string()));
+            1
+        }
         Err(Stop::Stopped) => 1,
     };
     std::process::exit(code);
@@ -137,6 +145,7 @@ fn work(wire: &Arc<Wire>, purpose: Option<&OsStr>, name: &OsStr) -> Result<()> {
             watched.stop();
         }
     });
+    let measurer = Arc::new(Measurer::start());
     // Made before there is an order, which may be a while.
     let online = purpose.is_some_and(|purpose| purpose == FOR_AN_ONLINE_GUEST);
     let for_a_guest = online || purpose.is_some_and(|purpose| purpose == FOR_A_GUEST);
@@ -164,7 +173,7 @@ fn work(wire: &Arc<Wire>, purpose: Option<&OsStr>, name: &OsStr) -> Result<()> {
         Order::ProbeOverlay { folder } => probe_overlay(&children, &folder),
         Order::Guest(order) => {
             let early = early.ok_or_else(|| Stop::Failed("this launcher is for no guest".to_owned()))?;
-            guest::run(*order, early, wire, &children)
+            guest::run(*order, early, &measurer, wire, &children)
         }
         Order::Remove { folders } => {
             folders.iter().try_for_each(|folder| tree::remove(&Arc::new(Children::default()), folder))

@@ -5,8 +5,10 @@ use std::io::{Read, Seek, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
+use std::thread::ScopedJoinHandle;
+use std::time::Duration;
 
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::io::FdFlags;
@@ -15,7 +17,7 @@ use rustix::thread::CapabilitySet;
 
 use super::children::{Children, alone, kill_all};
 use super::network::{Network, RESOLVER};
-use super::watch::Watch;
+use super::watch::{Ended, Measurer, Watch};
 use super::wire::Wire;
 use super::{Result, failed, mounts, program};
 use crate::guest;
@@ -26,6 +28,11 @@ use crate::sandbox::protocol::{
 
 /// The most that the kernel takes: these processes first.
 const OFFERED: &str = "1000";
+
+/// What bubblewrap tells of a step; it is some hundred bytes.
+const STATUS_BYTES_MAX: u64 = 64 << 10;
+/// Between two looks whether a step's output has ended.
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// Where the files of the cache are, and their names there.
 pub(super) type Sources = Vec<(PathBuf, String)>;
@@ -38,6 +45,7 @@ pub(super) struct Steps<'a> {
     pub(super) filters: [Vec<u8>; 2],
     /// Where what the guest writes ends up.
     pub(super) written: &'static str,
+    pub(super) measurer: &'a Arc<Measurer>,
     pub(super) wire: &'a Arc<Wire>,
     pub(super) children: &'a Arc<Children>,
 }
@@ -85,38 +93,48 @@ impl Steps<'_> {
             }
         };
         drop((root, filters));
+        // Everything that takes a thread comes before the step, which may leave none.
+        let watched = self.order.folder.join(self.written);
+        let watch = Watch::start(self.measurer, watched, self.order.bounds.tree_bytes, self.children);
         rustix::io::fcntl_setfd(&told, FdFlags::CLOEXEC).map_err(failed("keep a file"))?;
         drop(alone);
         offer_to_the_kernel(&child);
-        if let Err(stop) = ready() {
-            // It did nothing yet, and without a root it can do nothing.
-            let _ = child.kill();
-            let _ = self.children.wait(&mut child);
-            self.children.check()?;
-            return Err(stop);
-        }
-        give_root(root_is_there);
-        self.wire.tell(&Message::Started(index));
-        let watch = Watch::start(self.written, self.order.bounds.tree_bytes, self.children);
         let (out, err) = (child.stdout.take(), child.stderr.take());
-        let status = std::thread::scope(|scope| {
-            scope.spawn(|| pump(out, STDOUT, self.wire));
-            scope.spawn(|| pump(err, STDERR, self.wire));
-            let status = self.children.wait(&mut child);
-            if status.as_ref().is_ok_and(|status| status.signal().is_some()) {
-                // What it started dies with it, but for a moment at the beginning. This was the guest's last step.
-                kill_all();
+        let (outcome, status) = std::thread::scope(|scope| {
+            let pumps =
+                [scope.spawn(|| pump(out, STDOUT, self.wire)), scope.spawn(|| pump(err, STDERR, self.wire))];
+            let outcome = ready();
+            if outcome.is_ok() {
+                self.wire.tell(&Message::Started(index));
+                give_root(root_is_there);
+            } else {
+                // It did nothing yet, and without a root it can do nothing.
+                let _ = child.kill();
             }
-            status
+            let status = self.children.wait(&mut child);
+            if !status.as_ref().is_ok_and(ExitStatus::success) {
+                // This was the guest's last step. What it started ends with it, but for a moment at the beginning.
+                while !pumps.iter().all(ScopedJoinHandle::is_finished) {
+                    kill_all();
+                    std::thread::sleep(PAUSE);
+                }
+            }
+            (outcome, status)
         });
         let status = status.map_err(failed("wait for a step"))?;
         self.children.check()?;
+        outcome?;
         let lost = status.signal().is_some();
         let status = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default());
-        let met = watch
-            .exceeded()
-            .then(|| format!("killed: it wrote more than {} MiB", self.order.bounds.tree_bytes >> 20));
-        let started = File::from(told).metadata().is_ok_and(|told| told.len() > 0);
+        let met = watch.ended().map(|ended| match ended {
+            Ended::TooMuch => {
+                format!("killed: it wrote more than {} MiB", self.order.bounds.tree_bytes >> 20)
+            }
+            Ended::Unmeasured => {
+                "killed: what it writes could not be measured beside its many processes".to_owned()
+            }
+        });
+        let started = has_run(told.into());
         Ok(StepEnd { status, started, lost, starved: false, met })
     }
 
@@ -133,7 +151,7 @@ impl Steps<'_> {
             command.args(["--reuid", &uid, "--regid", &gid, "--clear-groups", "bwrap"]);
             command
         };
-        let options = ["--add-seccomp-fd", "--add-seccomp-fd", "--info-fd", "--args"];
+        let options = ["--add-seccomp-fd", "--add-seccomp-fd", "--json-status-fd", "--args"];
         for (option, handle) in options.iter().zip(handed) {
             command.arg(option).arg(handle.to_string());
         }
@@ -183,6 +201,13 @@ fn offer_to_the_kernel(bubblewrap: &Child) {
     if rustix::thread::capabilities(None).is_ok_and(has) && !mounts::is_mapped() {
         let _ = std::fs::write(format!("/proc/{}/oom_score_adj", bubblewrap.id()), OFFERED);
     }
+}
+
+/// Whether bubblewrap came as far as the step: only then it tells an exit code.
+fn has_run(mut told: File) -> bool {
+    let mut text = String::new();
+    let read = told.rewind().and_then(|()| told.take(STATUS_BYTES_MAX).read_to_string(&mut text));
+    read.is_ok() && text.contains("exit-code")
 }
 
 /// Gives bubblewrap its first mount, in one piece. One that ended already tells why by itself.
