@@ -206,7 +206,8 @@ async fn what_may_pass_is_tried_again_after_a_growing_pause() {
 async fn attempts_are_bounded_and_a_panic_is_a_failure() {
     let fail = vec![Act::Fail(ErrorKind::Unavailable, "connection refused".to_owned())];
     let panic = vec![Act::Panic("a defect".to_owned())];
-    let scripts = vec![fail.clone(), fail.clone(), fail, panic.clone(), panic.clone(), panic];
+    let each = usize::try_from(limits::ATTEMPTS_MAX).unwrap();
+    let scripts = [vec![fail; each], vec![panic; each]].concat();
     let farm = Farm::start(ScriptedBuilder::sequence(scripts, []));
     let refused = farm.submit().await;
     let job = farm.end(refused).await;
