@@ -433,8 +433,10 @@ impl Progress<'_> {
             let error = Error::new(ErrorKind::Unavailable, "a process of the sandbox's own was killed");
             return Err(error.blame(Blame::Farm));
         }
-        if !end.started && end.met.is_none() {
-            let last = tail.last().cloned().unwrap_or_default();
+        let last = tail.last().cloned().unwrap_or_default();
+        // All mounts are made by then: it is the root that has no shell, or one that does not run.
+        let is_shell_at_fault = last.starts_with("bwrap: execvp ");
+        if !end.started && end.met.is_none() && !is_shell_at_fault {
             return Err(Error::new(ErrorKind::Unavailable, "the sandbox could not be started")
                 .blame(Blame::Farm)
                 .with("because", last));
