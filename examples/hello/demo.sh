@@ -15,8 +15,8 @@ command -v cargo > /dev/null || fail "a Rust toolchain is needed"
 
 case "${DEMO_PROFILE:-release}" in
   release) what="--release -p melange-server -p melange-cli -p test-distro"; bin=$target/release ;;
-  # With the features of the whole workspace, as the tests have built it.
-  *) what="--workspace --bins"; bin=$target/debug ;;
+  # As the tests have built it: with other targets cargo would choose other features, and compile all of it again.
+  *) what="--workspace --all-targets"; bin=$target/debug ;;
 esac
 say "building the programs"
 # shellcheck disable=SC2086 # several arguments
