@@ -225,16 +225,14 @@ impl Launched {
         if let Err(error) = self.wait().await {
             return error;
         }
+        let failed = |why| {
+            let error = Error::new(ErrorKind::Unavailable, "the sandbox failed").with("because", why);
+            error.blame(Blame::Farm)
+        };
         match message {
             Message::Refused(why) => Error::invalid(why).blame(Blame::Definition),
-            Message::Failed(why) => {
-                let error = Error::new(ErrorKind::Unavailable, "the sandbox failed").with("because", why);
-                error.blame(Blame::Farm)
-            }
-            Message::Killed(why) => {
-                let error = Error::new(ErrorKind::Unavailable, "the sandbox failed").with("because", why);
-                error.blame(Blame::Farm).source(ProcessKilled)
-            }
+            Message::Failed(why) => failed(why),
+            Message::Killed(why) => failed(why).source(ProcessKilled),
             other => Error::unexpected(format!("the sandbox's launcher told out of turn: {other:?}")),
         }
     }

@@ -171,13 +171,9 @@ impl SandboxRunner {
         let of_steps = plan.steps.iter().enumerate().map(|(index, step)| (step_script(index), &step.script));
         let others = plan.scripts.iter().enumerate().map(|(index, text)| (guest::script_name(index), text));
         let own_workspace = plan.workspace.iter().skip(common_workspace(plan).len());
-        let mut bounds = self.options.bounds.of_guest(&plan.resources, self.machine_bytes);
-        let environments = plan.steps.iter().flat_map(|step| &step.environment);
-        let bytes: usize = environments.map(|(name, value)| name.len() + value.len()).sum();
-        // The launcher has them in its memory, which counts too.
-        let least = u64::try_from(bytes).unwrap_or(u64::MAX).saturating_mul(2);
-        let least = least.saturating_add(limits::SANDBOX_MEMORY_BYTES_MIN);
-        bounds.memory_bytes = bounds.memory_bytes.max(least);
+        let environment_bytes: usize =
+            plan.steps.iter().flat_map(|step| &step.environment).map(variable_bytes).sum();
+        let environment_bytes = u64::try_from(environment_bytes).unwrap_or(u64::MAX);
         GuestOrder {
             folder: folder.to_owned(),
             scripts: of_steps.chain(others).map(|(name, text)| (name, text.clone())).collect(),
@@ -191,7 +187,7 @@ impl SandboxRunner {
             masks: self.masks.clone(),
             capabilities: plan.capabilities.clone(),
             host_ports: self.options.host_ports.clone(),
-            bounds,
+            bounds: self.options.bounds.of_guest(&plan.resources, environment_bytes, self.machine_bytes),
         }
     }
 
@@ -294,6 +290,11 @@ fn starved() -> Error {
         .hint("run fewer jobs on it at one time, or give them less memory each")
 }
 
+/// The bytes of a variable, with its name.
+fn variable_bytes((name, value): &(String, String)) -> usize {
+    name.len() + value.len()
+}
+
 /// What bubblewrap and the kernel take.
 fn check_environments(plan: &GuestPlan) -> Result<()> {
     let refuse = |step: &GuestStep, what: String| {
@@ -305,8 +306,8 @@ fn check_environments(plan: &GuestPlan) -> Result<()> {
             let (count, most) = (step.environment.len(), limits::SANDBOX_VARIABLES_MAX);
             return refuse(step, format!("has {count} environment variables, more than {most}"));
         }
-        let size = |(name, value): &(String, String)| name.len() + value.len();
-        let large = step.environment.iter().find(|pair| size(pair) > limits::SANDBOX_VARIABLE_BYTES_MAX);
+        let is_large = |pair: &&(String, String)| variable_bytes(pair) > limits::SANDBOX_VARIABLE_BYTES_MAX;
+        let large = step.environment.iter().find(is_large);
         if let Some((name, value)) = large {
             let (length, most) = (value.len(), limits::SANDBOX_VARIABLE_BYTES_MAX);
             return refuse(step, format!("has {length} bytes in the variable {name}, more than {most}"));

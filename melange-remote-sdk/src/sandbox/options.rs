@@ -79,8 +79,16 @@ impl SandboxOptions {
 }
 
 impl SandboxBounds {
-    /// The bounds of a guest whose definition asks for `resources`, on a machine with that much memory.
-    pub(super) fn of_guest(&self, resources: &GuestResources, machine_bytes: u64) -> Bounds {
+    /// The bounds of a guest whose definition asks for `resources` and whose steps have so many bytes of environments,
+    /// on a machine with that much memory.
+    pub(super) fn of_guest(
+        &self,
+        resources: &GuestResources,
+        environment_bytes: u64,
+        machine_bytes: u64,
+    ) -> Bounds {
+        // The launcher has the environments in its memory, which counts too.
+        let memory_min = environment_bytes.saturating_mul(2).saturating_add(limits::SANDBOX_MEMORY_BYTES_MIN);
         let memory_max = self.memory_bytes.unwrap_or(machine_bytes / 10 * 9);
         let cpu_millis = match (resources.cpu_millis, self.cpu_millis) {
             (Some(asked), Some(most)) => Some(asked.min(most)),
@@ -90,7 +98,7 @@ impl SandboxBounds {
             memory_bytes: resources
                 .memory_bytes
                 .map_or(memory_max, |asked| asked.min(memory_max))
-                .max(limits::SANDBOX_MEMORY_BYTES_MIN),
+                .max(memory_min),
             cpu_millis,
             processes: self.processes,
             tree_bytes: resources.disk_bytes.map_or(self.tree_bytes, |asked| asked.min(self.tree_bytes)),
@@ -113,13 +121,13 @@ mod tests {
     fn a_definition_lowers_bounds_and_never_raises_them() {
         let bounds = SandboxBounds { cpu_millis: Some(4_000), ..SandboxBounds::default() };
         let asked = |memory_bytes, cpu_millis| GuestResources { memory_bytes, cpu_millis, disk_bytes: None };
-        let small = bounds.of_guest(&asked(Some(64 << 20), Some(500)), 1_000 << 20);
+        let small = bounds.of_guest(&asked(Some(64 << 20), Some(500)), 0, 1_000 << 20);
         assert_eq!((small.memory_bytes, small.cpu_millis), (64 << 20, Some(500)));
-        let tiny = bounds.of_guest(&asked(Some(8), None), 1_000 << 20);
+        let tiny = bounds.of_guest(&asked(Some(8), None), 0, 1_000 << 20);
         assert_eq!(tiny.memory_bytes, limits::SANDBOX_MEMORY_BYTES_MIN);
-        let large = bounds.of_guest(&asked(Some(1 << 40), Some(64_000)), 1_000 << 20);
+        let large = bounds.of_guest(&asked(Some(1 << 40), Some(64_000)), 0, 1_000 << 20);
         assert_eq!((large.memory_bytes, large.cpu_millis), (900 << 20, Some(4_000)));
-        let none = bounds.of_guest(&asked(None, None), 1_000 << 20);
+        let none = bounds.of_guest(&asked(None, None), 0, 1_000 << 20);
         assert_eq!((none.memory_bytes, none.tree_bytes), (900 << 20, limits::SANDBOX_TREE_BYTES));
     }
 

@@ -9,7 +9,7 @@ use melange_remote_sdk::guest::{GuestOutcome, GuestResources};
 use melange_remote_sdk::sandbox::{SandboxBounds, SandboxOptions, SandboxRunner};
 use tokio_util::sync::CancellationToken;
 
-use super::{assert_child_passes, failed, guest, lines, sandbox};
+use super::{assert_child_passes, failed, guest, lines, names_in, sandbox};
 use crate::support::events::{PATIENCE, wait_until};
 use crate::support::farm::{Backend, Farm, launcher, on_farm, sandbox_options};
 use crate::support::guest::{Done, Guest, run};
@@ -295,12 +295,6 @@ fn shared_memory_is_bounded() {
     });
 }
 
-/// The names of the unpacked root filesystems.
-fn roots(state: &Path) -> Vec<String> {
-    let entries = std::fs::read_dir(state.join("roots")).unwrap();
-    entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
-}
-
 #[test]
 fn unpacked_root_filesystems_leave_when_nobody_uses_them() {
     on_farm(async |_| {
@@ -325,12 +319,12 @@ fn unpacked_root_filesystems_leave_when_nobody_uses_them() {
         lock.lock_shared().unwrap();
         let Some(second) = guest("root-second", 0, "eat 1").await else { return };
         lines(&other, &second).await;
-        assert!(roots(folder.path()).contains(&root), "in use elsewhere");
+        assert!(names_in(&folder.path().join("roots")).contains(&root), "in use elsewhere");
         drop(lock);
         let Some(mut third) = guest("root-third", 0, "eat 1").await else { return };
         third.add_to_root(Entry::file("third", b"3").mode(0o644));
         lines(&runner, &third).await;
-        let left = roots(folder.path());
+        let left = names_in(&folder.path().join("roots"));
         assert!(!left.contains(&root) && left.contains(&third.ready().root.sha256), "{left:?}");
         // What left is unpacked anew.
         lines(&runner, &first).await;

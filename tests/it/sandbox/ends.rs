@@ -7,7 +7,7 @@ use std::time::Duration;
 use melange_remote_sdk::builder::BuildSink;
 use melange_remote_sdk::error::{Blame, Error, Result};
 use melange_remote_sdk::guest::{GuestOutcome, GuestRunner};
-use melange_remote_sdk::sandbox::{SandboxOptions, SandboxRunner};
+use melange_remote_sdk::sandbox::SandboxRunner;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::{Signal, kill_process};
 use tokio::task::JoinHandle;
@@ -15,9 +15,9 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::bounds::can_make_groups;
-use super::{guest, sandbox};
+use super::{guest, names_in, sandbox_with_own_launcher};
 use crate::support::events::{Collected, PATIENCE, processes_with, wait_until};
-use crate::support::farm::{launcher, on_farm, sandbox_options};
+use crate::support::farm::on_farm;
 use crate::support::guest::Guest;
 
 /// Moments of the life of a small guest, which is over after some tens of milliseconds.
@@ -26,12 +26,9 @@ const MOMENTS: u64 = 30;
 const STOPPED: Duration = Duration::from_secs(8);
 
 /// A sandbox with a launcher of its own, in which none waits.
-fn sandbox_with_own_launcher(folder: &Path) -> Option<(Arc<SandboxRunner>, PathBuf)> {
-    let own = folder.join("launcher");
-    std::fs::copy(launcher(), &own).unwrap();
-    let options =
-        SandboxOptions { launcher: Some(own.clone()), ready_launcher: false, ..sandbox_options(folder) };
-    Some((Arc::new(sandbox(&options)?), own))
+fn sandbox_where_none_waits(folder: &Path) -> Option<(Arc<SandboxRunner>, PathBuf)> {
+    let (runner, own) = sandbox_with_own_launcher(folder, false)?;
+    Some((Arc::new(runner), own))
 }
 
 /// A guest that sleeps as long as it may, and what is an argument of its bubblewrap and of its sleep.
@@ -75,14 +72,14 @@ async fn kill_until_given_up(launcher: &Path, guest: JoinHandle<Result<GuestOutc
 }
 
 fn is_empty(state: &Path) -> bool {
-    std::fs::read_dir(state.join("guests")).unwrap().next().is_none()
+    names_in(&state.join("guests")).is_empty()
 }
 
 #[test]
 fn a_guest_that_is_stopped_as_it_begins_ends_by_itself() {
     on_farm(async |_| {
         let folder = tempfile::tempdir().unwrap();
-        let Some((runner, _)) = sandbox_with_own_launcher(folder.path()) else { return };
+        let Some((runner, _)) = sandbox_where_none_waits(folder.path()) else { return };
         for moment in 0..MOMENTS {
             let Some((mut guest, marker)) = sleeper("stopped").await else { return };
             let cancel = CancellationToken::new();
@@ -106,7 +103,7 @@ fn a_launcher_that_is_killed_at_any_moment_leaves_nothing() {
             return;
         }
         let folder = tempfile::tempdir().unwrap();
-        let Some((runner, own)) = sandbox_with_own_launcher(folder.path()) else { return };
+        let Some((runner, own)) = sandbox_where_none_waits(folder.path()) else { return };
         for moment in 0..MOMENTS {
             let Some((mut guest, marker)) = sleeper("killed").await else { return };
             let task = guest.spawn(&runner, &Arc::default(), &CancellationToken::new());
@@ -140,7 +137,7 @@ fn spawn_without_tree(
 fn a_launcher_that_is_killed_before_its_tree_is_there_leaves_no_bubblewrap() {
     on_farm(async |_| {
         let folder = tempfile::tempdir().unwrap();
-        let Some((runner, own)) = sandbox_with_own_launcher(folder.path()) else { return };
+        let Some((runner, own)) = sandbox_where_none_waits(folder.path()) else { return };
         let Some((guest, marker)) = sleeper("early").await else { return };
         let (running, _, _) = spawn_without_tree(&guest, &runner, folder.path());
         wait_until(PATIENCE, || !processes_with(&marker).is_empty()).await;
@@ -154,7 +151,7 @@ fn a_launcher_that_is_killed_before_its_tree_is_there_leaves_no_bubblewrap() {
 fn a_guest_is_started_again_while_no_step_has_begun() {
     on_farm(async |_| {
         let folder = tempfile::tempdir().unwrap();
-        let Some((runner, own)) = sandbox_with_own_launcher(folder.path()) else { return };
+        let Some((runner, own)) = sandbox_where_none_waits(folder.path()) else { return };
         let Some(mut guest) = guest("again", 0, "descriptors").await else { return };
         let marker = guest.marker();
         guest.plan.steps[0].environment.push(("MARKER".to_owned(), marker.clone()));

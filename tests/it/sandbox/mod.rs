@@ -3,14 +3,14 @@
 //! Where a BuildKit daemon is there, the same program runs in a guest of it, and the sandbox must not be the weaker
 //! of the two.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
 use melange_remote_sdk::guest::{GuestOutcome, GuestRunner, GuestUser};
 use melange_remote_sdk::sandbox::{SandboxOptions, SandboxRunner};
 
-use crate::support::farm::sandbox_options;
+use crate::support::farm::{launcher, sandbox_options};
 use crate::support::guest::{Done, Guest, run};
 use crate::support::missing;
 use crate::support::tree::Entry;
@@ -66,6 +66,30 @@ fn assert_child_passes(command: &mut Command) {
 /// A sandbox with its state in a folder of the test's own.
 fn sandbox_in(folder: &Path) -> Option<SandboxRunner> {
     sandbox(&sandbox_options(folder))
+}
+
+/// A sandbox with a launcher whose name tells its processes from those of other tests, and that name.
+fn sandbox_with_own_launcher(folder: &Path, ready_launcher: bool) -> Option<(SandboxRunner, PathBuf)> {
+    let own = folder.join("launcher");
+    std::fs::copy(launcher(), &own).unwrap();
+    let launcher = Some(own.clone());
+    let runner = sandbox(&SandboxOptions { launcher, ready_launcher, ..sandbox_options(folder) })?;
+    Some((runner, own))
+}
+
+/// The names of what is in a folder of a sandbox's state.
+fn names_in(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).unwrap();
+    entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+/// Whether this user may mount; said aloud when not.
+fn can_mount() -> bool {
+    let can = rustix::process::geteuid().is_root();
+    if !can {
+        missing("the rights to mount");
+    }
+    can
 }
 
 /// A guest that has the probe and runs it once.

@@ -8,7 +8,7 @@ use rustix::mount::{
     MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_change, unmount,
 };
 
-use super::{assert_child_passes, guest, lines, sandbox, sandbox_in};
+use super::{assert_child_passes, can_mount, guest, lines, sandbox, sandbox_in};
 use crate::support::farm::{on_farm, sandbox_options};
 use crate::support::missing;
 
@@ -165,8 +165,7 @@ impl Drop for Shared {
 #[test]
 fn mounts_of_this_machine_stay() {
     on_farm(async |_| {
-        if !rustix::process::geteuid().is_root() {
-            missing("the rights to mount");
+        if !can_mount() {
             return;
         }
         let folder = tempfile::tempdir().unwrap();

@@ -2,15 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use melange_remote_sdk::sandbox::{SandboxOptions, SandboxRunner};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::bounds::{can_make_groups, groups};
-use super::{guest, lines, sandbox};
+use super::{can_mount, guest, lines, names_in, sandbox_with_own_launcher};
 use crate::support::events::{PATIENCE, processes_with, wait_until};
-use crate::support::farm::{launcher, on_farm, sandbox_options};
-use crate::support::missing;
+use crate::support::farm::on_farm;
 
 /// The processes of this launcher that are for a guest and have none: those with one are in its folder.
 fn waiting(launcher: &Path) -> Vec<Pid> {
@@ -25,14 +23,6 @@ fn waiting(launcher: &Path) -> Vec<Pid> {
         std::fs::read_link(folder).is_ok_and(|folder| folder == here)
     });
     found
-}
-
-/// A sandbox with a launcher whose name tells its processes from those of other tests, and that name.
-fn sandbox_with_own_launcher(folder: &Path) -> Option<(SandboxRunner, PathBuf)> {
-    let own = folder.join("launcher");
-    std::fs::copy(launcher(), &own).unwrap();
-    let options = SandboxOptions { launcher: Some(own.clone()), ..sandbox_options(folder) };
-    Some((sandbox(&options)?, own))
 }
 
 /// What the kernel lists in a file of each of the threads of a process.
@@ -52,38 +42,33 @@ fn helper(launcher: &Path) -> Option<Pid> {
     })
 }
 
-/// The names of the guests' folders below a state folder.
-fn folders(state: &Path) -> Vec<String> {
-    let entries = std::fs::read_dir(state.join("guests")).unwrap();
-    entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
-}
-
 #[test]
 fn one_launcher_waits_for_the_next_guest_and_may_be_killed() {
     on_farm(async |_| {
         let folder = tempfile::tempdir().unwrap();
-        let Some((runner, own)) = sandbox_with_own_launcher(folder.path()) else { return };
+        let Some((runner, own)) = sandbox_with_own_launcher(folder.path(), true) else { return };
         let Some(guest) = guest("ready", 0, "descriptors").await else { return };
         assert_eq!(lines(&runner, &guest).await, ["0", "1", "2"]);
         wait_until(PATIENCE, || waiting(&own).len() == 1).await;
         let first = waiting(&own);
         assert_eq!(lines(&runner, &guest).await, ["0", "1", "2"]);
         wait_until(PATIENCE, || waiting(&own).len() == 1 && waiting(&own) != first).await;
-        wait_until(PATIENCE, || folders(folder.path()).len() == 1).await;
-        let killed = folders(folder.path());
+        let guests = folder.path().join("guests");
+        wait_until(PATIENCE, || names_in(&guests).len() == 1).await;
+        let killed = names_in(&guests);
         let have_groups = || killed.iter().all(|name| !groups(name).is_empty());
         assert!(!can_make_groups() || have_groups(), "those of {killed:?}");
         kill_process(waiting(&own)[0], Signal::KILL).unwrap();
         wait_until(PATIENCE, || waiting(&own).is_empty()).await;
         assert_eq!(lines(&runner, &guest).await, ["0", "1", "2"]);
         for name in &killed {
-            assert!(!folder.path().join("guests").join(name).exists());
+            assert!(!guests.join(name).exists());
             wait_until(PATIENCE, || groups(name).is_empty()).await;
         }
         wait_until(PATIENCE, || waiting(&own).len() == 1).await;
         drop(runner);
         wait_until(PATIENCE, || processes_with(own.to_str().unwrap()).is_empty()).await;
-        assert_eq!(folders(folder.path()), [""; 0]);
+        assert_eq!(names_in(&guests), [""; 0]);
     });
 }
 
@@ -91,7 +76,7 @@ fn one_launcher_waits_for_the_next_guest_and_may_be_killed() {
 fn the_helper_of_a_network_that_waits_may_be_killed_and_goes_with_its_launcher() {
     on_farm(async |_| {
         let folder = tempfile::tempdir().unwrap();
-        let Some((runner, own)) = sandbox_with_own_launcher(folder.path()) else { return };
+        let Some((runner, own)) = sandbox_with_own_launcher(folder.path(), true) else { return };
         let Some(mut guest) = guest("helper", 0, "descriptors").await else { return };
         guest.plan.steps[0].network = true;
         assert_eq!(lines(&runner, &guest).await, ["0", "1", "2"]);
@@ -109,12 +94,11 @@ fn the_helper_of_a_network_that_waits_may_be_killed_and_goes_with_its_launcher()
 #[test]
 fn a_launcher_that_waits_keeps_nothing_mounted() {
     on_farm(async |_| {
-        if !rustix::process::geteuid().is_root() {
-            missing("the rights to mount");
+        if !can_mount() {
             return;
         }
         let folder = tempfile::tempdir().unwrap();
-        let Some((runner, own)) = sandbox_with_own_launcher(folder.path()) else { return };
+        let Some((runner, own)) = sandbox_with_own_launcher(folder.path(), true) else { return };
         let Some(mut guest) = guest("pins", 0, "descriptors").await else { return };
         guest.plan.steps[0].network = true;
         // The helper keeps `/run` to itself.

@@ -188,6 +188,10 @@ pub(super) fn sweep() {
 pub(super) fn remove(name: &OsStr) {
     for hierarchy in here() {
         let folder = hierarchy.of_guest(name);
+        // Where groups cannot be written to, the kernel does not tell of one to remove that it is not there.
+        if !folder.exists() {
+            continue;
+        }
         for _ in 0..REMOVALS_MAX {
             for member in read(&folder.join(MEMBERS)).lines() {
                 if let Some(process) = member.parse().ok().and_then(Pid::from_raw) {

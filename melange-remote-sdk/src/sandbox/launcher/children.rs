@@ -1,12 +1,13 @@
 //! The launcher's own child processes, so that a guest can be stopped at any moment.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use rustix::io::FdFlags;
 use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, kill_process, pidfd_open, pidfd_send_signal};
 
 use super::{Result, Stop, failed};
@@ -20,6 +21,11 @@ static STARTING: Mutex<()> = Mutex::new(());
 /// Held while descriptors are open that one child is to find, and while any child is started: no other finds them.
 pub(super) fn alone() -> MutexGuard<'static, ()> {
     STARTING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Lets the next child find a descriptor; the caller is [`alone`].
+pub(super) fn hand_on(descriptor: impl AsFd) -> Result<()> {
+    rustix::io::fcntl_setfd(descriptor, FdFlags::empty()).map_err(failed("hand on a descriptor"))
 }
 
 /// The child that works at the moment, and whether all work is to stop.

@@ -17,11 +17,10 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use nix::ifaddrs::getifaddrs;
 use nix::sched::{CloneFlags, unshare};
-use rustix::io::FdFlags;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use super::children::{alone, last_words};
+use super::children::{alone, hand_on, last_words};
 use super::routes::{Range, forbid, start_loopback};
 use super::{Result, Stop, failed, make_folder, mounts, program};
 
@@ -177,9 +176,8 @@ impl Helper {
         let alone = alone();
         let (ready, report) = pipe_with(PipeFlags::CLOEXEC).map_err(failed("make a pipe"))?;
         let (end, open) = pipe_with(PipeFlags::CLOEXEC).map_err(failed("make a pipe"))?;
-        for handed in [&report, &end] {
-            rustix::io::fcntl_setfd(handed, FdFlags::empty()).map_err(failed("hand on a pipe"))?;
-        }
+        hand_on(&report)?;
+        hand_on(&end)?;
         let mut command = program("slirp4netns");
         command
             .args(["--configure", "--mtu=65520", "--disable-host-loopback", "--enable-sandbox"])

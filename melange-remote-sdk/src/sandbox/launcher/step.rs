@@ -15,7 +15,7 @@ use rustix::io::FdFlags;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::thread::CapabilitySet;
 
-use super::children::{Children, alone, kill_all};
+use super::children::{Children, alone, hand_on, kill_all};
 use super::network::{Network, RESOLVER};
 use super::watch::{Ended, Measurer, Watch};
 use super::wire::Wire;
@@ -82,7 +82,7 @@ impl Steps<'_> {
         let told = memory_file(b"")?;
         handed.push(told.as_raw_fd());
         let (root, root_is_there) = pipe_with(PipeFlags::CLOEXEC).map_err(failed("make a pipe"))?;
-        rustix::io::fcntl_setfd(&root, FdFlags::empty()).map_err(failed("hand on a pipe"))?;
+        hand_on(&root)?;
         handed.push(root.as_raw_fd());
         let mut child = match self.children.start(&mut self.command(&self.order.steps[index], view, &handed))
         {
@@ -244,6 +244,6 @@ fn memory_file(content: &[u8]) -> Result<OwnedFd> {
     let file = memfd_create("handed", MemfdFlags::CLOEXEC).map_err(|error| what()(error.into()))?;
     let mut file = File::from(file);
     file.write_all(content).and_then(|()| file.rewind()).map_err(what())?;
-    rustix::io::fcntl_setfd(&file, FdFlags::empty()).map_err(|error| what()(error.into()))?;
+    hand_on(&file)?;
     Ok(file.into())
 }
