@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use melange_remote_sdk::conformance::job_store as suite;
 use melange_remote_sdk::error::Result;
-use melange_remote_sdk::job::{Job, JobId};
+use melange_remote_sdk::job::{Job, JobAttempt, JobId};
 use melange_remote_sdk::job_store::memory::MemoryJobStore;
 use melange_remote_sdk::job_store::{
     Claim, ClaimRequest, Fence, Inserted, JobPage, JobStore, Lease, ListQuery, LogChunk, NewJob, QueueQuery,
@@ -78,9 +78,17 @@ impl JobStore for Counting {
         self.inner.remove(id).await
     }
 
-    async fn append_log(&self, id: JobId, fence: Fence, bytes: Bytes) -> Result<u64> {
+    async fn retry(&self, id: JobId, at: jiff::Timestamp) -> Result<Arc<Job>> {
+        self.inner.retry(id, at).await
+    }
+
+    async fn attempts(&self, id: JobId) -> Result<Vec<JobAttempt>> {
+        self.inner.attempts(id).await
+    }
+
+    async fn append_log(&self, id: JobId, fence: Fence, offset: u64, bytes: Bytes) -> Result<u64> {
         self.count();
-        self.inner.append_log(id, fence, bytes).await
+        self.inner.append_log(id, fence, offset, bytes).await
     }
 
     async fn read_log(&self, id: JobId, offset: u64, limit: usize) -> Result<LogChunk> {

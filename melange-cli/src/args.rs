@@ -6,6 +6,10 @@ use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
 use melange_remote_sdk::arch::Arch;
 
+mod remote;
+
+pub(crate) use remote::{BackendsCommand, RemoteCommand, ServerArgs, SubmitArgs};
+
 /// Build APK packages from melange definitions, here or on a build farm.
 #[derive(Debug, Parser)]
 #[command(
@@ -121,29 +125,6 @@ impl Args {
             Command::Index(_) | Command::Schema { .. } | Command::Completions { .. } => OutputArgs::default(),
         };
         own.output.or(self.output.output).unwrap_or_default()
-    }
-}
-
-impl RemoteCommand {
-    fn output(&self) -> OutputArgs {
-        let server = match self {
-            Self::Submit(args) => &args.server,
-            Self::Status { server, .. }
-            | Self::List { server, .. }
-            | Self::Wait { server, .. }
-            | Self::Logs { server, .. }
-            | Self::Get { server, .. }
-            | Self::Cancel { server, .. }
-            | Self::Remove { server, .. } => server,
-            Self::Backends { command } => match command {
-                BackendsCommand::List { server, .. }
-                | BackendsCommand::Drain { server, .. }
-                | BackendsCommand::Enable { server, .. }
-                | BackendsCommand::Add { server, .. }
-                | BackendsCommand::Remove { server, .. } => server,
-            },
-        };
-        server.output
     }
 }
 
@@ -480,176 +461,6 @@ pub(crate) struct ResolveArgs {
     pub(crate) packages: Vec<String>,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
-}
-
-/// The server to talk to.
-#[derive(Debug, Clone, ClapArgs)]
-pub(crate) struct ServerArgs {
-    /// The server's URL
-    #[arg(long, env = "MELANGE_SERVER", default_value = "http://localhost:8080", value_name = "URL")]
-    pub(crate) server: String,
-    #[command(flatten)]
-    pub(crate) output: OutputArgs,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum RemoteCommand {
-    /// Submit a build job
-    Submit(SubmitArgs),
-    /// Show a job
-    Status {
-        /// The job: its id, the beginning of it, or @last for the one submitted last from here
-        job: String,
-        #[command(flatten)]
-        server: ServerArgs,
-    },
-    /// List jobs, newest first
-    List {
-        /// Only jobs in this state: pending, running, success, failed or cancelled
-        #[arg(long)]
-        status: Option<String>,
-        /// How many
-        #[arg(long, default_value_t = 50)]
-        limit: usize,
-        #[command(flatten)]
-        server: ServerArgs,
-    },
-    /// Wait for a job to finish, showing its log
-    Wait {
-        /// The job: its id, the beginning of it, or @last for the one submitted last from here
-        job: String,
-        #[command(flatten)]
-        server: ServerArgs,
-        /// How often to look when the log is quiet, such as 2s or 500ms
-        #[arg(long, default_value = "2s", value_parser = parse_interval)]
-        poll_interval: std::time::Duration,
-    },
-    /// Print a job's log
-    Logs {
-        /// The job: its id, the beginning of it, or @last for the one submitted last from here
-        job: String,
-        /// Go on until the job has finished
-        #[arg(short, long)]
-        follow: bool,
-        /// Only what the test of this package wrote
-        #[arg(long, value_name = "PACKAGE")]
-        test: Option<String>,
-        #[command(flatten)]
-        server: ServerArgs,
-    },
-    /// Download what a job made
-    Get {
-        /// The job: its id, the beginning of it, or @last for the one submitted last from here
-        job: String,
-        /// Only artifacts whose name ends so, such as hello-2.10-r0.apk (repeatable)
-        names: Vec<String>,
-        /// Where to
-        #[arg(long, default_value = ".", value_name = "DIR")]
-        out_dir: PathBuf,
-        #[command(flatten)]
-        server: ServerArgs,
-    },
-    /// Ask for a job to stop
-    Cancel {
-        /// The job: its id, the beginning of it, or @last for the one submitted last from here
-        job: String,
-        #[command(flatten)]
-        server: ServerArgs,
-    },
-    /// Remove a finished job with its log and its artifacts
-    Remove {
-        /// The job: its id, the beginning of it, or @last for the one submitted last from here
-        job: String,
-        #[command(flatten)]
-        server: ServerArgs,
-    },
-    /// Work with the server's backends
-    Backends {
-        #[command(subcommand)]
-        command: BackendsCommand,
-    },
-}
-
-#[derive(Debug, ClapArgs)]
-pub(crate) struct SubmitArgs {
-    /// Definitions, one job each; `-` for standard input
-    #[arg(required = true, value_name = "FILE")]
-    pub(crate) configs: Vec<PathBuf>,
-    /// Architectures, a job each: names, `host` or `all` (repeatable, or separated by commas); the server's default
-    /// when missing
-    #[arg(long = "arch", value_name = "ARCH", value_delimiter = ',')]
-    pub(crate) archs: Vec<ArchChoice>,
-    /// A package added to the environment of every test (repeatable)
-    #[arg(long = "test-package-append", value_name = "PACKAGE")]
-    pub(crate) test_packages: Vec<String>,
-    /// A folder of pipelines that go along (repeatable)
-    #[arg(long = "pipeline-dir", value_name = "DIR")]
-    pub(crate) pipeline_dirs: Vec<PathBuf>,
-    /// A label that the backend must have (repeatable)
-    #[arg(long = "backend-selector", value_name = "KEY=VALUE", value_parser = parse_pair)]
-    pub(crate) backend_selector: Vec<(String, String)>,
-    /// Trace every command of the steps
-    #[arg(long)]
-    pub(crate) debug: bool,
-    /// Run the definition's tests too
-    #[arg(long)]
-    pub(crate) test: bool,
-    /// Wait for the job to finish, showing its log
-    #[arg(long)]
-    pub(crate) wait: bool,
-    #[command(flatten)]
-    pub(crate) server: ServerArgs,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum BackendsCommand {
-    /// List backends
-    List {
-        /// Only those of this architecture
-        #[arg(long)]
-        arch: Option<Arch>,
-        #[command(flatten)]
-        server: ServerArgs,
-    },
-    /// Give a backend no further jobs; those that run on it go on
-    Drain {
-        /// Its address
-        addr: String,
-        #[command(flatten)]
-        server: ServerArgs,
-    },
-    /// Give a drained backend jobs again
-    Enable {
-        /// Its address
-        addr: String,
-        #[command(flatten)]
-        server: ServerArgs,
-    },
-    /// Add a backend
-    Add {
-        /// Its address: tcp://host:port, unix:///path, docker:///path
-        #[arg(long)]
-        addr: String,
-        /// Its architecture
-        #[arg(long)]
-        arch: Arch,
-        /// A label (repeatable)
-        #[arg(long = "label", value_name = "KEY=VALUE", value_parser = parse_pair)]
-        labels: Vec<(String, String)>,
-        /// How many jobs it runs at once; 4 when missing
-        #[arg(long)]
-        max_jobs: Option<u32>,
-        #[command(flatten)]
-        server: ServerArgs,
-    },
-    /// Remove a backend
-    Remove {
-        /// Its address
-        #[arg(long)]
-        addr: String,
-        #[command(flatten)]
-        server: ServerArgs,
-    },
 }
 
 fn parse_pair(text: &str) -> Result<(String, String), String> {

@@ -20,7 +20,7 @@ use melange_remote_sdk::backend_selector::{BackendSelector, Candidate, Refusal, 
 use melange_remote_sdk::builder::scripted::{Act, ScriptedBuilder};
 use melange_remote_sdk::builder::{BuildEvent, TestReport, TestStatus};
 use melange_remote_sdk::error::{Error, ErrorKind, Result};
-use melange_remote_sdk::job::{Job, JobId};
+use melange_remote_sdk::job::{Job, JobAttempt, JobId};
 use melange_remote_sdk::job_store::{
     Claim, ClaimRequest, Fence, Inserted, JobPage, JobStore, Lease, ListQuery, LogChunk, NewJob, QueueQuery,
     QueuedJob, Record, Renewal, Subject,
@@ -266,6 +266,37 @@ async fn a_finished_job_cannot_be_cancelled_and_a_failed_one_says_why() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_failed_job_is_tried_again_and_what_it_showed_stays() {
+    let service = Service::start([
+        Act::line("work"),
+        Act::Finish(melange_remote_sdk::builder::BuildStatus::Failed {
+            reason: "step hello failed".to_owned(),
+            failure: None,
+        }),
+    ]);
+    let id = service.submit(&hello()).await;
+    service.wait(&id, "failed").await;
+    let answer = service.post(&format!("/api/v1/jobs/{id}/retry"), &json!({})).await;
+    assert_eq!((answer.status, &answer.json()["status"]), (StatusCode::OK, &json!("pending")));
+    let again = service.post(&format!("/api/v1/jobs/{id}/retry"), &json!({})).await;
+    assert_eq!(again.status, StatusCode::OK, "asking twice is no mistake");
+    let job = service.wait(&id, "failed").await;
+    assert_eq!(job["attempt"], 2);
+    let attempts = service.get(&format!("/api/v1/jobs/{id}/attempts")).await.json();
+    let told: Vec<_> = attempts.as_array().unwrap().iter().map(|a| (&a["number"], &a["outcome"])).collect();
+    assert_eq!(told, [(&json!(1), &json!("failed")), (&json!(2), &json!("failed"))]);
+    let part = |number| format!("/api/v1/jobs/{id}/logs?attempt={number}");
+    for number in [1, 2] {
+        let log = service.get(&part(number)).await.text();
+        let told = "on tcp://amd64-standard:1234\nwork\n--- the build failed: step hello failed\n";
+        assert_eq!(log, format!("--- attempt {number} {told}"));
+    }
+    assert_eq!(service.get(&part(3)).await.status, StatusCode::NOT_FOUND);
+    let stored = service.get(&format!("/api/v1/jobs/{id}/artifacts/build.log")).await.text();
+    assert!(stored.contains("attempt 1") && stored.contains("attempt 2"), "{stored}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_same_idempotency_key_gives_the_same_job() {
     let service = Service::start([]);
     let send = async |key: &str, config: &str| {
@@ -451,8 +482,16 @@ impl JobStore for WithoutLogs {
     async fn remove(&self, id: JobId) -> Result<()> {
         self.0.remove(id).await
     }
-    async fn append_log(&self, id: JobId, fence: Fence, bytes: Bytes) -> Result<u64> {
-        self.0.append_log(id, fence, bytes).await
+    async fn retry(&self, id: JobId, at: Timestamp) -> Result<Arc<Job>> {
+        self.0.retry(id, at).await
+    }
+
+    async fn attempts(&self, id: JobId) -> Result<Vec<JobAttempt>> {
+        self.0.attempts(id).await
+    }
+
+    async fn append_log(&self, id: JobId, fence: Fence, offset: u64, bytes: Bytes) -> Result<u64> {
+        self.0.append_log(id, fence, offset, bytes).await
     }
     async fn read_log(&self, id: JobId, _: u64, _: usize) -> Result<LogChunk> {
         Err(Error::new(ErrorKind::NotFound, "the log is kept no longer").with("job", id))
@@ -636,7 +675,7 @@ async fn the_api_is_described_as_it_is() {
             );
         }
     }
-    assert_eq!(count, 15, "every operation is in the document");
+    assert_eq!(count, 17, "every operation is in the document");
     let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/api.md");
     let written = std::fs::read_to_string(page).unwrap_or_default();
     let now = melange_server::api_reference(melange_server::args::ApiFormat::Markdown);

@@ -12,7 +12,7 @@ use crate::arch::Arch;
 use crate::backend::Backend;
 use crate::backend::pool::BackendState;
 use crate::error::{Error, ErrorKind};
-use crate::job::{FailureClass, Job, JobId, UncheckedSpec};
+use crate::job::{FailureClass, Job, JobAttempt, JobBackend, JobId, JobPhase, UncheckedSpec};
 use crate::text::diagnostics::Diagnostics;
 
 mod read;
@@ -42,6 +42,16 @@ pub fn job(id: JobId) -> String {
 /// `POST`: ask for a job to stop.
 pub fn job_cancel(id: JobId) -> String {
     format!("{JOBS}/{id}/cancel")
+}
+
+/// `POST`: try a failed or cancelled job again.
+pub fn job_retry(id: JobId) -> String {
+    format!("{JOBS}/{id}/retry")
+}
+
+/// `GET`: the attempts of a job.
+pub fn job_attempts(id: JobId) -> String {
+    format!("{JOBS}/{id}/attempts")
 }
 
 /// `GET`: a job's log, with `?offset=` and `?follow=true`.
@@ -205,7 +215,7 @@ pub struct JobView {
     /// Where it runs or ran.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backend: Option<BackendView>,
-    /// How often it was tried; 0 before the first attempt.
+    /// The number of the present or last attempt; 0 before the first one.
     #[serde(default)]
     pub attempt: u32,
     /// Whether somebody asked for it to stop.
@@ -298,6 +308,91 @@ pub struct ArtifactView {
     pub sha256: String,
 }
 
+/// An attempt of a job.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct AttemptView {
+    /// Its number, from 1.
+    pub number: u32,
+    /// `running`, `success`, `failed`, `cancelled`, `given_back` or `lost`.
+    pub outcome: String,
+    /// Whether it counts towards the bound on attempts.
+    pub counts: bool,
+    /// When it began, RFC 3339.
+    #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
+    pub started_at: Timestamp,
+    /// When it came to its end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime))]
+    pub ended_at: Option<Timestamp>,
+    /// Why it failed, was given back or was lost, in one line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// Who is at fault: `build`, `infrastructure`, `unschedulable` or `policy`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error_class: Option<String>,
+    /// The step at fault.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<FailureView>,
+    /// Where it ran.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backend: Option<BackendView>,
+    /// Its steps.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub steps: Vec<StepView>,
+    /// Time spent in its phases.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub phases: Vec<PhaseView>,
+    /// Its tests.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tests: Vec<TestView>,
+    /// Where its part of the job's log begins, in bytes.
+    pub log_begin: u64,
+    /// Where that ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_end: Option<u64>,
+}
+
+impl From<&JobAttempt> for AttemptView {
+    fn from(attempt: &JobAttempt) -> Self {
+        let error = attempt.error.as_ref();
+        Self {
+            number: attempt.number,
+            outcome: attempt.outcome.name().to_owned(),
+            counts: attempt.counts,
+            started_at: attempt.started_at,
+            ended_at: attempt.ended_at,
+            error: error.map(|error| error.message.clone()),
+            error_class: error.map(|error| class_name(error.class).to_owned()),
+            failure: error.and_then(|error| error.step.as_ref()).map(FailureView::from),
+            backend: attempt.backend.as_ref().map(BackendView::from),
+            steps: attempt.steps.iter().map(StepView::from).collect(),
+            phases: attempt.phases.iter().map(PhaseView::from).collect(),
+            tests: attempt.tests.iter().map(TestView::from).collect(),
+            log_begin: attempt.log_begin,
+            log_end: attempt.log_end,
+        }
+    }
+}
+
+impl From<&JobPhase> for PhaseView {
+    fn from(phase: &JobPhase) -> Self {
+        Self { name: phase.name.clone(), duration_ms: phase.took_ms }
+    }
+}
+
+impl From<&JobBackend> for BackendView {
+    fn from(backend: &JobBackend) -> Self {
+        Self {
+            addr: backend.addr.clone(),
+            arch: backend.arch.to_string(),
+            labels: backend.labels.as_map().clone(),
+            max_jobs: None,
+            state: None,
+        }
+    }
+}
+
 impl JobView {
     /// A job on the wire. The paths are told once the job has finished, and are the caller's to know.
     pub fn new(job: &Job, log_path: Option<String>, output_path: Option<String>) -> Self {
@@ -317,22 +412,12 @@ impl JobView {
             note: job.note.clone(),
             log_path: log_path.filter(|_| job.state.is_terminal()),
             output_path: output_path.filter(|_| !job.artifacts.is_empty()),
-            backend: job.backend.as_ref().map(|backend| BackendView {
-                addr: backend.addr.clone(),
-                arch: backend.arch.to_string(),
-                labels: backend.labels.as_map().clone(),
-                max_jobs: None,
-                state: None,
-            }),
+            backend: job.backend.as_ref().map(BackendView::from),
             attempt: job.attempt,
             cancel_requested: job.cancel_requested,
             waiting_reason: job.waiting.as_ref().map(|waiting| waiting.reason.clone()),
             steps: job.steps.iter().map(StepView::from).collect(),
-            phases: job
-                .phases
-                .iter()
-                .map(|phase| PhaseView { name: phase.name.clone(), duration_ms: phase.took_ms })
-                .collect(),
+            phases: job.phases.iter().map(PhaseView::from).collect(),
             tests: job.tests.iter().map(TestView::from).collect(),
             artifacts: job.artifacts.iter().map(ArtifactView::from).collect(),
         }

@@ -13,8 +13,8 @@ use sha2::{Digest, Sha256};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::api::v1::{
-    self, ArtifactView, BackendName, BackendView, BackendsResponse, ErrorBody, ErrorResponse, JobView,
-    SubmitRequest, SubmitResponse,
+    self, ArtifactView, AttemptView, BackendName, BackendView, BackendsResponse, ErrorBody, ErrorResponse,
+    JobView, SubmitRequest, SubmitResponse,
 };
 use crate::backoff::Backoff;
 use crate::error::{Error, ErrorKind, Result};
@@ -126,6 +126,22 @@ impl Client {
     /// `NotFound`, `Conflict` for a job that has finished, or as [`Self::submit`].
     pub async fn cancel(&self, id: JobId) -> Result<()> {
         self.answer(|| self.http.post(format!("{}{}", self.base, v1::job_cancel(id)))).await.map(drop)
+    }
+
+    /// Tries a failed or cancelled job again; tells it as it is then.
+    ///
+    /// # Errors
+    /// `NotFound`, `Conflict` for a job that succeeded, or as [`Self::submit`].
+    pub async fn retry(&self, id: JobId) -> Result<JobView> {
+        decode(self.answer(|| self.http.post(format!("{}{}", self.base, v1::job_retry(id)))).await?).await
+    }
+
+    /// The attempts of a job, oldest first.
+    ///
+    /// # Errors
+    /// `NotFound`, or as [`Self::submit`].
+    pub async fn attempts(&self, id: JobId) -> Result<Vec<AttemptView>> {
+        decode(self.answer(|| self.get(&v1::job_attempts(id))).await?).await
     }
 
     /// A job's log from `offset` (in bytes) as it is; with `follow` until the job has finished; with `test` the part

@@ -9,6 +9,8 @@
 //!            └─ Cancelled ───────────┴─ Cancelled ─▶ cancelled
 //! ```
 //!
+//! A failed or cancelled job that is asked for again (Retried) is pending once more; what its attempts showed stays.
+//!
 //! The table of [`state`] is the only place that says which event is legal where.
 
 use std::sync::Arc;
@@ -38,15 +40,17 @@ pub struct Job {
     pub state: JobState,
     /// Grows by one with every event.
     pub version: u64,
-    /// How often it was claimed and not given back unused; 0 before the first claim.
+    /// The number of the present or last attempt; 0 before the first one. No two attempts of a job have one number.
     pub attempt: u32,
+    /// The attempts that count towards the bound on them: all but those that were given back unused.
+    pub counted_attempts: u32,
     /// When it was handed in.
     pub created_at: Timestamp,
     /// When the present or last attempt began.
     pub started_at: Option<Timestamp>,
     /// When it came to its end.
     pub finished_at: Option<Timestamp>,
-    /// Why it failed, or why it runs again.
+    /// Why it failed, or why it is tried again.
     pub error: Option<JobError>,
     /// What is worth knowing about a success, such as that there was nothing to do.
     pub note: Option<String>,
@@ -81,6 +85,7 @@ impl Job {
             state: JobState::Pending,
             version: 1,
             attempt: 0,
+            counted_attempts: 0,
             created_at,
             started_at: None,
             finished_at: None,
@@ -95,6 +100,67 @@ impl Job {
             phases: Vec::new(),
             tests: Vec::new(),
             trouble_since: None,
+        }
+    }
+}
+
+/// One attempt of a job. What it showed stays, whatever later attempts come to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobAttempt {
+    /// Its number, from 1.
+    pub number: u32,
+    /// When it began.
+    pub started_at: Timestamp,
+    /// When it came to its end.
+    pub ended_at: Option<Timestamp>,
+    /// What it came to.
+    pub outcome: AttemptOutcome,
+    /// Whether it counts towards the bound on attempts.
+    pub counts: bool,
+    /// Why it failed, was given back or was lost.
+    pub error: Option<JobError>,
+    /// Where it ran.
+    pub backend: Option<JobBackend>,
+    /// Its steps, at most [`crate::limits::STEPS_RECORDED_MAX`].
+    pub steps: Vec<JobStep>,
+    /// Time spent in its phases, in order.
+    pub phases: Vec<JobPhase>,
+    /// Its tests, in order.
+    pub tests: Vec<JobTest>,
+    /// Where its part of the job's log begins, in bytes.
+    pub log_begin: u64,
+    /// Where that ends; `None` while it runs.
+    pub log_end: Option<u64>,
+}
+
+/// What an attempt came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AttemptOutcome {
+    /// It runs.
+    Running,
+    /// The job made its packages.
+    Success,
+    /// The job failed with it.
+    Failed,
+    /// It was stopped as asked.
+    Cancelled,
+    /// It gave the job back to the queue.
+    GivenBack,
+    /// Its lease ended without a word.
+    Lost,
+}
+
+impl AttemptOutcome {
+    /// The name on the wire.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Success => "success",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+            Self::GivenBack => "given_back",
+            Self::Lost => "lost",
         }
     }
 }

@@ -7,7 +7,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Job, JobArtifact, JobBackend, JobError, JobPhase, JobStep, JobStepFailure, JobTest, JobTestState, Waiting,
+    AttemptOutcome, Job, JobArtifact, JobAttempt, JobBackend, JobError, JobPhase, JobStep, JobStepFailure,
+    JobTest, JobTestState, Waiting,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits;
@@ -155,6 +156,8 @@ pub enum JobEvent {
     },
     /// It was stopped as asked.
     Cancelled,
+    /// Somebody asked for it again.
+    Retried,
 }
 
 /// The kinds of [`JobEvent`], for the table.
@@ -168,10 +171,11 @@ enum Kind {
     Succeeded,
     Failed,
     Cancelled,
+    Retried,
 }
 
 /// The one table of legal transitions: from, event, to.
-const TABLE: [(JobState, Kind, JobState); 11] = [
+const TABLE: [(JobState, Kind, JobState); 13] = [
     (JobState::Pending, Kind::Waiting, JobState::Pending),
     (JobState::Pending, Kind::Claimed, JobState::Running),
     (JobState::Pending, Kind::Failed, JobState::Failed),
@@ -184,6 +188,8 @@ const TABLE: [(JobState, Kind, JobState); 11] = [
     (JobState::Running, Kind::Cancelled, JobState::Cancelled),
     // Asking twice is no mistake.
     (JobState::Cancelled, Kind::CancelRequested, JobState::Cancelled),
+    (JobState::Failed, Kind::Retried, JobState::Pending),
+    (JobState::Cancelled, Kind::Retried, JobState::Pending),
 ];
 
 impl JobEvent {
@@ -202,7 +208,20 @@ impl JobEvent {
             Self::Succeeded { .. } => Kind::Succeeded,
             Self::Failed { .. } => Kind::Failed,
             Self::Cancelled => Kind::Cancelled,
+            Self::Retried => Kind::Retried,
         }
+    }
+
+    /// What the attempt under way comes to by this event, when it ends it: the outcome, whether it counts, and why.
+    pub fn end_of_attempt(&self) -> Option<(AttemptOutcome, bool, Option<&JobError>)> {
+        Some(match self {
+            Self::Requeued { error, refund, .. } => (AttemptOutcome::GivenBack, !refund, Some(error)),
+            Self::LeaseLost { error } => (AttemptOutcome::Lost, true, Some(error)),
+            Self::Succeeded { .. } => (AttemptOutcome::Success, true, None),
+            Self::Failed { error } => (AttemptOutcome::Failed, true, Some(error)),
+            Self::Cancelled => (AttemptOutcome::Cancelled, true, None),
+            _ => return None,
+        })
     }
 
     /// The event with the length of the log, where it tells of it.
@@ -231,6 +250,7 @@ impl JobEvent {
             Self::Succeeded { .. } => "succeeded",
             Self::Failed { .. } => "failed",
             Self::Cancelled => "cancelled",
+            Self::Retried => "retried",
         }
     }
 }
@@ -297,7 +317,7 @@ impl Job {
             }
             JobEvent::CancelRequested => self.cancel_requested = true,
             JobEvent::Requeued { error, not_before, refund } => {
-                self.attempt -= u32::from(refund && self.attempt > 0);
+                self.counted_attempts -= u32::from(refund && self.counted_attempts > 0);
                 // An attempt that is given back to be tried again at once, as by a server that stops, was in no trouble.
                 match refund && not_before.is_some() {
                     true => _ = self.trouble_since.get_or_insert(at),
@@ -316,11 +336,37 @@ impl Job {
                 self.cancel_requested = true;
                 self.error = None;
             }
+            JobEvent::Retried => {
+                self.counted_attempts = 0;
+                self.finished_at = None;
+                self.cancel_requested = false;
+                self.trouble_since = None;
+                self.error = None;
+            }
         }
+    }
+
+    /// The present or last attempt as it is now, `None` before the first one.
+    pub fn present_attempt(&self) -> Option<JobAttempt> {
+        Some(JobAttempt {
+            number: self.attempt,
+            started_at: self.started_at.filter(|_| self.attempt > 0)?,
+            ended_at: None,
+            outcome: AttemptOutcome::Running,
+            counts: true,
+            error: None,
+            backend: self.backend.clone(),
+            steps: self.steps.clone(),
+            phases: self.phases.clone(),
+            tests: self.tests.clone(),
+            log_begin: 0,
+            log_end: None,
+        })
     }
 
     fn begin_attempt(&mut self, at: Timestamp) {
         self.attempt += 1;
+        self.counted_attempts += 1;
         self.started_at = Some(at);
         self.waiting = None;
         self.not_before = None;
@@ -387,6 +433,7 @@ mod tests {
             JobEvent::Succeeded { artifacts: Vec::new(), note: None },
             JobEvent::Failed { error },
             JobEvent::Cancelled,
+            JobEvent::Retried,
         ]
     }
 
@@ -421,8 +468,8 @@ mod tests {
         job.apply(JobEvent::StepStarted { index: 0, name: "a".to_owned() }, at).unwrap();
         let error = JobError::new(FailureClass::Infrastructure, "the server stops");
         job.apply(JobEvent::Requeued { error, not_before: None, refund: true }, at).unwrap();
-        assert_eq!((job.attempt, job.steps.len()), (0, 1));
+        assert_eq!((job.attempt, job.counted_attempts, job.steps.len()), (1, 0, 1));
         job.apply(JobEvent::Claimed, at).unwrap();
-        assert_eq!((job.attempt, job.steps.len()), (1, 0));
+        assert_eq!((job.attempt, job.counted_attempts, job.steps.len()), (2, 1, 0));
     }
 }

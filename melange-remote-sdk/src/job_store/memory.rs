@@ -14,7 +14,7 @@ use super::{
 };
 use crate::arch::Arch;
 use crate::error::{Error, ErrorKind, Result};
-use crate::job::{FailureClass, Job, JobError, JobEvent, JobId, JobState};
+use crate::job::{FailureClass, Job, JobAttempt, JobError, JobEvent, JobId, JobState};
 use crate::limits;
 
 /// The last line of a log that ran into its bound.
@@ -72,7 +72,11 @@ struct Entry {
     fence: u64,
     lease_until: Timestamp,
     idempotency_key: Option<String>,
+    /// Those that came to their end.
+    attempts: Vec<JobAttempt>,
     log: Vec<u8>,
+    /// Where the part of the present or last attempt begins.
+    log_begin: u64,
     log_cut: bool,
     job_hint: watch::Sender<u64>,
     log_hint: watch::Sender<u64>,
@@ -132,7 +136,9 @@ impl State {
     fn apply(&mut self, id: JobId, event: JobEvent, at: Timestamp) -> Result<Arc<Job>> {
         let entry = self.entry_mut(id)?;
         let from = entry.job.state;
+        let ended = (from == JobState::Running).then(|| entry.ended_attempt(&event, at)).flatten();
         Arc::make_mut(&mut entry.job).apply(event, at)?;
+        entry.attempts.extend(ended);
         let job = Arc::clone(&entry.job);
         notify(&entry.job_hint);
         let until = entry.lease_until;
@@ -210,11 +216,7 @@ impl State {
             let error = Error::new(ErrorKind::AlreadyExists, "there is such a job already");
             return Err(error.with("job", new.id));
         }
-        let pending = self.pending_len();
-        if pending >= self.bounds.pending {
-            let error = Error::new(ErrorKind::LimitExceeded, format!("{pending} jobs wait already"));
-            return Err(error.hint("submit again when some of them have finished"));
-        }
+        self.check_pending()?;
         let size = new.spec.size_bytes();
         if !self.evict(size) || self.jobs.len() >= self.bounds.jobs {
             let error = Error::new(ErrorKind::LimitExceeded, "the store has no room for one more job");
@@ -226,7 +228,9 @@ impl State {
             fence: 0,
             lease_until: Timestamp::MIN,
             idempotency_key: new.idempotency_key.clone(),
+            attempts: Vec::new(),
             log: Vec::new(),
+            log_begin: 0,
             log_cut: false,
             job_hint: watch::Sender::new(0),
             log_hint: watch::Sender::new(0),
@@ -265,12 +269,12 @@ impl State {
             }
             self.leases.remove(&(until, id));
             let Some(entry) = self.jobs.get(&id) else { continue };
-            let attempt = entry.job.attempt;
+            let (attempt, counted) = (entry.job.attempt, entry.job.counted_attempts);
             let message = format!("attempt {attempt} was lost: its lease ended without a word");
             let error = JobError::new(FailureClass::Infrastructure, message);
             let event = if entry.job.cancel_requested {
                 JobEvent::Cancelled
-            } else if attempt >= limits::ATTEMPTS_MAX {
+            } else if counted >= limits::ATTEMPTS_MAX {
                 JobEvent::Failed { error }
             } else {
                 JobEvent::LeaseLost { error }
@@ -310,9 +314,11 @@ impl State {
             entry.fence += 1;
             entry.lease_until = request.until;
             let fence = Fence(entry.fence);
+            entry.log_begin = entry.log_len();
+            let log_bytes = entry.log_begin;
             if let Ok(job) = self.apply(id, JobEvent::Claimed, request.now) {
                 self.leases.insert((request.until, id));
-                claims.push(Claim { job, fence });
+                claims.push(Claim { job, fence, log_bytes });
             }
         }
         claims
@@ -365,13 +371,21 @@ impl State {
         }
     }
 
-    fn append_log(&mut self, id: JobId, fence: Fence, bytes: &[u8]) -> Result<u64> {
+    fn append_log(&mut self, id: JobId, fence: Fence, offset: u64, bytes: &[u8]) -> Result<u64> {
         let bound = self.bounds.log_bytes;
         let entry = self.entry(id)?;
         entry.check_fence(fence)?;
         let (len, cut) = (entry.log.len(), entry.log_cut);
-        if cut || bytes.is_empty() {
-            return Ok(u64::try_from(len).unwrap_or(u64::MAX));
+        if cut {
+            return Ok(entry.log_len());
+        }
+        let Some(known) = entry.log_len().checked_sub(offset) else {
+            let message = format!("there is no byte {offset} of the log yet: it has {len}");
+            return Err(Error::invalid(message).with("job", id));
+        };
+        let bytes = bytes.get(usize::try_from(known).unwrap_or(usize::MAX)..).unwrap_or_default();
+        if bytes.is_empty() {
+            return Ok(entry.log_len());
         }
         let fits = len.saturating_add(bytes.len()).saturating_add(CUT_NOTICE.len()) <= bound
             && self.evict(bytes.len());
@@ -390,7 +404,31 @@ impl State {
         entry.log.extend_from_slice(notice);
         entry.log_cut = !notice.is_empty();
         notify(&entry.log_hint);
-        Ok(u64::try_from(entry.log.len()).unwrap_or(u64::MAX))
+        Ok(entry.log_len())
+    }
+
+    fn retry(&mut self, id: JobId, at: Timestamp) -> Result<Arc<Job>> {
+        let job = Arc::clone(&self.entry(id)?.job);
+        match job.state {
+            JobState::Pending | JobState::Running => return Ok(job),
+            JobState::Success => {
+                let error = conflict(id, "the job has succeeded already");
+                return Err(error.hint("submit its definition again to build it again"));
+            }
+            JobState::Failed | JobState::Cancelled => {}
+        }
+        self.check_pending()?;
+        self.finished.retain(|finished| *finished != id);
+        self.apply(id, JobEvent::Retried, at)
+    }
+
+    fn check_pending(&self) -> Result<()> {
+        let pending = self.pending_len();
+        if pending < self.bounds.pending {
+            return Ok(());
+        }
+        let error = Error::new(ErrorKind::LimitExceeded, format!("{pending} jobs wait already"));
+        Err(error.hint("submit again when some of them have finished"))
     }
 }
 
@@ -401,6 +439,27 @@ impl Entry {
 
     fn is_due(&self, now: Timestamp) -> bool {
         self.job.not_before.is_none_or(|not_before| not_before <= now)
+    }
+
+    fn log_len(&self) -> u64 {
+        u64::try_from(self.log.len()).unwrap_or(u64::MAX)
+    }
+
+    /// The attempt under way, as it comes to its end by `event`; `None` when it goes on.
+    fn ended_attempt(&self, event: &JobEvent, at: Timestamp) -> Option<JobAttempt> {
+        let (outcome, counts, error) = event.end_of_attempt()?;
+        Some(JobAttempt {
+            ended_at: Some(at),
+            outcome,
+            counts,
+            error: error.cloned(),
+            log_end: Some(self.log_len()),
+            ..self.present_attempt()?
+        })
+    }
+
+    fn present_attempt(&self) -> Option<JobAttempt> {
+        Some(JobAttempt { log_begin: self.log_begin, ..self.job.present_attempt()? })
     }
 
     fn check_fence(&self, fence: Fence) -> Result<()> {
@@ -473,12 +532,24 @@ impl JobStore for MemoryJobStore {
         self.lock().request_cancel(id, at)
     }
 
+    async fn retry(&self, id: JobId, at: Timestamp) -> Result<Arc<Job>> {
+        self.lock().retry(id, at)
+    }
+
+    async fn attempts(&self, id: JobId) -> Result<Vec<JobAttempt>> {
+        let state = self.lock();
+        let entry = state.entry(id)?;
+        let mut attempts = entry.attempts.clone();
+        attempts.extend(entry.present_attempt().filter(|_| entry.job.state == JobState::Running));
+        Ok(attempts)
+    }
+
     async fn remove(&self, id: JobId) -> Result<()> {
         self.lock().remove(id)
     }
 
-    async fn append_log(&self, id: JobId, fence: Fence, bytes: Bytes) -> Result<u64> {
-        self.lock().append_log(id, fence, &bytes)
+    async fn append_log(&self, id: JobId, fence: Fence, offset: u64, bytes: Bytes) -> Result<u64> {
+        self.lock().append_log(id, fence, offset, &bytes)
     }
 
     async fn read_log(&self, id: JobId, offset: u64, limit: usize) -> Result<LogChunk> {
@@ -562,7 +633,8 @@ mod tests {
         let request = ClaimRequest { jobs: vec![id], now, until: Timestamp::MAX };
         let fence = store.claim(&request).await.unwrap()[0].fence;
         for _ in 0..20 {
-            store.append_log(id, fence, Bytes::from_static(b"0123456789\n")).await.unwrap();
+            let length = store.read_log(id, 0, 0).await.unwrap().len;
+            store.append_log(id, fence, length, Bytes::from_static(b"0123456789\n")).await.unwrap();
         }
         let log = store.read_log(id, 0, usize::MAX).await.unwrap();
         let text = String::from_utf8(log.bytes.to_vec()).unwrap();

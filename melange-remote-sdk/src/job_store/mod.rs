@@ -14,7 +14,7 @@ use tokio::sync::watch;
 
 use crate::arch::Arch;
 use crate::error::Result;
-use crate::job::{Job, JobEvent, JobId, JobSpec, JobState, Waiting};
+use crate::job::{Job, JobAttempt, JobEvent, JobId, JobSpec, JobState, Waiting};
 use crate::labels::LabelSelector;
 
 pub mod memory;
@@ -118,6 +118,8 @@ pub struct Claim {
     pub job: Arc<Job>,
     /// The owner's token.
     pub fence: Fence,
+    /// How long the job's log is: where the attempt's part of it begins.
+    pub log_bytes: u64,
 }
 
 /// A lease to renew.
@@ -249,17 +251,30 @@ pub trait JobStore: Send + Sync + fmt::Debug {
     /// `NotFound`; `Conflict` when the job succeeded or failed already.
     async fn request_cancel(&self, id: JobId, at: Timestamp) -> Result<Arc<Job>>;
 
+    /// Puts a failed or cancelled job back into the queue. One that waits or runs already stays as it is.
+    ///
+    /// # Errors
+    /// `NotFound`; `Conflict` when the job succeeded; `LimitExceeded` as for [`Self::insert`].
+    async fn retry(&self, id: JobId, at: Timestamp) -> Result<Arc<Job>>;
+
+    /// The attempts of a job, oldest first. A later one takes nothing away from an earlier one.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    async fn attempts(&self, id: JobId) -> Result<Vec<JobAttempt>>;
+
     /// Forgets a job that has finished, its log and its idempotency key with it.
     ///
     /// # Errors
     /// `NotFound`; `Conflict` while it waits or runs.
     async fn remove(&self, id: JobId) -> Result<()>;
 
-    /// Adds to a job's log; returns its length.
+    /// Adds to a job's log at `offset`, which all attempts share; returns its length. What is there already is not
+    /// added again, so that a call whose answer was lost may be repeated.
     ///
     /// # Errors
-    /// `NotFound`; `Conflict` for a wrong fence.
-    async fn append_log(&self, id: JobId, fence: Fence, bytes: Bytes) -> Result<u64>;
+    /// `NotFound`; `Conflict` for a wrong fence; `InvalidRequest` for an offset behind the end.
+    async fn append_log(&self, id: JobId, fence: Fence, offset: u64, bytes: Bytes) -> Result<u64>;
 
     /// Reads from a job's log, at most `limit` bytes and at most [`crate::limits::LOG_READ_BYTES_MAX`]. An offset
     /// behind the end gives nothing.

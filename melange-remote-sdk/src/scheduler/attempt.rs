@@ -17,6 +17,7 @@ use tokio_util::io::ReaderStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::artifacts::{LOG_NAME, artifact_key};
 use super::events::{EventQueue, Item, step_failure};
 use super::log::BoundedLog;
 use super::{SchedulerOptions, SchedulerParts, failure_of};
@@ -29,9 +30,6 @@ use crate::error::{Blame, Error, ErrorKind, Result};
 use crate::job::{FailureClass, JobArtifact, JobBackend, JobError, JobEvent, JobId, JobSpec};
 use crate::job_store::{Claim, Fence, Lease, Record, Renewal, Subject};
 use crate::limits;
-
-/// The artifact that holds a job's log.
-pub(super) const LOG_NAME: &str = "build.log";
 
 /// The least time between two renewals when hints come in a row.
 const HINT_PAUSE: Duration = Duration::from_millis(100);
@@ -115,6 +113,10 @@ pub(super) struct Attempt {
     id: JobId,
     spec: Arc<JobSpec>,
     number: u32,
+    /// The attempts that count, with this one.
+    counted: u32,
+    /// Where the attempt's part of the job's log begins.
+    log_begin: u64,
     trouble_since: Option<Timestamp>,
     fence: Fence,
     slot: BackendLease,
@@ -140,6 +142,8 @@ impl Attempt {
             id: claim.job.id,
             spec: Arc::clone(&claim.job.spec),
             number: claim.job.attempt,
+            counted: claim.job.counted_attempts,
+            log_begin: claim.log_bytes,
             trouble_since: claim.job.trouble_since,
             fence: claim.fence,
             slot,
@@ -289,8 +293,8 @@ impl Attempt {
 
     /// Writes lines and events to the job store as they come.
     async fn record_events(&self) {
-        // How long the log is; it begins with a line of this attempt.
-        let mut length = 0;
+        // How long the log is.
+        let mut length = self.log_begin;
         let mut log = BoundedLog::new(self.options.log_bytes);
         while let Some(item) = self.events.next().await {
             match item {
@@ -309,7 +313,8 @@ impl Attempt {
     }
 
     async fn append_log(&self, bytes: Bytes, length: &mut u64) {
-        let append = || self.parts.job_store.append_log(self.id, self.fence, bytes.clone());
+        let offset = *length;
+        let append = || self.parts.job_store.append_log(self.id, self.fence, offset, bytes.clone());
         match self.persist(append).await {
             Ok(grown) => *length = grown,
             Err(error) => {
@@ -411,7 +416,7 @@ impl Attempt {
                 match self.stop_signal.token.run_until_cancelled(store).await {
                     Some(Ok(())) => Some(JobEvent::Succeeded { artifacts, note }),
                     other => {
-                        let keys = artifacts.iter().filter_map(|a| artifact_key(self.id, &a.name).ok());
+                        let keys = artifacts.iter().filter_map(|a| self.artifact_key(&a.name).ok());
                         self.give_up_stored(&keys.collect::<Vec<_>>(), other.and_then(Result::err)).await
                     }
                 }
@@ -457,10 +462,10 @@ impl Attempt {
                 refund: true,
             };
         }
-        if self.number >= self.options.attempts_max {
+        if self.counted >= self.options.attempts_max {
             return JobEvent::Failed { error: failure };
         }
-        let doublings = self.number.saturating_sub(1).min(16);
+        let doublings = self.counted.saturating_sub(1).min(16);
         let pause = self.options.retry_pause.saturating_mul(1 << doublings).min(limits::RETRY_PAUSE_MAX);
         JobEvent::Requeued { error: failure, not_before: Some(later(now, spread(pause))), refund: false }
     }
@@ -473,7 +478,7 @@ impl Attempt {
         let store = async {
             let mut artifacts = Vec::new();
             for file in &outcome.files {
-                let key = artifact_key(self.id, &file.name)?;
+                let key = self.artifact_key(&file.name)?;
                 stored.push(key.clone());
                 let put = || -> BoxFuture<'_, Result<JobArtifact, NotStored>> {
                     Box::pin(self.store_file(&key, file))
@@ -496,10 +501,7 @@ impl Attempt {
 
     /// Removes what was stored of an attempt that does not succeed after all.
     async fn give_up_stored(&self, stored: &[ArtifactKey], error: Option<NotStored>) -> Option<JobEvent> {
-        // Somebody else's attempt may be storing under these keys.
-        if self.stop_signal.reason() != Some(Stop::Lost) {
-            self.remove(stored).await;
-        }
+        self.remove(stored).await;
         match error {
             Some(error) if self.stop_signal.reason().is_none() => Some(match error {
                 NotStored::Files(error) => self.retry_or_fail(&error.blame_if_unknown(Blame::Farm)),
@@ -593,7 +595,13 @@ impl Attempt {
             }
         });
         let chunks: ByteStream = chunks.boxed();
-        self.parts.artifact_storage.put(&artifact_key(self.id, LOG_NAME)?, chunks).await.map(drop)
+        self.parts.artifact_storage.put(&self.artifact_key(LOG_NAME)?, chunks).await.map(drop)
+    }
+
+    /// The key of an artifact of this attempt, which no other attempt writes to.
+    fn artifact_key(&self, name: &str) -> Result<ArtifactKey> {
+        // Names of files follow from the definition.
+        artifact_key(self.id, self.number, name).map_err(|error| error.blame_if_unknown(Blame::Definition))
     }
 
     async fn remove(&self, keys: &[ArtifactKey]) {
@@ -614,15 +622,6 @@ fn job_error(before: &str, error: &Error) -> JobError {
     };
     let hint = error.hint_text().map(|hint| format!(" ({hint})")).unwrap_or_default();
     JobError::new(class, format!("{before}{}{hint}", error.chain()))
-}
-
-/// The key of a job's artifact.
-///
-/// # Errors
-/// `InvalidRequest` for a name that no key may have.
-pub(super) fn artifact_key(id: JobId, name: &str) -> Result<ArtifactKey> {
-    // Names of files follow from the definition.
-    format!("{id}/{name}").parse().map_err(|error: Error| error.blame_if_unknown(Blame::Definition))
 }
 
 /// The last line of an attempt's log.

@@ -32,6 +32,7 @@ use crate::job::{FailureClass, JobError, JobEvent, JobId};
 use crate::job_store::{ClaimRequest, JobStore, QueueQuery, QueuedJob, Record, Subject};
 use crate::limits;
 
+pub mod artifacts;
 mod attempt;
 pub mod decide;
 mod events;

@@ -18,10 +18,12 @@ use crate::clock::SteadyClock;
 use crate::conformance::artifact_storage::{key, read};
 use crate::conformance::job_store::{START, new_job_for};
 use crate::error::Error;
-use crate::job::{Job, JobState};
+use crate::job::{Job, JobAttempt, JobState};
 use crate::job_store::memory::MemoryJobStore;
 use crate::job_store::{Claim, Fence, Inserted, JobPage, Lease, ListQuery, LogChunk, NewJob, Renewal};
 use crate::labels::Labels;
+
+mod fleet;
 
 /// A scheduler at work, with everything around it.
 struct Farm {
@@ -126,7 +128,7 @@ async fn a_job_becomes_artifacts_a_log_and_a_history() {
     assert_eq!(phases, ["steps", "store"]);
     assert_eq!(job.artifacts[0].name, "x86_64/hello-2.10-r0.apk");
     let storage = &*farm.parts.artifact_storage;
-    assert_eq!(read(storage, &key(&format!("{id}/x86_64/hello-2.10-r0.apk"))).await, b"apk");
+    assert_eq!(read(storage, &key(&format!("{id}/1/x86_64/hello-2.10-r0.apk"))).await, b"apk");
     let log = farm.log(id).await;
     insta::assert_snapshot!(log, @r"
     --- attempt 1 on tcp://a:1
@@ -134,7 +136,7 @@ async fn a_job_becomes_artifacts_a_log_and_a_history() {
     cc hello.c
     --- the build succeeded
     ");
-    assert_eq!(read(storage, &key(&format!("{id}/build.log"))).await, log.as_bytes());
+    assert_eq!(read(storage, &key(&format!("{id}/1/build.log"))).await, log.as_bytes());
     let input = &farm.builder.builds()[0];
     assert_eq!((input.backend_addr.as_str(), input.config_yaml.as_str()), ("tcp://a:1", "package: {}\n"));
     farm.stop().await;
@@ -150,7 +152,7 @@ async fn a_failed_build_is_not_tried_again_and_says_which_step() {
     let error = job.error.as_ref().unwrap();
     assert_eq!((job.state, error.class, job.attempt), (JobState::Failed, FailureClass::Build, 1));
     assert_eq!(error.step.as_ref().unwrap().exit_code, 2);
-    let log = read(&*farm.parts.artifact_storage, &key(&format!("{id}/build.log"))).await;
+    let log = read(&*farm.parts.artifact_storage, &key(&format!("{id}/1/build.log"))).await;
     assert!(log.ends_with(b"no rule\n--- the build failed: step a: make failed\n"));
     farm.stop().await;
 }
@@ -280,7 +282,8 @@ async fn a_stopping_scheduler_waits_then_gives_jobs_back() {
     farm.stop().await;
     assert_eq!(job_store.get(short).await.unwrap().state, JobState::Success);
     let given_back = job_store.get(long).await.unwrap();
-    assert_eq!((given_back.state, given_back.attempt), (JobState::Pending, 0));
+    assert_eq!((given_back.state, given_back.attempt), (JobState::Pending, 1));
+    assert_eq!(given_back.counted_attempts, 0);
     assert_eq!(job_store.get(late).await.unwrap().attempt, 0);
     let query = QueueQuery { now: clock.now(), arches: None, after: None, limit: 10 };
     assert_eq!(job_store.queue(&query).await.unwrap().len(), 2);
@@ -340,9 +343,17 @@ impl JobStore for Faulty {
     async fn remove(&self, id: JobId) -> Result<()> {
         self.inner.remove(id).await
     }
-    async fn append_log(&self, id: JobId, fence: Fence, bytes: Bytes) -> Result<u64> {
+    async fn retry(&self, id: JobId, at: Timestamp) -> Result<Arc<Job>> {
+        self.inner.retry(id, at).await
+    }
+
+    async fn attempts(&self, id: JobId) -> Result<Vec<JobAttempt>> {
+        self.inner.attempts(id).await
+    }
+
+    async fn append_log(&self, id: JobId, fence: Fence, offset: u64, bytes: Bytes) -> Result<u64> {
         self.fault()?;
-        self.inner.append_log(id, fence, bytes).await
+        self.inner.append_log(id, fence, offset, bytes).await
     }
     async fn read_log(&self, id: JobId, offset: u64, limit: usize) -> Result<LogChunk> {
         self.inner.read_log(id, offset, limit).await
@@ -372,7 +383,7 @@ async fn an_attempt_whose_lease_is_lost_stops_and_never_finishes_the_job() {
     assert_eq!((job.state, job.attempt), (JobState::Success, 2));
     let now = farm.parts.job_store.get(id).await.unwrap();
     assert_eq!(now, job, "the stale attempt changed nothing");
-    assert_eq!(read(&*farm.parts.artifact_storage, &key(&format!("{id}/a.apk"))).await, [2]);
+    assert_eq!(read(&*farm.parts.artifact_storage, &key(&format!("{id}/2/a.apk"))).await, [2]);
     farm.stop().await;
 }
 
@@ -557,126 +568,7 @@ async fn storing_is_repeated_while_the_packages_are_kept() {
     --- the build succeeded
     ");
     assert!(log.ends_with("--- the build succeeded\n"), "{log}");
-    assert_eq!(read(&storage, &key(&format!("{id}/a.apk"))).await, [7]);
-    farm.stop().await;
-}
-
-/// Backends some of which do not answer; builds on them break off before their first step.
-#[derive(Debug, Default)]
-struct Daemons {
-    away: std::sync::Mutex<BTreeSet<String>>,
-    /// Whether probes find out.
-    deaf: bool,
-    builds: AtomicU32,
-}
-
-impl Daemons {
-    fn set_away(&self, addr: &str, away: bool) {
-        let mut set = self.away.lock().unwrap();
-        if away {
-            set.insert(addr.to_owned());
-        } else {
-            set.remove(addr);
-        }
-    }
-
-    fn answer(&self, addr: &str) -> Result<()> {
-        if self.away.lock().unwrap().contains(addr) {
-            let refused = Error::new(ErrorKind::Unavailable, "connection refused");
-            return Err(refused.blame(crate::error::Blame::Backend));
-        }
-        Ok(())
-    }
-}
-
-#[async_trait]
-impl crate::backend::BackendProbe for Daemons {
-    async fn probe(&self, address: &crate::backend::BackendAddress) -> Result<()> {
-        if self.deaf { Ok(()) } else { self.answer(&address.to_string()) }
-    }
-}
-
-#[async_trait]
-impl Builder for Daemons {
-    async fn build(
-        &self,
-        input: &crate::builder::BuildInput,
-        sink: Arc<dyn crate::builder::BuildSink>,
-        _cancel: CancellationToken,
-    ) -> Result<crate::builder::BuildOutcome> {
-        self.answer(&input.backend_addr)?;
-        self.builds.fetch_add(1, Ordering::Relaxed);
-        sink.emit(BuildEvent::StepStarted { index: 0, total: 1, name: "make".to_owned() });
-        tokio::time::sleep(Duration::from_secs(3)).await;
-        Ok(crate::builder::BuildOutcome::without_files(BuildStatus::Succeeded))
-    }
-}
-
-fn farm_of(daemons: &Arc<Daemons>, addrs: &[&str]) -> Farm {
-    let unused = ScriptedBuilder::new([]);
-    let parts = SchedulerParts {
-        pool: BackendPool::new(addrs.iter().map(|addr| backend(addr, 4))).unwrap(),
-        builder: Arc::clone(daemons) as _,
-        probe: Arc::clone(daemons) as _,
-        ..parts(&unused, 4)
-    };
-    Farm::start_with(unused, parts)
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_dead_backend_costs_no_job_an_attempt() {
-    for deaf in [false, true] {
-        let daemons = Arc::new(Daemons { deaf, ..Daemons::default() });
-        daemons.set_away("tcp://b:1", true);
-        let farm = farm_of(&daemons, &["tcp://a:1", "tcp://b:1", "tcp://c:1"]);
-        let mut ids = Vec::new();
-        for _ in 0..40 {
-            ids.push(farm.submit().await);
-        }
-        for id in ids {
-            let job = farm.end(id).await;
-            assert_eq!((job.state, job.attempt), (JobState::Success, 1), "{:?}", job.error);
-            assert_ne!(job.backend.as_ref().unwrap().addr, "tcp://b:1");
-        }
-        assert_eq!(daemons.builds.load(Ordering::Relaxed), 40);
-        let state = farm.parts.pool.states().swap_remove(1);
-        assert_eq!(state.last_failure.unwrap().message, "connection refused");
-        farm.stop().await;
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn jobs_wait_for_the_only_backend_and_say_so() {
-    let daemons = Arc::new(Daemons::default());
-    let farm = farm_of(&daemons, &["tcp://a:1"]);
-    let mut ids = Vec::new();
-    for _ in 0..24 {
-        ids.push(farm.submit().await);
-    }
-    farm.end(ids[0]).await;
-    daemons.set_away("tcp://a:1", true);
-    let reason = "the only matching backend does not work: connection refused";
-    let says_so = |job: &Job| job.waiting.as_ref().is_some_and(|waiting| waiting.reason == reason);
-    farm.wait(ids[23], says_so).await;
-    tokio::time::sleep(limits::BACKEND_TROUBLE * 2).await;
-    daemons.set_away("tcp://a:1", false);
-    for id in ids {
-        let job = farm.end(id).await;
-        assert_eq!((job.state, job.attempt), (JobState::Success, 1), "{:?}", job.error);
-    }
-    farm.stop().await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_backend_that_answers_and_never_builds_fails_its_jobs_in_the_end() {
-    let daemons = Arc::new(Daemons { deaf: true, ..Daemons::default() });
-    daemons.set_away("tcp://a:1", true);
-    let farm = farm_of(&daemons, &["tcp://a:1"]);
-    let (id, begun) = (farm.submit().await, Instant::now());
-    let job = farm.end(id).await;
-    assert_eq!((job.state, job.attempt), (JobState::Failed, 1));
-    assert_eq!(job.error.as_ref().unwrap().class, FailureClass::Infrastructure);
-    assert!(begun.elapsed() >= limits::BACKEND_TROUBLE);
+    assert_eq!(read(&storage, &key(&format!("{id}/1/a.apk"))).await, [7]);
     farm.stop().await;
 }
 

@@ -12,6 +12,8 @@ use futures_util::TryStreamExt;
 use melange_remote_sdk::api::v1::{ArtifactView, ErrorResponse};
 use melange_remote_sdk::artifact_storage::{ArtifactKey, StoredArtifact};
 use melange_remote_sdk::error::{Error, ErrorKind};
+use melange_remote_sdk::job::JobId;
+use melange_remote_sdk::scheduler::artifacts::{attempt_folder, job_folder};
 
 use super::{content_type, job_id, require_finished};
 use crate::app::App;
@@ -32,29 +34,46 @@ use crate::problem::{Handled, Problem};
     )
 )]
 pub(super) async fn list(State(app): State<App>, Path(id): Path<String>) -> Handled<Json<Vec<ArtifactView>>> {
-    let id = job_id(&id)?;
-    let prefix: ArtifactKey = id.to_string().parse()?;
-    let stored = || app.artifact_storage.list(&prefix);
-    let job = app.job_store.get(id).await;
-    let artifacts = match job {
-        // Before its end a job has no artifacts, whatever an attempt may have stored so far.
-        Ok(job) if !job.state.is_terminal() => Vec::new(),
-        Ok(_) => stored().await?,
-        // The job store may forget what the artifacts still have.
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            let artifacts = stored().await?;
-            if artifacts.is_empty() {
-                return Err(error.into());
-            }
-            artifacts
-        }
-        Err(error) => return Err(error.into()),
-    };
+    let Some(attempt) = finished_attempt(&app, job_id(&id)?).await? else { return Ok(Json(Vec::new())) };
+    let stored = app.artifact_storage.list(&attempt).await?;
     let view = |artifact: StoredArtifact| {
-        let name = artifact.key.as_str().strip_prefix(&format!("{prefix}/"))?.to_owned();
+        let name = artifact.key.as_str().strip_prefix(&format!("{attempt}/"))?.to_owned();
         Some(ArtifactView { name, size: artifact.size_bytes, sha256: artifact.sha256 })
     };
-    Ok(Json(artifacts.into_iter().filter_map(view).collect()))
+    Ok(Json(stored.into_iter().filter_map(view).collect()))
+}
+
+/// The folder of the attempt that a finished job ended with; `None` for a job that has not finished, whatever an
+/// attempt may have stored so far, and for one that never began.
+///
+/// # Errors
+/// `NotFound` when neither the job store nor the artifacts know the job.
+pub(super) async fn finished_attempt(app: &App, id: JobId) -> Result<Option<ArtifactKey>, Error> {
+    let attempt = match app.job_store.get(id).await {
+        Ok(job) if job.state.is_terminal() => job.attempt,
+        Ok(_) => return Ok(None),
+        // The job store may forget what the artifacts still have.
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            let folder = job_folder(id)?;
+            let number = |artifact: &StoredArtifact| {
+                let inside = artifact.key.as_str().strip_prefix(&format!("{folder}/"))?;
+                inside.split_once('/')?.0.parse().ok()
+            };
+            let stored = app.artifact_storage.list(&folder).await?;
+            stored.iter().filter_map(number).max().ok_or(error)?
+        }
+        Err(error) => return Err(error),
+    };
+    Ok(Some(attempt_folder(id, attempt)?).filter(|_| attempt > 0))
+}
+
+/// The key of an artifact of a finished job.
+async fn key_of(app: &App, id: JobId, name: &str) -> Result<ArtifactKey, Error> {
+    let missing = || {
+        let error = Error::new(ErrorKind::NotFound, format!("the job has no artifact {name:?}"));
+        error.with("job", id).hint("list the artifacts of the job to see their names")
+    };
+    finished_attempt(app, id).await?.ok_or_else(missing)?.join(name)
 }
 
 /// Download an artifact, whole or in part.
@@ -82,7 +101,7 @@ pub(super) async fn get(
     headers: HeaderMap,
 ) -> Handled<Response> {
     let id = job_id(&id)?;
-    let key: ArtifactKey = format!("{id}/{name}").parse()?;
+    let key = key_of(&app, id, &name).await?;
     let artifact = match app.artifact_storage.head(&key).await {
         Err(error) if error.kind() == ErrorKind::NotFound => {
             let error = Error::new(ErrorKind::NotFound, format!("the job has no artifact {name:?}"));
@@ -155,7 +174,7 @@ pub(super) async fn remove(
         Err(error) if error.kind() == ErrorKind::NotFound => {}
         Err(error) => return Err(error.into()),
     }
-    let key: ArtifactKey = format!("{id}/{name}").parse()?;
+    let key = key_of(&app, id, &name).await?;
     app.artifact_storage.head(&key).await?;
     app.artifact_storage.delete(&key).await?;
     tracing::info!(job = %id, name, "an artifact was removed");

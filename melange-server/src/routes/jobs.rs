@@ -7,11 +7,13 @@ use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use melange_remote_sdk::api::v1::{self, ErrorResponse, JobView, SubmitRequest, SubmitResponse};
+use melange_remote_sdk::api::v1::{self, AttemptView, ErrorResponse, JobView, SubmitRequest, SubmitResponse};
+use melange_remote_sdk::artifact_storage::ArtifactKey;
 use melange_remote_sdk::error::{Error, ErrorKind};
 use melange_remote_sdk::job::{Job, JobId, JobState};
 use melange_remote_sdk::job_store::{ListQuery, NewJob};
 use melange_remote_sdk::limits;
+use melange_remote_sdk::scheduler::artifacts::{LOG_NAME, attempt_folder, job_folder};
 
 use super::{Parameters, job_id, read_body, require_finished};
 use crate::app::App;
@@ -151,6 +153,51 @@ pub(super) async fn cancel(State(app): State<App>, Path(id): Path<String>) -> Ha
     Ok(Json(view(&app, &job)))
 }
 
+/// Try a failed or cancelled job again.
+///
+/// It goes back into the queue; what its attempts showed so far stays. A job that waits or runs stays as it is; one that
+/// succeeded is a conflict.
+#[utoipa::path(
+    post,
+    path = "/api/v1/jobs/{id}/retry",
+    tag = "jobs",
+    params(
+        ("id" = String, Path, description = "The job")
+    ),
+    responses(
+        (status = 200, description = "The job, which waits", body = JobView),
+        (status = "4XX", description = "The request is refused; `code` tells why", body = ErrorResponse),
+        (status = "5XX", description = "The server is at fault or stops; the same request may succeed later", body = ErrorResponse)
+    )
+)]
+pub(super) async fn retry(State(app): State<App>, Path(id): Path<String>) -> Handled<Json<JobView>> {
+    let job = app.job_store.retry(job_id(&id)?, app.clock.now()).await?;
+    tracing::info!(job = %job.id, "a job is tried again");
+    Ok(Json(view(&app, &job)))
+}
+
+/// List the attempts of a job, oldest first.
+#[utoipa::path(
+    get,
+    path = "/api/v1/jobs/{id}/attempts",
+    tag = "jobs",
+    params(
+        ("id" = String, Path, description = "The job")
+    ),
+    responses(
+        (status = 200, description = "The attempts; none before the first one began", body = Vec<AttemptView>),
+        (status = "4XX", description = "The request is refused; `code` tells why", body = ErrorResponse),
+        (status = "5XX", description = "The server is at fault or stops; the same request may succeed later", body = ErrorResponse)
+    )
+)]
+pub(super) async fn attempts(
+    State(app): State<App>,
+    Path(id): Path<String>,
+) -> Handled<Json<Vec<AttemptView>>> {
+    let attempts = app.job_store.attempts(job_id(&id)?).await?;
+    Ok(Json(attempts.iter().map(AttemptView::from).collect()))
+}
+
 /// Remove a finished job.
 #[utoipa::path(
     delete,
@@ -168,7 +215,7 @@ pub(super) async fn cancel(State(app): State<App>, Path(id): Path<String>) -> Ha
 pub(super) async fn remove(State(app): State<App>, Path(id): Path<String>) -> Handled<StatusCode> {
     let id = job_id(&id)?;
     require_finished(&*app.job_store.get(id).await?)?;
-    for artifact in app.artifact_storage.list(&id.to_string().parse()?).await? {
+    for artifact in app.artifact_storage.list(&job_folder(id)?).await? {
         app.artifact_storage.delete(&artifact.key).await?;
     }
     app.job_store.remove(id).await?;
@@ -177,6 +224,8 @@ pub(super) async fn remove(State(app): State<App>, Path(id): Path<String>) -> Ha
 }
 
 fn view(app: &App, job: &Job) -> JobView {
-    let url = |name: &str| name.parse().ok().map(|key| app.artifact_storage.url(&key));
-    JobView::new(job, url(&format!("{}/build.log", job.id)), url(&job.id.to_string()))
+    let folder = attempt_folder(job.id, job.attempt).ok().filter(|_| job.attempt > 0);
+    let log = folder.as_ref().and_then(|folder| folder.join(LOG_NAME).ok());
+    let url = |key: Option<ArtifactKey>| key.map(|key| app.artifact_storage.url(&key));
+    JobView::new(job, url(log), url(folder))
 }

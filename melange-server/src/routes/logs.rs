@@ -10,11 +10,11 @@ use axum::response::Response;
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, TryStreamExt, stream};
 use melange_remote_sdk::api::v1::ErrorResponse;
-use melange_remote_sdk::artifact_storage::ArtifactKey;
 use melange_remote_sdk::error::{Error, ErrorKind, Result};
 use melange_remote_sdk::job::{JobId, JobTest};
 use melange_remote_sdk::job_store::Subject;
 use melange_remote_sdk::limits;
+use melange_remote_sdk::scheduler::artifacts::LOG_NAME;
 
 use super::{Parameters, job_id, text_stream};
 use crate::app::App;
@@ -29,7 +29,8 @@ use crate::problem::Handled;
         ("id" = String, Path, description = "The job"),
         ("offset" = Option<u64>, Query, description = "Bytes to skip"),
         ("follow" = Option<bool>, Query, description = "Whether the answer goes on until the job has finished"),
-        ("test" = Option<String>, Query, description = "Only the part of the test of this package")
+        ("attempt" = Option<u32>, Query, description = "Only the part of the attempt with this number"),
+        ("test" = Option<String>, Query, description = "Only the part of the test of this package, of the last attempt")
     ),
     responses(
         (status = 200, description = "The log", body = String, content_type = "text/plain"),
@@ -39,19 +40,28 @@ use crate::problem::Handled;
 )]
 pub(super) async fn read(State(app): State<App>, Path(id): Path<String>, uri: Uri) -> Handled<Response> {
     let id = job_id(&id)?;
-    let parameters = Parameters::read(&uri, &["offset", "follow", "test"])?;
+    let parameters = Parameters::read(&uri, &["offset", "follow", "attempt", "test"])?;
     let mut offset = parameters.get("offset", "a whole number from 0")?.unwrap_or(0);
     let follow = parameters.get("follow", "true or false")?.unwrap_or(false);
     let test: Option<String> = parameters.get("test", "the name of a package")?;
+    let attempt: Option<u32> = parameters.get("attempt", "the number of an attempt")?;
+    let part = match (&test, attempt) {
+        (None, None) => None,
+        (Some(package), None) => Some(Part::Test(package.clone())),
+        (None, Some(number)) => Some(Part::Attempt(number)),
+        (Some(_), Some(_)) => {
+            return Err(Error::invalid("`attempt` and `test` name different parts of the log").into());
+        }
+    };
     let mut end = None;
-    if let Some(package) = &test {
-        let test = test_of(&app, id, package).await?;
-        offset = test.log_begin.saturating_add(offset);
-        end = test.log_end;
+    if let Some(part) = &part {
+        let begin;
+        (begin, end) = part.range(&app, id).await?;
+        offset = begin.saturating_add(offset);
     }
     match app.job_store.read_log(id, offset, 1).await {
         Ok(_) => {
-            let chunks = follow_log(app, Reader { id, offset, follow, test });
+            let chunks = follow_log(app, Reader { id, offset, follow, part });
             Ok(text_stream(Body::from_stream(chunks.map_err(io::Error::other))))
         }
         // The job store may forget what the artifacts still have.
@@ -66,8 +76,36 @@ struct Reader {
     id: JobId,
     offset: u64,
     follow: bool,
-    /// The package whose test the reader is interested in; it ends with the test.
-    test: Option<String>,
+    /// What the reader is interested in, and ends with.
+    part: Option<Part>,
+}
+
+/// A part of a job's log.
+enum Part {
+    /// That of the test of this package.
+    Test(String),
+    /// That of the attempt with this number.
+    Attempt(u32),
+}
+
+impl Part {
+    /// Where it begins, and where it ends once it does.
+    async fn range(&self, app: &App, id: JobId) -> Result<(u64, Option<u64>)> {
+        match self {
+            Self::Test(package) => {
+                let test = test_of(app, id, package).await?;
+                Ok((test.log_begin, test.log_end))
+            }
+            Self::Attempt(number) => {
+                let attempts = app.job_store.attempts(id).await?;
+                let attempt = attempts.iter().find(|attempt| attempt.number == *number).ok_or_else(|| {
+                    let error = Error::new(ErrorKind::NotFound, format!("the job has no attempt {number}"));
+                    error.with("job", id).hint(format!("it had {} so far", attempts.len()))
+                })?;
+                Ok((attempt.log_begin, attempt.log_end))
+            }
+        }
+    }
 }
 
 /// A test of a job.
@@ -100,8 +138,8 @@ async fn next_chunk(app: &App, reader: &Reader) -> Result<Bytes> {
         let mut hint = app.job_store.changed(Subject::Log(reader.id));
         let mut ended = app.job_store.get(reader.id).await?.state.is_terminal();
         let mut most = limits::LOG_READ_BYTES_MAX;
-        if let Some(package) = &reader.test
-            && let Some(end) = test_of(app, reader.id, package).await?.log_end
+        if let Some(part) = &reader.part
+            && let (_, Some(end)) = part.range(app, reader.id).await?
         {
             ended = true;
             most = most.min(usize::try_from(end.saturating_sub(reader.offset)).unwrap_or(most));
@@ -125,7 +163,10 @@ async fn next_chunk(app: &App, reader: &Reader) -> Result<Bytes> {
 
 /// The bytes of a range that the log among the artifacts has.
 async fn stored(app: &App, id: JobId, wanted: Range<u64>, missing: Error) -> Handled<Response> {
-    let key: ArtifactKey = format!("{id}/build.log").parse()?;
+    let Some(attempt) = super::artifacts::finished_attempt(app, id).await? else {
+        return Err(missing.into());
+    };
+    let key = attempt.join(LOG_NAME)?;
     let log = match app.artifact_storage.head(&key).await {
         Ok(log) => log,
         Err(error) if error.kind() == ErrorKind::NotFound => return Err(missing.into()),

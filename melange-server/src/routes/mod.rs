@@ -58,6 +58,8 @@ fn documented() -> OpenApiRouter<App> {
         .routes(routes!(jobs::list, jobs::submit))
         .routes(routes!(jobs::get, jobs::remove))
         .routes(routes!(jobs::cancel))
+        .routes(routes!(jobs::retry))
+        .routes(routes!(jobs::attempts))
         .routes(routes!(logs::read))
         .routes(routes!(artifacts::list))
         .routes(routes!(artifacts::get, artifacts::remove))

@@ -57,6 +57,12 @@ pub(super) async fn run(command: RemoteCommand, output: Output) -> Result<Exit> 
             })?;
             Ok(Exit::Ok)
         }
+        RemoteCommand::Retry { job, server } => {
+            let (client, id) = client_and_id(&server, &job).await?;
+            let view = client.retry(id).await?;
+            show(output, &view, || format!("{id} is {}\nnext: melange remote wait {id}", view.status))?;
+            Ok(Exit::Ok)
+        }
         RemoteCommand::Remove { job, server } => {
             let (client, id) = client_and_id(&server, &job).await?;
             client.remove(id).await?;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 
-use super::{at, claim, claimed, fresh_key, insert, keyed, new_job, succeeded, versioned};
+use super::{append, at, claim, claimed, fresh_key, insert, keyed, new_job, succeeded, versioned};
 use crate::error::ErrorKind;
 use crate::job::{JobEvent, JobId};
 use crate::job_store::{ClaimRequest, JobStore, ListQuery, QueueQuery};
@@ -35,7 +35,7 @@ async fn reads_of_logs_are_bounded(store: &dyn JobStore) {
     let line = Bytes::from(vec![b'x'; limits::LOG_WRITE_BYTES]);
     let mut len = 0;
     while len <= limits::LOG_READ_BYTES_MAX {
-        store.append_log(job, fence, line.clone()).await.expect("the owner writes");
+        append(store, job, fence, line.clone()).await.expect("the owner writes");
         len += line.len();
     }
     for limit in [len, usize::MAX] {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::{
-    StoreUnderTest, at, claim, fenced, fresh_key, infrastructure, insert, keyed, new_job, queued_after,
-    succeeded,
+    StoreUnderTest, append, at, claim, fenced, fresh_key, infrastructure, insert, keyed, new_job,
+    queued_after, succeeded,
 };
 use crate::arch::Arch;
 use crate::error::ErrorKind;
@@ -136,7 +136,7 @@ async fn play(store: &dyn JobStore) -> Before {
     }
     let fence = done.fence.expect("it is claimed");
     let log: Vec<u8> = (0..=255).collect();
-    store.append_log(done.model.id, fence, log.clone().into()).await.expect("the owner writes");
+    append(store, done.model.id, fence, log.clone().into()).await.expect("the owner writes");
     let error = JobError { step: Some(step_failure()), ..infrastructure("the daemon is gone") };
     let (not_before, refund) = (Some(at(5)), true);
     done.record(store, JobEvent::Requeued { error, not_before, refund }, 4).await;

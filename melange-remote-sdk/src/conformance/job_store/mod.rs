@@ -11,9 +11,10 @@ use jiff::Timestamp;
 
 use crate::arch::Arch;
 use crate::clock::later;
-use crate::error::ErrorKind;
+use crate::error::{ErrorKind, Result};
 use crate::job::{
-    FailureClass, Job, JobArtifact, JobError, JobEvent, JobId, JobSpec, JobState, UncheckedSpec,
+    AttemptOutcome, FailureClass, Job, JobArtifact, JobAttempt, JobError, JobEvent, JobId, JobSpec, JobState,
+    UncheckedSpec,
 };
 use crate::job_store::{
     Claim, ClaimRequest, Fence, JobStore, Lease, ListQuery, NewJob, QueueQuery, Record, Renewal, Subject,
@@ -85,6 +86,12 @@ async fn claimed(store: &dyn JobStore) -> (JobId, Fence) {
     (job.id, claim.fence)
 }
 
+/// Adds to the end of a job's log.
+async fn append(store: &dyn JobStore, job: JobId, fence: Fence, bytes: Bytes) -> Result<u64> {
+    let length = store.read_log(job, 0, 0).await?.len;
+    store.append_log(job, fence, length, bytes).await
+}
+
 fn fenced(job: JobId, fence: Fence, event: JobEvent, seconds: u64) -> Record {
     Record { job, event, at: at(seconds), fence: Some(fence), expected_version: None }
 }
@@ -150,6 +157,7 @@ pub async fn all(store: &dyn StoreUnderTest) {
     cancelling_works_in_every_state(one).await;
     illegal_events_are_refused(one).await;
     logs_grow_and_read_by_offset(one).await;
+    attempts_are_kept(one).await;
     hints_move(one).await;
     a_finished_job_can_be_removed_and_no_other(one).await;
     missing_jobs_are_not_found(one).await;
@@ -339,7 +347,7 @@ pub async fn a_settled_lease_is_not_renewed(store: &dyn JobStore) {
     let answers = store.renew(&leases, at(60)).await.expect("it answers");
     assert_eq!(answers, [Renewal::Lost, Renewal::Lost]);
     conflicts(store, fenced(job, fence, succeeded(), 11), "the lease is settled").await;
-    let log = store.append_log(job, fence, Bytes::from_static(b"late\n")).await;
+    let log = append(store, job, fence, Bytes::from_static(b"late\n")).await;
     assert_eq!(log.expect_err("the lease is settled").kind(), ErrorKind::Conflict);
     assert!(claim(store, job, 10).await.is_some(), "a lease that is not renewed holds nothing");
 }
@@ -351,7 +359,7 @@ pub async fn a_stale_owner_changes_nothing(store: &dyn JobStore) {
     let before = store.get(job).await.expect("it is there");
     let finish = store.record(fenced(job, stale, succeeded(), 11)).await;
     assert_eq!(finish.expect_err("the lease is lost").kind(), ErrorKind::Conflict);
-    let log = store.append_log(job, stale, Bytes::from_static(b"stale\n")).await;
+    let log = append(store, job, stale, Bytes::from_static(b"stale\n")).await;
     assert_eq!(log.expect_err("the lease is lost").kind(), ErrorKind::Conflict);
     let renewal = store.renew(&[Lease { job, fence: stale }], at(60)).await.expect("it answers");
     assert_eq!(renewal, [Renewal::Lost]);
@@ -370,10 +378,11 @@ pub async fn a_fence_is_never_given_twice(store: &dyn JobStore) {
         |at| JobEvent::Requeued { error: infrastructure("the server stops"), not_before: at, refund: true };
     store.record(fenced(job, first, refund(None), 1)).await.expect("the owner gives it back");
     let second = claim(store, job, 1).await.expect("it waits again");
-    assert_eq!(second.job.attempt, 1, "the attempt before did not count");
+    let numbers = (second.job.attempt, second.job.counted_attempts);
+    assert_eq!(numbers, (2, 1), "the attempt before did not count, and keeps its number");
     assert!(second.fence > first, "fences grow");
     conflicts(store, fenced(job, first, succeeded(), 2), "the fence is old").await;
-    let log = store.append_log(job, first, Bytes::from_static(b"stale\n")).await;
+    let log = append(store, job, first, Bytes::from_static(b"stale\n")).await;
     assert_eq!(log.expect_err("the fence is old").kind(), ErrorKind::Conflict);
     let renewal = store.renew(&[Lease { job, fence: first }], at(60)).await.expect("it answers");
     assert_eq!(renewal, [Renewal::Lost]);
@@ -418,10 +427,10 @@ pub async fn a_job_given_back_waits_its_pause(store: &dyn JobStore) {
     let second = claim(store, job, 5).await.expect("the pause is over");
     assert_eq!(second.job.attempt, 2);
     let given = store.record(fenced(job, second.fence, requeued(None, true), 6)).await;
-    assert_eq!(given.expect("the owner gives it back").attempt, 1);
+    assert_eq!(given.expect("the owner gives it back").counted_attempts, 1);
     let waiting = store.get(job).await.expect("it is there").waiting.clone().expect("it says why it waits");
     assert_eq!(waiting.reason, "the daemon is gone");
-    assert_eq!(claim(store, job, 6).await.expect("there is no pause").job.attempt, 2);
+    assert_eq!(claim(store, job, 6).await.expect("there is no pause").job.attempt, 3);
 }
 
 /// Events of a pending job expect its version.
@@ -506,7 +515,7 @@ pub async fn logs_grow_and_read_by_offset(store: &dyn JobStore) {
     let (job, fence) = claimed(store).await;
     assert_eq!(store.read_log(job, 0, 100).await.expect("it reads").len, 0);
     for (part, len) in [("one\n", 4), ("", 4), ("two\n", 8)] {
-        let told = store.append_log(job, fence, Bytes::from_static(part.as_bytes())).await;
+        let told = append(store, job, fence, Bytes::from_static(part.as_bytes())).await;
         assert_eq!(told.expect("the owner writes"), len);
     }
     for (offset, limit, expected) in
@@ -515,10 +524,63 @@ pub async fn logs_grow_and_read_by_offset(store: &dyn JobStore) {
         let chunk = store.read_log(job, offset, limit).await.expect("it reads");
         assert_eq!((&chunk.bytes[..], chunk.len), (expected.as_bytes(), 8));
     }
+    for (offset, part) in [(4, "two\n"), (0, "one\ntwo\n"), (8, "")] {
+        let told = store.append_log(job, fence, offset, Bytes::from_static(part.as_bytes())).await;
+        assert_eq!(told.expect("the owner may repeat himself"), 8);
+    }
+    let told = store.append_log(job, fence, 6, Bytes::from_static(b"o\nthree\n")).await;
+    assert_eq!(told.expect("the owner writes"), 14);
+    assert_eq!(&store.read_log(job, 4, 100).await.expect("it reads").bytes[..], b"two\nthree\n");
+    let gap = store.append_log(job, fence, 15, Bytes::from_static(b"x")).await;
+    assert_eq!(gap.expect_err("bytes are missing").kind(), ErrorKind::InvalidRequest);
     store.record(fenced(job, fence, succeeded(), 1)).await.expect("the owner finishes");
-    let late = store.append_log(job, fence, Bytes::from_static(b"late\n")).await;
+    let late = append(store, job, fence, Bytes::from_static(b"late\n")).await;
     assert_eq!(late.expect_err("the job is finished").kind(), ErrorKind::Conflict);
-    assert_eq!(store.read_log(job, 0, 100).await.expect("it reads").len, 8);
+    assert_eq!(store.read_log(job, 0, 100).await.expect("it reads").len, 14);
+}
+
+/// An attempt is kept with all that it showed, whatever follows.
+pub async fn attempts_are_kept(store: &dyn JobStore) {
+    let (job, fence) = claimed(store).await;
+    let step = |name: &str| JobEvent::StepStarted { index: 0, name: name.to_owned() };
+    store.record(fenced(job, fence, step("first"), 1)).await.expect("the owner tells");
+    append(store, job, fence, Bytes::from_static(b"one\n")).await.expect("the owner writes");
+    let back = JobEvent::Requeued { error: infrastructure("gone"), not_before: None, refund: true };
+    store.record(fenced(job, fence, back, 2)).await.expect("the owner gives it back");
+    let second = claim(store, job, 3).await.expect("it waits again");
+    assert_eq!(second.log_bytes, 4, "the claim tells where the attempt's log begins");
+    store.record(fenced(job, second.fence, step("second"), 4)).await.expect("the owner tells");
+    let running = store.attempts(job).await.expect("they are there");
+    let outcomes: Vec<_> = running.iter().map(|attempt| (attempt.number, attempt.outcome)).collect();
+    assert_eq!(outcomes, [(1, AttemptOutcome::GivenBack), (2, AttemptOutcome::Running)]);
+    append(store, job, second.fence, Bytes::from_static(b"two\n")).await.expect("the owner writes");
+    let error = JobError::new(FailureClass::Build, "make failed");
+    let failed = JobEvent::Failed { error: error.clone() };
+    store.record(fenced(job, second.fence, failed, 5)).await.expect("it fails");
+    let pending = store.retry(job, at(6)).await.expect("a failed job can be tried again");
+    assert_eq!((pending.state, pending.finished_at, &pending.error), (JobState::Pending, None, &None));
+    assert_eq!(store.retry(job, at(7)).await.expect("it waits already"), pending);
+    let third = claim(store, job, 8).await.expect("it is in the queue");
+    assert_eq!((third.job.attempt, third.job.counted_attempts), (3, 1));
+    store.record(fenced(job, third.fence, succeeded(), 9)).await.expect("it succeeds");
+    let attempts = store.attempts(job).await.expect("they are there");
+    let of = |attempt: &JobAttempt| {
+        let steps: Vec<String> = attempt.steps.iter().map(|step| step.name.clone()).collect();
+        let times = (attempt.started_at, attempt.ended_at);
+        (attempt.number, attempt.outcome, attempt.counts, steps, times, (attempt.log_begin, attempt.log_end))
+    };
+    let steps = |name: &str| vec![name.to_owned()];
+    assert_eq!(
+        attempts.iter().map(of).collect::<Vec<_>>(),
+        [
+            (1, AttemptOutcome::GivenBack, false, steps("first"), (at(0), Some(at(2))), (0, Some(4))),
+            (2, AttemptOutcome::Failed, true, steps("second"), (at(3), Some(at(5))), (4, Some(8))),
+            (3, AttemptOutcome::Success, true, vec![], (at(8), Some(at(9))), (8, Some(8))),
+        ]
+    );
+    assert_eq!((&attempts[0].error, &attempts[1].error), (&Some(infrastructure("gone")), &Some(error)));
+    let refused = store.retry(job, at(10)).await.expect_err("it succeeded");
+    assert_eq!(refused.kind(), ErrorKind::Conflict);
 }
 
 /// Whoever watches before a change in this process is told of it.
@@ -527,7 +589,7 @@ pub async fn hints_move(store: &dyn JobStore) {
     let (job, fence) = claimed(store).await;
     assert!(queue.has_changed().expect("the store lives"), "an insertion is told");
     let (mut state, mut log) = (store.changed(Subject::Job(job)), store.changed(Subject::Log(job)));
-    store.append_log(job, fence, Bytes::from_static(b"x\n")).await.expect("the owner writes");
+    append(store, job, fence, Bytes::from_static(b"x\n")).await.expect("the owner writes");
     assert!(log.has_changed().expect("the job is there"), "a line is told");
     assert!(!state.has_changed().expect("the job is there"), "a line is no change of the job");
     log.mark_unchanged();
@@ -548,7 +610,7 @@ pub async fn a_finished_job_can_be_removed_and_no_other(store: &dyn JobStore) {
     let job = store.insert(keyed(&key, "a")).await.expect("it is inserted").job.id;
     assert_eq!(store.remove(job).await.expect_err("it waits").kind(), ErrorKind::Conflict);
     let fence = claim(store, job, 0).await.expect("it is claimed").fence;
-    store.append_log(job, fence, Bytes::from_static(b"x\n")).await.expect("the owner writes");
+    append(store, job, fence, Bytes::from_static(b"x\n")).await.expect("the owner writes");
     assert_eq!(store.remove(job).await.expect_err("it runs").kind(), ErrorKind::Conflict);
     store.request_cancel(job, at(1)).await.expect("a running job can be cancelled");
     let stopping = store.remove(job).await.expect_err("it runs although it shall stop");
@@ -574,10 +636,12 @@ pub async fn missing_jobs_are_not_found(store: &dyn JobStore) {
     assert_eq!(store.get(id).await.expect_err("missing").kind(), ErrorKind::NotFound);
     assert_eq!(store.request_cancel(id, at(0)).await.expect_err("missing").kind(), ErrorKind::NotFound);
     assert_eq!(store.remove(id).await.expect_err("missing").kind(), ErrorKind::NotFound);
+    assert_eq!(store.retry(id, at(0)).await.expect_err("missing").kind(), ErrorKind::NotFound);
+    assert_eq!(store.attempts(id).await.expect_err("missing").kind(), ErrorKind::NotFound);
     assert_eq!(store.read_log(id, 0, 1).await.expect_err("missing").kind(), ErrorKind::NotFound);
     let record = store.record(fenced(id, fence, succeeded(), 0)).await;
     assert_eq!(record.expect_err("missing").kind(), ErrorKind::NotFound);
-    let append = store.append_log(id, fence, Bytes::from_static(b"x")).await;
+    let append = append(store, id, fence, Bytes::from_static(b"x")).await;
     assert_eq!(append.expect_err("missing").kind(), ErrorKind::NotFound);
     assert!(claim(store, id, 0).await.is_none());
 }

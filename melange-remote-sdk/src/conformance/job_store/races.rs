@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 
-use super::{StoreUnderTest, at, claim, claimed, fenced, fresh_key, get, insert, keyed, succeeded};
+use super::{StoreUnderTest, append, at, claim, claimed, fenced, fresh_key, get, insert, keyed, succeeded};
 use crate::error::ErrorKind;
 use crate::job::{JobEvent, JobState};
 use crate::job_store::{Lease, Renewal};
@@ -74,8 +74,8 @@ pub async fn two_handles_are_one_store(store: &dyn StoreUnderTest) {
     let step = JobEvent::StepStarted { index: 0, name: "a".to_owned() };
     let recorded = two.record(fenced(job, fence, step, 3)).await.expect("the fence is right");
     assert_eq!(get(&*one, job).await, recorded);
-    one.append_log(job, fence, "one\n".into()).await.expect("the owner writes");
-    let len = two.append_log(job, fence, "two\n".into()).await.expect("the owner writes");
+    append(&*one, job, fence, "one\n".into()).await.expect("the owner writes");
+    let len = append(&*two, job, fence, "two\n".into()).await.expect("the owner writes");
     assert_eq!(len, 8);
     assert_eq!(&one.read_log(job, 0, 100).await.expect("it reads").bytes[..], b"one\ntwo\n");
     one.record(fenced(job, fence, succeeded(), 4)).await.expect("the owner finishes");

@@ -13,7 +13,7 @@ use tokio::task::yield_now;
 use super::Verdict;
 use crate::conformance::job_store::{START, StoreUnderTest, all, waiting_jobs_are_bounded};
 use crate::error::{Error, ErrorKind, Result};
-use crate::job::{Job, JobEvent, JobId, JobState};
+use crate::job::{Job, JobAttempt, JobEvent, JobId, JobState};
 use crate::job_store::memory::{MemoryBounds, MemoryJobStore};
 use crate::job_store::{
     Claim, ClaimRequest, Fence, Inserted, JobPage, JobStore, Lease, ListQuery, LogChunk, NewJob, QueueQuery,
@@ -21,145 +21,12 @@ use crate::job_store::{
 };
 use crate::limits;
 
+mod bugs;
+
+use bugs::{BUGS, Bug};
+
 /// Takes something away from a job.
 type Loss = fn(&mut Job);
-
-/// The mistake.
-#[derive(Debug, Clone, Copy)]
-enum Bug {
-    None,
-    InsertRacesForKey,
-    InsertCutsKeys,
-    InsertIgnoresSpecOfKey,
-    InsertReservesKeyFirst,
-    GetLoses(Loss),
-    ListLoses(Loss),
-    RecordTellsLess(Loss),
-    ListIgnoresState(JobState),
-    ListLeavesOut(JobState),
-    ListForgetsCursor,
-    ListIgnoresBound,
-    ListSaysNoMore,
-    ListOldestFirst,
-    QueueIgnoresBound,
-    QueueIgnoresArch,
-    QueueForgetsCursor,
-    QueueNewestFirst,
-    QueueSettlesNothing,
-    ClaimTrustsItsHandle,
-    ClaimRaces,
-    ClaimIgnoresBound,
-    ClaimIgnoresPause,
-    ClaimSortsJobs,
-    ClaimsOneByOne,
-    FenceIsAttempt,
-    RenewRevives,
-    RenewIgnoresFence,
-    RenewKeepsCancelToItself,
-    RecordTakesLeaseLost,
-    RecordIgnoresVersionBesideFence,
-    RecordIgnoresFenceBesideVersion,
-    RecordIgnoresFence,
-    RecordNeedsNoGuard,
-    RecordForgetsRefund,
-    FinishWritesArtifactsLater,
-    RequeueQueuesLater,
-    CancelTakesFinished,
-    RemoveTakes(JobState),
-    RemoveKeepsLog,
-    RemoveKeepsKey,
-    RemoveDropsLogFirst,
-    AppendIgnoresFence,
-    AppendTwice,
-    AppendByHalves,
-    ReadIgnoresBound,
-    ReadIgnoresOffset,
-    HintsNeverMove,
-    RestartLosesAll,
-    RestartLosesLeases,
-    RestartLosesLogs,
-    RestartLosesKeys,
-    RestartLosesFences,
-    RestartLoses(Loss),
-}
-
-const BUGS: [(&str, Bug); 75] = [
-    ("two insertions with one key race", Bug::InsertRacesForKey),
-    ("keys are cut at their bound", Bug::InsertCutsKeys),
-    ("a key answers for every spec", Bug::InsertIgnoresSpecOfKey),
-    ("a dropped insertion keeps its key", Bug::InsertReservesKeyFirst),
-    ("get loses the artifacts", Bug::GetLoses(|job| job.artifacts.clear())),
-    ("get loses the error", Bug::GetLoses(|job| job.error = None)),
-    ("get loses the step of an error", Bug::GetLoses(|job| _ = job.error.as_mut().map(|e| e.step = None))),
-    ("get loses the steps", Bug::GetLoses(|job| job.steps.clear())),
-    ("get loses the phases", Bug::GetLoses(|job| job.phases.clear())),
-    ("get loses the tests", Bug::GetLoses(|job| job.tests.clear())),
-    ("get loses the note", Bug::GetLoses(|job| job.note = None)),
-    ("get loses the backend", Bug::GetLoses(|job| job.backend = None)),
-    ("get loses the reason of waiting", Bug::GetLoses(|job| job.waiting = None)),
-    ("get loses the pause", Bug::GetLoses(|job| job.not_before = None)),
-    ("get loses the start", Bug::GetLoses(|job| job.started_at = None)),
-    ("get loses the end", Bug::GetLoses(|job| job.finished_at = None)),
-    ("get loses the request to stop", Bug::GetLoses(|job| job.cancel_requested = false)),
-    ("get loses the beginning of trouble", Bug::GetLoses(|job| job.trouble_since = None)),
-    ("list loses the artifacts", Bug::ListLoses(|job| job.artifacts.clear())),
-    ("list loses the error", Bug::ListLoses(|job| job.error = None)),
-    ("record tells an old version", Bug::RecordTellsLess(|job| job.version -= 1)),
-    ("list ignores the state pending", Bug::ListIgnoresState(JobState::Pending)),
-    ("list ignores the state running", Bug::ListIgnoresState(JobState::Running)),
-    ("list ignores the state success", Bug::ListIgnoresState(JobState::Success)),
-    ("list ignores the state failed", Bug::ListIgnoresState(JobState::Failed)),
-    ("list ignores the state cancelled", Bug::ListIgnoresState(JobState::Cancelled)),
-    ("list leaves out pending jobs", Bug::ListLeavesOut(JobState::Pending)),
-    ("list leaves out running jobs", Bug::ListLeavesOut(JobState::Running)),
-    ("list leaves out failed jobs", Bug::ListLeavesOut(JobState::Failed)),
-    ("list forgets the cursor", Bug::ListForgetsCursor),
-    ("list ignores its bound", Bug::ListIgnoresBound),
-    ("list says that there are no more", Bug::ListSaysNoMore),
-    ("list has the oldest first", Bug::ListOldestFirst),
-    ("the queue ignores its bound", Bug::QueueIgnoresBound),
-    ("the queue ignores architectures", Bug::QueueIgnoresArch),
-    ("the queue forgets the cursor", Bug::QueueForgetsCursor),
-    ("the queue has the newest first", Bug::QueueNewestFirst),
-    ("the queue settles no lease", Bug::QueueSettlesNothing),
-    ("two handles claim one job", Bug::ClaimTrustsItsHandle),
-    ("two claims race", Bug::ClaimRaces),
-    ("claim ignores its bound", Bug::ClaimIgnoresBound),
-    ("claim ignores pauses", Bug::ClaimIgnoresPause),
-    ("claim sorts the jobs", Bug::ClaimSortsJobs),
-    ("a dropped claim has taken half of its jobs", Bug::ClaimsOneByOne),
-    ("the fence is the number of the attempt", Bug::FenceIsAttempt),
-    ("a settled lease is renewed", Bug::RenewRevives),
-    ("renew ignores the fence", Bug::RenewIgnoresFence),
-    ("renew does not tell of a request to stop", Bug::RenewKeepsCancelToItself),
-    ("a lost lease can be recorded", Bug::RecordTakesLeaseLost),
-    ("a version beside a fence is ignored", Bug::RecordIgnoresVersionBesideFence),
-    ("a fence beside a version is ignored", Bug::RecordIgnoresFenceBesideVersion),
-    ("record ignores the fence", Bug::RecordIgnoresFence),
-    ("record needs neither fence nor version", Bug::RecordNeedsNoGuard),
-    ("a refund is forgotten", Bug::RecordForgetsRefund),
-    ("a dropped success has no artifacts", Bug::FinishWritesArtifactsLater),
-    ("a job whose return was dropped is not queued", Bug::RequeueQueuesLater),
-    ("finished jobs can be cancelled", Bug::CancelTakesFinished),
-    ("running jobs can be removed", Bug::RemoveTakes(JobState::Running)),
-    ("pending jobs can be removed", Bug::RemoveTakes(JobState::Pending)),
-    ("a removed job keeps its log", Bug::RemoveKeepsLog),
-    ("a removed job keeps its key", Bug::RemoveKeepsKey),
-    ("a dropped removal has removed the log", Bug::RemoveDropsLogFirst),
-    ("a stale owner writes the log", Bug::AppendIgnoresFence),
-    ("lines are doubled", Bug::AppendTwice),
-    ("a dropped line is written by half", Bug::AppendByHalves),
-    ("reads of logs ignore their bound", Bug::ReadIgnoresBound),
-    ("reads of logs ignore the offset", Bug::ReadIgnoresOffset),
-    ("hints never move", Bug::HintsNeverMove),
-    ("a restart loses everything", Bug::RestartLosesAll),
-    ("a restart loses the leases", Bug::RestartLosesLeases),
-    ("a restart loses the logs", Bug::RestartLosesLogs),
-    ("a restart loses the keys", Bug::RestartLosesKeys),
-    ("fences begin anew with a restart", Bug::RestartLosesFences),
-    ("a restart loses the artifacts", Bug::RestartLoses(|job| job.artifacts.clear())),
-    ("a restart loses the tests", Bug::RestartLoses(|job| job.tests.clear())),
-];
 
 /// Waiting jobs of the store whose bound is tried.
 const PENDING: usize = 4;
@@ -232,6 +99,8 @@ struct Notes {
     halfway: HashSet<JobId>,
     removed: HashSet<JobId>,
     logs: HashMap<JobId, LogChunk>,
+    /// How many attempts were erased.
+    erased: HashMap<JobId, usize>,
 }
 
 /// A handle of a store with a mistake.
@@ -312,12 +181,14 @@ impl Mutant {
         let mut notes = self.notes();
         let show = |claim: Claim| {
             let shown = match self.bug {
-                Bug::FenceIsAttempt => Fence(u64::from(claim.job.attempt)),
+                Bug::FenceIsAttempt => Fence(u64::from(claim.job.counted_attempts)),
                 Bug::RestartLosesFences if self.reopened => Fence(1),
                 _ => claim.fence,
             };
             notes.fences.insert(claim.job.id, (shown, claim.fence));
-            Claim { job: claim.job, fence: shown }
+            let forgotten = matches!(self.bug, Bug::ClaimForgetsLog);
+            let log_bytes = if forgotten { 0 } else { claim.log_bytes };
+            Claim { job: claim.job, fence: shown, log_bytes }
         };
         claims.into_iter().map(show).collect()
     }
@@ -329,7 +200,7 @@ impl Mutant {
             if let (Ok(job), Some(fence)) = (self.inner.get(*id).await, self.latest(*id))
                 && job.state == JobState::Running
             {
-                forged.push(Claim { job, fence });
+                forged.push(Claim { job, fence, log_bytes: 0 });
             }
         }
         forged
@@ -592,24 +463,59 @@ impl JobStore for Mutant {
         self.inner.remove(id).await
     }
 
-    async fn append_log(&self, id: JobId, fence: Fence, bytes: Bytes) -> Result<u64> {
+    async fn append_log(&self, id: JobId, fence: Fence, offset: u64, bytes: Bytes) -> Result<u64> {
         let fence = self.real(id, fence);
         match self.bug {
             Bug::AppendIgnoresFence => {
-                self.inner.append_log(id, self.latest(id).unwrap_or(fence), bytes).await
+                self.inner.append_log(id, self.latest(id).unwrap_or(fence), offset, bytes).await
             }
             Bug::AppendTwice => {
-                self.inner.append_log(id, fence, bytes.clone()).await?;
-                self.inner.append_log(id, fence, bytes).await
+                let end = self.inner.append_log(id, fence, offset, bytes.clone()).await?;
+                self.inner.append_log(id, fence, end, bytes).await
+            }
+            Bug::AppendIgnoresOffset => {
+                let end = self.inner.read_log(id, 0, 0).await?.len;
+                self.inner.append_log(id, fence, end, bytes).await
             }
             Bug::AppendByHalves => {
                 let middle = bytes.len() / 2;
-                self.inner.append_log(id, fence, bytes.slice(..middle)).await?;
+                let end = self.inner.append_log(id, fence, offset, bytes.slice(..middle)).await?;
                 yield_now().await;
-                self.inner.append_log(id, fence, bytes.slice(middle..)).await
+                self.inner.append_log(id, fence, end, bytes.slice(middle..)).await
             }
-            _ => self.inner.append_log(id, fence, bytes).await,
+            _ => self.inner.append_log(id, fence, offset, bytes).await,
         }
+    }
+
+    async fn retry(&self, id: JobId, at: Timestamp) -> Result<Arc<Job>> {
+        match self.bug {
+            Bug::RetryTakesSuccess => match self.inner.retry(id, at).await {
+                Err(error) if error.kind() == ErrorKind::Conflict => self.inner.get(id).await,
+                told => told,
+            },
+            Bug::RetryErases => {
+                let erased = self.inner.attempts(id).await?.len();
+                self.notes().erased.insert(id, erased);
+                self.inner.retry(id, at).await
+            }
+            _ => self.inner.retry(id, at).await,
+        }
+    }
+
+    async fn attempts(&self, id: JobId) -> Result<Vec<JobAttempt>> {
+        let mut attempts = self.inner.attempts(id).await?;
+        match self.bug {
+            Bug::AttemptsLose(loss) => attempts.iter_mut().for_each(loss),
+            Bug::AttemptsForget => {
+                attempts.drain(..attempts.len().saturating_sub(1));
+            }
+            Bug::RetryErases => {
+                let erased = self.notes().erased.get(&id).copied().unwrap_or_default();
+                attempts.drain(..erased);
+            }
+            _ => {}
+        }
+        Ok(attempts)
     }
 
     async fn read_log(&self, id: JobId, offset: u64, limit: usize) -> Result<LogChunk> {

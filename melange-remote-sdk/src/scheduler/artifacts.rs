@@ -1,0 +1,33 @@
+//! Where the artifacts of jobs lie: `<job>/<attempt>/<name>`. An attempt whose lease was lost may still write; it
+//! writes beside the attempt that won.
+
+use crate::artifact_storage::ArtifactKey;
+use crate::error::Result;
+use crate::job::JobId;
+
+/// The name of the artifact that holds a job's log up to the end of an attempt.
+pub const LOG_NAME: &str = "build.log";
+
+/// The folder of all artifacts of a job.
+///
+/// # Errors
+/// None: the letters of an id are legal in keys.
+pub fn job_folder(job: JobId) -> Result<ArtifactKey> {
+    job.to_string().parse()
+}
+
+/// The folder of the artifacts of one attempt.
+///
+/// # Errors
+/// None: a number is legal in a key.
+pub fn attempt_folder(job: JobId, attempt: u32) -> Result<ArtifactKey> {
+    job_folder(job)?.join(&attempt.to_string())
+}
+
+/// The key of an artifact.
+///
+/// # Errors
+/// `InvalidRequest` for a name that no key may have.
+pub fn artifact_key(job: JobId, attempt: u32, name: &str) -> Result<ArtifactKey> {
+    attempt_folder(job, attempt)?.join(name)
+}

@@ -1,0 +1,122 @@
+//! Backends that fail or go away.
+
+use super::*;
+
+/// Backends some of which do not answer; builds on them break off before their first step.
+#[derive(Debug, Default)]
+struct Daemons {
+    away: std::sync::Mutex<BTreeSet<String>>,
+    /// Whether probes find out.
+    deaf: bool,
+    builds: AtomicU32,
+}
+
+impl Daemons {
+    fn set_away(&self, addr: &str, away: bool) {
+        let mut set = self.away.lock().unwrap();
+        if away {
+            set.insert(addr.to_owned());
+        } else {
+            set.remove(addr);
+        }
+    }
+
+    fn answer(&self, addr: &str) -> Result<()> {
+        if self.away.lock().unwrap().contains(addr) {
+            let refused = Error::new(ErrorKind::Unavailable, "connection refused");
+            return Err(refused.blame(crate::error::Blame::Backend));
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl crate::backend::BackendProbe for Daemons {
+    async fn probe(&self, address: &crate::backend::BackendAddress) -> Result<()> {
+        if self.deaf { Ok(()) } else { self.answer(&address.to_string()) }
+    }
+}
+
+#[async_trait]
+impl Builder for Daemons {
+    async fn build(
+        &self,
+        input: &crate::builder::BuildInput,
+        sink: Arc<dyn crate::builder::BuildSink>,
+        _cancel: CancellationToken,
+    ) -> Result<crate::builder::BuildOutcome> {
+        self.answer(&input.backend_addr)?;
+        self.builds.fetch_add(1, Ordering::Relaxed);
+        sink.emit(BuildEvent::StepStarted { index: 0, total: 1, name: "make".to_owned() });
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        Ok(crate::builder::BuildOutcome::without_files(BuildStatus::Succeeded))
+    }
+}
+
+fn farm_of(daemons: &Arc<Daemons>, addrs: &[&str]) -> Farm {
+    let unused = ScriptedBuilder::new([]);
+    let parts = SchedulerParts {
+        pool: BackendPool::new(addrs.iter().map(|addr| backend(addr, 4))).unwrap(),
+        builder: Arc::clone(daemons) as _,
+        probe: Arc::clone(daemons) as _,
+        ..parts(&unused, 4)
+    };
+    Farm::start_with(unused, parts)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_backend_costs_no_job_an_attempt() {
+    for deaf in [false, true] {
+        let daemons = Arc::new(Daemons { deaf, ..Daemons::default() });
+        daemons.set_away("tcp://b:1", true);
+        let farm = farm_of(&daemons, &["tcp://a:1", "tcp://b:1", "tcp://c:1"]);
+        let mut ids = Vec::new();
+        for _ in 0..40 {
+            ids.push(farm.submit().await);
+        }
+        for id in ids {
+            let job = farm.end(id).await;
+            assert_eq!((job.state, job.counted_attempts), (JobState::Success, 1), "{:?}", job.error);
+            assert_ne!(job.backend.as_ref().unwrap().addr, "tcp://b:1");
+        }
+        assert_eq!(daemons.builds.load(Ordering::Relaxed), 40);
+        let state = farm.parts.pool.states().swap_remove(1);
+        assert_eq!(state.last_failure.unwrap().message, "connection refused");
+        farm.stop().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn jobs_wait_for_the_only_backend_and_say_so() {
+    let daemons = Arc::new(Daemons::default());
+    let farm = farm_of(&daemons, &["tcp://a:1"]);
+    let mut ids = Vec::new();
+    for _ in 0..24 {
+        ids.push(farm.submit().await);
+    }
+    farm.end(ids[0]).await;
+    daemons.set_away("tcp://a:1", true);
+    let reason = "the only matching backend does not work: connection refused";
+    let says_so = |job: &Job| job.waiting.as_ref().is_some_and(|waiting| waiting.reason == reason);
+    farm.wait(ids[23], says_so).await;
+    tokio::time::sleep(limits::BACKEND_TROUBLE * 2).await;
+    daemons.set_away("tcp://a:1", false);
+    for id in ids {
+        let job = farm.end(id).await;
+        assert_eq!((job.state, job.counted_attempts), (JobState::Success, 1), "{:?}", job.error);
+    }
+    farm.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_backend_that_answers_and_never_builds_fails_its_jobs_in_the_end() {
+    let daemons = Arc::new(Daemons { deaf: true, ..Daemons::default() });
+    daemons.set_away("tcp://a:1", true);
+    let farm = farm_of(&daemons, &["tcp://a:1"]);
+    let (id, begun) = (farm.submit().await, Instant::now());
+    let job = farm.end(id).await;
+    assert_eq!((job.state, job.counted_attempts), (JobState::Failed, 1));
+    assert_eq!(job.error.as_ref().unwrap().class, FailureClass::Infrastructure);
+    assert!(begun.elapsed() >= limits::BACKEND_TROUBLE);
+    farm.stop().await;
+}
