@@ -10,12 +10,14 @@ use melange_remote_sdk::artifact_storage::object::ObjectArtifactStorage;
 use melange_remote_sdk::backend::{AlwaysReachable, Backend, pool::BackendPool};
 use melange_remote_sdk::backend_selector::round_robin::RoundRobin;
 use melange_remote_sdk::builder::{BuildInput, BuildOutcome, BuildSink, BuildStatus, Builder};
-use melange_remote_sdk::clock::SystemClock;
+use melange_remote_sdk::clock::{Clock, SystemClock};
 use melange_remote_sdk::conformance::job_store::new_job;
 use melange_remote_sdk::error::Result;
-use melange_remote_sdk::job::JobState;
+use melange_remote_sdk::job::{JobState, ServerId};
 use melange_remote_sdk::job_store::memory::MemoryJobStore;
-use melange_remote_sdk::job_store::{JobStore, ListQuery, Subject};
+use melange_remote_sdk::job_store::{
+    JobIntake, JobReading, JobStore, ListQuery, NewJob, Subject, Submission,
+};
 use melange_remote_sdk::labels::Labels;
 use melange_remote_sdk::scheduler::{Scheduler, SchedulerOptions, SchedulerParts};
 use tokio_util::sync::CancellationToken;
@@ -40,7 +42,7 @@ impl Builder for Nothing {
 
 async fn left(job_store: &dyn JobStore) -> bool {
     for state in [JobState::Pending, JobState::Running] {
-        let query = ListQuery { state: Some(state), before: None, limit: 1 };
+        let query = ListQuery::newest(1).in_state(state);
         if !job_store.list(&query).await.expect("it lists").jobs.is_empty() {
             return true;
         }
@@ -51,10 +53,9 @@ async fn left(job_store: &dyn JobStore) -> bool {
 /// The time from the start of the scheduler to the end of the last job.
 async fn drain(slots: u32) -> Duration {
     let job_store = Arc::new(MemoryJobStore::default());
-    let mut last = None;
-    for _ in 0..JOBS {
-        last = Some(job_store.insert(new_job("package: {}\n")).await.expect("it is inserted").job.id);
-    }
+    let jobs: Vec<NewJob> = (0..JOBS).map(|_| new_job("package: {}\n")).collect();
+    let last = jobs.last().map(|job| job.id);
+    job_store.submit(&Submission::new(jobs, SystemClock.now())).await.expect("they are handed in");
     let backend = Backend::new("tcp://bench:1", Arch::X86_64, Labels::default());
     let backend = backend.and_then(|backend| backend.with_max_jobs(slots)).expect("the backend is legal");
     let parts = SchedulerParts {
@@ -65,6 +66,7 @@ async fn drain(slots: u32) -> Duration {
         pool: BackendPool::new([backend]).expect("one backend"),
         probe: Arc::new(AlwaysReachable),
         clock: Arc::new(SystemClock),
+        server: ServerId::unique(),
     };
     let shutdown = CancellationToken::new();
     let scheduler = Scheduler::new(parts, SchedulerOptions::default());

@@ -16,9 +16,9 @@ use melange_remote_sdk::backend::{AlwaysReachable, Backend};
 use melange_remote_sdk::backend_selector::round_robin::RoundRobin;
 use melange_remote_sdk::builder::scripted::{Act, ScriptedBuilder};
 use melange_remote_sdk::clock::{Clock, SystemClock};
-use melange_remote_sdk::job::{JobId, JobSpec, UncheckedSpec};
+use melange_remote_sdk::job::{JobId, JobSpec, ServerId, UncheckedSpec};
 use melange_remote_sdk::job_store::memory::MemoryJobStore;
-use melange_remote_sdk::job_store::{JobStore, NewJob, Subject};
+use melange_remote_sdk::job_store::{JobStore, NewJob, Subject, Submission};
 use melange_remote_sdk::labels::Labels;
 use melange_remote_sdk::scheduler::{Scheduler, SchedulerOptions, SchedulerParts};
 use tokio_util::sync::CancellationToken;
@@ -39,6 +39,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             pool: BackendPool::new([Backend::new("sandbox://local", Arch::X86_64, Labels::default())?])?,
             probe: Arc::new(AlwaysReachable),
             clock: Arc::clone(&clock),
+            server: ServerId::unique(),
         },
         SchedulerOptions::default(),
     );
@@ -50,7 +51,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let spec = JobSpec::validate(parts).map_err(|mistakes| format!("{mistakes:?}"))?;
     let id = JobId::new(clock.now());
-    job_store.insert(NewJob { id, spec: Arc::new(spec), idempotency_key: None, at: clock.now() }).await?;
+    job_store.submit(&Submission::new([NewJob::new(id, Arc::new(spec))], clock.now())).await?;
 
     // The hint is taken before the job is read, so that no change is missed.
     let mut changed = job_store.changed(Subject::Job(id));

@@ -87,6 +87,12 @@ pub(crate) fn job(job: &JobView, now: Timestamp) -> String {
     if let Some(reason) = &job.waiting_reason {
         line("waiting", reason);
     }
+    if job.project != "default" && !job.project.is_empty() {
+        line("project", &job.project);
+    }
+    for id in &job.blocked_by {
+        line("waits for", id);
+    }
     if job.status == "running"
         && let Some(step) = job.steps.last()
     {
@@ -197,6 +203,11 @@ pub(crate) fn table<const N: usize>(rows: &[[String; N]]) -> String {
 pub(crate) fn progress(job: &JobView) -> String {
     match job.status.as_str() {
         "pending" => format!("waiting: {}", job.waiting_reason.as_deref().unwrap_or("in the queue")),
+        "blocked" => match job.blocked_by.as_slice() {
+            [] => "waiting for other jobs".to_owned(),
+            [only] => format!("waiting for the job {only}"),
+            [first, rest @ ..] => format!("waiting for the job {first} and {} more", rest.len()),
+        },
         "running" => match job.steps.last() {
             Some(step) => format!("running step {}: {}", step.index + 1, step.name),
             None => "running".to_owned(),

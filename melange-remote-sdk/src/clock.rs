@@ -49,6 +49,14 @@ pub fn later(at: Timestamp, duration: std::time::Duration) -> Timestamp {
         .unwrap_or(Timestamp::MAX)
 }
 
+/// `at` minus `duration`, stopping at the beginning of time.
+pub fn earlier(at: Timestamp, duration: std::time::Duration) -> Timestamp {
+    SignedDuration::try_from(duration)
+        .ok()
+        .and_then(|duration| at.checked_sub(duration).ok())
+        .unwrap_or(Timestamp::MIN)
+}
+
 /// The time from `since` to `now`; nothing when the clock went back.
 pub fn elapsed(since: Timestamp, now: Timestamp) -> std::time::Duration {
     now.duration_since(since).try_into().unwrap_or_default()

@@ -252,3 +252,19 @@ pub const CLIENT_IDLE: Duration = Duration::from_secs(3_600);
 pub const CLIENT_PAUSE: Duration = Duration::from_millis(400);
 /// Tries of one request, the first included.
 pub const CLIENT_TRIES_MAX: u32 = 4;
+/// Backends on which a job failed that are kept with it, the latest ones.
+pub const BACKENDS_AVOIDED_MAX: usize = 8;
+/// Jobs of one submission.
+pub const SUBMISSION_JOBS_MAX: usize = 20_000;
+/// Jobs that one job may wait for.
+pub const WAITS_FOR_MAX: usize = 2_000;
+/// Ready jobs of one group that are counted; of more it is only known that there are as many.
+pub const DEMAND_COUNT_MAX: usize = 1_000;
+/// Jobs that one call settles: expired leases, jobs given up.
+pub const SETTLED_PER_CALL_MAX: usize = 1_000;
+/// Rows of progress in one call.
+pub const PROGRESS_ROWS_MAX: usize = 1_000;
+/// How often a server asks which of its jobs shall stop when no hint came.
+pub const CANCEL_POLL: Duration = Duration::from_secs(1);
+/// Attempts of a job that are kept, the latest ones.
+pub const ATTEMPTS_KEPT_MAX: usize = 1_000;

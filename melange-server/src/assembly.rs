@@ -16,6 +16,7 @@ use melange_remote_sdk::clock::SystemClock;
 use melange_remote_sdk::engine::runners::AddressedRunners;
 use melange_remote_sdk::engine::{EngineBuilder, EngineOptions, RunnerProvider, preflight};
 use melange_remote_sdk::error::{Error, Result};
+use melange_remote_sdk::job::ServerId;
 use melange_remote_sdk::job_store::memory::MemoryJobStore;
 use melange_remote_sdk::limits;
 use melange_remote_sdk::rootfs::Assembler;
@@ -70,6 +71,7 @@ pub fn connect(
         pool,
         probe,
         clock: Arc::new(SystemClock),
+        server: ServerId::unique(),
     };
     let rules = SubmissionRules {
         default_arch: config.default_arch,

@@ -68,7 +68,8 @@ fn check_until(
         return Err(Problem::mistakes(details));
     }
     let version = plan.package.full_version();
-    Ok(spec.with_package(JobPackage { name: plan.package.name.clone(), version }))
+    let subpackages = plan.subpackages.iter().map(|package| package.name.clone()).collect();
+    Ok(spec.with_package(JobPackage { name: plan.package.name.clone(), version, subpackages }))
 }
 
 /// Why a repository or key may not be used; `None` when it may.

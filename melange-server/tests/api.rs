@@ -8,10 +8,8 @@ use async_trait::async_trait;
 use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Method, Request, StatusCode, header};
-use bytes::Bytes;
 use futures_util::StreamExt;
 use http_body_util::BodyExt;
-use jiff::Timestamp;
 use melange_remote_sdk::arch::Arch;
 use melange_remote_sdk::artifact_storage::object::ObjectArtifactStorage;
 use melange_remote_sdk::backend::health::BackendStatus;
@@ -20,11 +18,9 @@ use melange_remote_sdk::backend_selector::{BackendSelector, Candidate, Refusal, 
 use melange_remote_sdk::builder::scripted::{Act, ScriptedBuilder};
 use melange_remote_sdk::builder::{BuildEvent, TestReport, TestStatus};
 use melange_remote_sdk::error::{Error, ErrorKind, Result};
-use melange_remote_sdk::job::{Job, JobAttempt, JobId};
-use melange_remote_sdk::job_store::{
-    Claim, ClaimRequest, Fence, Inserted, JobPage, JobStore, Lease, ListQuery, LogChunk, NewJob, QueueQuery,
-    QueuedJob, Record, Renewal, Subject,
-};
+use melange_remote_sdk::job::{JobId, ServerId};
+use melange_remote_sdk::job_store::forward::{Forward, ForwardJobStore};
+use melange_remote_sdk::job_store::{JobStore, LogChunk};
 use melange_remote_sdk::labels::Labels;
 use melange_remote_sdk::limits;
 use melange_remote_sdk::scheduler::{Scheduler, SchedulerOptions, SchedulerParts};
@@ -33,7 +29,7 @@ use melange_server::config::Config;
 use melange_server::run_assembly;
 use melange_server::{App, router};
 use serde_json::{Value, json};
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
@@ -141,6 +137,7 @@ fn redacted(mut value: Value) -> String {
                 for (key, value) in map {
                     match key.as_str() {
                         "id" => *value = json!("[id]"),
+                        "server" => *value = json!("[server]"),
                         "duration_ms" | "latency_ms" => *value = json!("[ms]"),
                         key if key.ends_with("_at") => *value = json!("[time]"),
                         "log_path" | "output_path" => {
@@ -294,6 +291,50 @@ async fn a_failed_job_is_tried_again_and_what_it_showed_stays() {
     assert_eq!(service.get(&part(3)).await.status, StatusCode::NOT_FOUND);
     let stored = service.get(&format!("/api/v1/jobs/{id}/artifacts/build.log")).await.text();
     assert!(stored.contains("attempt 1") && stored.contains("attempt 2"), "{stored}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn jobs_wait_for_jobs_and_are_skipped_when_those_fail() {
+    let fail = Act::Finish(melange_remote_sdk::builder::BuildStatus::Failed {
+        reason: "step hello failed".to_owned(),
+        failure: None,
+    });
+    let gate = Arc::new(Notify::new());
+    let service = Service::start([Act::Wait(Arc::clone(&gate)), fail]);
+    let first = service.submit(&hello()).await;
+    let waiting = |jobs: &[&str]| {
+        let mut body = hello();
+        (body["waits_for"], body["priority"]) = (json!(jobs), json!(700));
+        body
+    };
+    let second = service.submit(&waiting(&[&first])).await;
+    let third = service.submit(&waiting(&[&second, &first])).await;
+    let job = service.get(&format!("/api/v1/jobs/{third}")).await.json();
+    assert_eq!(
+        (&job["status"], &job["blocked_by"], &job["priority"]),
+        (&json!("blocked"), &json!([first, second]), &json!(700))
+    );
+    let listed = service.get("/api/v1/jobs?status=blocked").await.json();
+    let ids: Vec<_> = listed.as_array().unwrap().iter().map(|job| job["id"].clone()).collect();
+    assert_eq!(ids, [json!(third), json!(second)]);
+    assert!(listed[0]["spec"].get("config_yaml").is_none(), "listings leave the texts out");
+    gate.notify_one();
+    let job = service.wait(&third, "skipped").await;
+    assert_eq!((&job["skipped_for"], &job["error_class"]), (&json!(first), &json!("dependency")));
+    assert_eq!(job["error"], "hello failed, and this job waits for it");
+    let answer = service.post(&format!("/api/v1/jobs/{third}/retry"), &json!({})).await;
+    assert_eq!(answer.status, StatusCode::CONFLICT);
+    service.post(&format!("/api/v1/jobs/{first}/retry"), &json!({})).await;
+    assert_eq!(service.get(&format!("/api/v1/jobs/{third}")).await.json()["status"], "blocked");
+    for (field, value) in [("priority", json!(1001)), ("project", json!("a b")), ("waits_for", json!(["x"]))]
+    {
+        let mut body = hello();
+        body[field] = value;
+        let answer = service.post("/api/v1/jobs", &body).await;
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{field}");
+    }
+    let unknown = service.post("/api/v1/jobs", &waiting(&["0197a3c2-5b7e-7cc3-98c4-dc0c0c07398f"])).await;
+    assert_eq!(unknown.status, StatusCode::BAD_REQUEST);
 }
 
 #[tokio::test(start_paused = true)]
@@ -454,50 +495,13 @@ async fn a_stopping_server_takes_no_jobs() {
 struct WithoutLogs(Arc<dyn JobStore>);
 
 #[async_trait]
-impl JobStore for WithoutLogs {
-    async fn insert(&self, job: NewJob) -> Result<Inserted> {
-        self.0.insert(job).await
-    }
-    async fn get(&self, id: JobId) -> Result<Arc<Job>> {
-        self.0.get(id).await
-    }
-    async fn list(&self, query: &ListQuery) -> Result<JobPage> {
-        self.0.list(query).await
-    }
-    async fn queue(&self, query: &QueueQuery) -> Result<Vec<QueuedJob>> {
-        self.0.queue(query).await
-    }
-    async fn claim(&self, request: &ClaimRequest) -> Result<Vec<Claim>> {
-        self.0.claim(request).await
-    }
-    async fn renew(&self, leases: &[Lease], until: Timestamp) -> Result<Vec<Renewal>> {
-        self.0.renew(leases, until).await
-    }
-    async fn record(&self, record: Record) -> Result<Arc<Job>> {
-        self.0.record(record).await
-    }
-    async fn request_cancel(&self, id: JobId, at: Timestamp) -> Result<Arc<Job>> {
-        self.0.request_cancel(id, at).await
-    }
-    async fn remove(&self, id: JobId) -> Result<()> {
-        self.0.remove(id).await
-    }
-    async fn retry(&self, id: JobId, at: Timestamp) -> Result<Arc<Job>> {
-        self.0.retry(id, at).await
+impl ForwardJobStore for WithoutLogs {
+    fn inner(&self) -> &dyn JobStore {
+        &*self.0
     }
 
-    async fn attempts(&self, id: JobId) -> Result<Vec<JobAttempt>> {
-        self.0.attempts(id).await
-    }
-
-    async fn append_log(&self, id: JobId, fence: Fence, offset: u64, bytes: Bytes) -> Result<u64> {
-        self.0.append_log(id, fence, offset, bytes).await
-    }
     async fn read_log(&self, id: JobId, _: u64, _: usize) -> Result<LogChunk> {
         Err(Error::new(ErrorKind::NotFound, "the log is kept no longer").with("job", id))
-    }
-    fn changed(&self, subject: Subject) -> watch::Receiver<u64> {
-        self.0.changed(subject)
     }
 }
 
@@ -522,7 +526,7 @@ async fn the_log_of_a_test_is_the_same_from_the_artifacts() {
     assert!(!of_test.contains("of what follows"), "{of_test}");
 
     let mut app = service.app.clone();
-    app.job_store = Arc::new(WithoutLogs(app.job_store));
+    app.job_store = Arc::new(Forward(WithoutLogs(app.job_store)));
     let forgetful = Service { router: router(app.clone()), app, shutdown: CancellationToken::new() };
     assert_eq!(forgetful.get(&logs).await.text(), whole);
     assert_eq!(forgetful.get(&format!("{logs}?test=hello")).await.text(), of_test);
@@ -612,6 +616,7 @@ async fn a_scheduler_that_dies_fails_the_health_check_and_ends_the_server() {
         pool: app.pool.clone(),
         probe: Arc::new(AlwaysReachable),
         clock: Arc::clone(&app.clock),
+        server: ServerId::unique(),
     };
     let scheduler = Scheduler::new(parts, SchedulerOptions::default());
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

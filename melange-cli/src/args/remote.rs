@@ -150,6 +150,15 @@ pub(crate) struct SubmitArgs {
     /// Run the definition's tests too
     #[arg(long)]
     pub(crate) test: bool,
+    /// Whose the jobs are [default: default]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) project: Option<String>,
+    /// How urgent the jobs are, 0 to 1000; the greater ones first [default: 500]
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(0..=1000))]
+    pub(crate) priority: Option<u32>,
+    /// A job that must succeed before these begin: its id, the beginning of it, or @last (repeatable)
+    #[arg(long = "wait-for", value_name = "JOB")]
+    pub(crate) wait_for: Vec<String>,
     /// Wait for the job to finish, showing its log
     #[arg(long)]
     pub(crate) wait: bool,

@@ -12,12 +12,14 @@ use crate::arch::Arch;
 use crate::backend::Backend;
 use crate::backend::pool::BackendState;
 use crate::error::{Error, ErrorKind};
-use crate::job::{FailureClass, Job, JobAttempt, JobBackend, JobId, JobPhase, UncheckedSpec};
+use crate::job::{JobId, Priority, Project, UncheckedSpec};
 use crate::text::diagnostics::Diagnostics;
 
 mod read;
+mod views;
 
 pub use read::{read_backend, read_backend_name, read_submit};
+pub use views::{ArtifactView, AttemptView, FailureView, JobView, PhaseView, SpecView, StepView, TestView};
 
 /// `GET`: whether the server lives.
 pub const HEALTH: &str = "/healthz";
@@ -97,9 +99,62 @@ pub struct SubmitRequest {
     /// Whether steps trace each command.
     #[serde(default)]
     pub debug: bool,
+    /// Whose the job is; `default` when it is missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub project: Option<String>,
+    /// How urgent it is, from 0 to 1,000; 500 when it is missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<u32>,
+    /// Jobs of the same project that must succeed before it begins. When one of them does not, the job is skipped.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waits_for: Vec<String>,
+}
+
+/// Where a submission stands among others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SubmitPlace {
+    /// Whose the job is.
+    pub project: Project,
+    /// How urgent it is.
+    pub priority: Priority,
+    /// The jobs that it waits for.
+    pub waits_for: Vec<JobId>,
 }
 
 impl SubmitRequest {
+    /// Where the submission stands among others.
+    ///
+    /// # Errors
+    /// Every mistake of the fields `project`, `priority` and `waits_for`.
+    pub fn place(&self) -> Result<SubmitPlace, Vec<ErrorDetail>> {
+        let mut mistakes = Vec::new();
+        let mut wrong = |field: &str, error: &Error| mistakes.push(ErrorDetail::field(field, error));
+        let project = self.project.as_deref().map_or_else(|| Ok(Project::default()), str::parse);
+        let priority = self.priority.map_or_else(
+            || Ok(Priority::default()),
+            |priority| Priority::new(u16::try_from(priority).unwrap_or(u16::MAX)),
+        );
+        let mut waits_for = Vec::new();
+        for (index, id) in self.waits_for.iter().enumerate() {
+            match id.parse() {
+                Ok(id) => waits_for.push(id),
+                Err(error) => wrong(&format!("waits_for.{index}"), &error),
+            }
+        }
+        if let Err(error) = &project {
+            wrong("project", error);
+        }
+        if let Err(error) = &priority {
+            wrong("priority", error);
+        }
+        match (project, priority) {
+            (Ok(project), Ok(priority)) if mistakes.is_empty() => {
+                Ok(SubmitPlace { project, priority, waits_for })
+            }
+            _ => Err(mistakes),
+        }
+    }
+
     /// The parts of a spec, with `default_arch` where no architecture is named.
     pub fn into_parts(self, default_arch: Arch) -> UncheckedSpec {
         UncheckedSpec {
@@ -122,345 +177,6 @@ impl SubmitRequest {
 pub struct SubmitResponse {
     /// The job's name.
     pub id: String,
-}
-
-/// What was asked, in a job object.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct SpecView {
-    /// The definition.
-    pub config_yaml: String,
-    /// The name of its file.
-    #[serde(default)]
-    pub config_name: String,
-    /// Packages added to the environment of every test.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub test_packages: Vec<String>,
-    /// Inline pipelines by path.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub pipelines: BTreeMap<String, String>,
-    /// The architecture.
-    pub arch: String,
-    /// Labels that the backend must have.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub backend_selector: BTreeMap<String, String>,
-    /// Whether the definition's tests run too.
-    #[serde(default)]
-    pub with_test: bool,
-    /// Whether steps trace each command.
-    #[serde(default)]
-    pub debug: bool,
-}
-
-impl From<UncheckedSpec> for SpecView {
-    fn from(parts: UncheckedSpec) -> Self {
-        Self {
-            config_yaml: parts.config_yaml,
-            config_name: parts.config_name,
-            test_packages: parts.test_packages,
-            pipelines: parts.pipelines,
-            arch: parts.arch,
-            backend_selector: parts.backend_selector,
-            with_test: parts.with_test,
-            debug: parts.debug,
-        }
-    }
-}
-
-/// A job object.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct JobView {
-    /// Its name.
-    pub id: String,
-    /// `pending`, `running`, `success`, `failed` or `cancelled`.
-    pub status: String,
-    /// The package that it builds.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub package: Option<String>,
-    /// The version of the package, with the epoch.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub version: Option<String>,
-    /// What was asked.
-    pub spec: SpecView,
-    /// When it was handed in, RFC 3339.
-    #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
-    pub created_at: Timestamp,
-    /// When the present or last attempt began.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime))]
-    pub started_at: Option<Timestamp>,
-    /// When it came to its end.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime))]
-    pub finished_at: Option<Timestamp>,
-    /// Why it failed, in one line.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub error: Option<String>,
-    /// Who is at fault: `build`, `infrastructure`, `unschedulable` or `policy`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub error_class: Option<String>,
-    /// The step at fault.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub failure: Option<FailureView>,
-    /// What is worth knowing about a success.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub note: Option<String>,
-    /// Where the finished job's log lies.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub log_path: Option<String>,
-    /// Where the finished job's artifacts lie.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub output_path: Option<String>,
-    /// Where it runs or ran.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub backend: Option<BackendView>,
-    /// The number of the present or last attempt; 0 before the first one.
-    #[serde(default)]
-    pub attempt: u32,
-    /// Whether somebody asked for it to stop.
-    #[serde(default)]
-    pub cancel_requested: bool,
-    /// Why it waits.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub waiting_reason: Option<String>,
-    /// The steps of the present or last attempt.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub steps: Vec<StepView>,
-    /// Time spent in the phases of the present or last attempt.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub phases: Vec<PhaseView>,
-    /// The tests of the present or last attempt.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub tests: Vec<TestView>,
-    /// What it made.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub artifacts: Vec<ArtifactView>,
-}
-
-/// A step that ended badly.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct FailureView {
-    /// Its name.
-    pub step: String,
-    /// Its exit code.
-    pub exit_code: i32,
-    /// The last lines that it wrote.
-    #[serde(default)]
-    pub tail: Vec<String>,
-}
-
-/// A step.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct StepView {
-    /// Its position, from 0.
-    pub index: usize,
-    /// Its name.
-    pub name: String,
-    /// How long it took.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub duration_ms: Option<u64>,
-    /// Whether its result was there already.
-    #[serde(default)]
-    pub cached: bool,
-}
-
-/// The test of one package.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct TestView {
-    /// The package under test.
-    pub package: String,
-    /// `running`, `passed` or `failed`.
-    pub status: String,
-    /// How long it took, its environment included.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub duration_ms: Option<u64>,
-    /// Why it failed, in one line.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub error: Option<String>,
-    /// The step at fault.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub failure: Option<FailureView>,
-}
-
-/// A phase.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct PhaseView {
-    /// Its name.
-    pub name: String,
-    /// How long it took.
-    pub duration_ms: u64,
-}
-
-/// An artifact.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct ArtifactView {
-    /// Its name, such as `x86_64/hello-2.10-r0.apk`.
-    pub name: String,
-    /// Its size in bytes.
-    pub size: u64,
-    /// Its SHA-256 in lower-case hex.
-    pub sha256: String,
-}
-
-/// An attempt of a job.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct AttemptView {
-    /// Its number, from 1.
-    pub number: u32,
-    /// `running`, `success`, `failed`, `cancelled`, `given_back` or `lost`.
-    pub outcome: String,
-    /// Whether it counts towards the bound on attempts.
-    pub counts: bool,
-    /// When it began, RFC 3339.
-    #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
-    pub started_at: Timestamp,
-    /// When it came to its end.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime))]
-    pub ended_at: Option<Timestamp>,
-    /// Why it failed, was given back or was lost, in one line.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub error: Option<String>,
-    /// Who is at fault: `build`, `infrastructure`, `unschedulable` or `policy`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub error_class: Option<String>,
-    /// The step at fault.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub failure: Option<FailureView>,
-    /// Where it ran.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub backend: Option<BackendView>,
-    /// Its steps.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub steps: Vec<StepView>,
-    /// Time spent in its phases.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub phases: Vec<PhaseView>,
-    /// Its tests.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub tests: Vec<TestView>,
-    /// Where its part of the job's log begins, in bytes.
-    pub log_begin: u64,
-    /// Where that ends.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub log_end: Option<u64>,
-}
-
-impl From<&JobAttempt> for AttemptView {
-    fn from(attempt: &JobAttempt) -> Self {
-        let error = attempt.error.as_ref();
-        Self {
-            number: attempt.number,
-            outcome: attempt.outcome.name().to_owned(),
-            counts: attempt.counts,
-            started_at: attempt.started_at,
-            ended_at: attempt.ended_at,
-            error: error.map(|error| error.message.clone()),
-            error_class: error.map(|error| class_name(error.class).to_owned()),
-            failure: error.and_then(|error| error.step.as_ref()).map(FailureView::from),
-            backend: attempt.backend.as_ref().map(BackendView::from),
-            steps: attempt.steps.iter().map(StepView::from).collect(),
-            phases: attempt.phases.iter().map(PhaseView::from).collect(),
-            tests: attempt.tests.iter().map(TestView::from).collect(),
-            log_begin: attempt.log_begin,
-            log_end: attempt.log_end,
-        }
-    }
-}
-
-impl From<&JobPhase> for PhaseView {
-    fn from(phase: &JobPhase) -> Self {
-        Self { name: phase.name.clone(), duration_ms: phase.took_ms }
-    }
-}
-
-impl From<&JobBackend> for BackendView {
-    fn from(backend: &JobBackend) -> Self {
-        Self {
-            addr: backend.addr.clone(),
-            arch: backend.arch.to_string(),
-            labels: backend.labels.as_map().clone(),
-            max_jobs: None,
-            state: None,
-        }
-    }
-}
-
-impl JobView {
-    /// A job on the wire. The paths are told once the job has finished, and are the caller's to know.
-    pub fn new(job: &Job, log_path: Option<String>, output_path: Option<String>) -> Self {
-        let error = job.error.as_ref();
-        Self {
-            id: job.id.to_string(),
-            status: job.state.to_string(),
-            package: job.spec.package().map(|package| package.name.clone()),
-            version: job.spec.package().map(|package| package.version.clone()),
-            spec: UncheckedSpec::from((*job.spec).clone()).into(),
-            created_at: job.created_at,
-            started_at: job.started_at,
-            finished_at: job.finished_at,
-            error: error.map(|error| error.message.clone()),
-            error_class: error.map(|error| class_name(error.class).to_owned()),
-            failure: error.and_then(|error| error.step.as_ref()).map(FailureView::from),
-            note: job.note.clone(),
-            log_path: log_path.filter(|_| job.state.is_terminal()),
-            output_path: output_path.filter(|_| !job.artifacts.is_empty()),
-            backend: job.backend.as_ref().map(BackendView::from),
-            attempt: job.attempt,
-            cancel_requested: job.cancel_requested,
-            waiting_reason: job.waiting.as_ref().map(|waiting| waiting.reason.clone()),
-            steps: job.steps.iter().map(StepView::from).collect(),
-            phases: job.phases.iter().map(PhaseView::from).collect(),
-            tests: job.tests.iter().map(TestView::from).collect(),
-            artifacts: job.artifacts.iter().map(ArtifactView::from).collect(),
-        }
-    }
-}
-
-impl From<&crate::job::JobStepFailure> for FailureView {
-    fn from(step: &crate::job::JobStepFailure) -> Self {
-        Self { step: step.step.clone(), exit_code: step.exit_code, tail: step.tail.clone() }
-    }
-}
-
-impl From<&crate::job::JobTest> for TestView {
-    fn from(test: &crate::job::JobTest) -> Self {
-        Self {
-            package: test.package.clone(),
-            status: test.state.name().to_owned(),
-            duration_ms: test.took_ms,
-            error: test.error.clone(),
-            failure: test.step.as_ref().map(FailureView::from),
-        }
-    }
-}
-
-impl From<&crate::job::JobStep> for StepView {
-    fn from(step: &crate::job::JobStep) -> Self {
-        Self { index: step.index, name: step.name.clone(), duration_ms: step.took_ms, cached: step.cached }
-    }
-}
-
-impl From<&crate::job::JobArtifact> for ArtifactView {
-    fn from(artifact: &crate::job::JobArtifact) -> Self {
-        Self { name: artifact.name.clone(), size: artifact.size_bytes, sha256: artifact.sha256.clone() }
-    }
-}
-
-fn class_name(class: FailureClass) -> &'static str {
-    match class {
-        FailureClass::Build => "build",
-        FailureClass::Infrastructure => "infrastructure",
-        FailureClass::Unschedulable => "unschedulable",
-        FailureClass::Policy => "policy",
-    }
 }
 
 /// A backend, in requests and responses.

@@ -32,7 +32,7 @@ impl<F: FnMut(WaitEvent<'_>) + Send> WaitObserver for F {
 }
 
 fn is_finished(job: &JobView) -> bool {
-    matches!(job.status.as_str(), "success" | "failed" | "cancelled")
+    matches!(job.status.as_str(), "success" | "failed" | "cancelled" | "skipped")
 }
 
 impl Client {

@@ -1,4 +1,4 @@
-//! The name of a job: ordered by the time of its submission, printable, validated.
+//! Names: of jobs and builds, ordered by the time of their submission; of claims, projects and servers.
 
 use std::fmt;
 use std::panic::AssertUnwindSafe;
@@ -76,6 +76,157 @@ impl From<JobId> for String {
     }
 }
 
+/// A build's name: `build-` and a version 7 UUID.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct BuildId(JobId);
+
+impl BuildId {
+    const PREFIX: &'static str = "build-";
+
+    /// A new name for a build handed in at `now`.
+    pub fn new(now: Timestamp) -> Self {
+        Self(JobId::new(now))
+    }
+}
+
+impl FromStr for BuildId {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let id = text.strip_prefix(Self::PREFIX).and_then(|id| id.parse().ok());
+        id.map(Self).ok_or_else(|| {
+            Error::invalid("this is not the id of a build").hint("an id looks like build-0197a3c2-…")
+        })
+    }
+}
+
+impl fmt::Display for BuildId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", Self::PREFIX, self.0)
+    }
+}
+
+impl fmt::Debug for BuildId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl TryFrom<String> for BuildId {
+    type Error = Error;
+
+    fn try_from(text: String) -> Result<Self> {
+        text.parse()
+    }
+}
+
+impl From<BuildId> for String {
+    fn from(id: BuildId) -> Self {
+        id.to_string()
+    }
+}
+
+/// Names one call that claims jobs, so that a repeated call gives the same claims; the jobs' owner shows it afterwards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ClaimToken(Uuid);
+
+impl ClaimToken {
+    /// A token that nobody else has.
+    pub fn new() -> Self {
+        Self(Uuid::new_v4())
+    }
+}
+
+impl Default for ClaimToken {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Display for ClaimToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.simple().fmt(f)
+    }
+}
+
+/// Defines a short plain name: lower-case letters, digits, `.`, `_` and `-`, 1 to 63 bytes, a letter or digit first.
+macro_rules! plain_name {
+    ($(#[$doc:meta])* $name:ident, $what:literal) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(std::sync::Arc<str>);
+
+        impl $name {
+            /// The text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = Error;
+
+            fn from_str(text: &str) -> Result<Self> {
+                let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+                let legal = matches!(text.len(), 1..=63)
+                    && text.bytes().all(|byte| plain(byte) || b"._-".contains(&byte))
+                    && text.bytes().next().is_some_and(plain);
+                if !legal {
+                    let hint = "1 to 63 lower-case letters, digits, dots, underscores and hyphens";
+                    return Err(Error::invalid(format!(concat!("{:?} is not the name of ", $what), text)).hint(hint));
+                }
+                Ok(Self(text.into()))
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(&self.0)
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = Error;
+
+            fn try_from(text: String) -> Result<Self> {
+                text.parse()
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(name: $name) -> Self {
+                name.to_string()
+            }
+        }
+    };
+}
+
+plain_name! {
+    /// Whose jobs are whose: submissions, keys and turns in the queue are a project's own.
+    Project, "a project"
+}
+
+plain_name! {
+    /// One run of a server; another run of the same server has another name.
+    ServerId, "a server"
+}
+
+impl Default for Project {
+    /// The project of submissions that name none: `default`.
+    fn default() -> Self {
+        Self("default".into())
+    }
+}
+
+impl ServerId {
+    /// A name that no other run has.
+    pub fn unique() -> Self {
+        Self(format!("server-{}", Uuid::new_v4().simple()).into())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -88,5 +239,20 @@ mod tests {
         assert!(text.to_uppercase().parse::<JobId>().is_err() || text.to_uppercase() == text);
         assert!(text.replace('-', "").parse::<JobId>().is_err());
         assert!("67e55044-10b1-426f-9247-bb680e5fe0c8".parse::<JobId>().is_err());
+        let build = BuildId::new(Timestamp::UNIX_EPOCH);
+        assert_eq!(build.to_string().parse::<BuildId>().unwrap(), build);
+        assert!(text.parse::<BuildId>().is_err() && build.to_string().parse::<JobId>().is_err());
+    }
+
+    #[test]
+    fn names_are_plain() {
+        for name in ["a", "wolfi-os", "9.a_b"] {
+            assert_eq!(name.parse::<Project>().unwrap().as_str(), name);
+        }
+        for name in ["", "A", "a b", "../x", ".a", "ä", &"x".repeat(64)] {
+            assert!(name.parse::<Project>().is_err(), "{name:?}");
+        }
+        assert_ne!(ServerId::unique(), ServerId::unique());
+        assert_eq!(ServerId::unique().as_str().parse::<ServerId>().unwrap().as_str().len(), 39);
     }
 }

@@ -1,15 +1,16 @@
-//! A job: what was asked ([`JobSpec`]), where it is in its life ([`JobState`]), what happened so far.
+//! A job: what was asked ([`JobSpec`]), where it is in its life ([`JobState`]), what its attempts showed
+//! ([`JobAttempt`]).
 //!
 //! ```text
-//!            ┌────────── Requeued, LeaseLost ──────────┐
-//!            ▼                                         │
-//! insert ─▶ pending ── Claimed ─▶ running ─────────────┤
-//!            │                       ├─ Succeeded ─▶ success
-//!            ├─ Failed ──────────────┼─ Failed ────▶ failed
-//!            └─ Cancelled ───────────┴─ Cancelled ─▶ cancelled
+//!   blocked ── Unlocked ─▶ pending ── Claimed ─▶ running ── Succeeded ─▶ success
+//!      │                    ▲   │                  │
+//!      ├─ Skipped ▶ skipped │   ├─ Failed ─────────┼─ Failed ──────────▶ failed
+//!      └─ Cancelled         │   └─ Cancelled ──────┼─ Cancelled ───────▶ cancelled
+//!                           └──── Released, Lost ──┘
 //! ```
 //!
-//! A failed or cancelled job that is asked for again (Retried) is pending once more; what its attempts showed stays.
+//! A job that failed, was cancelled or skipped and is asked for again (Retried) is pending or blocked once more; what
+//! its attempts showed stays.
 //!
 //! The table of [`state`] is the only place that says which event is legal where.
 
@@ -19,38 +20,105 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::arch::Arch;
+use crate::error::{Error, Result};
 use crate::labels::Labels;
 
+mod attempt;
+mod build;
 mod id;
 pub mod spec;
 pub mod state;
 
-pub use id::JobId;
-pub use spec::{JobSpec, UncheckedSpec};
-pub use state::{JobEvent, JobState};
+pub use attempt::{
+    AttemptOutcome, JobAttempt, JobPhase, JobStep, JobTest, JobTestState, Progress, ProgressRow,
+};
+pub use build::{Build, BuildState, StateCounts};
+pub use id::{BuildId, ClaimToken, JobId, Project, ServerId};
+pub use spec::{JobFacts, JobSpec, UncheckedSpec};
+pub use state::{JobEvent, JobState, Outcome};
 
-/// A job with its state and history.
+/// How urgent a job is: 0 to 1,000; the greater ones first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "u16", into = "u16")]
+pub struct Priority(u16);
+
+impl Priority {
+    /// The most urgent one.
+    pub const MAX: Self = Self(1_000);
+
+    /// A priority.
+    ///
+    /// # Errors
+    /// `InvalidRequest` above 1,000.
+    pub fn new(priority: u16) -> Result<Self> {
+        if priority > Self::MAX.0 {
+            return Err(Error::invalid(format!("{priority} is no priority: they go from 0 to 1000")));
+        }
+        Ok(Self(priority))
+    }
+
+    /// The number.
+    pub fn get(self) -> u16 {
+        self.0
+    }
+}
+
+impl Default for Priority {
+    /// 500, the middle.
+    fn default() -> Self {
+        Self(500)
+    }
+}
+
+impl TryFrom<u16> for Priority {
+    type Error = Error;
+
+    fn try_from(priority: u16) -> Result<Self> {
+        Self::new(priority)
+    }
+}
+
+impl From<Priority> for u16 {
+    fn from(priority: Priority) -> Self {
+        priority.0
+    }
+}
+
+/// A job with its state. Texts of the definition are in its [`JobSpec`], what its attempts showed in its
+/// [`JobAttempt`]s; both are read apart.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Job {
     /// Its name.
     pub id: JobId,
-    /// What was asked.
-    pub spec: Arc<JobSpec>,
+    /// Whose it is.
+    pub project: Project,
+    /// The build that it belongs to.
+    pub build: Option<BuildId>,
+    /// What was asked, without the texts.
+    pub facts: Arc<JobFacts>,
+    /// How urgent it is.
+    pub priority: Priority,
+    /// Among equally urgent jobs the greater ones first, such as the length of the path that waits for it.
+    pub rank: i64,
     /// Where it is in its life.
     pub state: JobState,
     /// Grows by one with every event.
     pub version: u64,
+    /// How many of the jobs that it waits for have not succeeded.
+    pub blocked_by: u32,
     /// The number of the present or last attempt; 0 before the first one. No two attempts of a job have one number.
     pub attempt: u32,
     /// The attempts that count towards the bound on them: all but those that were given back unused.
     pub counted_attempts: u32,
     /// When it was handed in.
     pub created_at: Timestamp,
+    /// Since when it could have been claimed, pauses apart: handed in, unlocked, given back or asked for again.
+    pub ready_at: Option<Timestamp>,
     /// When the present or last attempt began.
     pub started_at: Option<Timestamp>,
     /// When it came to its end.
     pub finished_at: Option<Timestamp>,
-    /// Why it failed, or why it is tried again.
+    /// Why it failed or was skipped, or why it is tried again.
     pub error: Option<JobError>,
     /// What is worth knowing about a success, such as that there was nothing to do.
     pub note: Option<String>,
@@ -58,110 +126,58 @@ pub struct Job {
     pub waiting: Option<Waiting>,
     /// It is not claimed before this time: the pause after an attempt that failed.
     pub not_before: Option<Timestamp>,
+    /// Backends on which it failed for reasons of theirs, in order; others are asked first.
+    pub avoid: Vec<String>,
     /// Where it runs or ran.
     pub backend: Option<JobBackend>,
+    /// The server that runs or ran it.
+    pub server: Option<ServerId>,
     /// Whether somebody asked for it to stop.
     pub cancel_requested: bool,
+    /// The job whose end is why this one was skipped.
+    pub skipped_for: Option<JobId>,
     /// What it made.
     pub artifacts: Vec<JobArtifact>,
-    /// The steps of the present or last attempt, at most [`crate::limits::STEPS_RECORDED_MAX`].
-    pub steps: Vec<JobStep>,
-    /// Time spent in the phases of the present or last attempt, in order.
-    pub phases: Vec<JobPhase>,
-    /// The tests of the present or last attempt, in order.
-    #[serde(default)]
-    pub tests: Vec<JobTest>,
     /// Since when its attempts break off before their first step; such attempts do not count.
-    #[serde(default)]
     pub trouble_since: Option<Timestamp>,
 }
 
 impl Job {
-    /// A job that was just handed in.
-    pub fn new(id: JobId, spec: Arc<JobSpec>, created_at: Timestamp) -> Self {
+    /// A job that was just handed in and waits for no other one.
+    pub fn new(id: JobId, spec: &JobSpec, created_at: Timestamp) -> Self {
         Self {
             id,
-            spec,
+            project: Project::default(),
+            build: None,
+            facts: Arc::new(JobFacts::from(spec)),
+            priority: Priority::default(),
+            rank: 0,
             state: JobState::Pending,
             version: 1,
+            blocked_by: 0,
             attempt: 0,
             counted_attempts: 0,
             created_at,
+            ready_at: Some(created_at),
             started_at: None,
             finished_at: None,
             error: None,
             note: None,
             waiting: None,
             not_before: None,
+            avoid: Vec::new(),
             backend: None,
+            server: None,
             cancel_requested: false,
+            skipped_for: None,
             artifacts: Vec::new(),
-            steps: Vec::new(),
-            phases: Vec::new(),
-            tests: Vec::new(),
             trouble_since: None,
         }
     }
-}
 
-/// One attempt of a job. What it showed stays, whatever later attempts come to.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct JobAttempt {
-    /// Its number, from 1.
-    pub number: u32,
-    /// When it began.
-    pub started_at: Timestamp,
-    /// When it came to its end.
-    pub ended_at: Option<Timestamp>,
-    /// What it came to.
-    pub outcome: AttemptOutcome,
-    /// Whether it counts towards the bound on attempts.
-    pub counts: bool,
-    /// Why it failed, was given back or was lost.
-    pub error: Option<JobError>,
-    /// Where it ran.
-    pub backend: Option<JobBackend>,
-    /// Its steps, at most [`crate::limits::STEPS_RECORDED_MAX`].
-    pub steps: Vec<JobStep>,
-    /// Time spent in its phases, in order.
-    pub phases: Vec<JobPhase>,
-    /// Its tests, in order.
-    pub tests: Vec<JobTest>,
-    /// Where its part of the job's log begins, in bytes.
-    pub log_begin: u64,
-    /// Where that ends; `None` while it runs.
-    pub log_end: Option<u64>,
-}
-
-/// What an attempt came to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum AttemptOutcome {
-    /// It runs.
-    Running,
-    /// The job made its packages.
-    Success,
-    /// The job failed with it.
-    Failed,
-    /// It was stopped as asked.
-    Cancelled,
-    /// It gave the job back to the queue.
-    GivenBack,
-    /// Its lease ended without a word.
-    Lost,
-}
-
-impl AttemptOutcome {
-    /// The name on the wire.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Running => "running",
-            Self::Success => "success",
-            Self::Failed => "failed",
-            Self::Cancelled => "cancelled",
-            Self::GivenBack => "given_back",
-            Self::Lost => "lost",
-        }
+    /// What the job is called: the package that it builds, or the name of its definition's file.
+    pub fn title(&self) -> &str {
+        self.facts.package.as_ref().map_or(&self.facts.config_name, |package| &package.name)
     }
 }
 
@@ -177,6 +193,8 @@ pub enum FailureClass {
     Unschedulable,
     /// A rule of the operator does not allow it.
     Policy,
+    /// A job that it waits for did not succeed.
+    Dependency,
 }
 
 /// Why a job failed.
@@ -228,7 +246,7 @@ pub struct JobBackend {
     pub labels: Labels,
 }
 
-/// A file that a job made; its key is `<job>/<name>`.
+/// A file that a job made; its key is `<job>/<attempt>/<name>`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobArtifact {
     /// Its name, such as `x86_64/hello-2.10-r0.apk`.
@@ -237,70 +255,4 @@ pub struct JobArtifact {
     pub size_bytes: u64,
     /// Its SHA-256 in lower-case hex.
     pub sha256: String,
-}
-
-/// A step of an attempt.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct JobStep {
-    /// Its position, from 0.
-    pub index: usize,
-    /// Its name.
-    pub name: String,
-    /// How long it took in milliseconds; `None` while it runs or when it did not end well.
-    pub took_ms: Option<u64>,
-    /// Whether its result was there already.
-    pub cached: bool,
-}
-
-/// The test of one package.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct JobTest {
-    /// Its position among the tests, from 0.
-    pub index: usize,
-    /// The package under test.
-    pub package: String,
-    /// Where it is.
-    pub state: JobTestState,
-    /// Why it failed, in one line.
-    pub error: Option<String>,
-    /// The step at fault, when a step is.
-    pub step: Option<JobStepFailure>,
-    /// How long it took in milliseconds, its environment included.
-    pub took_ms: Option<u64>,
-    /// Where its part of the job's log begins, in bytes.
-    pub log_begin: u64,
-    /// Where it ends; `None` while the test runs.
-    pub log_end: Option<u64>,
-}
-
-/// Where a test is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum JobTestState {
-    /// It runs, or its attempt ended before it did.
-    Running,
-    /// Every step ended well.
-    Passed,
-    /// A step ended badly, or the environment could not be made.
-    Failed,
-}
-
-impl JobTestState {
-    /// The name on the wire.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Running => "running",
-            Self::Passed => "passed",
-            Self::Failed => "failed",
-        }
-    }
-}
-
-/// Time spent in a phase.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct JobPhase {
-    /// The phase's name, as [`crate::builder::Phase::name`].
-    pub name: String,
-    /// How long it took in milliseconds.
-    pub took_ms: u64,
 }

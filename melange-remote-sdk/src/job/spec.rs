@@ -50,6 +50,39 @@ pub struct JobPackage {
     pub name: String,
     /// Its version with the epoch, such as `2.10-r0`.
     pub version: String,
+    /// The subpackages that come with it, in order.
+    #[serde(default)]
+    pub subpackages: Vec<String>,
+}
+
+/// What the farm knows of a job without its texts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobFacts {
+    /// The package that the definition builds, when it was compiled.
+    pub package: Option<JobPackage>,
+    /// The name of the definition's file, without folders.
+    pub config_name: String,
+    /// The architecture to build for.
+    pub arch: Arch,
+    /// The labels that the backend must have.
+    pub backend_selector: LabelSelector,
+    /// Whether the definition's tests run too.
+    pub with_test: bool,
+    /// Whether steps trace each command.
+    pub debug: bool,
+}
+
+impl From<&JobSpec> for JobFacts {
+    fn from(spec: &JobSpec) -> Self {
+        Self {
+            package: spec.package.clone(),
+            config_name: spec.config_name.clone(),
+            arch: spec.arch,
+            backend_selector: spec.backend_selector.clone(),
+            with_test: spec.with_test,
+            debug: spec.debug,
+        }
+    }
 }
 
 /// One thing that is wrong with a submission.

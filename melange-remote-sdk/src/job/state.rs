@@ -6,10 +6,7 @@ use std::str::FromStr;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{
-    AttemptOutcome, Job, JobArtifact, JobAttempt, JobBackend, JobError, JobPhase, JobStep, JobStepFailure,
-    JobTest, JobTestState, Waiting,
-};
+use super::{AttemptOutcome, Job, JobArtifact, JobBackend, JobError, JobId, ServerId, Waiting};
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits;
 
@@ -17,6 +14,8 @@ use crate::limits;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum JobState {
+    /// It waits for other jobs.
+    Blocked,
     /// It waits for a backend.
     Pending,
     /// An attempt holds a lease on it.
@@ -27,25 +26,50 @@ pub enum JobState {
     Failed,
     /// Somebody asked for it to stop, and it did.
     Cancelled,
+    /// A job that it waited for did not succeed.
+    Skipped,
 }
 
 impl JobState {
     /// All states, in the order of a job's life.
-    pub const ALL: [Self; 5] = [Self::Pending, Self::Running, Self::Success, Self::Failed, Self::Cancelled];
+    pub const ALL: [Self; 7] = [
+        Self::Blocked,
+        Self::Pending,
+        Self::Running,
+        Self::Success,
+        Self::Failed,
+        Self::Cancelled,
+        Self::Skipped,
+    ];
 
-    /// Whether nothing can happen any more.
+    /// Whether it has come to its end; only a retry takes it up again.
     pub fn is_terminal(self) -> bool {
-        matches!(self, Self::Success | Self::Failed | Self::Cancelled)
+        matches!(self, Self::Success | Self::Failed | Self::Cancelled | Self::Skipped)
+    }
+
+    /// Its place in [`Self::ALL`].
+    pub(crate) fn index(self) -> usize {
+        match self {
+            Self::Blocked => 0,
+            Self::Pending => 1,
+            Self::Running => 2,
+            Self::Success => 3,
+            Self::Failed => 4,
+            Self::Cancelled => 5,
+            Self::Skipped => 6,
+        }
     }
 
     /// The name on the wire.
     pub fn name(self) -> &'static str {
         match self {
+            Self::Blocked => "blocked",
             Self::Pending => "pending",
             Self::Running => "running",
             Self::Success => "success",
             Self::Failed => "failed",
             Self::Cancelled => "cancelled",
+            Self::Skipped => "skipped",
         }
     }
 }
@@ -67,82 +91,11 @@ impl FromStr for JobState {
     }
 }
 
-/// Something that happened to a job.
+/// What a job came to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "event", rename_all = "snake_case")]
-pub enum JobEvent {
-    /// It cannot start yet.
-    Waiting {
-        /// Why, in one line.
-        reason: String,
-    },
-    /// An attempt took a lease on it; only [`crate::job_store::JobStore::claim`] makes this event.
-    Claimed,
-    /// The attempt has a backend.
-    Assigned {
-        /// Which one.
-        backend: JobBackend,
-    },
-    /// A phase ended.
-    PhaseFinished {
-        /// Which one, and how long it took.
-        phase: JobPhase,
-    },
-    /// A step began.
-    StepStarted {
-        /// Its position, from 0.
-        index: usize,
-        /// Its name.
-        name: String,
-    },
-    /// A step ended well.
-    StepFinished {
-        /// Its position, from 0.
-        index: usize,
-        /// How long it took in milliseconds.
-        took_ms: u64,
-        /// Whether its result was there already.
-        cached: bool,
-    },
-    /// The test of a package began.
-    TestStarted {
-        /// Its position among the tests, from 0.
-        index: usize,
-        /// The package under test.
-        package: String,
-        /// How long the log was.
-        log_offset: u64,
-    },
-    /// The test of a package ended.
-    TestFinished {
-        /// Its position among the tests, from 0.
-        index: usize,
-        /// How long it took in milliseconds.
-        took_ms: u64,
-        /// Why it failed; `None` when it passed.
-        error: Option<String>,
-        /// The step at fault, when a step is.
-        step: Option<JobStepFailure>,
-        /// How long the log was.
-        log_offset: u64,
-    },
-    /// Somebody asked for it to stop.
-    CancelRequested,
-    /// The attempt gives it back.
-    Requeued {
-        /// Why.
-        error: JobError,
-        /// It is not claimed before this time.
-        not_before: Option<Timestamp>,
-        /// Whether the attempt does not count: a server stops, or a backend broke off before the first step.
-        refund: bool,
-    },
-    /// Its lease ended without a word of the attempt.
-    LeaseLost {
-        /// What to tell.
-        error: JobError,
-    },
-    /// It made its packages.
+#[serde(tag = "outcome", rename_all = "snake_case")]
+pub enum Outcome {
+    /// It made its packages, or there was nothing to do.
     Succeeded {
         /// The files.
         artifacts: Vec<JobArtifact>,
@@ -156,107 +109,157 @@ pub enum JobEvent {
     },
     /// It was stopped as asked.
     Cancelled,
+}
+
+impl Outcome {
+    /// The state of a job that came to it.
+    pub fn state(&self) -> JobState {
+        match self {
+            Self::Succeeded { .. } => JobState::Success,
+            Self::Failed { .. } => JobState::Failed,
+            Self::Cancelled => JobState::Cancelled,
+        }
+    }
+}
+
+/// Something that happened to a job.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum JobEvent {
+    /// All jobs that it waits for succeeded.
+    Unlocked,
+    /// A job that it waits for, perhaps by way of others, did not succeed.
+    Skipped {
+        /// That job.
+        by: JobId,
+        /// What to tell.
+        error: JobError,
+    },
+    /// An attempt took a lease on it.
+    Claimed {
+        /// The server that runs it.
+        server: ServerId,
+        /// Where it runs.
+        backend: JobBackend,
+    },
+    /// Somebody asked for it to stop.
+    CancelRequested,
+    /// The attempt gives it back.
+    Released {
+        /// Why.
+        error: JobError,
+        /// It is not claimed before this time.
+        not_before: Option<Timestamp>,
+        /// Whether the attempt counts; it does not when a server stops, or a backend broke off before the first step.
+        counts: bool,
+        /// Whether other backends shall be asked first.
+        avoid: bool,
+    },
+    /// Its lease ended without a word of the attempt.
+    LeaseLost {
+        /// What to tell.
+        error: JobError,
+    },
+    /// It came to its end.
+    Finished {
+        /// Which one.
+        outcome: Outcome,
+    },
     /// Somebody asked for it again.
-    Retried,
+    Retried {
+        /// How many of the jobs that it waits for have not succeeded.
+        blocked_by: u32,
+    },
 }
 
 /// The kinds of [`JobEvent`], for the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    Waiting,
+    Unlocked,
+    Skipped,
     Claimed,
-    Progress,
     CancelRequested,
     GivenBack,
     Succeeded,
     Failed,
     Cancelled,
     Retried,
+    RetriedBlocked,
 }
 
 /// The one table of legal transitions: from, event, to.
-const TABLE: [(JobState, Kind, JobState); 13] = [
-    (JobState::Pending, Kind::Waiting, JobState::Pending),
+const TABLE: [(JobState, Kind, JobState); 18] = [
+    (JobState::Blocked, Kind::Unlocked, JobState::Pending),
+    (JobState::Blocked, Kind::Skipped, JobState::Skipped),
+    (JobState::Blocked, Kind::Cancelled, JobState::Cancelled),
     (JobState::Pending, Kind::Claimed, JobState::Running),
     (JobState::Pending, Kind::Failed, JobState::Failed),
     (JobState::Pending, Kind::Cancelled, JobState::Cancelled),
-    (JobState::Running, Kind::Progress, JobState::Running),
     (JobState::Running, Kind::CancelRequested, JobState::Running),
     (JobState::Running, Kind::GivenBack, JobState::Pending),
     (JobState::Running, Kind::Succeeded, JobState::Success),
     (JobState::Running, Kind::Failed, JobState::Failed),
     (JobState::Running, Kind::Cancelled, JobState::Cancelled),
-    // Asking twice is no mistake.
     (JobState::Cancelled, Kind::CancelRequested, JobState::Cancelled),
     (JobState::Failed, Kind::Retried, JobState::Pending),
     (JobState::Cancelled, Kind::Retried, JobState::Pending),
+    (JobState::Skipped, Kind::Retried, JobState::Pending),
+    (JobState::Failed, Kind::RetriedBlocked, JobState::Blocked),
+    (JobState::Cancelled, Kind::RetriedBlocked, JobState::Blocked),
+    (JobState::Skipped, Kind::RetriedBlocked, JobState::Blocked),
 ];
 
 impl JobEvent {
     fn kind(&self) -> Kind {
         match self {
-            Self::Waiting { .. } => Kind::Waiting,
-            Self::Claimed => Kind::Claimed,
-            Self::Assigned { .. }
-            | Self::PhaseFinished { .. }
-            | Self::StepStarted { .. }
-            | Self::StepFinished { .. }
-            | Self::TestStarted { .. }
-            | Self::TestFinished { .. } => Kind::Progress,
+            Self::Unlocked => Kind::Unlocked,
+            Self::Skipped { .. } => Kind::Skipped,
+            Self::Claimed { .. } => Kind::Claimed,
             Self::CancelRequested => Kind::CancelRequested,
-            Self::Requeued { .. } | Self::LeaseLost { .. } => Kind::GivenBack,
-            Self::Succeeded { .. } => Kind::Succeeded,
-            Self::Failed { .. } => Kind::Failed,
-            Self::Cancelled => Kind::Cancelled,
-            Self::Retried => Kind::Retried,
+            Self::Released { .. } | Self::LeaseLost { .. } => Kind::GivenBack,
+            Self::Finished { outcome: Outcome::Succeeded { .. } } => Kind::Succeeded,
+            Self::Finished { outcome: Outcome::Failed { .. } } => Kind::Failed,
+            Self::Finished { outcome: Outcome::Cancelled } => Kind::Cancelled,
+            Self::Retried { blocked_by: 0 } => Kind::Retried,
+            Self::Retried { .. } => Kind::RetriedBlocked,
         }
     }
 
     /// What the attempt under way comes to by this event, when it ends it: the outcome, whether it counts, and why.
     pub fn end_of_attempt(&self) -> Option<(AttemptOutcome, bool, Option<&JobError>)> {
         Some(match self {
-            Self::Requeued { error, refund, .. } => (AttemptOutcome::GivenBack, !refund, Some(error)),
+            Self::Released { error, counts, .. } => (AttemptOutcome::GivenBack, *counts, Some(error)),
             Self::LeaseLost { error } => (AttemptOutcome::Lost, true, Some(error)),
-            Self::Succeeded { .. } => (AttemptOutcome::Success, true, None),
-            Self::Failed { error } => (AttemptOutcome::Failed, true, Some(error)),
-            Self::Cancelled => (AttemptOutcome::Cancelled, true, None),
+            Self::Finished { outcome } => match outcome {
+                Outcome::Succeeded { .. } => (AttemptOutcome::Success, true, None),
+                Outcome::Failed { error } => (AttemptOutcome::Failed, true, Some(error)),
+                Outcome::Cancelled => (AttemptOutcome::Cancelled, true, None),
+            },
             _ => return None,
         })
-    }
-
-    /// The event with the length of the log, where it tells of it.
-    #[must_use]
-    pub fn at_log_offset(mut self, length: u64) -> Self {
-        if let Self::TestStarted { log_offset, .. } | Self::TestFinished { log_offset, .. } = &mut self {
-            *log_offset = length;
-        }
-        self
     }
 
     /// The event's name, for logs.
     pub fn name(&self) -> &'static str {
         match self {
-            Self::Waiting { .. } => "waiting",
-            Self::Claimed => "claimed",
-            Self::Assigned { .. } => "assigned",
-            Self::PhaseFinished { .. } => "phase_finished",
-            Self::StepStarted { .. } => "step_started",
-            Self::StepFinished { .. } => "step_finished",
-            Self::TestStarted { .. } => "test_started",
-            Self::TestFinished { .. } => "test_finished",
+            Self::Unlocked => "unlocked",
+            Self::Skipped { .. } => "skipped",
+            Self::Claimed { .. } => "claimed",
             Self::CancelRequested => "cancel_requested",
-            Self::Requeued { .. } => "requeued",
+            Self::Released { .. } => "released",
             Self::LeaseLost { .. } => "lease_lost",
-            Self::Succeeded { .. } => "succeeded",
-            Self::Failed { .. } => "failed",
-            Self::Cancelled => "cancelled",
-            Self::Retried => "retried",
+            Self::Finished { outcome } => match outcome {
+                Outcome::Succeeded { .. } => "succeeded",
+                Outcome::Failed { .. } => "failed",
+                Outcome::Cancelled => "cancelled",
+            },
+            Self::Retried { .. } => "retried",
         }
     }
 }
 
 impl Job {
-    /// Applies an event that happened at `at`: state, version and history.
+    /// Applies an event that happened at `at`: state, version and what follows from them.
     ///
     /// # Errors
     /// `Conflict` when the table has no such transition; the job is then unchanged.
@@ -274,119 +277,68 @@ impl Job {
             self.waiting = None;
             self.not_before = None;
         }
+        if *to == JobState::Pending {
+            self.ready_at = Some(at);
+        }
         self.change(event, at);
         Ok(())
     }
 
     fn change(&mut self, event: JobEvent, at: Timestamp) {
         match event {
-            JobEvent::Waiting { reason } => {
-                let since = match &self.waiting {
-                    Some(waiting) if waiting.reason == reason => waiting.since,
-                    _ => at,
-                };
-                self.waiting = Some(Waiting { reason, since });
+            JobEvent::Unlocked => self.blocked_by = 0,
+            JobEvent::Skipped { by, error } => {
+                self.skipped_for = Some(by);
+                self.error = Some(error);
             }
-            JobEvent::Claimed => self.begin_attempt(at),
-            JobEvent::Assigned { backend } => self.backend = Some(backend),
-            JobEvent::PhaseFinished { phase } => {
-                self.phases.retain(|known| known.name != phase.name);
-                self.phases.push(phase);
-            }
-            JobEvent::StepStarted { index, name } => {
-                self.trouble_since = None;
-                self.begin_step(index, name);
-            }
-            JobEvent::StepFinished { index, took_ms, cached } => {
-                // The step that ends is nearly always the last one that began.
-                if let Some(step) = self.steps.iter_mut().rev().find(|step| step.index == index) {
-                    step.took_ms = Some(took_ms);
-                    step.cached = cached;
-                }
-            }
-            JobEvent::TestStarted { index, package, log_offset } => {
-                self.begin_test(index, package, log_offset);
-            }
-            JobEvent::TestFinished { index, took_ms, error, step, log_offset } => {
-                if let Some(test) = self.tests.iter_mut().rev().find(|test| test.index == index) {
-                    test.state = if error.is_some() { JobTestState::Failed } else { JobTestState::Passed };
-                    (test.error, test.step) = (error, step);
-                    test.took_ms = Some(took_ms);
-                    test.log_end = Some(log_offset);
-                }
+            JobEvent::Claimed { server, backend } => {
+                self.attempt += 1;
+                self.counted_attempts += 1;
+                self.started_at = Some(at);
+                self.waiting = None;
+                self.not_before = None;
+                self.server = Some(server);
+                self.backend = Some(backend);
             }
             JobEvent::CancelRequested => self.cancel_requested = true,
-            JobEvent::Requeued { error, not_before, refund } => {
-                self.counted_attempts -= u32::from(refund && self.counted_attempts > 0);
+            JobEvent::Released { error, not_before, counts, avoid } => {
+                self.counted_attempts -= u32::from(!counts && self.counted_attempts > 0);
                 // An attempt that is given back to be tried again at once, as by a server that stops, was in no trouble.
-                match refund && not_before.is_some() {
+                match !counts && not_before.is_some() {
                     true => _ = self.trouble_since.get_or_insert(at),
                     false => self.trouble_since = None,
+                }
+                if let Some(backend) = self.backend.as_ref().filter(|_| avoid) {
+                    self.avoid.retain(|known| *known != backend.addr);
+                    self.avoid.push(backend.addr.clone());
+                    let surplus = self.avoid.len().saturating_sub(limits::BACKENDS_AVOIDED_MAX);
+                    self.avoid.drain(..surplus);
                 }
                 self.give_back(error, not_before, at);
             }
             JobEvent::LeaseLost { error } => self.give_back(error, None, at),
-            JobEvent::Succeeded { artifacts, note } => {
-                self.artifacts = artifacts;
-                self.note = note;
-                self.error = None;
-            }
-            JobEvent::Failed { error } => self.error = Some(error),
-            JobEvent::Cancelled => {
-                self.cancel_requested = true;
-                self.error = None;
-            }
-            JobEvent::Retried => {
+            JobEvent::Finished { outcome } => match outcome {
+                Outcome::Succeeded { artifacts, note } => {
+                    self.artifacts = artifacts;
+                    self.note = note;
+                    self.error = None;
+                }
+                Outcome::Failed { error } => self.error = Some(error),
+                Outcome::Cancelled => {
+                    self.cancel_requested = true;
+                    self.error = None;
+                }
+            },
+            JobEvent::Retried { blocked_by } => {
+                self.blocked_by = blocked_by;
                 self.counted_attempts = 0;
                 self.finished_at = None;
                 self.cancel_requested = false;
+                self.skipped_for = None;
                 self.trouble_since = None;
+                self.avoid.clear();
                 self.error = None;
             }
-        }
-    }
-
-    /// The present or last attempt as it is now, `None` before the first one.
-    pub fn present_attempt(&self) -> Option<JobAttempt> {
-        Some(JobAttempt {
-            number: self.attempt,
-            started_at: self.started_at.filter(|_| self.attempt > 0)?,
-            ended_at: None,
-            outcome: AttemptOutcome::Running,
-            counts: true,
-            error: None,
-            backend: self.backend.clone(),
-            steps: self.steps.clone(),
-            phases: self.phases.clone(),
-            tests: self.tests.clone(),
-            log_begin: 0,
-            log_end: None,
-        })
-    }
-
-    fn begin_attempt(&mut self, at: Timestamp) {
-        self.attempt += 1;
-        self.counted_attempts += 1;
-        self.started_at = Some(at);
-        self.waiting = None;
-        self.not_before = None;
-        self.backend = None;
-        self.steps.clear();
-        self.phases.clear();
-        self.tests.clear();
-    }
-
-    fn begin_test(&mut self, index: usize, package: String, log_begin: u64) {
-        if self.tests.len() < limits::STEPS_RECORDED_MAX {
-            let state = JobTestState::Running;
-            let (error, step, took_ms, log_end) = (None, None, None, None);
-            self.tests.push(JobTest { index, package, state, error, step, took_ms, log_begin, log_end });
-        }
-    }
-
-    fn begin_step(&mut self, index: usize, name: String) {
-        if self.steps.len() < limits::STEPS_RECORDED_MAX {
-            self.steps.push(JobStep { index, name, took_ms: None, cached: false });
         }
     }
 
@@ -399,77 +351,126 @@ impl Job {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
-    use crate::job::{FailureClass, JobId, JobSpec, UncheckedSpec};
+    use crate::arch::Arch;
+    use crate::job::{FailureClass, JobSpec, UncheckedSpec};
 
     fn job() -> Job {
         let parts =
             UncheckedSpec { config_yaml: "a".to_owned(), arch: "x86_64".to_owned(), ..Default::default() };
         let at = Timestamp::UNIX_EPOCH;
-        Job::new(JobId::new(at), Arc::new(JobSpec::validate(parts).unwrap()), at)
+        Job::new(JobId::new(at), &JobSpec::validate(parts).unwrap(), at)
+    }
+
+    fn claimed(addr: &str) -> JobEvent {
+        let backend = JobBackend { addr: addr.to_owned(), arch: Arch::X86_64, labels: Default::default() };
+        JobEvent::Claimed { server: ServerId::unique(), backend }
+    }
+
+    fn error() -> JobError {
+        JobError::new(FailureClass::Infrastructure, "gone")
+    }
+
+    fn released(counts: bool, not_before: Option<Timestamp>, avoid: bool) -> JobEvent {
+        JobEvent::Released { error: error(), not_before, counts, avoid }
+    }
+
+    fn finished(outcome: Outcome) -> JobEvent {
+        JobEvent::Finished { outcome }
     }
 
     fn events() -> Vec<JobEvent> {
-        let error = JobError::new(FailureClass::Infrastructure, "gone");
-        let backend = JobBackend {
-            addr: "tcp://a:1".to_owned(),
-            arch: crate::arch::Arch::X86_64,
-            labels: Default::default(),
-        };
         vec![
-            JobEvent::Waiting { reason: "busy".to_owned() },
-            JobEvent::Claimed,
-            JobEvent::Assigned { backend },
-            JobEvent::StepStarted { index: 0, name: "a".to_owned() },
-            JobEvent::StepFinished { index: 0, took_ms: 1, cached: false },
-            JobEvent::PhaseFinished { phase: JobPhase { name: "steps".to_owned(), took_ms: 1 } },
-            JobEvent::TestStarted { index: 0, package: "a".to_owned(), log_offset: 3 },
-            JobEvent::TestFinished { index: 0, took_ms: 1, error: None, step: None, log_offset: 5 },
+            JobEvent::Unlocked,
+            JobEvent::Skipped { by: JobId::new(Timestamp::UNIX_EPOCH), error: error() },
+            claimed("tcp://a:1"),
             JobEvent::CancelRequested,
-            JobEvent::Requeued { error: error.clone(), not_before: None, refund: false },
-            JobEvent::LeaseLost { error: error.clone() },
-            JobEvent::Succeeded { artifacts: Vec::new(), note: None },
-            JobEvent::Failed { error },
-            JobEvent::Cancelled,
-            JobEvent::Retried,
+            released(true, None, false),
+            JobEvent::LeaseLost { error: error() },
+            finished(Outcome::Succeeded { artifacts: Vec::new(), note: None }),
+            finished(Outcome::Failed { error: error() }),
+            finished(Outcome::Cancelled),
+            JobEvent::Retried { blocked_by: 0 },
+            JobEvent::Retried { blocked_by: 2 },
         ]
     }
 
     #[test]
-    fn whatever_the_table_lacks_is_refused_and_changes_nothing() {
+    fn every_event_does_what_the_table_says_and_nothing_else() {
         for state in JobState::ALL {
             for event in events() {
-                let mut before = job();
-                before.state = state;
-                let mut after = before.clone();
-                let row = TABLE.iter().find(|row| row.0 == state && row.1 == event.kind());
-                match (after.apply(event.clone(), Timestamp::UNIX_EPOCH), row) {
-                    (Ok(()), Some(row)) => {
-                        assert_eq!(after.state, row.2);
-                        assert_eq!(after.version, before.version + 1);
+                let mut job = job();
+                job.state = state;
+                let before = job.clone();
+                let legal = TABLE.iter().find(|row| row.0 == state && row.1 == event.kind());
+                match job.apply(event.clone(), Timestamp::UNIX_EPOCH) {
+                    Ok(()) => {
+                        let to = legal.expect("the table has it").2;
+                        assert_eq!((job.state, job.version), (to, before.version + 1));
+                        assert_eq!(job.finished_at.is_some(), to.is_terminal() && !state.is_terminal());
                     }
-                    (Err(error), None) => {
-                        assert_eq!(error.kind(), ErrorKind::Conflict);
-                        assert_eq!(after, before, "{}", event.name());
+                    Err(error) => {
+                        assert!(legal.is_none(), "{state} {}", event.name());
+                        assert_eq!((error.kind(), &job), (ErrorKind::Conflict, &before));
                     }
-                    (result, row) => panic!("{state} {}: {result:?} {row:?}", event.name()),
                 }
             }
         }
     }
 
     #[test]
-    fn a_refunded_attempt_does_not_count_and_a_new_one_forgets_the_old_steps() {
-        let at = Timestamp::UNIX_EPOCH;
+    fn numbers_of_attempts_grow_and_those_given_back_do_not_count() {
+        let (mut job, at) = (job(), Timestamp::UNIX_EPOCH);
+        for (counts, expected) in [(false, (1, 0)), (true, (2, 1)), (false, (3, 1))] {
+            job.apply(claimed("tcp://a:1"), at).unwrap();
+            job.apply(released(counts, None, false), at).unwrap();
+            assert_eq!((job.attempt, job.counted_attempts), expected);
+        }
+        job.apply(claimed("tcp://a:1"), at).unwrap();
+        job.apply(finished(Outcome::Failed { error: error() }), at).unwrap();
+        job.apply(JobEvent::Retried { blocked_by: 0 }, at).unwrap();
+        assert_eq!((job.attempt, job.counted_attempts, job.error), (4, 0, None));
+    }
+
+    #[test]
+    fn trouble_begins_once_and_ends_with_an_attempt_that_counts() {
         let mut job = job();
-        job.apply(JobEvent::Claimed, at).unwrap();
-        job.apply(JobEvent::StepStarted { index: 0, name: "a".to_owned() }, at).unwrap();
-        let error = JobError::new(FailureClass::Infrastructure, "the server stops");
-        job.apply(JobEvent::Requeued { error, not_before: None, refund: true }, at).unwrap();
-        assert_eq!((job.attempt, job.counted_attempts, job.steps.len()), (1, 0, 1));
-        job.apply(JobEvent::Claimed, at).unwrap();
-        assert_eq!((job.attempt, job.counted_attempts, job.steps.len()), (2, 1, 0));
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let mut back = |counts, second, pause: Option<i64>| {
+            job.apply(claimed("tcp://a:1"), at(second)).unwrap();
+            job.apply(released(counts, pause.map(at), false), at(second)).unwrap();
+            job.trouble_since
+        };
+        assert_eq!(back(false, 1, Some(2)), Some(at(1)));
+        assert_eq!(back(false, 3, Some(4)), Some(at(1)));
+        assert_eq!(back(true, 5, Some(6)), None);
+        assert_eq!(back(false, 7, Some(8)), Some(at(7)));
+        assert_eq!(back(false, 9, None), None, "a server that stops is no trouble");
+    }
+
+    #[test]
+    fn backends_to_avoid_are_the_latest_ones_each_once() {
+        let (mut job, at) = (job(), Timestamp::UNIX_EPOCH);
+        let mut fail = |addr: &str| {
+            job.apply(claimed(addr), at).unwrap();
+            job.apply(released(true, None, true), at).unwrap();
+            job.avoid.clone()
+        };
+        fail("tcp://a:1");
+        assert_eq!(fail("tcp://b:1"), ["tcp://a:1", "tcp://b:1"]);
+        assert_eq!(fail("tcp://a:1"), ["tcp://b:1", "tcp://a:1"]);
+        for number in 0..limits::BACKENDS_AVOIDED_MAX {
+            fail(&format!("tcp://x{number}:1"));
+        }
+        assert_eq!(job.avoid.len(), limits::BACKENDS_AVOIDED_MAX);
+        assert_eq!(job.avoid[0], "tcp://x0:1");
+    }
+
+    #[test]
+    fn names_of_states_read_back() {
+        for (index, state) in JobState::ALL.into_iter().enumerate() {
+            assert_eq!((state.name().parse::<JobState>().unwrap(), state.index()), (state, index));
+        }
+        assert!("done".parse::<JobState>().is_err());
     }
 }

@@ -1,6 +1,8 @@
 //! The store in memory: for tests, examples and servers that may forget. Bounded; what finished first leaves first.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -9,16 +11,20 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 
 use super::{
-    Claim, ClaimRequest, Fence, Inserted, JobPage, JobStore, Lease, ListQuery, LogChunk, NewJob, QueueQuery,
-    QueuedJob, Record, Renewal, Subject,
+    Claim, ClaimRequest, Demand, ExpireRequest, Fence, Finished, GiveUp, Group, GroupWaiting, JobIntake,
+    JobPage, JobProgress, JobQueue, JobReading, ListQuery, LogChunk, NewJob, Offer, Release, Renewal,
+    Selection, Subject, Submission, Submitted,
 };
-use crate::arch::Arch;
 use crate::error::{Error, ErrorKind, Result};
-use crate::job::{FailureClass, Job, JobAttempt, JobError, JobEvent, JobId, JobState};
+use crate::job::{
+    Build, BuildId, ClaimToken, FailureClass, Job, JobAttempt, JobError, JobEvent, JobId, JobSpec, JobState,
+    Outcome, Priority, ProgressRow, Project, ServerId, StateCounts, Waiting,
+};
 use crate::limits;
 
-/// The last line of a log that ran into its bound.
-const CUT_NOTICE: &[u8] = b"[the log is cut here: it reached its bound]\n";
+mod calls;
+mod graph;
+mod logs;
 
 /// The bounds of a [`MemoryJobStore`].
 #[derive(Debug, Clone, Copy)]
@@ -44,39 +50,78 @@ impl Default for MemoryBounds {
     }
 }
 
-/// A [`JobStore`] in memory. Clones share one store.
+/// A [`super::JobStore`] in memory. Clones share one store.
 #[derive(Debug, Clone)]
 pub struct MemoryJobStore {
     state: Arc<Mutex<State>>,
 }
 
+/// The place of a job in the queue of its group.
+type Place = (Reverse<Priority>, Reverse<i64>, JobId);
+
 #[derive(Debug)]
 struct State {
     bounds: MemoryBounds,
     jobs: BTreeMap<JobId, Entry>,
-    by_state: HashMap<JobState, BTreeSet<JobId>>,
-    /// Pending jobs by architecture, so that a full architecture does not hide another one.
-    pending: BTreeMap<Arch, BTreeSet<JobId>>,
+    by_state: [BTreeSet<JobId>; JobState::ALL.len()],
+    /// Pending jobs, those that pause included.
+    queue: BTreeMap<Group, BTreeSet<Place>>,
+    reasons: HashMap<Group, Reason>,
     /// Ends of leases.
     leases: BTreeSet<(Timestamp, JobId)>,
-    keys: HashMap<String, JobId>,
+    /// Running jobs by the claim that began their attempts, in the order of its answer.
+    claims: HashMap<ClaimToken, Vec<JobId>>,
+    /// How many jobs run on a backend.
+    running: HashMap<String, u32>,
+    submissions: HashMap<u64, Known>,
+    submitted: u64,
+    keys: HashMap<(Project, String), u64>,
+    builds: BTreeMap<BuildId, (Build, BTreeSet<JobId>)>,
     /// Jobs in the order in which they finished.
     finished: VecDeque<JobId>,
     bytes: usize,
     queue_hint: watch::Sender<u64>,
+    cancel_hint: watch::Sender<u64>,
+}
+
+/// A submission of which jobs are left.
+#[derive(Debug)]
+struct Known {
+    key: Option<(Project, String)>,
+    content: [u8; 32],
+    jobs: Vec<JobId>,
+    build: Option<BuildId>,
+    left: usize,
+}
+
+/// Why a group waits.
+#[derive(Debug)]
+struct Reason {
+    text: String,
+    needs_other_backends: bool,
+    /// Since when `needs_other_backends` has its value.
+    kind_since: Timestamp,
+    /// Since when the text is the same.
+    since: Timestamp,
+    noted_at: Timestamp,
 }
 
 #[derive(Debug)]
 struct Entry {
     job: Arc<Job>,
-    fence: u64,
+    spec: Arc<JobSpec>,
+    submission: u64,
+    waits_for: Vec<JobId>,
+    dependents: Vec<JobId>,
+    /// The claim of the present or last attempt.
+    token: Option<ClaimToken>,
     lease_until: Timestamp,
-    idempotency_key: Option<String>,
-    /// Those that came to their end.
+    /// How the last attempt gave the job back, so that the same call may be repeated.
+    released: Option<Release>,
+    /// The present one is the last of them.
     attempts: Vec<JobAttempt>,
+    progress: u64,
     log: Vec<u8>,
-    /// Where the part of the present or last attempt begins.
-    log_begin: u64,
     log_cut: bool,
     job_hint: watch::Sender<u64>,
     log_hint: watch::Sender<u64>,
@@ -98,13 +143,20 @@ impl MemoryJobStore {
         let state = State {
             bounds,
             jobs: BTreeMap::new(),
-            by_state: HashMap::new(),
-            pending: BTreeMap::new(),
+            by_state: Default::default(),
+            queue: BTreeMap::new(),
+            reasons: HashMap::new(),
             leases: BTreeSet::new(),
+            claims: HashMap::new(),
+            running: HashMap::new(),
+            submissions: HashMap::new(),
+            submitted: 0,
             keys: HashMap::new(),
+            builds: BTreeMap::new(),
             finished: VecDeque::new(),
             bytes: 0,
             queue_hint: watch::Sender::new(0),
+            cancel_hint: watch::Sender::new(0),
         };
         Self { state: Arc::new(Mutex::new(state)) }
     }
@@ -119,8 +171,16 @@ fn not_found(id: JobId) -> Error {
     Error::new(ErrorKind::NotFound, "there is no such job").with("job", id)
 }
 
+fn no_build(id: BuildId) -> Error {
+    Error::new(ErrorKind::NotFound, "there is no such build").with("build", id)
+}
+
 fn conflict(id: JobId, message: &'static str) -> Error {
     Error::new(ErrorKind::Conflict, message).with("job", id)
+}
+
+fn place(job: &Job) -> Place {
+    (Reverse(job.priority), Reverse(job.rank), job.id)
 }
 
 impl State {
@@ -132,46 +192,118 @@ impl State {
         self.jobs.get_mut(&id).ok_or_else(|| not_found(id))
     }
 
-    /// Applies an event and keeps the indexes, hints and bounds in step.
+    /// The jobs of a selection, oldest first.
+    fn selected(&self, selection: Selection) -> Result<Vec<JobId>> {
+        match selection {
+            Selection::Job(id) => self.entry(id).map(|entry| vec![entry.job.id]),
+            Selection::Build(id) => {
+                let (_, jobs) = self.builds.get(&id).ok_or_else(|| no_build(id))?;
+                Ok(jobs.iter().copied().collect())
+            }
+        }
+    }
+
+    /// Applies an event and keeps attempts, indexes, hints and bounds in step; jobs that wait for this one are not
+    /// touched.
     fn apply(&mut self, id: JobId, event: JobEvent, at: Timestamp) -> Result<Arc<Job>> {
         let entry = self.entry_mut(id)?;
-        let from = entry.job.state;
-        let ended = (from == JobState::Running).then(|| entry.ended_attempt(&event, at)).flatten();
+        let before = Arc::clone(&entry.job);
+        let end = event.end_of_attempt().map(|(outcome, counts, error)| (outcome, counts, error.cloned()));
         Arc::make_mut(&mut entry.job).apply(event, at)?;
-        entry.attempts.extend(ended);
+        if before.state == JobState::Running
+            && let Some((outcome, counts, error)) = end
+        {
+            let length = entry.log_len();
+            if let Some(attempt) = entry.attempts.last_mut() {
+                (attempt.outcome, attempt.counts, attempt.error) = (outcome, counts, error);
+                (attempt.ended_at, attempt.log_end) = (Some(at), Some(length));
+            }
+        }
         let job = Arc::clone(&entry.job);
         notify(&entry.job_hint);
-        let until = entry.lease_until;
-        if from != job.state {
+        if before.state != job.state {
             notify(&entry.log_hint);
-            if from == JobState::Running {
-                self.leases.remove(&(until, id));
-            }
-            self.index(&job, from);
+            self.leave(&before);
+            self.enter(&job, at);
         }
         Ok(job)
     }
 
-    fn index(&mut self, job: &Job, from: JobState) {
-        if let Some(set) = self.by_state.get_mut(&from) {
-            set.remove(&job.id);
+    /// Takes a job out of the indexes of its state.
+    fn leave(&mut self, job: &Job) {
+        self.by_state[job.state.index()].remove(&job.id);
+        match job.state {
+            JobState::Pending => self.unqueue(job),
+            JobState::Running => {
+                let Some(entry) = self.jobs.get(&job.id) else { return };
+                self.leases.remove(&(entry.lease_until, job.id));
+                if let Some(token) = entry.token
+                    && let Some(jobs) = self.claims.get_mut(&token)
+                {
+                    jobs.retain(|claimed| *claimed != job.id);
+                    if jobs.is_empty() {
+                        self.claims.remove(&token);
+                    }
+                }
+                if let Some(backend) = &job.backend
+                    && let Some(count) = self.running.get_mut(&backend.addr)
+                {
+                    *count -= 1;
+                    if *count == 0 {
+                        self.running.remove(&backend.addr);
+                    }
+                }
+            }
+            _ => {}
         }
-        self.by_state.entry(job.state).or_default().insert(job.id);
-        let waiting = self.pending.entry(job.spec.arch()).or_default();
-        if job.state == JobState::Pending {
-            waiting.insert(job.id);
-            notify(&self.queue_hint);
-        } else {
-            waiting.remove(&job.id);
-        }
-        if job.state.is_terminal() {
-            self.finished.push_back(job.id);
+        if let Some((build, _)) = job.build.and_then(|id| self.builds.get_mut(&id)) {
+            build.counts.take(job.state);
         }
     }
 
-    /// Forgets what finished first until `more` bytes and one more job fit; returns whether the bytes fit.
-    fn evict(&mut self, more: usize) -> bool {
-        while self.bytes.saturating_add(more) > self.bounds.bytes || self.jobs.len() >= self.bounds.jobs {
+    /// Puts a job into the indexes of its state.
+    fn enter(&mut self, job: &Job, at: Timestamp) {
+        self.by_state[job.state.index()].insert(job.id);
+        match job.state {
+            JobState::Pending => {
+                self.queue.entry(Group::of(job)).or_default().insert(place(job));
+                notify(&self.queue_hint);
+            }
+            JobState::Running => {
+                let Some(entry) = self.jobs.get(&job.id) else { return };
+                self.leases.insert((entry.lease_until, job.id));
+                if let Some(token) = entry.token {
+                    self.claims.entry(token).or_default().push(job.id);
+                }
+                if let Some(backend) = &job.backend {
+                    *self.running.entry(backend.addr.clone()).or_default() += 1;
+                }
+            }
+            state if state.is_terminal() => self.finished.push_back(job.id),
+            _ => {}
+        }
+        if let Some((build, _)) = job.build.and_then(|id| self.builds.get_mut(&id)) {
+            build.counts.add(job.state);
+            build.finished_at = build.is_finished().then_some(at);
+        }
+    }
+
+    fn unqueue(&mut self, job: &Job) {
+        let group = Group::of(job);
+        if let Some(places) = self.queue.get_mut(&group) {
+            places.remove(&place(job));
+            if places.is_empty() {
+                self.queue.remove(&group);
+                self.reasons.remove(&group);
+            }
+        }
+    }
+
+    /// Forgets what finished first until `more` bytes and so many more jobs fit; returns whether the bytes fit.
+    fn evict(&mut self, more: usize, jobs: usize) -> bool {
+        while self.bytes.saturating_add(more) > self.bounds.bytes
+            || self.jobs.len().saturating_add(jobs) > self.bounds.jobs
+        {
             let Some(id) = self.finished.pop_front() else { break };
             self.forget(id);
         }
@@ -180,13 +312,26 @@ impl State {
 
     /// Drops a finished job from every index.
     fn forget(&mut self, id: JobId) {
+        let Some(job) = self.jobs.get(&id).map(|entry| Arc::clone(&entry.job)) else { return };
+        self.leave(&job);
         let Some(entry) = self.jobs.remove(&id) else { return };
         self.bytes = self.bytes.saturating_sub(entry.size());
-        if let Some(set) = self.by_state.get_mut(&entry.job.state) {
-            set.remove(&id);
+        if let Some(build) = job.build
+            && let Some((_, jobs)) = self.builds.get_mut(&build)
+        {
+            jobs.remove(&id);
+            if jobs.is_empty() {
+                self.builds.remove(&build);
+            }
         }
-        if let Some(key) = &entry.idempotency_key {
-            self.keys.remove(key);
+        if let Some(known) = self.submissions.get_mut(&entry.submission) {
+            known.left -= 1;
+            if known.left == 0
+                && let Some(known) = self.submissions.remove(&entry.submission)
+                && let Some(key) = known.key
+            {
+                self.keys.remove(&key);
+            }
         }
         // Whoever follows it learns that it is gone.
         notify(&entry.job_hint);
@@ -196,245 +341,248 @@ impl State {
     fn remove(&mut self, id: JobId) -> Result<()> {
         let entry = self.entry(id)?;
         if !entry.job.state.is_terminal() {
-            let error = conflict(id, "the job has not finished");
-            return Err(error.hint("cancel it first"));
+            return Err(conflict(id, "the job has not finished").hint("cancel it first"));
         }
         self.finished.retain(|finished| *finished != id);
         self.forget(id);
         Ok(())
     }
 
-    fn pending_len(&self) -> usize {
-        self.pending.values().map(BTreeSet::len).sum()
+    /// Whether so many more jobs may wait.
+    fn check_waiting(&self, more: usize) -> Result<()> {
+        let waiting =
+            self.by_state[JobState::Blocked.index()].len() + self.by_state[JobState::Pending.index()].len();
+        if waiting.saturating_add(more) <= self.bounds.pending {
+            return Ok(());
+        }
+        let message = format!("{waiting} jobs wait already, and {} may", self.bounds.pending);
+        Err(Error::new(ErrorKind::LimitExceeded, message)
+            .hint("submit again when some of them have finished"))
     }
 
-    fn insert(&mut self, new: NewJob) -> Result<Inserted> {
-        if let Some(known) = self.known(&new)? {
-            return Ok(Inserted { job: known, created: false });
+    /// The job as it is told: one that waits for a backend says why.
+    fn told(&self, entry: &Entry) -> Arc<Job> {
+        let job = &entry.job;
+        let reason = (job.state == JobState::Pending).then(|| self.reasons.get(&Group::of(job))).flatten();
+        let Some(reason) = reason else { return Arc::clone(job) };
+        let ready_at = job.ready_at.unwrap_or(job.created_at);
+        let pause_ends = job.not_before.unwrap_or(ready_at).max(ready_at);
+        if reason.noted_at < pause_ends {
+            return Arc::clone(job);
         }
-        if self.jobs.contains_key(&new.id) {
-            let error = Error::new(ErrorKind::AlreadyExists, "there is such a job already");
-            return Err(error.with("job", new.id));
-        }
-        self.check_pending()?;
-        let size = new.spec.size_bytes();
-        if !self.evict(size) || self.jobs.len() >= self.bounds.jobs {
-            let error = Error::new(ErrorKind::LimitExceeded, "the store has no room for one more job");
-            return Err(error.hint("submit again when some jobs have finished"));
-        }
-        let job = Arc::new(Job::new(new.id, new.spec, new.at));
-        let entry = Entry {
-            job: Arc::clone(&job),
-            fence: 0,
-            lease_until: Timestamp::MIN,
-            idempotency_key: new.idempotency_key.clone(),
-            attempts: Vec::new(),
-            log: Vec::new(),
-            log_begin: 0,
-            log_cut: false,
-            job_hint: watch::Sender::new(0),
-            log_hint: watch::Sender::new(0),
-        };
-        if let Some(key) = new.idempotency_key {
-            self.keys.insert(key, new.id);
-        }
-        self.bytes += size;
-        self.jobs.insert(new.id, entry);
-        self.by_state.entry(JobState::Pending).or_default().insert(new.id);
-        self.pending.entry(job.spec.arch()).or_default().insert(new.id);
-        notify(&self.queue_hint);
-        Ok(Inserted { job, created: true })
+        let since = reason.since.max(ready_at);
+        let waiting = Some(Waiting { reason: reason.text.clone(), since });
+        Arc::new(Job { waiting, ..Job::clone(job) })
     }
 
-    /// The job that an earlier submission with the same key made.
-    fn known(&self, new: &NewJob) -> Result<Option<Arc<Job>>> {
-        let Some(key) = &new.idempotency_key else { return Ok(None) };
-        if key.is_empty() || key.len() > limits::IDEMPOTENCY_KEY_BYTES_MAX {
-            let bound = limits::IDEMPOTENCY_KEY_BYTES_MAX;
-            return Err(Error::invalid(format!("an idempotency key has 1 to {bound} bytes")));
+    fn demand(&self, now: Timestamp) -> Vec<Demand> {
+        let due = |place: &&Place| self.jobs.get(&place.2).is_some_and(|entry| entry.is_due(now));
+        let mut demand: Vec<Demand> = Vec::new();
+        for (group, places) in &self.queue {
+            let mut ready = places.iter().filter(due).take(limits::DEMAND_COUNT_MAX);
+            let Some((Reverse(priority), _, first)) = ready.next().copied() else { continue };
+            let ready = ready.count() + 1;
+            demand.push(Demand { group: group.clone(), ready, first, priority });
         }
-        let Some(known) = self.keys.get(key).and_then(|id| self.jobs.get(id)) else { return Ok(None) };
-        if known.job.spec != new.spec {
-            let error = conflict(known.job.id, "the idempotency key was used for another submission");
-            return Err(error.hint("use a new key for every new submission"));
-        }
-        Ok(Some(Arc::clone(&known.job)))
-    }
-
-    /// Settles the leases that ended by `now`.
-    fn settle(&mut self, now: Timestamp) {
-        while let Some(&(until, id)) = self.leases.first() {
-            if until > now {
-                break;
-            }
-            self.leases.remove(&(until, id));
-            let Some(entry) = self.jobs.get(&id) else { continue };
-            let (attempt, counted) = (entry.job.attempt, entry.job.counted_attempts);
-            let message = format!("attempt {attempt} was lost: its lease ended without a word");
-            let error = JobError::new(FailureClass::Infrastructure, message);
-            let event = if entry.job.cancel_requested {
-                JobEvent::Cancelled
-            } else if counted >= limits::ATTEMPTS_MAX {
-                JobEvent::Failed { error }
-            } else {
-                JobEvent::LeaseLost { error }
-            };
-            // Only running jobs have leases, and the table lets these events happen to them.
-            let settled = self.apply(id, event, now);
-            debug_assert!(settled.is_ok(), "{settled:?}");
-        }
-    }
-
-    fn queue(&mut self, query: &QueueQuery) -> Vec<QueuedJob> {
-        self.settle(query.now);
-        let limit = query.limit.min(limits::CLAIMS_PER_ROUND_MAX);
-        let wanted = |arch: &Arch| query.arches.as_ref().is_none_or(|arches| arches.contains(arch));
-        let lower = match query.after {
-            Some(id) => std::ops::Bound::Excluded(id),
-            None => std::ops::Bound::Unbounded,
-        };
-        let mut found: Vec<&Entry> = Vec::new();
-        for (_, ids) in self.pending.iter().filter(|(arch, _)| wanted(arch)) {
-            let entries = ids.range((lower, std::ops::Bound::Unbounded)).filter_map(|id| self.jobs.get(id));
-            found.extend(entries.filter(|entry| entry.is_due(query.now)).take(limit));
-        }
-        found.sort_by_key(|entry| entry.job.id);
-        found.truncate(limit);
-        found.into_iter().map(Entry::queued).collect()
+        demand.sort_by_key(|demand| (Reverse(demand.priority), demand.first));
+        demand
     }
 
     fn claim(&mut self, request: &ClaimRequest) -> Vec<Claim> {
-        self.settle(request.now);
+        if let Some(jobs) = self.claims.get(&request.token) {
+            return jobs.iter().filter_map(|id| self.claimed(*id, request.token)).collect();
+        }
         let mut claims = Vec::new();
-        for &id in request.jobs.iter().take(limits::CLAIMS_PER_ROUND_MAX) {
-            let Some(entry) = self.jobs.get_mut(&id) else { continue };
-            if entry.job.state != JobState::Pending || !entry.is_due(request.now) {
-                continue;
-            }
-            entry.fence += 1;
-            entry.lease_until = request.until;
-            let fence = Fence(entry.fence);
-            entry.log_begin = entry.log_len();
-            let log_bytes = entry.log_begin;
-            if let Ok(job) = self.apply(id, JobEvent::Claimed, request.now) {
-                self.leases.insert((request.until, id));
-                claims.push(Claim { job, fence, log_bytes });
+        for offer in &request.offers {
+            let most = limits::CLAIMS_PER_ROUND_MAX - claims.len();
+            for id in self.fitting(offer, request.now, most) {
+                claims.extend(self.begin(id, offer, request));
             }
         }
         claims
     }
 
-    fn renew(&mut self, lease: Lease, until: Timestamp) -> Renewal {
-        let Some(entry) = self.jobs.get_mut(&lease.job) else { return Renewal::Lost };
-        if entry.job.state != JobState::Running || entry.fence != lease.fence.0 {
+    /// The jobs that an offer gets.
+    fn fitting(&self, offer: &Offer, now: Timestamp, most: usize) -> Vec<JobId> {
+        let running = self.running.get(&offer.backend.addr).copied().unwrap_or(0);
+        let room = usize::try_from(offer.max_jobs.saturating_sub(running)).unwrap_or(usize::MAX);
+        let Some(places) = self.queue.get(&offer.group) else { return Vec::new() };
+        let due = |id: &JobId| self.jobs.get(id).is_some_and(|entry| entry.is_due(now));
+        places.iter().map(|place| place.2).filter(due).take(offer.slots.min(room).min(most)).collect()
+    }
+
+    fn begin(&mut self, id: JobId, offer: &Offer, request: &ClaimRequest) -> Option<Claim> {
+        let entry = self.jobs.get_mut(&id)?;
+        entry.token = Some(request.token);
+        entry.lease_until = request.until;
+        entry.released = None;
+        entry.progress = 0;
+        let (server, backend) = (request.server.clone(), offer.backend.clone());
+        let event = JobEvent::Claimed { server: server.clone(), backend: backend.clone() };
+        // Only pending jobs are in the queue, and the table lets them be claimed.
+        let job = self.apply(id, event, request.now).ok()?;
+        let entry = self.jobs.get_mut(&id)?;
+        let log_begin = entry.log_len();
+        let attempt = JobAttempt::begin(job.attempt, Some(server), Some(backend), request.now);
+        entry.attempts.push(JobAttempt { log_begin, ..attempt });
+        let surplus = entry.attempts.len().saturating_sub(limits::ATTEMPTS_KEPT_MAX);
+        entry.attempts.drain(..surplus);
+        self.claimed(id, request.token)
+    }
+
+    fn claimed(&self, id: JobId, token: ClaimToken) -> Option<Claim> {
+        let entry = self.jobs.get(&id)?;
+        let job = Arc::clone(&entry.job);
+        let fence = Fence { job: id, attempt: job.attempt, token };
+        let log_bytes = entry.attempts.last()?.log_begin;
+        Some(Claim { job, fence, log_bytes })
+    }
+
+    fn renew(&mut self, server: &ServerId, fence: Fence, until: Timestamp) -> Renewal {
+        let Some(entry) = self.jobs.get_mut(&fence.job) else { return Renewal::Lost };
+        if entry.check_fence(fence).is_err() || entry.job.server.as_ref() != Some(server) {
             return Renewal::Lost;
         }
         if until > entry.lease_until {
-            self.leases.remove(&(entry.lease_until, lease.job));
+            self.leases.remove(&(entry.lease_until, fence.job));
             entry.lease_until = until;
-            self.leases.insert((until, lease.job));
+            self.leases.insert((until, fence.job));
         }
         Renewal::Kept { cancel_requested: entry.job.cancel_requested }
     }
 
-    fn record(&mut self, record: Record) -> Result<Arc<Job>> {
-        let entry = self.entry(record.job)?;
-        if matches!(record.event, JobEvent::Claimed | JobEvent::CancelRequested | JobEvent::LeaseLost { .. })
-        {
-            let message = format!("the event {} has a call of its own", record.event.name());
-            return Err(Error::invalid(message));
+    fn release(&mut self, fence: Fence, release: &Release, at: Timestamp) -> Result<Arc<Job>> {
+        let entry = self.entry(fence.job)?;
+        if entry.is_last(fence) && entry.released.as_ref() == Some(release) {
+            return Ok(self.told(entry));
         }
-        match record.fence {
-            Some(fence) => entry.check_fence(fence)?,
-            None if entry.job.state == JobState::Running => {
-                return Err(conflict(record.job, "the job runs, and only its owner may change it"));
-            }
-            None if record.expected_version.is_none() => {
-                return Err(Error::invalid("an event needs a fence or an expected version"));
-            }
-            None => {}
-        }
-        if record.expected_version.is_some_and(|version| version != entry.job.version) {
-            return Err(conflict(record.job, "the job has changed meanwhile"));
-        }
-        self.apply(record.job, record.event, record.at)
-    }
-
-    fn request_cancel(&mut self, id: JobId, at: Timestamp) -> Result<Arc<Job>> {
-        let entry = self.entry(id)?;
-        match entry.job.state {
-            JobState::Pending => self.apply(id, JobEvent::Cancelled, at),
-            JobState::Running if !entry.job.cancel_requested => self.apply(id, JobEvent::CancelRequested, at),
-            JobState::Running | JobState::Cancelled => Ok(Arc::clone(&entry.job)),
-            JobState::Success => Err(conflict(id, "the job has succeeded already")),
-            JobState::Failed => Err(conflict(id, "the job has failed already")),
-        }
-    }
-
-    fn append_log(&mut self, id: JobId, fence: Fence, offset: u64, bytes: &[u8]) -> Result<u64> {
-        let bound = self.bounds.log_bytes;
-        let entry = self.entry(id)?;
         entry.check_fence(fence)?;
-        let (len, cut) = (entry.log.len(), entry.log_cut);
-        if cut {
-            return Ok(entry.log_len());
-        }
-        let Some(known) = entry.log_len().checked_sub(offset) else {
-            let message = format!("there is no byte {offset} of the log yet: it has {len}");
-            return Err(Error::invalid(message).with("job", id));
-        };
-        let bytes = bytes.get(usize::try_from(known).unwrap_or(usize::MAX)..).unwrap_or_default();
-        if bytes.is_empty() {
-            return Ok(entry.log_len());
-        }
-        let fits = len.saturating_add(bytes.len()).saturating_add(CUT_NOTICE.len()) <= bound
-            && self.evict(bytes.len());
-        let (kept, notice) = if fits {
-            (bytes, &b""[..])
+        let cancelled = entry.job.cancel_requested;
+        let job = if cancelled {
+            self.end(fence.job, Outcome::Cancelled, at)?.job
         } else {
-            let room = bound.saturating_sub(len.saturating_add(CUT_NOTICE.len()));
-            let room = if self.evict(room.min(bytes.len())) { room } else { 0 };
-            let part = &bytes[..room.min(bytes.len())];
-            // Whole lines only, so that the notice stands on its own line.
-            (&part[..part.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1)], CUT_NOTICE)
+            let Release { error, not_before, counts, avoid } = release.clone();
+            self.apply(fence.job, JobEvent::Released { error, not_before, counts, avoid }, at)?
         };
-        self.bytes += kept.len() + notice.len();
-        let entry = self.entry_mut(id)?;
-        entry.log.extend_from_slice(kept);
-        entry.log.extend_from_slice(notice);
-        entry.log_cut = !notice.is_empty();
-        notify(&entry.log_hint);
-        Ok(entry.log_len())
+        self.entry_mut(fence.job)?.released = Some(release.clone());
+        Ok(job)
     }
 
-    fn retry(&mut self, id: JobId, at: Timestamp) -> Result<Arc<Job>> {
-        let job = Arc::clone(&self.entry(id)?.job);
-        match job.state {
-            JobState::Pending | JobState::Running => return Ok(job),
-            JobState::Success => {
-                let error = conflict(id, "the job has succeeded already");
-                return Err(error.hint("submit its definition again to build it again"));
-            }
-            JobState::Failed | JobState::Cancelled => {}
+    fn finish(&mut self, fence: Fence, outcome: &Outcome, at: Timestamp) -> Result<Finished> {
+        let entry = self.entry(fence.job)?;
+        if entry.is_last(fence) && entry.came_to(outcome) {
+            return Ok(Finished { job: Arc::clone(&entry.job), unlocked: 0, skipped: 0 });
         }
-        self.check_pending()?;
-        self.finished.retain(|finished| *finished != id);
-        self.apply(id, JobEvent::Retried, at)
+        entry.check_fence(fence)?;
+        self.end(fence.job, outcome.clone(), at)
     }
 
-    fn check_pending(&self) -> Result<()> {
-        let pending = self.pending_len();
-        if pending < self.bounds.pending {
-            return Ok(());
+    fn expire(&mut self, request: &ExpireRequest) -> Vec<Arc<Job>> {
+        let limit = request.limit.min(limits::SETTLED_PER_CALL_MAX);
+        let ended = self.leases.iter().take_while(|(until, _)| *until <= request.now).take(limit);
+        let ended: Vec<JobId> = ended.map(|(_, id)| *id).collect();
+        let mut settled = Vec::new();
+        for id in ended {
+            let Some(entry) = self.jobs.get(&id) else { continue };
+            let message = format!("attempt {} was lost: its lease ended without a word", entry.job.attempt);
+            let error = JobError::new(FailureClass::Infrastructure, message);
+            let told = if entry.job.cancel_requested {
+                self.end(id, Outcome::Cancelled, request.now).map(|finished| finished.job)
+            } else if entry.job.counted_attempts >= request.attempts_max {
+                self.end(id, Outcome::Failed { error }, request.now).map(|finished| finished.job)
+            } else {
+                self.apply(id, JobEvent::LeaseLost { error }, request.now)
+            };
+            // Only running jobs have leases, and the table lets these events happen to them.
+            debug_assert!(told.is_ok(), "{told:?}");
+            settled.extend(told);
         }
-        let error = Error::new(ErrorKind::LimitExceeded, format!("{pending} jobs wait already"));
-        Err(error.hint("submit again when some of them have finished"))
+        settled
+    }
+
+    fn note_waiting(&mut self, waiting: &GroupWaiting, at: Timestamp) -> Timestamp {
+        if !self.queue.contains_key(&waiting.group) {
+            return at;
+        }
+        let (needs_other_backends, text) = (waiting.needs_other_backends, waiting.reason.clone());
+        let reason = self.reasons.entry(waiting.group.clone()).or_insert_with(|| Reason {
+            text: text.clone(),
+            needs_other_backends,
+            kind_since: at,
+            since: at,
+            noted_at: at,
+        });
+        if reason.needs_other_backends != needs_other_backends {
+            (reason.needs_other_backends, reason.kind_since) = (needs_other_backends, at);
+        }
+        let changed = reason.text != text;
+        if changed {
+            (reason.text, reason.since) = (text, at);
+        }
+        reason.noted_at = reason.noted_at.max(at);
+        let kind_since = reason.kind_since;
+        if changed || kind_since == at {
+            let places = self.queue.get(&waiting.group).into_iter().flatten();
+            places.filter_map(|place| self.jobs.get(&place.2)).for_each(|entry| notify(&entry.job_hint));
+        }
+        kind_since
+    }
+
+    fn give_up(&mut self, request: &GiveUp) -> usize {
+        let places = self.queue.get(&request.group).into_iter().flatten().map(|place| place.2);
+        let long = |id: &JobId| {
+            let ready_at = self.jobs.get(id).and_then(|entry| entry.job.ready_at);
+            ready_at.is_some_and(|ready_at| ready_at <= request.ready_before)
+        };
+        let jobs: Vec<JobId> = places.filter(long).take(limits::SETTLED_PER_CALL_MAX).collect();
+        let outcome = Outcome::Failed { error: request.error.clone() };
+        jobs.into_iter().filter(|id| self.end(*id, outcome.clone(), request.at).is_ok()).count()
+    }
+
+    fn append(&mut self, fence: Fence, first: u64, rows: &[ProgressRow]) -> Result<u64> {
+        let entry = self.entry_mut(fence.job)?;
+        entry.check_fence(fence)?;
+        if rows.len() > limits::PROGRESS_ROWS_MAX {
+            return Err(Error::invalid(format!("more than {} rows in a call", limits::PROGRESS_ROWS_MAX)));
+        }
+        let Some(known) = entry.progress.checked_sub(first) else {
+            let message = format!("there is no row {first} yet: there are {}", entry.progress);
+            return Err(Error::invalid(message).with("job", fence.job));
+        };
+        let new = rows.get(usize::try_from(known).unwrap_or(usize::MAX)..).unwrap_or_default();
+        if let Some(attempt) = entry.attempts.last_mut() {
+            new.iter().for_each(|row| attempt.apply(row.progress.clone()));
+        }
+        entry.progress += u64::try_from(new.len()).unwrap_or(u64::MAX);
+        if !new.is_empty() {
+            notify(&entry.job_hint);
+        }
+        Ok(entry.progress)
+    }
+
+    fn list(&self, query: &ListQuery) -> JobPage {
+        let limit = query.limit.clamp(1, limits::PAGE_ITEMS_MAX);
+        let upper = query.before.map_or(Bound::Unbounded, Bound::Excluded);
+        let range = (Bound::Unbounded, upper);
+        let of_state = query.state.map(|state| &self.by_state[state.index()]);
+        let nothing = BTreeSet::new();
+        let of_build = query.build.map(|id| self.builds.get(&id).map_or(&nothing, |(_, jobs)| jobs));
+        let ids: Box<dyn Iterator<Item = &JobId>> = match (of_build, of_state) {
+            (Some(ids), None) | (None, Some(ids)) => Box::new(ids.range(range).rev()),
+            (Some(ids), Some(wanted)) => Box::new(ids.range(range).rev().filter(|id| wanted.contains(id))),
+            (None, None) => Box::new(self.jobs.range(range).rev().map(|(id, _)| id)),
+        };
+        let told = ids.take(limit + 1).filter_map(|id| self.jobs.get(id)).map(|entry| self.told(entry));
+        let mut jobs: Vec<Arc<Job>> = told.collect();
+        let more = jobs.len() > limit;
+        jobs.truncate(limit);
+        JobPage { jobs, more }
     }
 }
 
 impl Entry {
     fn size(&self) -> usize {
-        self.job.spec.size_bytes() + self.log.len()
+        self.spec.size_bytes() + self.log.len()
     }
 
     fn is_due(&self, now: Timestamp) -> bool {
@@ -445,144 +593,40 @@ impl Entry {
         u64::try_from(self.log.len()).unwrap_or(u64::MAX)
     }
 
-    /// The attempt under way, as it comes to its end by `event`; `None` when it goes on.
-    fn ended_attempt(&self, event: &JobEvent, at: Timestamp) -> Option<JobAttempt> {
-        let (outcome, counts, error) = event.end_of_attempt()?;
-        Some(JobAttempt {
-            ended_at: Some(at),
-            outcome,
-            counts,
-            error: error.cloned(),
-            log_end: Some(self.log_len()),
-            ..self.present_attempt()?
-        })
-    }
-
-    fn present_attempt(&self) -> Option<JobAttempt> {
-        Some(JobAttempt { log_begin: self.log_begin, ..self.job.present_attempt()? })
+    /// Whether the fence is that of the present or last attempt.
+    fn is_last(&self, fence: Fence) -> bool {
+        self.job.attempt == fence.attempt && self.token == Some(fence.token)
     }
 
     fn check_fence(&self, fence: Fence) -> Result<()> {
-        if self.job.state == JobState::Running && self.fence == fence.0 {
+        if self.job.state == JobState::Running && self.is_last(fence) {
             return Ok(());
         }
         Err(conflict(self.job.id, "the lease on the job is lost"))
     }
 
-    fn queued(&self) -> QueuedJob {
-        QueuedJob {
-            id: self.job.id,
-            version: self.job.version,
-            arch: self.job.spec.arch(),
-            backend_selector: self.job.spec.backend_selector().clone(),
-            waiting: self.job.waiting.clone(),
-        }
-    }
-}
-
-#[async_trait]
-impl JobStore for MemoryJobStore {
-    async fn insert(&self, job: NewJob) -> Result<Inserted> {
-        self.lock().insert(job)
-    }
-
-    async fn get(&self, id: JobId) -> Result<Arc<Job>> {
-        self.lock().entry(id).map(|entry| Arc::clone(&entry.job))
-    }
-
-    async fn list(&self, query: &ListQuery) -> Result<JobPage> {
-        let state = self.lock();
-        let limit = query.limit.clamp(1, limits::PAGE_ITEMS_MAX);
-        let upper = match query.before {
-            Some(id) => std::ops::Bound::Excluded(id),
-            None => std::ops::Bound::Unbounded,
-        };
-        let range = (std::ops::Bound::Unbounded, upper);
-        let job = |id: &JobId| state.jobs.get(id).map(|entry| Arc::clone(&entry.job));
-        let mut jobs: Vec<Arc<Job>> = match query.state {
-            None => state.jobs.range(range).rev().take(limit + 1).map(|(_, e)| Arc::clone(&e.job)).collect(),
-            Some(wanted) => {
-                let ids = state.by_state.get(&wanted).into_iter().flat_map(|ids| ids.range(range).rev());
-                ids.take(limit + 1).filter_map(job).collect()
+    /// Whether the job came to this end.
+    fn came_to(&self, outcome: &Outcome) -> bool {
+        self.job.state == outcome.state()
+            && match outcome {
+                Outcome::Succeeded { artifacts, note } => {
+                    (&self.job.artifacts, &self.job.note) == (artifacts, note)
+                }
+                Outcome::Failed { error } => self.job.error.as_ref() == Some(error),
+                Outcome::Cancelled => true,
             }
-        };
-        let more = jobs.len() > limit;
-        jobs.truncate(limit);
-        Ok(JobPage { jobs, more })
     }
-
-    async fn queue(&self, query: &QueueQuery) -> Result<Vec<QueuedJob>> {
-        Ok(self.lock().queue(query))
-    }
-
-    async fn claim(&self, request: &ClaimRequest) -> Result<Vec<Claim>> {
-        Ok(self.lock().claim(request))
-    }
-
-    async fn renew(&self, leases: &[Lease], until: Timestamp) -> Result<Vec<Renewal>> {
-        let mut state = self.lock();
-        Ok(leases.iter().map(|lease| state.renew(*lease, until)).collect())
-    }
-
-    async fn record(&self, record: Record) -> Result<Arc<Job>> {
-        self.lock().record(record)
-    }
-
-    async fn request_cancel(&self, id: JobId, at: Timestamp) -> Result<Arc<Job>> {
-        self.lock().request_cancel(id, at)
-    }
-
-    async fn retry(&self, id: JobId, at: Timestamp) -> Result<Arc<Job>> {
-        self.lock().retry(id, at)
-    }
-
-    async fn attempts(&self, id: JobId) -> Result<Vec<JobAttempt>> {
-        let state = self.lock();
-        let entry = state.entry(id)?;
-        let mut attempts = entry.attempts.clone();
-        attempts.extend(entry.present_attempt().filter(|_| entry.job.state == JobState::Running));
-        Ok(attempts)
-    }
-
-    async fn remove(&self, id: JobId) -> Result<()> {
-        self.lock().remove(id)
-    }
-
-    async fn append_log(&self, id: JobId, fence: Fence, offset: u64, bytes: Bytes) -> Result<u64> {
-        self.lock().append_log(id, fence, offset, &bytes)
-    }
-
-    async fn read_log(&self, id: JobId, offset: u64, limit: usize) -> Result<LogChunk> {
-        let state = self.lock();
-        let log = &state.entry(id)?.log;
-        let start = usize::try_from(offset).unwrap_or(usize::MAX).min(log.len());
-        let end = start.saturating_add(limit.min(limits::LOG_READ_BYTES_MAX)).min(log.len());
-        let len = u64::try_from(log.len()).unwrap_or(u64::MAX);
-        Ok(LogChunk { bytes: Bytes::copy_from_slice(&log[start..end]), len })
-    }
-
-    fn changed(&self, subject: Subject) -> watch::Receiver<u64> {
-        let state = self.lock();
-        match subject {
-            Subject::Queue => state.queue_hint.subscribe(),
-            Subject::Job(id) => hint(state.jobs.get(&id).map(|entry| &entry.job_hint)),
-            Subject::Log(id) => hint(state.jobs.get(&id).map(|entry| &entry.log_hint)),
-        }
-    }
-}
-
-/// A receiver; that of a missing job has lost its sender.
-fn hint(sender: Option<&watch::Sender<u64>>) -> watch::Receiver<u64> {
-    sender.map_or_else(|| watch::channel(0).1, watch::Sender::subscribe)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::conformance;
+    use crate::conformance::job_store as suite;
+    use crate::job::JobBackend;
+    use crate::job_store::JobStore;
 
     #[async_trait]
-    impl conformance::job_store::StoreUnderTest for MemoryJobStore {
+    impl suite::StoreUnderTest for MemoryJobStore {
         async fn handle(&self) -> Arc<dyn JobStore> {
             Arc::new(self.clone())
         }
@@ -594,31 +638,31 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn keeps_the_contract() {
-        conformance::job_store::all(&MemoryJobStore::default()).await;
+        suite::all(&MemoryJobStore::default()).await;
         let bounds = MemoryBounds { pending: 5, ..MemoryBounds::default() };
-        conformance::job_store::waiting_jobs_are_bounded(&MemoryJobStore::new(bounds), 5).await;
+        suite::waiting_jobs_are_bounded(&MemoryJobStore::new(bounds), 5).await;
     }
 
-    fn new_job() -> NewJob {
-        conformance::job_store::new_job("package: {}\n")
+    async fn insert(store: &MemoryJobStore) -> Result<JobId> {
+        let submission = Submission::new([suite::new_job("package: {}\n")], suite::START);
+        store.submit(&submission).await.map(|told| told.jobs[0])
     }
 
     async fn finish(store: &MemoryJobStore, id: JobId) {
-        store.request_cancel(id, Timestamp::UNIX_EPOCH).await.unwrap();
+        store.cancel(Selection::Job(id), Timestamp::UNIX_EPOCH).await.unwrap();
     }
 
     #[tokio::test]
     async fn the_oldest_finished_jobs_leave_and_waiting_ones_never() {
         let bounds = MemoryBounds { jobs: 3, pending: 2, ..MemoryBounds::default() };
         let store = MemoryJobStore::new(bounds);
-        let first = store.insert(new_job()).await.unwrap().job.id;
+        let first = insert(&store).await.unwrap();
         finish(&store, first).await;
-        let second = store.insert(new_job()).await.unwrap().job.id;
-        let third = store.insert(new_job()).await.unwrap().job.id;
-        let refused = store.insert(new_job()).await.unwrap_err();
-        assert_eq!(refused.kind(), ErrorKind::LimitExceeded);
+        let second = insert(&store).await.unwrap();
+        let third = insert(&store).await.unwrap();
+        assert_eq!(insert(&store).await.unwrap_err().kind(), ErrorKind::LimitExceeded);
         finish(&store, third).await;
-        let fourth = store.insert(new_job()).await.unwrap().job.id;
+        let fourth = insert(&store).await.unwrap();
         assert_eq!(store.get(first).await.unwrap_err().kind(), ErrorKind::NotFound);
         for id in [second, fourth] {
             store.get(id).await.unwrap();
@@ -628,16 +672,21 @@ mod tests {
     #[tokio::test]
     async fn a_log_beyond_its_bound_is_cut_at_a_line_and_says_so_once() {
         let store = MemoryJobStore::new(MemoryBounds { log_bytes: 80, ..MemoryBounds::default() });
-        let id = store.insert(new_job()).await.unwrap().job.id;
+        let id = insert(&store).await.unwrap();
         let now = Timestamp::UNIX_EPOCH;
-        let request = ClaimRequest { jobs: vec![id], now, until: Timestamp::MAX };
+        let group = store.demand(now).await.unwrap().swap_remove(0).group;
+        let (addr, arch, labels) = ("tcp://a:1".to_owned(), group.needs.arch, Default::default());
+        let offer = Offer { group, backend: JobBackend { addr, arch, labels }, slots: 1, max_jobs: 1 };
+        let (token, server, until) = (ClaimToken::new(), ServerId::unique(), Timestamp::MAX);
+        let request = ClaimRequest { token, server, offers: vec![offer], now, until };
         let fence = store.claim(&request).await.unwrap()[0].fence;
         for _ in 0..20 {
             let length = store.read_log(id, 0, 0).await.unwrap().len;
-            store.append_log(id, fence, length, Bytes::from_static(b"0123456789\n")).await.unwrap();
+            store.append_log(fence, length, Bytes::from_static(b"0123456789\n")).await.unwrap();
         }
         let log = store.read_log(id, 0, usize::MAX).await.unwrap();
         let text = String::from_utf8(log.bytes.to_vec()).unwrap();
-        assert_eq!(text, format!("{}{}", "0123456789\n".repeat(3), String::from_utf8_lossy(CUT_NOTICE)));
+        let notice = "[the log is cut here: it reached its bound]\n";
+        assert_eq!(text, format!("{}{notice}", "0123456789\n".repeat(3)));
     }
 }

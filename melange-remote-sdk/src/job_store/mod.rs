@@ -1,134 +1,315 @@
 //! Stations 3, 4 and 13: where jobs live. The contract; implementations: [`memory`].
 //!
-//! The store offers transitions, never "save this whole job": what may happen to a job is said once, by the
-//! table of [`crate::job::state`], and applied by the store.
+//! The contract is four roles, and each user takes the one that it needs: [`JobIntake`] hands jobs in and changes its
+//! mind, [`JobQueue`] gives them to servers and takes them back, [`JobProgress`] takes what attempts tell,
+//! [`JobReading`] tells it on. [`JobStore`] is all of them.
+//!
+//! # Calls whose answer is lost
+//! No remote store can promise that a call that failed changed nothing: the commit whose answer was lost has happened.
+//! So every call that changes something is *idempotent* by names that the caller chose, and `Unavailable` means that
+//! the change is done or not done, never half done. The same call again tells.
+//!
+//! | Call | Repeated after a lost answer |
+//! |---|---|
+//! | `submit` | the same ids, or the same key, with the same content: the jobs that are there, `created` false |
+//! | `cancel`, `set_priority` | changes nothing more |
+//! | `retry` | a job that waits or runs is left as it is |
+//! | `claim` | the same token: the same claims, as long as they are its own |
+//! | `renew` | renews again; never shortens |
+//! | `release`, `finish` | the same end of the same attempt is `Ok` until the job is claimed or retried |
+//! | `expire`, `give_up` | settles what is left |
+//! | `append`, `append_log` | rows and bytes that are there are skipped; a gap is refused |
+//! | `remove` | `NotFound` |
 
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 
-use crate::arch::Arch;
-use crate::error::Result;
-use crate::job::{Job, JobAttempt, JobEvent, JobId, JobSpec, JobState, Waiting};
-use crate::labels::LabelSelector;
+use crate::backend_selector::Requirements;
+use crate::error::{Error, Result};
+use crate::job::{
+    Build, BuildId, ClaimToken, Job, JobAttempt, JobBackend, JobError, JobId, JobSpec, JobState, Outcome,
+    Priority, ProgressRow, Project, ServerId,
+};
+use crate::limits;
 
+pub mod forward;
 pub mod memory;
 
-/// A job to insert.
+/// A job to hand in.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct NewJob {
     /// Its name.
     pub id: JobId,
     /// What is asked.
     pub spec: Arc<JobSpec>,
-    /// Names the submission, so that a repeated one does not make a second job; at most
-    /// [`crate::limits::IDEMPOTENCY_KEY_BYTES_MAX`] bytes.
-    pub idempotency_key: Option<String>,
-    /// When it was handed in.
+    /// How urgent it is.
+    pub priority: Priority,
+    /// Among equally urgent jobs the greater ones first.
+    pub rank: i64,
+    /// Jobs that must succeed before it begins: of the same submission, or of the same project and there already.
+    pub waits_for: Vec<JobId>,
+}
+
+impl NewJob {
+    /// A job of the usual priority that waits for no other.
+    pub fn new(id: JobId, spec: Arc<JobSpec>) -> Self {
+        Self { id, spec, priority: Priority::default(), rank: 0, waits_for: Vec::new() }
+    }
+
+    /// The same job, waiting for others.
+    #[must_use]
+    pub fn waiting_for(mut self, jobs: impl IntoIterator<Item = JobId>) -> Self {
+        self.waits_for.extend(jobs);
+        self
+    }
+}
+
+/// Jobs that are handed in together: all of them are there afterwards, or none.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Submission {
+    /// Whose they are.
+    pub project: Project,
+    /// Names the submission within the project, so that a repeated one makes no second jobs; at most
+    /// [`limits::IDEMPOTENCY_KEY_BYTES_MAX`] bytes.
+    pub key: Option<String>,
+    /// The build that they make up.
+    pub build: Option<BuildId>,
+    /// The jobs; at least one, at most [`limits::SUBMISSION_JOBS_MAX`].
+    pub jobs: Vec<NewJob>,
+    /// When they were handed in.
     pub at: Timestamp,
 }
 
-/// What an insertion came to.
-#[derive(Debug, Clone)]
-pub struct Inserted {
-    /// The job, new or known.
-    pub job: Arc<Job>,
-    /// Whether it is new.
-    pub created: bool,
+impl Submission {
+    /// Jobs of the default project.
+    pub fn new(jobs: impl IntoIterator<Item = NewJob>, at: Timestamp) -> Self {
+        Self { project: Project::default(), key: None, build: None, jobs: jobs.into_iter().collect(), at }
+    }
+
+    /// The same submission with a key.
+    #[must_use]
+    pub fn with_key(mut self, key: impl Into<String>) -> Self {
+        self.key = Some(key.into());
+        self
+    }
+
+    /// The same submission as a build.
+    #[must_use]
+    pub fn as_build(mut self, build: BuildId) -> Self {
+        self.build = Some(build);
+        self
+    }
+
+    /// The same submission in another project.
+    #[must_use]
+    pub fn in_project(mut self, project: Project) -> Self {
+        self.project = project;
+        self
+    }
+
+    /// A digest of what is asked, which submissions with the same content share whatever ids their jobs have.
+    pub fn content(&self) -> [u8; 32] {
+        let places: HashMap<JobId, usize> =
+            self.jobs.iter().enumerate().map(|(place, job)| (job.id, place)).collect();
+        let place = |id: &JobId| match places.get(id) {
+            Some(place) => format!("#{place}"),
+            None => id.to_string(),
+        };
+        let mut digest = Sha256::new();
+        let mut add = |text: &str| {
+            digest.update(text.len().to_le_bytes());
+            digest.update(text);
+        };
+        add(self.project.as_str());
+        add(if self.build.is_some() { "build" } else { "jobs" });
+        for job in &self.jobs {
+            // The stored form has its maps in order, so that equal specs have equal texts.
+            add(&serde_json::to_string(&*job.spec).unwrap_or_default());
+            add(&format!("{} {} {}", job.priority.get(), job.rank, job.waits_for.len()));
+            job.waits_for.iter().map(place).for_each(|place| add(&place));
+        }
+        digest.finalize().into()
+    }
+
+    /// Checks what needs no store: bounds, keys, ids that come twice, jobs that wait for themselves.
+    ///
+    /// # Errors
+    /// `InvalidRequest`.
+    pub fn check(&self) -> Result<()> {
+        let (jobs, most) = (self.jobs.len(), limits::SUBMISSION_JOBS_MAX);
+        if !(1..=most).contains(&jobs) {
+            return Err(Error::invalid(format!("a submission has 1 to {most} jobs, not {jobs}")));
+        }
+        if let Some(key) = &self.key
+            && !(1..=limits::IDEMPOTENCY_KEY_BYTES_MAX).contains(&key.len())
+        {
+            let bound = limits::IDEMPOTENCY_KEY_BYTES_MAX;
+            return Err(Error::invalid(format!("an idempotency key has 1 to {bound} bytes")));
+        }
+        if let Some(job) = self.jobs.iter().find(|job| job.waits_for.len() > limits::WAITS_FOR_MAX) {
+            let message = format!("a job waits for at most {} others", limits::WAITS_FOR_MAX);
+            return Err(Error::invalid(message).with("job", job.id));
+        }
+        self.order().map(drop)
+    }
+
+    /// The places of the jobs, each behind those that it waits for.
+    ///
+    /// # Errors
+    /// `InvalidRequest` for ids that come twice and for jobs that wait for themselves, perhaps by way of others.
+    pub fn order(&self) -> Result<Vec<usize>> {
+        let mut places = HashMap::new();
+        for (place, job) in self.jobs.iter().enumerate() {
+            if places.insert(job.id, place).is_some() {
+                return Err(Error::invalid("two jobs of the submission have one id").with("job", job.id));
+            }
+        }
+        let inside = |job: &NewJob| -> BTreeSet<usize> {
+            job.waits_for.iter().filter_map(|id| places.get(id).copied()).collect()
+        };
+        let mut dependents = vec![Vec::new(); self.jobs.len()];
+        let mut left: Vec<usize> = Vec::new();
+        for (place, job) in self.jobs.iter().enumerate() {
+            let needs = inside(job);
+            left.push(needs.len());
+            needs.into_iter().for_each(|need| dependents[need].push(place));
+        }
+        let mut order: Vec<usize> = (0..left.len()).filter(|place| left[*place] == 0).collect();
+        let mut next = 0;
+        while let Some(place) = order.get(next).copied() {
+            next += 1;
+            for dependent in &dependents[place] {
+                left[*dependent] -= 1;
+                if left[*dependent] == 0 {
+                    order.push(*dependent);
+                }
+            }
+        }
+        match left.iter().position(|left| *left > 0) {
+            Some(place) => {
+                let error = Error::invalid("jobs wait for one another in a circle");
+                Err(error.with("job", self.jobs[place].id).hint("leave out one of the waits of the circle"))
+            }
+            None => Ok(order),
+        }
+    }
 }
 
-/// Which jobs to list.
-#[derive(Debug, Clone, Default)]
-pub struct ListQuery {
-    /// Only jobs in this state.
-    pub state: Option<JobState>,
-    /// Only jobs older than this one: the last job of the page before.
-    pub before: Option<JobId>,
-    /// At most so many, and at most [`crate::limits::PAGE_ITEMS_MAX`].
-    pub limit: usize,
-}
-
-/// A page of a listing, newest first.
-#[derive(Debug, Clone)]
-pub struct JobPage {
-    /// The jobs.
-    pub jobs: Vec<Arc<Job>>,
-    /// Whether older ones match too.
-    pub more: bool,
-}
-
-/// Which jobs could be claimed.
-#[derive(Debug, Clone)]
-pub struct QueueQuery {
-    /// The time by which leases count as ended and pauses as over.
-    pub now: Timestamp,
-    /// Only jobs of these architectures; `None` for all.
-    pub arches: Option<Vec<Arch>>,
-    /// Only jobs younger than this one: the last job of the page before.
-    pub after: Option<JobId>,
-    /// At most so many, and at most [`crate::limits::CLAIMS_PER_ROUND_MAX`].
-    pub limit: usize,
-}
-
-/// What a scheduler must know of a job in the queue.
+/// What a submission came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct QueuedJob {
-    /// Its name.
-    pub id: JobId,
-    /// Its version, for events that expect one.
-    pub version: u64,
-    /// The architecture that it needs.
-    pub arch: Arch,
-    /// The labels that it needs.
-    pub backend_selector: LabelSelector,
-    /// Why it waits, as recorded.
-    pub waiting: Option<Waiting>,
+pub struct Submitted {
+    /// Whether the jobs are new.
+    pub created: bool,
+    /// The jobs, new or known, in the order of the submission.
+    pub jobs: Vec<JobId>,
+    /// The build, new or known.
+    pub build: Option<BuildId>,
 }
 
-/// A claim of some jobs.
-#[derive(Debug, Clone)]
+/// Jobs that a call acts on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Selection {
+    /// One job.
+    Job(JobId),
+    /// The jobs of a build.
+    Build(BuildId),
+}
+
+/// Jobs that can take one another's place in the queue: of one project, with the same needs.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Group {
+    /// Whose they are.
+    pub project: Project,
+    /// What they need of a backend.
+    pub needs: Requirements,
+    /// Backends that shall be asked last.
+    pub avoid: Vec<String>,
+}
+
+impl Group {
+    /// The group of a job.
+    pub fn of(job: &Job) -> Self {
+        let needs = Requirements { arch: job.facts.arch, labels: job.facts.backend_selector.clone() };
+        Self { project: job.project.clone(), needs, avoid: job.avoid.clone() }
+    }
+}
+
+/// The jobs of a group that could be claimed now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Demand {
+    /// The group.
+    pub group: Group,
+    /// How many there are, at most [`limits::DEMAND_COUNT_MAX`].
+    pub ready: usize,
+    /// The first of them: the most urgent one, of these the one with the greatest rank, of these the oldest.
+    pub first: JobId,
+    /// Its priority.
+    pub priority: Priority,
+}
+
+/// Free slots of a backend, for jobs of a group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Offer {
+    /// The group.
+    pub group: Group,
+    /// The backend.
+    pub backend: JobBackend,
+    /// How many jobs it takes from this call.
+    pub slots: usize,
+    /// How many jobs it runs at once, those of other servers included.
+    pub max_jobs: u32,
+}
+
+/// A claim of jobs.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClaimRequest {
-    /// The jobs, in order of preference; at most [`crate::limits::CLAIMS_PER_ROUND_MAX`].
-    pub jobs: Vec<JobId>,
+    /// Names this call.
+    pub token: ClaimToken,
+    /// Who runs the jobs.
+    pub server: ServerId,
+    /// What is offered, in order; at most [`limits::CLAIMS_PER_ROUND_MAX`] slots are used.
+    pub offers: Vec<Offer>,
     /// Now.
     pub now: Timestamp,
     /// When the leases end unless they are renewed.
     pub until: Timestamp,
 }
 
-/// The token of one claim. It grows with every claim of a job, so that an older owner can be told from a newer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Fence(pub u64);
+/// Names the owner of a running job: the attempt, and the claim that began it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Fence {
+    /// The job.
+    pub job: JobId,
+    /// The number of the attempt.
+    pub attempt: u32,
+    /// The claim.
+    pub token: ClaimToken,
+}
 
 impl fmt::Display for Fence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        write!(f, "{}-{}", self.job, self.attempt)
     }
 }
 
 /// A claimed job.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claim {
     /// The job, running.
     pub job: Arc<Job>,
-    /// The owner's token.
+    /// The owner's name.
     pub fence: Fence,
     /// How long the job's log is: where the attempt's part of it begins.
     pub log_bytes: u64,
-}
-
-/// A lease to renew.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Lease {
-    /// The job.
-    pub job: JobId,
-    /// The owner's token.
-    pub fence: Fence,
 }
 
 /// What a renewal came to.
@@ -143,19 +324,114 @@ pub enum Renewal {
     Lost,
 }
 
-/// An event to record.
-#[derive(Debug, Clone)]
-pub struct Record {
-    /// The job.
-    pub job: JobId,
-    /// What happened.
-    pub event: JobEvent,
+/// A job that its owner gives back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Release {
+    /// Why.
+    pub error: JobError,
+    /// It is not claimed before this time.
+    pub not_before: Option<Timestamp>,
+    /// Whether the attempt counts.
+    pub counts: bool,
+    /// Whether other backends shall be asked first.
+    pub avoid: bool,
+}
+
+/// What an end of a job came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finished {
+    /// The job as it is then.
+    pub job: Arc<Job>,
+    /// How many jobs wait for no other job any more.
+    pub unlocked: usize,
+    /// How many jobs are skipped because of it.
+    pub skipped: usize,
+}
+
+/// Which leases to settle.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ExpireRequest {
+    /// Leases that ended by this time.
+    pub now: Timestamp,
+    /// A job with so many attempts that count is given up.
+    pub attempts_max: u32,
+    /// At most so many, and at most [`limits::SETTLED_PER_CALL_MAX`].
+    pub limit: usize,
+}
+
+/// Jobs of a group that nobody could run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GiveUp {
+    /// The group.
+    pub group: Group,
+    /// Only those that have been ready since this time or longer.
+    pub ready_before: Timestamp,
+    /// What to tell.
+    pub error: JobError,
     /// When.
     pub at: Timestamp,
-    /// The owner's token; needed for every event of a running job.
-    pub fence: Option<Fence>,
-    /// The version that the job must have; needed for every event of a pending job.
-    pub expected_version: Option<u64>,
+}
+
+/// Why the jobs of a group wait.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupWaiting {
+    /// The group.
+    pub group: Group,
+    /// One line, such as `all 3 matching backends are busy`.
+    pub reason: String,
+    /// Whether only another set of backends can help, not time.
+    pub needs_other_backends: bool,
+}
+
+/// Which jobs to list.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct ListQuery {
+    /// Only jobs in this state.
+    pub state: Option<JobState>,
+    /// Only jobs of this build.
+    pub build: Option<BuildId>,
+    /// Only jobs older than this one: the last job of the page before.
+    pub before: Option<JobId>,
+    /// At most so many, and at most [`limits::PAGE_ITEMS_MAX`].
+    pub limit: usize,
+}
+
+impl ListQuery {
+    /// The newest jobs.
+    pub fn newest(limit: usize) -> Self {
+        Self { limit, ..Self::default() }
+    }
+
+    /// Only those in a state.
+    #[must_use]
+    pub fn in_state(mut self, state: impl Into<Option<JobState>>) -> Self {
+        self.state = state.into();
+        self
+    }
+
+    /// Only those of a build.
+    #[must_use]
+    pub fn of_build(mut self, build: impl Into<Option<BuildId>>) -> Self {
+        self.build = build.into();
+        self
+    }
+
+    /// Only those behind the last one of a page.
+    #[must_use]
+    pub fn before(mut self, last: impl Into<Option<JobId>>) -> Self {
+        self.before = last.into();
+        self
+    }
+}
+
+/// A page of a listing, newest first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JobPage {
+    /// The jobs.
+    pub jobs: Vec<Arc<Job>>,
+    /// Whether older ones match too.
+    pub more: bool,
 }
 
 /// A part of a log.
@@ -172,44 +448,186 @@ pub struct LogChunk {
 pub enum Subject {
     /// A job may be claimable that was not before.
     Queue,
+    /// A running job was asked to stop.
+    Cancellations,
     /// The job changed.
     Job(JobId),
     /// The job's log grew, or the job changed.
     Log(JobId),
 }
 
-/// Keeps jobs, their leases and their logs.
+/// Hands jobs in, and changes its mind about them.
 ///
 /// # Contract
-/// * Every call is atomic; a call that fails changed nothing. Dropping a call's future leaves the change either
-///   done or not done, never half done.
+/// * Every call is atomic and idempotent: see [the table](self). Dropping a call's future leaves the change either done
+///   or not done, never half done.
 /// * Time comes from the caller. A store compares times, it reads no clock.
-/// * **Claims are exclusive**: between a claim and the end of its lease no other claim of the job succeeds. After
-///   the end the job is claimable again. Hence execution is *at least once*, and builders must be idempotent.
-/// * **The fence decides, not the clock**: a call with the fence of the latest claim of a running job is legal,
-///   also after the end of the lease as long as nobody claimed the job again. Any other fence is `Conflict`.
-/// * **A lease that ended** is settled by [`Self::queue`] and [`Self::claim`] before they look: the job becomes
-///   cancelled when that was asked, failed after [`crate::limits::ATTEMPTS_MAX`] attempts, else pending.
-/// * `Conflict` means that somebody else moved the job first: read it again, do not retry blindly.
-/// * `Unavailable` means that the same call may succeed later; `NotFound` that there is no such job, perhaps no
-///   longer.
-/// * Logs only grow. Whoever appends keeps to the bound of a log; a store may have one of its own, drops what is
-///   beyond, and says so in the log's last line.
+/// * `Conflict` means that the state of the job does not allow it; `Unavailable` that the same call may succeed later,
+///   and perhaps has; `NotFound` that there is no such job, perhaps no longer.
 #[async_trait]
-pub trait JobStore: Send + Sync + fmt::Debug {
-    /// Inserts a pending job. The same idempotency key with the same spec gives the job that is there.
+pub trait JobIntake: Send + Sync + fmt::Debug {
+    /// Hands in jobs. A job that waits for others is blocked until all of them succeeded; one that waits for a job that
+    /// came to another end is skipped at once.
     ///
     /// # Errors
-    /// `Conflict` when the key was used with another spec; `AlreadyExists` when the id is taken;
-    /// `LimitExceeded` when [`crate::limits::PENDING_JOBS_MAX`] jobs wait or there is no room;
-    /// `InvalidRequest` for an empty or too long key.
-    async fn insert(&self, job: NewJob) -> Result<Inserted>;
+    /// `Conflict` when the key or the ids were used for other content; `InvalidRequest` for what
+    /// [`Submission::check`] refuses and for waits for unknown jobs; `LimitExceeded` when
+    /// [`limits::PENDING_JOBS_MAX`] jobs wait or there is no room.
+    async fn submit(&self, submission: &Submission) -> Result<Submitted>;
 
-    /// A job.
+    /// Asks for jobs to stop; how many changed. Those that wait are cancelled at once, and what waits for them is
+    /// skipped; the owners of running ones are told. Jobs of a build that have come to their end stay as they are.
+    ///
+    /// # Errors
+    /// `NotFound`; `Conflict` for a single job that succeeded, failed or was skipped already.
+    async fn cancel(&self, selection: Selection, at: Timestamp) -> Result<usize>;
+
+    /// Tries jobs again that failed or were cancelled, and with them those that were skipped because of them; how many
+    /// changed. Their attempts so far are kept and count no longer. Jobs that wait or run stay as they are.
+    ///
+    /// # Errors
+    /// `NotFound`; for a single job `Conflict` when it succeeded, or when a job that it waits for has come to another
+    /// end than success; `LimitExceeded` as for [`Self::submit`].
+    async fn retry(&self, selection: Selection, at: Timestamp) -> Result<usize>;
+
+    /// Makes jobs more or less urgent; how many changed. It holds for their next claim.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    async fn set_priority(&self, selection: Selection, priority: Priority) -> Result<usize>;
+
+    /// Forgets a job that has come to its end, its attempts and its log; with the last job of a submission its key and
+    /// its build.
+    ///
+    /// # Errors
+    /// `NotFound`; `Conflict` while it waits or runs.
+    async fn remove(&self, id: JobId) -> Result<()>;
+}
+
+/// Gives jobs to servers and takes them back.
+///
+/// # Contract
+/// The one of [`JobIntake`], and:
+/// * **Claims are exclusive**: of a job with a lease no other claim succeeds. A lease that ended is settled by
+///   [`Self::expire`] alone; then the job is claimable again. Hence execution is *at least once*, and builders must be
+///   idempotent.
+/// * **The fence decides, not the clock**: a call with the fence of the running attempt is legal, also after the end of
+///   the lease as long as nobody settled it. Any other fence is `Conflict`.
+/// * Numbers of attempts grow, and no two attempts of a job have one.
+/// * A backend never runs more jobs at once than the offer says, whichever servers ask.
+/// * Order within a group: the most urgent first, of these the one with the greatest rank, of these the oldest.
+/// * A job and all that follows from its end, such as unlocked and skipped jobs, change in one step.
+#[async_trait]
+pub trait JobQueue: Send + Sync + fmt::Debug {
+    /// What could be claimed now, the groups with the most urgent jobs first, of these the one with the oldest first
+    /// job. Changes nothing.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    async fn demand(&self, now: Timestamp) -> Result<Vec<Demand>>;
+
+    /// Claims jobs for the offered slots; the claims have the order of the offers.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    async fn claim(&self, request: &ClaimRequest) -> Result<Vec<Claim>>;
+
+    /// Moves the ends of leases to `until`; one answer for each fence, in order. Never shortens a lease.
+    ///
+    /// # Errors
+    /// `Unavailable`; `InvalidRequest` for more than [`limits::LEASES_PER_CALL_MAX`].
+    async fn renew(&self, server: &ServerId, fences: &[Fence], until: Timestamp) -> Result<Vec<Renewal>>;
+
+    /// The running jobs of a server that somebody asked to stop.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    async fn cancel_requests(&self, server: &ServerId) -> Result<Vec<JobId>>;
+
+    /// Gives a job back to the queue; one that somebody asked to stop is cancelled instead. Returns it as it is then.
+    ///
+    /// # Errors
+    /// `NotFound`; `Conflict` for a wrong fence.
+    async fn release(&self, fence: Fence, release: &Release, at: Timestamp) -> Result<Arc<Job>>;
+
+    /// Brings a job to its end.
+    ///
+    /// # Errors
+    /// `NotFound`; `Conflict` for a wrong fence, and for another end than the one that it came to.
+    async fn finish(&self, fence: Fence, outcome: &Outcome, at: Timestamp) -> Result<Finished>;
+
+    /// Settles leases that ended: the job becomes cancelled when that was asked, failed when it has no attempt left, else
+    /// pending. Returns the jobs as they are then.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    async fn expire(&self, request: &ExpireRequest) -> Result<Vec<Arc<Job>>>;
+
+    /// Notes why groups wait; for each the time since when it has needed other backends, or has waited for time alone.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    async fn note_waiting(&self, groups: &[GroupWaiting], at: Timestamp) -> Result<Vec<Timestamp>>;
+
+    /// Fails jobs of a group that nobody could run; how many, at most [`limits::SETTLED_PER_CALL_MAX`].
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    async fn give_up(&self, request: &GiveUp) -> Result<usize>;
+}
+
+/// Takes what attempts tell. Only the owner of a job may.
+#[async_trait]
+pub trait JobProgress: Send + Sync + fmt::Debug {
+    /// Adds rows to an attempt's progress, the first of them with the number `first`, from 0; returns how many there are.
+    ///
+    /// # Errors
+    /// `NotFound`; `Conflict` for a wrong fence; `InvalidRequest` for a gap, and for more than
+    /// [`limits::PROGRESS_ROWS_MAX`] rows.
+    async fn append(&self, fence: Fence, first: u64, rows: &[ProgressRow]) -> Result<u64>;
+
+    /// Adds bytes to a job's log, the first of them at `offset`; returns its length. Logs only grow. Whoever appends
+    /// keeps to the bound of a log; a store may have one of its own, drops what is beyond, and says so in the log's last
+    /// line.
+    ///
+    /// # Errors
+    /// `NotFound`; `Conflict` for a wrong fence; `InvalidRequest` for a gap.
+    async fn append_log(&self, fence: Fence, offset: u64, bytes: Bytes) -> Result<u64>;
+}
+
+/// Tells what is known of jobs.
+#[async_trait]
+pub trait JobReading: Send + Sync + fmt::Debug {
+    /// A job. One that waits for a backend says why.
     ///
     /// # Errors
     /// `NotFound`.
     async fn get(&self, id: JobId) -> Result<Arc<Job>>;
+
+    /// What was asked, with all texts.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    async fn spec(&self, id: JobId) -> Result<Arc<JobSpec>>;
+
+    /// The jobs that a job waits for and that have not succeeded, oldest first; at most `limit`, and at most
+    /// [`limits::PAGE_ITEMS_MAX`].
+    ///
+    /// # Errors
+    /// `NotFound`.
+    async fn blocked_by(&self, id: JobId, limit: usize) -> Result<Vec<JobId>>;
+
+    /// The attempts of a job, oldest first.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    async fn attempts(&self, id: JobId) -> Result<Vec<JobAttempt>>;
+
+    /// The attempt with a number.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    async fn attempt(&self, id: JobId, number: u32) -> Result<JobAttempt>;
 
     /// Jobs, newest first. Pages of an unchanged store neither overlap nor leave gaps.
     ///
@@ -217,73 +635,25 @@ pub trait JobStore: Send + Sync + fmt::Debug {
     /// `Unavailable`.
     async fn list(&self, query: &ListQuery) -> Result<JobPage>;
 
-    /// The jobs that could be claimed now, oldest first.
-    ///
-    /// # Errors
-    /// `Unavailable`.
-    async fn queue(&self, query: &QueueQuery) -> Result<Vec<QueuedJob>>;
-
-    /// Claims those of the named jobs that can be claimed now, each with a new fence and one more attempt; the
-    /// others are left out of the answer. The answer has the order of the request.
-    ///
-    /// # Errors
-    /// `Unavailable`.
-    async fn claim(&self, request: &ClaimRequest) -> Result<Vec<Claim>>;
-
-    /// Moves the ends of leases to `until`; one answer for each lease, in order. Never shortens a lease.
-    ///
-    /// # Errors
-    /// `Unavailable`.
-    async fn renew(&self, leases: &[Lease], until: Timestamp) -> Result<Vec<Renewal>>;
-
-    /// Records what happened, by the table of [`crate::job::state`]; returns the job as it is then.
-    ///
-    /// # Errors
-    /// `NotFound`; `Conflict` for a wrong fence, a wrong version or a transition that the table lacks;
-    /// `InvalidRequest` when neither a fence nor a version is given, and for [`JobEvent::Claimed`],
-    /// [`JobEvent::CancelRequested`] and [`JobEvent::LeaseLost`], which have calls of their own.
-    async fn record(&self, record: Record) -> Result<Arc<Job>>;
-
-    /// Asks for a job to stop: a pending one is cancelled at once, the owner of a running one is told. Asking
-    /// again changes nothing.
-    ///
-    /// # Errors
-    /// `NotFound`; `Conflict` when the job succeeded or failed already.
-    async fn request_cancel(&self, id: JobId, at: Timestamp) -> Result<Arc<Job>>;
-
-    /// Puts a failed or cancelled job back into the queue. One that waits or runs already stays as it is.
-    ///
-    /// # Errors
-    /// `NotFound`; `Conflict` when the job succeeded; `LimitExceeded` as for [`Self::insert`].
-    async fn retry(&self, id: JobId, at: Timestamp) -> Result<Arc<Job>>;
-
-    /// The attempts of a job, oldest first. A later one takes nothing away from an earlier one.
+    /// A build.
     ///
     /// # Errors
     /// `NotFound`.
-    async fn attempts(&self, id: JobId) -> Result<Vec<JobAttempt>>;
+    async fn build(&self, id: BuildId) -> Result<Build>;
 
-    /// Forgets a job that has finished, its log and its idempotency key with it.
-    ///
-    /// # Errors
-    /// `NotFound`; `Conflict` while it waits or runs.
-    async fn remove(&self, id: JobId) -> Result<()>;
-
-    /// Adds to a job's log at `offset`, which all attempts share; returns its length. What is there already is not
-    /// added again, so that a call whose answer was lost may be repeated.
-    ///
-    /// # Errors
-    /// `NotFound`; `Conflict` for a wrong fence; `InvalidRequest` for an offset behind the end.
-    async fn append_log(&self, id: JobId, fence: Fence, offset: u64, bytes: Bytes) -> Result<u64>;
-
-    /// Reads from a job's log, at most `limit` bytes and at most [`crate::limits::LOG_READ_BYTES_MAX`]. An offset
-    /// behind the end gives nothing.
+    /// Reads from a job's log, at most `limit` bytes and at most [`limits::LOG_READ_BYTES_MAX`]. An offset behind the end
+    /// gives nothing.
     ///
     /// # Errors
     /// `NotFound` when there is no such job, or its log is kept no longer.
     async fn read_log(&self, id: JobId, offset: u64, limit: usize) -> Result<LogChunk>;
 
-    /// A counter that moves when its subject changes. It is a hint: changes by other processes may be missed, and
-    /// the sender may be gone, so that polling stays the truth. Take it before reading, not after.
+    /// A counter that moves when its subject changes. It is a hint: changes by other processes may be missed, and the
+    /// sender may be gone, so that polling stays the truth. Take it before reading, not after.
     fn changed(&self, subject: Subject) -> watch::Receiver<u64>;
 }
+
+/// Keeps jobs, their leases, attempts and logs: all four roles.
+pub trait JobStore: JobIntake + JobQueue + JobProgress + JobReading {}
+
+impl<T: JobIntake + JobQueue + JobProgress + JobReading + ?Sized> JobStore for T {}

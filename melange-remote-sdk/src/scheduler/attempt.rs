@@ -1,11 +1,10 @@
 //! One attempt: one job, one lease, one slot. The only place where the four contracts meet.
 //!
-//! Two things go on side by side. *Renewing* renews the lease and watches for reasons to stop; *working* builds,
-//! stores and records the end. Renewing never ends the attempt itself: it cancels the token, and working comes to
-//! the end that the reason asks for, or to none when the lease is lost.
+//! The lease is renewed elsewhere ([`super::leases`]), with those of all attempts. A reason to stop cancels the
+//! attempt's token, and the attempt comes to the end that the reason asks for, or to none when the lease is lost.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -19,6 +18,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::artifacts::{LOG_NAME, artifact_key};
 use super::events::{EventQueue, Item, step_failure};
+use super::leases::{HeldLease, Stop, StopSignal};
 use super::log::BoundedLog;
 use super::{SchedulerOptions, SchedulerParts, failure_of};
 use crate::artifact_storage::{ArtifactKey, ByteStream};
@@ -27,41 +27,33 @@ use crate::backoff::{Backoff, spread};
 use crate::builder::{BuildEvent, BuildInput, BuildOutcome, BuildSink, BuildStatus, BuiltFile, Phase};
 use crate::clock::{elapsed, later};
 use crate::error::{Blame, Error, ErrorKind, Result};
-use crate::job::{FailureClass, JobArtifact, JobBackend, JobError, JobEvent, JobId, JobSpec};
-use crate::job_store::{Claim, Fence, Lease, Record, Renewal, Subject};
+use crate::job::{FailureClass, JobArtifact, JobError, JobId, Outcome, Progress, ProgressRow};
+use crate::job_store::{Claim, Fence, Release};
 use crate::limits;
 
 /// The least time between two renewals when hints come in a row.
 const HINT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Why an attempt stops before its end; a later one outdoes an earlier one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Stop {
-    /// The scheduler stops.
-    Shutdown,
-    /// Somebody asked for it.
-    Asked,
-    /// The job is somebody else's.
-    Lost,
+/// What an attempt means for its job.
+#[derive(Debug)]
+enum End {
+    /// The job has come to its end.
+    Finish(Outcome),
+    /// The job is given back.
+    Release(Release),
 }
 
-/// The reason to stop, and the token that stops the builder.
-#[derive(Debug, Default)]
-struct StopSignal {
-    reason: Mutex<Option<Stop>>,
-    token: CancellationToken,
-}
-
-impl StopSignal {
-    fn set(&self, stop: Stop) {
-        let mut reason = self.reason.lock().unwrap_or_else(PoisonError::into_inner);
-        *reason = (*reason).max(Some(stop));
-        drop(reason);
-        self.token.cancel();
+impl End {
+    fn failed(error: JobError) -> Self {
+        Self::Finish(Outcome::Failed { error })
     }
 
-    fn reason(&self) -> Option<Stop> {
-        *self.reason.lock().unwrap_or_else(PoisonError::into_inner)
+    /// For logs.
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Finish(outcome) => outcome.state().name(),
+            Self::Release(_) => "given_back",
+        }
     }
 }
 
@@ -111,17 +103,14 @@ pub(super) struct Attempt {
     parts: Arc<SchedulerParts>,
     options: SchedulerOptions,
     id: JobId,
-    spec: Arc<JobSpec>,
-    number: u32,
+    fence: Fence,
     /// The attempts that count, with this one.
     counted: u32,
     /// Where the attempt's part of the job's log begins.
     log_begin: u64,
     trouble_since: Option<Timestamp>,
-    fence: Fence,
     slot: BackendLease,
-    claimed_at: Instant,
-    stop_signal: StopSignal,
+    lease: HeldLease,
     events: Arc<EventQueue>,
     stop: CancellationToken,
 }
@@ -133,22 +122,19 @@ impl Attempt {
         options: SchedulerOptions,
         claim: &Claim,
         slot: BackendLease,
-        claimed_at: Instant,
+        lease: HeldLease,
         stop: CancellationToken,
     ) -> Self {
         Self {
             parts: Arc::clone(parts),
             options,
             id: claim.job.id,
-            spec: Arc::clone(&claim.job.spec),
-            number: claim.job.attempt,
+            fence: claim.fence,
             counted: claim.job.counted_attempts,
             log_begin: claim.log_bytes,
             trouble_since: claim.job.trouble_since,
-            fence: claim.fence,
             slot,
-            claimed_at,
-            stop_signal: StopSignal::default(),
+            lease,
             events: Arc::default(),
             stop,
         }
@@ -157,86 +143,31 @@ impl Attempt {
     /// Runs to the end of the job or of the lease.
     pub(super) async fn run(self) {
         let addr = self.slot.backend().addr();
-        tracing::info!(job = %self.id, attempt = self.number, backend = addr, "an attempt begins");
-        let renewing = async {
-            self.renew_lease().await;
+        tracing::info!(job = %self.id, attempt = self.fence.attempt, backend = addr, "an attempt begins");
+        let stopping = async {
+            self.stop.cancelled().await;
+            self.signal().set(Stop::Shutdown);
             std::future::pending::<()>().await;
         };
         tokio::select! {
             () = self.work() => {}
-            () = renewing => {}
+            () = stopping => {}
         }
     }
 
-    /// Renews the lease until it is lost.
-    async fn renew_lease(&self) {
-        let mut hint = self.parts.job_store.changed(Subject::Job(self.id));
-        let mut hints = true;
-        let mut stopping = false;
-        let mut renewed_at = self.claimed_at;
-        let mut renew_at = renewed_at + self.options.lease / 3;
-        // A cancellation may have come between the claim and the subscription.
-        hint.mark_changed();
-        loop {
-            tokio::select! {
-                () = self.stop.cancelled(), if !stopping => {
-                    stopping = true;
-                    self.stop_signal.set(Stop::Shutdown);
-                }
-                changed = hint.changed(), if hints => {
-                    hints = changed.is_ok();
-                    renew_at = renew_at.min(renewed_at + HINT_PAUSE);
-                }
-                () = tokio::time::sleep_until(renew_at) => {
-                    let asked_at = Instant::now();
-                    match self.renew(renewed_at + self.options.lease).await {
-                        Ok(Renewal::Kept { cancel_requested }) => {
-                            renewed_at = asked_at;
-                            renew_at = renewed_at + self.options.lease / 3;
-                            if cancel_requested {
-                                self.stop_signal.set(Stop::Asked);
-                            }
-                        }
-                        Ok(Renewal::Lost) => return self.lose(),
-                        Err(error) => {
-                            tracing::warn!(job = %self.id, error = %error.chain(), "a lease was not renewed");
-                            if Instant::now() >= renewed_at + self.options.lease {
-                                return self.lose();
-                            }
-                            renew_at = Instant::now() + self.options.lease / 9;
-                        }
-                    }
-                }
-            }
-        }
+    fn signal(&self) -> &StopSignal {
+        &self.lease.signal
     }
 
     fn lose(&self) {
-        tracing::warn!(job = %self.id, attempt = self.number, "the lease is lost; the attempt stops");
-        self.stop_signal.set(Stop::Lost);
-    }
-
-    /// One renewal, which takes no longer than the lease itself lasts.
-    async fn renew(&self, ends_at: Instant) -> Result<Renewal> {
-        let until = later(self.parts.clock.now(), self.options.lease);
-        let leases = [Lease { job: self.id, fence: self.fence }];
-        let renewal = self.parts.job_store.renew(&leases, until);
-        match tokio::time::timeout_at(ends_at, renewal).await {
-            Ok(answers) => Ok(answers?.first().copied().unwrap_or(Renewal::Lost)),
-            Err(_) => Err(Error::new(ErrorKind::Unavailable, "the job store did not answer in time")),
-        }
+        tracing::warn!(job = %self.id, attempt = self.fence.attempt, "the lease is lost; the attempt stops");
+        self.signal().set(Stop::Lost);
     }
 
     /// Builds, stores, and records the end unless the job is somebody else's.
     async fn work(&self) {
         let backend = self.slot.backend();
-        self.events.line(format!("--- attempt {} on {}", self.number, backend.addr()));
-        let assigned = JobBackend {
-            addr: backend.addr().to_owned(),
-            arch: backend.arch(),
-            labels: backend.labels().clone(),
-        };
-        self.record_quietly(JobEvent::Assigned { backend: assigned }).await;
+        self.events.line(format!("--- attempt {} on {}", self.fence.attempt, backend.addr()));
         let build = async {
             let result = self.build().await;
             self.tell_backend(&result);
@@ -251,8 +182,10 @@ impl Attempt {
         let (end, ()) = tokio::join!(build, self.record_events());
         let Some(end) = self.with_log(end).await else { return };
         let name = end.name();
-        match self.record(end).await {
-            Ok(()) => tracing::info!(job = %self.id, attempt = self.number, end = name, "an attempt ends"),
+        match self.record_end(&end).await {
+            Ok(()) => {
+                tracing::info!(job = %self.id, attempt = self.fence.attempt, end = name, "an attempt ends")
+            }
             Err(error) => {
                 tracing::error!(job = %self.id, end = name, error = %error.chain(), "an end was not recorded");
             }
@@ -261,23 +194,24 @@ impl Attempt {
 
     /// Runs the builder in a task of its own, so that neither its panics nor its pauses harm the lease.
     async fn build(&self) -> Result<BuildOutcome> {
+        let spec = self.persist(|| self.parts.job_store.spec(self.id)).await?;
         let input = BuildInput {
-            attempt: format!("{}-{}", self.id, self.fence),
-            pipelines: self.spec.pipelines().iter().map(|(p, text)| (p.to_string(), text.clone())).collect(),
-            debug: self.spec.debug(),
+            attempt: self.fence.to_string(),
+            pipelines: spec.pipelines().iter().map(|(p, text)| (p.to_string(), text.clone())).collect(),
+            debug: spec.debug(),
             backend_addr: self.slot.backend().addr().to_owned(),
-            with_test: self.spec.with_test(),
-            config_name: self.spec.config_name().to_owned(),
-            test_packages: self.spec.test_packages().to_vec(),
-            ..BuildInput::new(self.spec.config_yaml(), self.spec.arch())
+            with_test: spec.with_test(),
+            config_name: spec.config_name().to_owned(),
+            test_packages: spec.test_packages().to_vec(),
+            ..BuildInput::new(spec.config_yaml(), spec.arch())
         };
         let builder = Arc::clone(&self.parts.builder);
         let sink: Arc<dyn BuildSink> = Arc::clone(&self.events) as _;
-        let token = self.stop_signal.token.clone();
+        let token = self.signal().token.clone();
         let mut task =
             AbortOnDropHandle::new(tokio::spawn(async move { builder.build(&input, sink, token).await }));
         let too_late = async {
-            self.stop_signal.token.cancelled().await;
+            self.signal().token.cancelled().await;
             tokio::time::sleep(limits::CANCEL_GRACE).await;
         };
         tokio::select! {
@@ -295,10 +229,11 @@ impl Attempt {
     async fn record_events(&self) {
         // How long the log is.
         let mut length = self.log_begin;
+        let mut told = 0;
         let mut log = BoundedLog::new(self.options.log_bytes);
         while let Some(item) = self.events.next().await {
             match item {
-                Item::Event(event) => self.record_quietly(event.at_log_offset(length)).await,
+                Item::Progress(progress) => self.append(progress.at_log_offset(length), &mut told).await,
                 Item::Lines(lines) => {
                     for bytes in log.push(lines).await {
                         self.append_log(bytes, &mut length).await;
@@ -314,7 +249,7 @@ impl Attempt {
 
     async fn append_log(&self, bytes: Bytes, length: &mut u64) {
         let offset = *length;
-        let append = || self.parts.job_store.append_log(self.id, self.fence, offset, bytes.clone());
+        let append = || self.parts.job_store.append_log(self.fence, offset, bytes.clone());
         match self.persist(append).await {
             Ok(grown) => *length = grown,
             Err(error) => {
@@ -323,21 +258,31 @@ impl Attempt {
         }
     }
 
-    async fn record_quietly(&self, event: JobEvent) {
-        let name = event.name();
-        if let Err(error) = self.record(event).await {
-            tracing::warn!(job = %self.id, event = name, error = %error.chain(), "an event is lost");
+    /// Adds what the attempt tells; `told` is how much it told so far.
+    async fn append(&self, progress: Progress, told: &mut u64) {
+        let rows = [ProgressRow { at: self.parts.clock.now(), progress }];
+        let first = *told;
+        match self.persist(|| self.parts.job_store.append(self.fence, first, &rows)).await {
+            Ok(count) => *told = count,
+            Err(error) => tracing::warn!(job = %self.id, error = %error.chain(), "an event is lost"),
         }
     }
 
-    async fn record(&self, event: JobEvent) -> Result<()> {
-        let record = || {
-            let (event, at) = (event.clone(), self.parts.clock.now());
-            let fence = Some(self.fence);
-            let record = Record { job: self.id, event, at, fence, expected_version: None };
-            self.parts.job_store.record(record)
-        };
-        self.persist(record).await.map(drop)
+    async fn record_end(&self, end: &End) -> Result<()> {
+        let at = self.parts.clock.now();
+        match end {
+            End::Finish(outcome) => {
+                let finished = self.persist(|| self.parts.job_store.finish(self.fence, outcome, at)).await?;
+                if finished.unlocked + finished.skipped > 0 {
+                    let (unlocked, skipped) = (finished.unlocked, finished.skipped);
+                    tracing::info!(job = %self.id, unlocked, skipped, "jobs waited for this one");
+                }
+                Ok(())
+            }
+            End::Release(release) => {
+                self.persist(|| self.parts.job_store.release(self.fence, release, at)).await.map(drop)
+            }
+        }
     }
 
     /// Repeats a call on the job store while it is unavailable, for at most a lease. A lost fence stops all.
@@ -345,7 +290,7 @@ impl Attempt {
         let give_up_at = Instant::now() + self.options.lease;
         let mut backoff = Backoff::new(HINT_PAUSE, self.options.lease / 3);
         loop {
-            if self.stop_signal.reason() == Some(Stop::Lost) {
+            if self.signal().reason() == Some(Stop::Lost) {
                 return Err(Error::new(ErrorKind::Conflict, "the lease is lost"));
             }
             match call().await {
@@ -378,43 +323,43 @@ impl Attempt {
 
     /// What the end of the build means for the job; `None` when the job is somebody else's. The files of a success
     /// are stored.
-    async fn end(&self, result: Result<BuildOutcome>) -> Option<JobEvent> {
+    async fn end(&self, result: Result<BuildOutcome>) -> Option<End> {
         let event = match result {
-            _ if self.stop_signal.reason() >= Some(Stop::Asked) => self.interrupted()?,
+            _ if self.signal().reason() >= Some(Stop::Asked) => self.interrupted()?,
             Ok(outcome) => match outcome.status.clone() {
                 BuildStatus::Succeeded => self.succeed(&outcome).await?,
                 BuildStatus::Skipped { reason } => {
-                    JobEvent::Succeeded { artifacts: Vec::new(), note: Some(reason) }
+                    End::Finish(Outcome::Succeeded { artifacts: Vec::new(), note: Some(reason) })
                 }
                 BuildStatus::Failed { reason, failure } => {
                     let step = failure.map(step_failure);
                     let error = JobError { class: FailureClass::Build, message: reason, step };
-                    JobEvent::Failed { error }
+                    End::failed(error)
                 }
                 BuildStatus::Cancelled => self.interrupted()?,
             },
-            Err(_) if self.stop_signal.reason() == Some(Stop::Shutdown) => self.interrupted()?,
+            Err(_) if self.signal().reason() == Some(Stop::Shutdown) => self.interrupted()?,
             Err(error) => self.retry_or_fail(&error),
         };
         Some(event)
     }
 
     /// The end, once the whole log is stored too, where it is.
-    async fn with_log(&self, end: Option<JobEvent>) -> Option<JobEvent> {
+    async fn with_log(&self, end: Option<End>) -> Option<End> {
         match end? {
-            end @ (JobEvent::Failed { .. } | JobEvent::Cancelled) => {
+            end @ End::Finish(Outcome::Failed { .. } | Outcome::Cancelled) => {
                 if let Err(error) = self.store_log().await {
                     tracing::warn!(job = %self.id, error = %error.chain(), "the log was not stored");
                 }
                 Some(end)
             }
-            JobEvent::Succeeded { artifacts, note } => {
+            End::Finish(Outcome::Succeeded { artifacts, note }) => {
                 let store_log = || -> BoxFuture<'_, Result<(), NotStored>> {
                     Box::pin(async { Ok(self.store_log().await?) })
                 };
                 let store = self.repeat("the log", store_log);
-                match self.stop_signal.token.run_until_cancelled(store).await {
-                    Some(Ok(())) => Some(JobEvent::Succeeded { artifacts, note }),
+                match self.signal().token.run_until_cancelled(store).await {
+                    Some(Ok(())) => Some(End::Finish(Outcome::Succeeded { artifacts, note })),
                     other => {
                         let keys = artifacts.iter().filter_map(|a| self.artifact_key(&a.name).ok());
                         self.give_up_stored(&keys.collect::<Vec<_>>(), other.and_then(Result::err)).await
@@ -425,54 +370,53 @@ impl Attempt {
         }
     }
 
-    fn interrupted(&self) -> Option<JobEvent> {
-        match self.stop_signal.reason() {
+    fn interrupted(&self) -> Option<End> {
+        match self.signal().reason() {
             Some(Stop::Lost) => None,
-            Some(Stop::Asked) => Some(JobEvent::Cancelled),
+            Some(Stop::Asked) => Some(End::Finish(Outcome::Cancelled)),
             Some(Stop::Shutdown) => {
                 let message = "the server stopped while the job ran";
                 let error = JobError::new(FailureClass::Infrastructure, message);
-                Some(JobEvent::Requeued { error, not_before: None, refund: true })
+                Some(End::Release(Release { error, not_before: None, counts: false, avoid: false }))
             }
             None => {
                 let message = "the builder stopped without being asked to";
                 let error = JobError::new(FailureClass::Infrastructure, message);
-                Some(JobEvent::Failed { error })
+                Some(End::failed(error))
             }
         }
     }
 
     /// Another attempt for what may pass, the end for everything else. What the backend is at fault for before the
     /// first step costs no attempt: the job goes elsewhere, or waits until the backend is back.
-    fn retry_or_fail(&self, error: &Error) -> JobEvent {
+    fn retry_or_fail(&self, error: &Error) -> End {
         let failure = job_error("", error);
         if failure.class != FailureClass::Infrastructure {
-            return JobEvent::Failed { error: failure };
+            return End::failed(failure);
         }
         let now = self.parts.clock.now();
         if error.blamed() == Some(Blame::Backend) && !self.events.step_began() {
             let troubled = self.trouble_since.map_or(Duration::ZERO, |since| elapsed(since, now));
             if troubled >= limits::BACKEND_TROUBLE {
-                return JobEvent::Failed { error: failure };
+                return End::failed(failure);
             }
             let pause = (troubled / 4).clamp(self.options.retry_pause, limits::RETRY_PAUSE_MAX);
-            return JobEvent::Requeued {
-                error: failure,
-                not_before: Some(later(now, spread(pause))),
-                refund: true,
-            };
+            let not_before = Some(later(now, spread(pause)));
+            return End::Release(Release { error: failure, not_before, counts: false, avoid: true });
         }
         if self.counted >= self.options.attempts_max {
-            return JobEvent::Failed { error: failure };
+            return End::failed(failure);
         }
         let doublings = self.counted.saturating_sub(1).min(16);
         let pause = self.options.retry_pause.saturating_mul(1 << doublings).min(limits::RETRY_PAUSE_MAX);
-        JobEvent::Requeued { error: failure, not_before: Some(later(now, spread(pause))), refund: false }
+        let not_before = Some(later(now, spread(pause)));
+        let avoid = error.blamed() == Some(Blame::Backend);
+        End::Release(Release { error: failure, not_before, counts: true, avoid })
     }
 
     /// Stores the files; the event of success, or of what came between. While the storage does not take them they are
     /// kept, and the storing is repeated: a build costs more than patience.
-    async fn succeed(&self, outcome: &BuildOutcome) -> Option<JobEvent> {
+    async fn succeed(&self, outcome: &BuildOutcome) -> Option<End> {
         let started_at = Instant::now();
         let mut stored = Vec::new();
         let store = async {
@@ -488,28 +432,26 @@ impl Attempt {
             Ok(artifacts)
         };
         let result: Option<Result<Vec<JobArtifact>, NotStored>> =
-            self.stop_signal.token.run_until_cancelled(store).await;
+            self.signal().token.run_until_cancelled(store).await;
         match result {
             Some(Ok(artifacts)) => {
                 let took = started_at.elapsed();
                 self.events.emit(BuildEvent::PhaseFinished { phase: Phase::Store, took });
-                Some(JobEvent::Succeeded { artifacts, note: None })
+                Some(End::Finish(Outcome::Succeeded { artifacts, note: None }))
             }
             other => self.give_up_stored(&stored, other.and_then(Result::err)).await,
         }
     }
 
     /// Removes what was stored of an attempt that does not succeed after all.
-    async fn give_up_stored(&self, stored: &[ArtifactKey], error: Option<NotStored>) -> Option<JobEvent> {
+    async fn give_up_stored(&self, stored: &[ArtifactKey], error: Option<NotStored>) -> Option<End> {
         self.remove(stored).await;
         match error {
-            Some(error) if self.stop_signal.reason().is_none() => Some(match error {
+            Some(error) if self.signal().reason().is_none() => Some(match error {
                 NotStored::Files(error) => self.retry_or_fail(&error.blame_if_unknown(Blame::Farm)),
                 NotStored::Storage(error) => {
                     let error = error.blame_if_unknown(Blame::Farm);
-                    JobEvent::Failed {
-                        error: job_error("the packages were built and could not be stored: ", &error),
-                    }
+                    End::failed(job_error("the packages were built and could not be stored: ", &error))
                 }
             }),
             _ => self.interrupted(),
@@ -601,7 +543,8 @@ impl Attempt {
     /// The key of an artifact of this attempt, which no other attempt writes to.
     fn artifact_key(&self, name: &str) -> Result<ArtifactKey> {
         // Names of files follow from the definition.
-        artifact_key(self.id, self.number, name).map_err(|error| error.blame_if_unknown(Blame::Definition))
+        artifact_key(self.id, self.fence.attempt, name)
+            .map_err(|error| error.blame_if_unknown(Blame::Definition))
     }
 
     async fn remove(&self, keys: &[ArtifactKey]) {
@@ -625,17 +568,19 @@ fn job_error(before: &str, error: &Error) -> JobError {
 }
 
 /// The last line of an attempt's log.
-fn ending_line(end: Option<&JobEvent>) -> String {
+fn ending_line(end: Option<&End>) -> String {
     match end {
-        Some(JobEvent::Succeeded { note: None, .. }) => "--- the build succeeded".to_owned(),
-        Some(JobEvent::Succeeded { note: Some(note), .. }) => format!("--- nothing to build: {note}"),
-        Some(JobEvent::Failed { error }) if error.class == FailureClass::Build => {
+        Some(End::Finish(Outcome::Succeeded { note: None, .. })) => "--- the build succeeded".to_owned(),
+        Some(End::Finish(Outcome::Succeeded { note: Some(note), .. })) => {
+            format!("--- nothing to build: {note}")
+        }
+        Some(End::Finish(Outcome::Failed { error })) if error.class == FailureClass::Build => {
             format!("--- the build failed: {}", error.message)
         }
-        Some(JobEvent::Failed { error }) => {
+        Some(End::Finish(Outcome::Failed { error })) => {
             format!("--- the build could not be tried to its end: {}", error.message)
         }
-        Some(JobEvent::Requeued { error, .. }) => {
+        Some(End::Release(Release { error, .. })) => {
             format!("--- the build is given back and tried again: {}", error.message)
         }
         _ => "--- the build was stopped".to_owned(),

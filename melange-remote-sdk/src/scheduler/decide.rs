@@ -1,139 +1,175 @@
-//! Station 4, the policy: a snapshot of the queue and of the backends in, decisions out. Pure.
+//! Station 4, the policy: what waits and the backends in, offers and reasons out. Pure.
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::collections::BTreeMap;
 
-use jiff::Timestamp;
-
-use crate::backend::Backend;
 use crate::backend_selector::{BackendSelector, Candidate, Refusal, Requirements};
-use crate::clock::later;
-use crate::job::JobId;
-use crate::job_store::QueuedJob;
+use crate::job::JobBackend;
+use crate::job_store::{Demand, Group, Offer};
 use crate::limits;
 
-/// What shall happen to a job of the queue.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Decision {
-    /// It starts.
-    Start {
-        /// The job.
-        job: JobId,
-        /// Where.
-        backend: Arc<Backend>,
-    },
-    /// It waits, for a reason that is not recorded yet.
-    Wait {
-        /// The job.
-        job: JobId,
-        /// The version that the decision was made on.
-        version: u64,
-        /// Why.
-        reason: String,
-    },
-    /// It is given up: no backend could run it for [`limits::UNMATCHED_WAIT`].
-    GiveUp {
-        /// The job.
-        job: JobId,
-        /// The version that the decision was made on.
-        version: u64,
-        /// Why.
-        reason: String,
-    },
+/// What shall happen to the jobs that wait.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Placement {
+    /// Slots for groups, each backend and group once.
+    pub offers: Vec<Offer>,
+    /// Why the other jobs of a group wait.
+    pub refusals: Vec<(Group, Refusal)>,
 }
 
-/// Decides about jobs in their order. `candidates` is the decision's own copy: each start takes a slot of it.
-pub fn decide(
-    selector: &dyn BackendSelector,
-    jobs: &[QueuedJob],
-    candidates: &mut [Candidate],
-    now: Timestamp,
-) -> Vec<Decision> {
+/// Gives free slots to groups in turns, one at a time, those with the most urgent jobs first. `candidates` is the
+/// decision's own copy: each slot that is given takes one of it.
+pub fn place(selector: &dyn BackendSelector, demand: &[Demand], candidates: &mut [Candidate]) -> Placement {
     let mut turn = candidates.iter().map(|candidate| candidate.last_chosen).max().unwrap_or(0);
-    // Slots only become fewer while deciding, so a refusal holds for every later job with the same needs.
-    let mut refused: HashMap<Requirements, Refusal> = HashMap::new();
-    let mut decisions = Vec::new();
-    for job in jobs {
-        let needs = Requirements { arch: job.arch, labels: job.backend_selector.clone() };
-        if let Some(refusal) = refused.get(&needs) {
-            decisions.extend(refuse(job, refusal, now));
-            continue;
-        }
-        match selector.select(&needs, candidates) {
-            Ok(index) => {
-                let usable = |c: &Candidate| needs.matched_by(&c.backend) && c.has_free_slot();
-                let Some(candidate) = candidates.get_mut(index).filter(|c| usable(c)) else {
-                    // Selectors are other people's code; a wrong choice must not reach a backend.
-                    tracing::error!(job = %job.id, index, "the selector chose what it must not choose");
+    let mut placement = Placement::default();
+    // Where the slots of a group on a backend stand among the offers.
+    let mut known: BTreeMap<(usize, usize), usize> = BTreeMap::new();
+    let mut wanting: Vec<(usize, usize)> = demand
+        .iter()
+        .enumerate()
+        .map(|(place, demand)| (place, demand.ready))
+        .filter(|(_, ready)| *ready > 0)
+        .collect();
+    let mut given = 0;
+    while !wanting.is_empty() && given < limits::CLAIMS_PER_ROUND_MAX {
+        let mut left = Vec::new();
+        for (place, ready) in wanting {
+            let group = &demand[place].group;
+            let index = match choose(selector, group, candidates) {
+                Ok(index) => index,
+                Err(refusal) => {
+                    placement.refusals.push((group.clone(), refusal));
                     continue;
-                };
-                turn += 1;
-                candidate.running += 1;
-                candidate.last_chosen = turn;
-                let backend = Arc::clone(&candidate.backend);
-                decisions.push(Decision::Start { job: job.id, backend });
-            }
-            Err(refusal) => {
-                decisions.extend(refuse(job, &refusal, now));
-                refused.insert(needs, refusal);
+                }
+            };
+            let usable = |c: &Candidate| group.needs.matched_by(&c.backend) && c.has_free_slot();
+            let Some(candidate) = candidates.get_mut(index).filter(|c| usable(c)) else {
+                // Selectors are other people's code; a wrong choice must not reach a backend.
+                tracing::error!(needs = ?group.needs, index, "the selector chose what it must not choose");
+                continue;
+            };
+            turn += 1;
+            candidate.running += 1;
+            candidate.last_chosen = turn;
+            let offer = *known.entry((place, index)).or_insert_with(|| {
+                placement.offers.push(offer(group, candidate));
+                placement.offers.len() - 1
+            });
+            placement.offers[offer].slots += 1;
+            given += 1;
+            if ready > 1 {
+                left.push((place, ready - 1));
             }
         }
+        wanting = left;
     }
-    decisions
+    placement
 }
 
-fn refuse(job: &QueuedJob, refusal: &Refusal, now: Timestamp) -> Option<Decision> {
-    let reason = refusal.to_string();
-    match &job.waiting {
-        Some(waiting) if waiting.reason == reason => {
-            let over = refusal.needs_other_backends() && later(waiting.since, limits::UNMATCHED_WAIT) <= now;
-            over.then_some(Decision::GiveUp { job: job.id, version: job.version, reason })
-        }
-        _ => Some(Decision::Wait { job: job.id, version: job.version, reason }),
+/// An offer without slots so far.
+fn offer(group: &Group, candidate: &Candidate) -> Offer {
+    let backend = &candidate.backend;
+    let (addr, labels) = (backend.addr().to_owned(), backend.labels().clone());
+    let max_jobs = backend.max_jobs();
+    let backend = JobBackend { addr, arch: backend.arch(), labels };
+    Offer { group: group.clone(), backend, slots: 0, max_jobs }
+}
+
+/// A backend for a job of the group: of those that it need not avoid when there is one that works, even when it is
+/// busy.
+fn choose(selector: &dyn BackendSelector, group: &Group, candidates: &[Candidate]) -> Result<usize, Refusal> {
+    let needs: &Requirements = &group.needs;
+    if group.avoid.is_empty() {
+        return selector.select(needs, candidates);
+    }
+    let others: Vec<usize> = (0..candidates.len())
+        .filter(|index| !group.avoid.iter().any(|addr| addr == candidates[*index].backend.addr()))
+        .collect();
+    let kept: Vec<Candidate> = others.iter().map(|index| candidates[*index].clone()).collect();
+    match selector.select(needs, &kept) {
+        Ok(index) => others.get(index).copied().ok_or(Refusal::AllBusy { matching: 0 }),
+        Err(refusal @ Refusal::AllBusy { .. }) => Err(refusal),
+        Err(_) => selector.select(needs, candidates),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use jiff::Timestamp;
+
     use super::*;
     use crate::arch::Arch;
     use crate::backend_selector::round_robin::RoundRobin;
     use crate::conformance::backend_selector::{candidate, requirements};
-    use crate::job::Waiting;
+    use crate::job::{JobId, Priority, Project};
 
-    fn queued(arch: Arch, labels: &[(&str, &str)]) -> QueuedJob {
-        let needs = requirements(arch, labels);
-        let id = JobId::new(Timestamp::UNIX_EPOCH);
-        QueuedJob { id, version: 3, arch: needs.arch, backend_selector: needs.labels, waiting: None }
+    fn demand(arch: Arch, labels: &[(&str, &str)], ready: usize) -> Demand {
+        let group =
+            Group { project: Project::default(), needs: requirements(arch, labels), avoid: Vec::new() };
+        Demand { group, ready, first: JobId::new(Timestamp::UNIX_EPOCH), priority: Priority::default() }
     }
 
-    fn told(jobs: &[QueuedJob], candidates: &mut [Candidate], now: Timestamp) -> Vec<String> {
-        let decisions = decide(&RoundRobin, jobs, candidates, now);
-        let text = |decision| match decision {
-            Decision::Start { backend, .. } => format!("start {}", backend.addr()),
-            Decision::Wait { reason, .. } => format!("wait {reason}"),
-            Decision::GiveUp { reason, .. } => format!("give up {reason}"),
-        };
-        decisions.into_iter().map(text).collect()
+    fn avoiding(mut demand: Demand, addrs: &[&str]) -> Demand {
+        demand.group.avoid = addrs.iter().map(|addr| (*addr).to_owned()).collect();
+        demand
+    }
+
+    fn told(demand: &[Demand], candidates: &mut [Candidate]) -> Vec<String> {
+        let placement = place(&RoundRobin, demand, candidates);
+        let offers =
+            placement.offers.iter().map(|offer| format!("{} for {}", offer.slots, offer.backend.addr));
+        let refusals = placement.refusals.iter().map(|(_, refusal)| refusal.to_string());
+        offers.chain(refusals).collect()
     }
 
     #[test]
     fn slots_are_handed_out_in_turn_and_never_twice() {
         let mut set = [candidate("a", Arch::X86_64, &[], 2), candidate("b", Arch::X86_64, &[], 3)];
-        let mut jobs = vec![queued(Arch::X86_64, &[]); 4];
-        jobs.push(queued(Arch::Aarch64, &[]));
-        jobs.push(queued(Arch::X86_64, &[("tier", "high")]));
+        let demand = [
+            demand(Arch::X86_64, &[], 4),
+            demand(Arch::Aarch64, &[], 1),
+            demand(Arch::X86_64, &[("tier", "high")], 1),
+        ];
         assert_eq!(
-            told(&jobs, &mut set, Timestamp::UNIX_EPOCH),
+            told(&demand, &mut set),
             [
-                "start tcp://a:1",
-                "start tcp://b:1",
-                "start tcp://a:1",
-                "wait all 2 matching backends are busy",
-                "wait no aarch64 backend (there are x86_64)",
-                "wait no x86_64 backend with tier=high",
+                "2 for tcp://a:1",
+                "1 for tcp://b:1",
+                "no aarch64 backend (there are x86_64)",
+                "no x86_64 backend with tier=high",
+                "all 2 matching backends are busy",
             ]
         );
+    }
+
+    #[test]
+    fn groups_take_turns() {
+        let mut set = [candidate("a", Arch::X86_64, &[], 0)];
+        let mut two = [demand(Arch::X86_64, &[], 100), demand(Arch::X86_64, &[], 100)];
+        two[1].group.project = "other".parse().unwrap();
+        assert_eq!(
+            told(&two, &mut set),
+            [
+                "2 for tcp://a:1",
+                "2 for tcp://a:1",
+                "the only matching backend is busy",
+                "the only matching backend is busy"
+            ]
+        );
+    }
+
+    #[test]
+    fn backends_to_avoid_are_taken_when_no_other_works() {
+        let set = || [candidate("a", Arch::X86_64, &[], 3), candidate("b", Arch::X86_64, &[], 0)];
+        let two = |avoid: &[&str]| [avoiding(demand(Arch::X86_64, &[], 2), avoid)];
+        assert_eq!(told(&two(&["tcp://a:1"]), &mut set()), ["2 for tcp://b:1"]);
+        assert_eq!(
+            told(&two(&["tcp://b:1"]), &mut set()),
+            ["1 for tcp://a:1", "the only matching backend is busy"]
+        );
+        let both = two(&["tcp://a:1", "tcp://b:1"]);
+        assert_eq!(told(&both, &mut set()).len(), 2, "both take one");
+        let mut alone = [candidate("a", Arch::X86_64, &[], 0)];
+        assert_eq!(told(&two(&["tcp://a:1"]), &mut alone), ["2 for tcp://a:1"]);
     }
 
     /// Chooses what is not there.
@@ -150,22 +186,10 @@ mod tests {
     fn a_wrong_choice_starts_nothing() {
         let mut set = [candidate("a", Arch::X86_64, &[], 4), candidate("b", Arch::Aarch64, &[], 0)];
         for choice in [0, 1, 2] {
-            let jobs = [queued(Arch::X86_64, &[])];
-            assert_eq!(decide(&Broken(choice), &jobs, &mut set, Timestamp::UNIX_EPOCH), []);
+            for avoid in [&[][..], &["tcp://x:1"]] {
+                let jobs = [avoiding(demand(Arch::X86_64, &[], 1), avoid)];
+                assert_eq!(place(&Broken(choice), &jobs, &mut set).offers, []);
+            }
         }
-    }
-
-    #[test]
-    fn a_reason_is_told_once_and_a_job_that_nobody_can_run_is_given_up() {
-        let start = Timestamp::UNIX_EPOCH;
-        let mut set = [candidate("a", Arch::X86_64, &[], 4)];
-        let mut jobs = [queued(Arch::Aarch64, &[]), queued(Arch::X86_64, &[])];
-        let reasons = ["no aarch64 backend (there are x86_64)", "the only matching backend is busy"];
-        for (job, reason) in jobs.iter_mut().zip(reasons) {
-            job.waiting = Some(Waiting { reason: reason.to_owned(), since: start });
-        }
-        assert_eq!(told(&jobs, &mut set, start), Vec::<String>::new());
-        let much_later = later(start, limits::UNMATCHED_WAIT);
-        assert_eq!(told(&jobs, &mut set, much_later), ["give up no aarch64 backend (there are x86_64)"]);
     }
 }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 
 use crate::builder::{BuildEvent, BuildSink, LogStream, Phase, StepFailure, TestStatus};
-use crate::job::{JobEvent, JobPhase, JobStepFailure};
+use crate::job::{JobPhase, JobStepFailure, Progress};
 use crate::limits;
 
 /// What the recorder takes out.
@@ -18,8 +18,8 @@ use crate::limits;
 pub(super) enum Item {
     /// Lines of the log, each with its newline.
     Lines(Lines),
-    /// An event of the job.
-    Event(JobEvent),
+    /// Something that the attempt tells.
+    Progress(Progress),
 }
 
 /// Lines in a row that come from the same side.
@@ -36,7 +36,7 @@ pub(super) struct Lines {
 #[derive(Debug)]
 enum Waiting {
     Line { text: String, farm: bool },
-    Event(JobEvent),
+    Progress(Progress),
 }
 
 #[derive(Debug, Default)]
@@ -125,13 +125,13 @@ impl BuildSink for EventQueue {
             BuildEvent::StepStarted { index, total, name } => {
                 state.push_line(format!("--- step {} of {total}: {name}", index.saturating_add(1)), true);
                 state.step_began = true;
-                state.push_event(JobEvent::StepStarted { index, name });
+                state.push_event(Progress::StepStarted { index, name });
             }
             BuildEvent::StepFinished { index, took, cached } => {
-                state.push_event(JobEvent::StepFinished { index, took_ms: millis(took), cached });
+                state.push_event(Progress::StepFinished { index, took_ms: millis(took), cached });
             }
             BuildEvent::TestStarted { index, total, subject } => {
-                state.push_event(JobEvent::TestStarted { index, package: subject.clone(), log_offset: 0 });
+                state.push_event(Progress::TestStarted { index, package: subject.clone(), log_offset: 0 });
                 state.push_line(format!("--- test {} of {total}: {subject}", index.saturating_add(1)), true);
             }
             BuildEvent::TestFinished { index, report } => {
@@ -143,7 +143,7 @@ impl BuildSink for EventQueue {
                 };
                 state.push_line(format!("--- the test of {} {how}", report.subject), true);
                 let took_ms = millis(report.took);
-                state.push_event(JobEvent::TestFinished {
+                state.push_event(Progress::TestFinished {
                     index,
                     took_ms,
                     error: reason,
@@ -186,10 +186,10 @@ impl State {
         self.waiting.push_back(Waiting::Line { text, farm });
     }
 
-    fn push_event(&mut self, event: JobEvent) {
+    fn push_event(&mut self, event: Progress) {
         // The bound is above the events of any definition; nothing depends on those behind it.
         if self.waiting.len() - self.lines < limits::STEPS_MAX * 2 {
-            self.waiting.push_back(Waiting::Event(event));
+            self.waiting.push_back(Waiting::Progress(event));
         }
     }
 
@@ -207,7 +207,7 @@ impl State {
                     bytes.push_str(&text);
                     bytes.push('\n');
                 }
-                Some(Waiting::Event(event)) if count == 0 => return Some(Item::Event(event)),
+                Some(Waiting::Progress(event)) if count == 0 => return Some(Item::Progress(event)),
                 Some(other) => {
                     self.waiting.push_front(other);
                     break;
@@ -220,8 +220,8 @@ impl State {
 }
 
 /// The event of a phase's end.
-pub(super) fn phase_event(phase: Phase, took: Duration) -> JobEvent {
-    JobEvent::PhaseFinished { phase: JobPhase { name: phase.name().to_owned(), took_ms: millis(took) } }
+pub(super) fn phase_event(phase: Phase, took: Duration) -> Progress {
+    Progress::PhaseFinished { phase: JobPhase { name: phase.name().to_owned(), took_ms: millis(took) } }
 }
 
 fn millis(took: Duration) -> u64 {
@@ -266,7 +266,7 @@ mod tests {
         let expected = [
             lines("a\nb\n", 2, false),
             lines("--- step 1 of 2: make\n", 1, true),
-            Item::Event(JobEvent::StepStarted { index: 0, name: "make".to_owned() }),
+            Item::Progress(Progress::StepStarted { index: 0, name: "make".to_owned() }),
             lines("c\n", 1, false),
         ];
         assert_eq!(drain(&queue).await, expected);
@@ -295,7 +295,7 @@ mod tests {
         assert!(wakes, "there is room again");
         assert!(text.lines().eq((0..most).map(|number| number.to_string())));
         let rest = drain(&queue).await;
-        assert_eq!(rest, [Item::Event(phase_event(Phase::Steps, Duration::from_millis(5)))]);
+        assert_eq!(rest, [Item::Progress(phase_event(Phase::Steps, Duration::from_millis(5)))]);
     }
 
     #[tokio::test]

@@ -1,15 +1,15 @@
 //! Stations 4 and 13: gives waiting jobs to backends and sees every attempt through.
 //!
 //! ```text
-//! queue ─▶ decide ─▶ lease a slot ─▶ claim ─▶ attempt: build ─▶ store artifacts ─▶ record the end
-//!   ▲         (pure)      (pool)     (store)      │  renews the lease, watches for a cancellation
-//!   └─────────────────────────────────────────────┘  given back: lost daemon, stopping server
+//! demand ─▶ place ─▶ lease slots ─▶ claim ─▶ attempt: build ─▶ store artifacts ─▶ finish
+//!   ▲       (pure)     (pool)      (store)      │  leases are renewed, requests to stop passed on
+//!   └───────────────────────────────────────────┘  released: lost daemon, stopping server
 //! ```
 //!
 //! Several schedulers may share one job store: claims are exclusive, and fences keep a stale attempt from
 //! finishing a job that is somebody else's by now.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,30 +18,32 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
-use crate::arch::Arch;
 use crate::artifact_storage::ArtifactStorage;
 use crate::backend::BackendProbe;
 use crate::backend::health::BackendFailure;
 use crate::backend::pool::{BackendLease, BackendPool};
 use crate::backend_selector::{BackendSelector, Candidate};
 use crate::builder::Builder;
-use crate::clock::{Clock, later};
-use crate::error::{Error, ErrorKind, Result};
-use crate::job::{FailureClass, JobError, JobEvent, JobId};
-use crate::job_store::{ClaimRequest, JobStore, QueueQuery, QueuedJob, Record, Subject};
+use crate::clock::{Clock, earlier, later};
+use crate::error::{Error, Result};
+use crate::job::{ClaimToken, FailureClass, JobError, ServerId};
+use crate::job_store::{ClaimRequest, ExpireRequest, GiveUp, GroupWaiting, JobStore, Offer, Subject};
 use crate::limits;
 
 pub mod artifacts;
 mod attempt;
 pub mod decide;
 mod events;
+mod leases;
 mod log;
 #[cfg(test)]
 mod tests;
 
 use attempt::Attempt;
-use decide::{Decision, decide};
+use decide::place;
+use leases::Leases;
 
 /// What a scheduler works with.
 #[derive(Debug, Clone)]
@@ -60,6 +62,8 @@ pub struct SchedulerParts {
     pub probe: Arc<dyn BackendProbe>,
     /// The time of day.
     pub clock: Arc<dyn Clock>,
+    /// What this run of a server is called; no other run has its name.
+    pub server: ServerId,
 }
 
 /// What a scheduler's owner may change; the defaults are those of [`limits`].
@@ -99,12 +103,21 @@ pub struct Scheduler {
     options: SchedulerOptions,
 }
 
-/// One run: the attempts and probes under way, and the place in the queue where reasons are told next.
+/// One run: its leases, the attempts and probes under way.
 struct Run {
+    leases: Arc<Leases>,
     attempts: JoinSet<()>,
     probes: JoinSet<()>,
     stop: CancellationToken,
-    reasons_after: Option<JobId>,
+    /// A claim whose answer did not come, with its slots: it is asked again by the same token.
+    unanswered: Option<Claiming>,
+}
+
+/// A claim under way.
+struct Claiming {
+    request: ClaimRequest,
+    slots: HashMap<String, Vec<BackendLease>>,
+    since: Instant,
 }
 
 impl Scheduler {
@@ -119,11 +132,14 @@ impl Scheduler {
     /// Errors of the job store are logged and tried again; they never end the run.
     pub async fn run(&self, shutdown: CancellationToken) {
         let mut run = Run {
+            leases: Leases::new(&self.parts, self.options.lease),
             attempts: JoinSet::new(),
             probes: JoinSet::new(),
             stop: CancellationToken::new(),
-            reasons_after: None,
+            unanswered: None,
         };
+        let leases = Arc::clone(&run.leases);
+        let _renewing = AbortOnDropHandle::new(tokio::spawn(async move { leases.run().await }));
         let mut queue_hint = self.parts.job_store.changed(Subject::Queue);
         let mut pool_hint = self.parts.pool.changed();
         let mut reasons_at = Instant::now();
@@ -136,9 +152,15 @@ impl Scheduler {
             }
             while run.probes.try_join_next().is_some() {}
             self.probe(&mut run);
-            let mut result = self.dispatch(&mut run).await;
+            let mut result = Ok(());
+            if reasons_at <= Instant::now() {
+                result = self.expire().await;
+            }
+            if result.is_ok() {
+                result = self.dispatch(&mut run).await;
+            }
             if result.is_ok() && reasons_at <= Instant::now() {
-                result = self.tell_reasons(&mut run).await;
+                result = self.tell_reasons().await;
                 reasons_at = Instant::now() + self.options.poll;
             }
             let failed = result.is_err();
@@ -176,92 +198,112 @@ impl Scheduler {
         }
     }
 
+    /// Settles the leases of servers that died.
+    async fn expire(&self) -> Result<()> {
+        let (now, attempts_max) = (self.parts.clock.now(), self.options.attempts_max);
+        let limit = limits::SETTLED_PER_CALL_MAX;
+        loop {
+            let settled = self.parts.job_store.expire(&ExpireRequest { now, attempts_max, limit }).await?;
+            for job in &settled {
+                tracing::warn!(job = %job.id, attempt = job.attempt, state = %job.state, "a lease ended without a word");
+            }
+            if settled.len() < limit {
+                return Ok(());
+            }
+        }
+    }
+
     /// Starts what can start now.
     async fn dispatch(&self, run: &mut Run) -> Result<()> {
-        let mut after = None;
+        if let Some(claiming) = run.unanswered.take() {
+            self.claim(run, claiming).await?;
+        }
         loop {
             let mut candidates = self.parts.pool.candidates();
-            let free: Vec<&Candidate> = candidates.iter().filter(|c| c.has_free_slot()).collect();
-            let arches: BTreeSet<Arch> = free.iter().map(|c| c.backend.arch()).collect();
-            let slots: usize = free.iter().map(|c| slots_of(c)).sum();
-            if slots == 0 {
+            if !candidates.iter().any(Candidate::has_free_slot) {
                 return Ok(());
             }
-            // Twice the slots, so that a few jobs that only a busy backend can run do not need another page.
-            let limit = slots.saturating_mul(2).clamp(64, limits::CLAIMS_PER_ROUND_MAX);
-            let now = self.parts.clock.now();
-            let arches = Some(arches.into_iter().collect());
-            let jobs = self.parts.job_store.queue(&QueueQuery { now, arches, after, limit }).await?;
-            let decisions = decide(&*self.parts.backend_selector, &jobs, &mut candidates, now);
-            self.start(run, &decisions).await?;
-            after = jobs.last().map(|job| job.id);
-            if jobs.len() < limit {
+            let demand = self.parts.job_store.demand(self.parts.clock.now()).await?;
+            let offers = place(&*self.parts.backend_selector, &demand, &mut candidates).offers;
+            if self.start(run, offers).await? == 0 {
                 return Ok(());
             }
         }
     }
 
-    /// Leases the slots, claims the jobs and begins their attempts.
-    async fn start(&self, run: &mut Run, decisions: &[Decision]) -> Result<()> {
-        let mut slots: HashMap<JobId, BackendLease> = HashMap::new();
-        let mut jobs = Vec::new();
-        for decision in decisions {
-            let Decision::Start { job, backend } = decision else { continue };
+    /// Leases the slots, claims jobs and begins their attempts; how many.
+    async fn start(&self, run: &mut Run, mut offers: Vec<Offer>) -> Result<usize> {
+        let mut slots: HashMap<String, Vec<BackendLease>> = HashMap::new();
+        for offer in &mut offers {
             // The backend may have gone since the snapshot.
-            if let Some(slot) = self.parts.pool.lease(backend.addr()) {
-                slots.insert(*job, slot);
-                jobs.push(*job);
-            }
+            let lease = |_| self.parts.pool.lease(&offer.backend.addr);
+            let leased: Vec<BackendLease> = (0..offer.slots).map_while(lease).collect();
+            offer.slots = leased.len();
+            slots.entry(offer.backend.addr.clone()).or_default().extend(leased);
         }
-        if jobs.is_empty() {
+        offers.retain(|offer| offer.slots > 0);
+        if offers.is_empty() {
+            return Ok(0);
+        }
+        let (token, server, now) = (ClaimToken::new(), self.parts.server.clone(), self.parts.clock.now());
+        let request = ClaimRequest { token, server, offers, now, until: later(now, self.options.lease) };
+        self.claim(run, Claiming { request, slots, since: Instant::now() }).await
+    }
+
+    /// Claims jobs and begins their attempts; how many. A claim that the store did not answer is kept, for as long as
+    /// its leases would last, and made again.
+    async fn claim(&self, run: &mut Run, mut claiming: Claiming) -> Result<usize> {
+        let claims = match self.parts.job_store.claim(&claiming.request).await {
+            Ok(claims) => claims,
+            Err(error) => {
+                if claiming.since.elapsed() < self.options.lease {
+                    run.unanswered = Some(claiming);
+                }
+                return Err(error);
+            }
+        };
+        let mut begun = 0;
+        for claim in claims {
+            let addr = claim.job.backend.as_ref().map(|backend| backend.addr.as_str()).unwrap_or_default();
+            let Some(slot) = claiming.slots.get_mut(addr).and_then(Vec::pop) else {
+                tracing::error!(job = %claim.job.id, addr, "the store gave a job without a slot; its lease will end");
+                continue;
+            };
+            let lease = run.leases.hold(claim.fence, claiming.since);
+            let attempt = Attempt::new(&self.parts, self.options, &claim, slot, lease, run.stop.clone());
+            run.attempts.spawn(attempt.run());
+            begun += 1;
+        }
+        Ok(begun)
+    }
+
+    /// Notes why jobs wait, and gives up those that nobody could run for long.
+    async fn tell_reasons(&self) -> Result<()> {
+        let at = self.parts.clock.now();
+        let demand = self.parts.job_store.demand(at).await?;
+        let refusals =
+            place(&*self.parts.backend_selector, &demand, &mut self.parts.pool.candidates()).refusals;
+        if refusals.is_empty() {
             return Ok(());
         }
-        let claimed_at = Instant::now();
-        let now = self.parts.clock.now();
-        let request = ClaimRequest { jobs, now, until: later(now, self.options.lease) };
-        for claim in self.parts.job_store.claim(&request).await? {
-            let Some(slot) = slots.remove(&claim.job.id) else { continue };
-            let stop = run.stop.clone();
-            let attempt = Attempt::new(&self.parts, self.options, &claim, slot, claimed_at, stop);
-            run.attempts.spawn(attempt.run());
-        }
-        Ok(())
-    }
-
-    /// Records why jobs wait, one page at a time, and gives up those that nobody could run for long.
-    async fn tell_reasons(&self, run: &mut Run) -> Result<()> {
-        let now = self.parts.clock.now();
-        let limit = limits::CLAIMS_PER_ROUND_MAX;
-        let query = QueueQuery { now, arches: None, after: run.reasons_after, limit };
-        let jobs = self.parts.job_store.queue(&query).await?;
-        run.reasons_after = jobs.last().map(|job| job.id).filter(|_| jobs.len() == limit);
-        for record in self.reasons(&jobs) {
-            match self.parts.job_store.record(record).await {
-                Ok(_) => {}
-                // Somebody claimed or cancelled it meanwhile.
-                Err(error) if matches!(error.kind(), ErrorKind::Conflict | ErrorKind::NotFound) => {}
-                Err(error) => return Err(error),
+        let waiting: Vec<GroupWaiting> = refusals
+            .into_iter()
+            .map(|(group, refusal)| GroupWaiting {
+                group,
+                reason: refusal.to_string(),
+                needs_other_backends: refusal.needs_other_backends(),
+            })
+            .collect();
+        let since = self.parts.job_store.note_waiting(&waiting, at).await?;
+        for (waiting, since) in waiting.into_iter().zip(since) {
+            if waiting.needs_other_backends && later(since, limits::UNMATCHED_WAIT) <= at {
+                let error = JobError::new(FailureClass::Unschedulable, waiting.reason);
+                let ready_before = earlier(at, limits::UNMATCHED_WAIT);
+                let request = GiveUp { group: waiting.group, ready_before, error, at };
+                self.parts.job_store.give_up(&request).await?;
             }
         }
         Ok(())
-    }
-
-    fn reasons(&self, jobs: &[QueuedJob]) -> Vec<Record> {
-        let at = self.parts.clock.now();
-        let mut candidates = self.parts.pool.candidates();
-        let record = |decision| {
-            let (job, version, event) = match decision {
-                Decision::Start { .. } => return None,
-                Decision::Wait { job, version, reason } => (job, version, JobEvent::Waiting { reason }),
-                Decision::GiveUp { job, version, reason } => {
-                    let error = JobError::new(FailureClass::Unschedulable, reason);
-                    (job, version, JobEvent::Failed { error })
-                }
-            };
-            Some(Record { job, event, at, fence: None, expected_version: Some(version) })
-        };
-        let decisions = decide(&*self.parts.backend_selector, jobs, &mut candidates, at);
-        decisions.into_iter().filter_map(record).collect()
     }
 
     /// Sees the attempts under way to their ends.
@@ -288,10 +330,6 @@ impl Scheduler {
 /// A backend's failure as it is shown.
 fn failure_of(error: &Error, at: Timestamp) -> BackendFailure {
     BackendFailure { message: error.chain(), hint: error.hint_text().map(str::to_owned), at }
-}
-
-fn slots_of(candidate: &Candidate) -> usize {
-    usize::try_from(candidate.backend.max_jobs().saturating_sub(candidate.running)).unwrap_or(usize::MAX)
 }
 
 /// Waits for a hint; for ever when nobody gives hints any more.

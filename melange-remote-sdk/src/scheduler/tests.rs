@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use tokio::sync::Notify;
 
 use super::*;
+use crate::arch::Arch;
 use crate::artifact_storage::object::ObjectArtifactStorage;
 use crate::artifact_storage::{ArtifactBody, ArtifactKey, ByteStream, StoredArtifact};
 use crate::backend::{AlwaysReachable, Backend};
@@ -17,10 +18,13 @@ use crate::builder::{BuildEvent, BuildStatus, Phase, StepFailure};
 use crate::clock::SteadyClock;
 use crate::conformance::artifact_storage::{key, read};
 use crate::conformance::job_store::{START, new_job_for};
-use crate::error::Error;
-use crate::job::{Job, JobAttempt, JobState};
+use crate::error::{Error, ErrorKind};
+use crate::job::{Job, JobAttempt, JobId, JobState, Outcome, ProgressRow};
+use crate::job_store::forward::{Forward, ForwardJobStore};
 use crate::job_store::memory::MemoryJobStore;
-use crate::job_store::{Claim, Fence, Inserted, JobPage, Lease, ListQuery, LogChunk, NewJob, Renewal};
+use crate::job_store::{
+    Claim, Demand, Fence, Finished, JobProgress, JobQueue, Release, Renewal, Selection, Submission,
+};
 use crate::labels::Labels;
 
 mod fleet;
@@ -46,6 +50,7 @@ fn parts(builder: &ScriptedBuilder, max_jobs: u32) -> SchedulerParts {
         pool: BackendPool::new([backend("tcp://a:1", max_jobs)]).unwrap(),
         probe: Arc::new(AlwaysReachable),
         clock: Arc::new(SteadyClock::starting_at(START)),
+        server: ServerId::unique(),
     }
 }
 
@@ -69,8 +74,8 @@ impl Farm {
 
     async fn submit_for(&self, arch: Arch) -> JobId {
         let at = self.parts.clock.now();
-        let job = NewJob { at, ..new_job_for("package: {}\n", arch) };
-        self.parts.job_store.insert(job).await.unwrap().job.id
+        let submission = Submission::new([new_job_for("package: {}\n", arch)], at);
+        self.parts.job_store.submit(&submission).await.unwrap().jobs[0]
     }
 
     /// The job once it is as asked.
@@ -94,6 +99,11 @@ impl Farm {
 
     async fn end(&self, id: JobId) -> Arc<Job> {
         self.wait(id, |job| job.state.is_terminal()).await
+    }
+
+    /// The last attempt of a job.
+    async fn attempt(&self, id: JobId) -> JobAttempt {
+        self.parts.job_store.attempts(id).await.unwrap().pop().unwrap()
     }
 
     async fn log(&self, id: JobId) -> String {
@@ -123,8 +133,9 @@ async fn a_job_becomes_artifacts_a_log_and_a_history() {
     let job = farm.end(id).await;
     assert_eq!((job.state, job.attempt, &job.error), (JobState::Success, 1, &None));
     assert_eq!(job.backend.as_ref().unwrap().addr, "tcp://a:1");
-    assert_eq!((job.steps[0].name.as_str(), job.steps[0].took_ms), ("hello: make", Some(1_500)));
-    let phases: Vec<&str> = job.phases.iter().map(|phase| phase.name.as_str()).collect();
+    let attempt = farm.attempt(id).await;
+    assert_eq!((attempt.steps[0].name.as_str(), attempt.steps[0].took_ms), ("hello: make", Some(1_500)));
+    let phases: Vec<&str> = attempt.phases.iter().map(|phase| phase.name.as_str()).collect();
     assert_eq!(phases, ["steps", "store"]);
     assert_eq!(job.artifacts[0].name, "x86_64/hello-2.10-r0.apk");
     let storage = &*farm.parts.artifact_storage;
@@ -173,7 +184,7 @@ async fn cancelling_stops_a_running_job_within_a_second() {
     let id = farm.submit().await;
     farm.wait(id, |job| job.backend.is_some()).await;
     let asked_at = Instant::now();
-    farm.parts.job_store.request_cancel(id, farm.parts.clock.now()).await.unwrap();
+    farm.parts.job_store.cancel(Selection::Job(id), farm.parts.clock.now()).await.unwrap();
     let job = farm.end(id).await;
     assert_eq!(job.state, JobState::Cancelled);
     assert!(asked_at.elapsed() < Duration::from_secs(1), "{:?}", asked_at.elapsed());
@@ -186,7 +197,7 @@ async fn a_builder_that_does_not_stop_is_dropped() {
     let farm = Farm::start(ScriptedBuilder::new([Act::Hang(Arc::new(Notify::new()))]));
     let id = farm.submit().await;
     farm.wait(id, |job| job.backend.is_some()).await;
-    farm.parts.job_store.request_cancel(id, farm.parts.clock.now()).await.unwrap();
+    farm.parts.job_store.cancel(Selection::Job(id), farm.parts.clock.now()).await.unwrap();
     assert_eq!(farm.end(id).await.state, JobState::Cancelled);
     farm.stop().await;
 }
@@ -285,8 +296,7 @@ async fn a_stopping_scheduler_waits_then_gives_jobs_back() {
     assert_eq!((given_back.state, given_back.attempt), (JobState::Pending, 1));
     assert_eq!(given_back.counted_attempts, 0);
     assert_eq!(job_store.get(late).await.unwrap().attempt, 0);
-    let query = QueueQuery { now: clock.now(), arches: None, after: None, limit: 10 };
-    assert_eq!(job_store.queue(&query).await.unwrap().len(), 2);
+    assert_eq!(job_store.demand(clock.now()).await.unwrap()[0].ready, 2);
 }
 
 /// A job store with faults that a test switches on.
@@ -309,57 +319,44 @@ impl Faulty {
 }
 
 #[async_trait]
-impl JobStore for Faulty {
-    async fn insert(&self, job: NewJob) -> Result<Inserted> {
-        self.inner.insert(job).await
+impl ForwardJobStore for Arc<Faulty> {
+    fn inner(&self) -> &dyn JobStore {
+        &self.inner
     }
-    async fn get(&self, id: JobId) -> Result<Arc<Job>> {
-        self.inner.get(id).await
-    }
-    async fn list(&self, query: &ListQuery) -> Result<JobPage> {
-        self.inner.list(query).await
-    }
-    async fn queue(&self, query: &QueueQuery) -> Result<Vec<QueuedJob>> {
+    async fn demand(&self, now: Timestamp) -> Result<Vec<Demand>> {
         self.fault()?;
-        self.inner.queue(query).await
+        self.inner.demand(now).await
     }
     async fn claim(&self, request: &ClaimRequest) -> Result<Vec<Claim>> {
+        let claims = self.inner.claim(request).await;
+        // The answer of the call that fails is lost, not the call.
         self.fault()?;
-        self.inner.claim(request).await
+        claims
     }
-    async fn renew(&self, leases: &[Lease], until: Timestamp) -> Result<Vec<Renewal>> {
+    async fn renew(&self, server: &ServerId, fences: &[Fence], until: Timestamp) -> Result<Vec<Renewal>> {
         if self.renewals_fail.load(Ordering::SeqCst) {
             return Err(Error::new(ErrorKind::Unavailable, "the database is away"));
         }
-        self.inner.renew(leases, until).await
+        self.inner.renew(server, fences, until).await
     }
-    async fn record(&self, record: Record) -> Result<Arc<Job>> {
+    async fn release(&self, fence: Fence, release: &Release, at: Timestamp) -> Result<Arc<Job>> {
+        let job = self.inner.release(fence, release, at).await;
         self.fault()?;
-        self.inner.record(record).await
+        job
     }
-    async fn request_cancel(&self, id: JobId, at: Timestamp) -> Result<Arc<Job>> {
-        self.inner.request_cancel(id, at).await
-    }
-    async fn remove(&self, id: JobId) -> Result<()> {
-        self.inner.remove(id).await
-    }
-    async fn retry(&self, id: JobId, at: Timestamp) -> Result<Arc<Job>> {
-        self.inner.retry(id, at).await
-    }
-
-    async fn attempts(&self, id: JobId) -> Result<Vec<JobAttempt>> {
-        self.inner.attempts(id).await
-    }
-
-    async fn append_log(&self, id: JobId, fence: Fence, offset: u64, bytes: Bytes) -> Result<u64> {
+    async fn finish(&self, fence: Fence, outcome: &Outcome, at: Timestamp) -> Result<Finished> {
+        let finished = self.inner.finish(fence, outcome, at).await;
         self.fault()?;
-        self.inner.append_log(id, fence, offset, bytes).await
+        finished
     }
-    async fn read_log(&self, id: JobId, offset: u64, limit: usize) -> Result<LogChunk> {
-        self.inner.read_log(id, offset, limit).await
+    async fn append(&self, fence: Fence, first: u64, rows: &[ProgressRow]) -> Result<u64> {
+        self.fault()?;
+        self.inner.append(fence, first, rows).await
     }
-    fn changed(&self, subject: Subject) -> watch::Receiver<u64> {
-        self.inner.changed(subject)
+    async fn append_log(&self, fence: Fence, offset: u64, bytes: Bytes) -> Result<u64> {
+        let length = self.inner.append_log(fence, offset, bytes).await;
+        self.fault()?;
+        length
     }
 }
 
@@ -371,7 +368,7 @@ async fn an_attempt_whose_lease_is_lost_stops_and_never_finishes_the_job() {
     let second = vec![Act::line("second"), Act::Write("a.apk".to_owned(), vec![2])];
     let builder = ScriptedBuilder::sequence(vec![stale], second);
     let faulty = Arc::new(Faulty::default());
-    let parts = SchedulerParts { job_store: Arc::clone(&faulty) as _, ..parts(&builder, 4) };
+    let parts = SchedulerParts { job_store: Arc::new(Forward(Arc::clone(&faulty))), ..parts(&builder, 4) };
     let farm = Farm::start_with(builder, parts);
     let id = farm.submit().await;
     farm.wait(id, |job| job.backend.is_some()).await;
@@ -392,7 +389,7 @@ async fn a_store_that_is_away_for_a_while_costs_neither_lines_nor_the_end() {
     let faulty = Arc::new(Faulty::default());
     let gate = Arc::new(Notify::new());
     let builder = ScriptedBuilder::new([Act::Wait(Arc::clone(&gate)), Act::line("kept")]);
-    let parts = SchedulerParts { job_store: Arc::clone(&faulty) as _, ..parts(&builder, 4) };
+    let parts = SchedulerParts { job_store: Arc::new(Forward(Arc::clone(&faulty))), ..parts(&builder, 4) };
     faulty.calls_to_fail.store(3, Ordering::SeqCst);
     let farm = Farm::start_with(builder, parts);
     let id = farm.submit().await;

@@ -11,7 +11,7 @@ use melange_remote_sdk::api::v1::{self, AttemptView, ErrorResponse, JobView, Sub
 use melange_remote_sdk::artifact_storage::ArtifactKey;
 use melange_remote_sdk::error::{Error, ErrorKind};
 use melange_remote_sdk::job::{Job, JobId, JobState};
-use melange_remote_sdk::job_store::{ListQuery, NewJob};
+use melange_remote_sdk::job_store::{ListQuery, NewJob, Selection, Submission};
 use melange_remote_sdk::limits;
 use melange_remote_sdk::scheduler::artifacts::{LOG_NAME, attempt_folder, job_folder};
 
@@ -19,9 +19,6 @@ use super::{Parameters, job_id, read_body, require_finished};
 use crate::app::App;
 use crate::problem::Handled;
 use crate::submission;
-
-/// Texts of the jobs of one page, in bytes: a page of large definitions ends early.
-const PAGE_BYTES_MAX: usize = 16 << 20;
 
 /// Hand in a definition.
 ///
@@ -46,6 +43,7 @@ pub(super) async fn submit(State(app): State<App>, headers: HeaderMap, body: Bod
     }
     let body = read_body(&app, body).await?;
     let request = v1::read_submit(&body).map_err(crate::problem::Problem::mistakes)?;
+    let place = request.place().map_err(crate::problem::Problem::mistakes)?;
     let spec = submission::check_aside(request, Arc::clone(&app.rules)).await?;
     submission::check_backends(&spec, &*app.backend_selector, app.pool.candidates())?;
     let idempotency_key = headers
@@ -54,10 +52,13 @@ pub(super) async fn submit(State(app): State<App>, headers: HeaderMap, body: Bod
         .transpose()
         .map_err(|error| Error::invalid("the idempotency key is not plain text").source(error))?;
     let at = app.clock.now();
-    let job = NewJob { id: JobId::new(at), spec: Arc::new(spec), idempotency_key, at };
-    let inserted = app.job_store.insert(job).await?;
-    let id = inserted.job.id;
-    tracing::info!(job = %id, created = inserted.created, "a job was handed in");
+    let mut job = NewJob::new(JobId::new(at), Arc::new(spec)).waiting_for(place.waits_for);
+    job.priority = place.priority;
+    let mut submission = Submission::new([job], at).in_project(place.project);
+    submission.key = idempotency_key;
+    let submitted = app.job_store.submit(&submission).await?;
+    let id = *submitted.jobs.first().ok_or_else(|| Error::unexpected("the job store tells no job"))?;
+    tracing::info!(job = %id, created = submitted.created, "a job was handed in");
     let answer = Json(SubmitResponse { id: id.to_string() });
     Ok((StatusCode::CREATED, [(header::LOCATION, v1::job(id))], answer).into_response())
 }
@@ -87,17 +88,10 @@ pub(super) async fn list(State(app): State<App>, uri: Uri) -> Handled<Response> 
     }
     let before: Option<JobId> = parameters.get("cursor", "a cursor of this listing")?;
     let state: Option<JobState> = parameters.get("status", "the status of a job")?;
-    let page = app.job_store.list(&ListQuery { state, before, limit }).await?;
-    let (mut views, mut bytes, mut more) = (Vec::new(), 0, page.more);
-    for job in &page.jobs {
-        bytes += job.spec.size_bytes();
-        if bytes > PAGE_BYTES_MAX && !views.is_empty() {
-            more = true;
-            break;
-        }
-        views.push(view(&app, job));
-    }
-    let next = views.last().map(|view| view.id.clone()).filter(|_| more);
+    let query = ListQuery::newest(limit).in_state(state).before(before);
+    let page = app.job_store.list(&query).await?;
+    let views: Vec<JobView> = page.jobs.iter().map(|job| view(&app, job)).collect();
+    let next = views.last().map(|view| view.id.clone()).filter(|_| page.more);
     let mut response = Json(views).into_response();
     if let Some(cursor) = next {
         let status = state.map(|state| format!("&status={state}")).unwrap_or_default();
@@ -128,13 +122,13 @@ pub(super) async fn list(State(app): State<App>, uri: Uri) -> Handled<Response> 
     )
 )]
 pub(super) async fn get(State(app): State<App>, Path(id): Path<String>) -> Handled<Json<JobView>> {
-    let job = app.job_store.get(job_id(&id)?).await?;
-    Ok(Json(view(&app, &job)))
+    whole_view(&app, job_id(&id)?).await
 }
 
 /// Ask for a job to stop.
 ///
-/// Asking again changes nothing; a job that has finished is a conflict.
+/// One that waits is cancelled at once, and jobs that wait for it are skipped. Asking again changes nothing; a job that
+/// has finished is a conflict.
 #[utoipa::path(
     post,
     path = "/api/v1/jobs/{id}/cancel",
@@ -149,14 +143,15 @@ pub(super) async fn get(State(app): State<App>, Path(id): Path<String>) -> Handl
     )
 )]
 pub(super) async fn cancel(State(app): State<App>, Path(id): Path<String>) -> Handled<Json<JobView>> {
-    let job = app.job_store.request_cancel(job_id(&id)?, app.clock.now()).await?;
-    Ok(Json(view(&app, &job)))
+    let id = job_id(&id)?;
+    app.job_store.cancel(Selection::Job(id), app.clock.now()).await?;
+    whole_view(&app, id).await
 }
 
 /// Try a failed or cancelled job again.
 ///
-/// It goes back into the queue; what its attempts showed so far stays. A job that waits or runs stays as it is; one that
-/// succeeded is a conflict.
+/// It goes back into the queue, and with it the jobs that were skipped because of it; what its attempts showed so far
+/// stays. A job that waits or runs stays as it is; one that succeeded is a conflict.
 #[utoipa::path(
     post,
     path = "/api/v1/jobs/{id}/retry",
@@ -171,9 +166,10 @@ pub(super) async fn cancel(State(app): State<App>, Path(id): Path<String>) -> Ha
     )
 )]
 pub(super) async fn retry(State(app): State<App>, Path(id): Path<String>) -> Handled<Json<JobView>> {
-    let job = app.job_store.retry(job_id(&id)?, app.clock.now()).await?;
-    tracing::info!(job = %job.id, "a job is tried again");
-    Ok(Json(view(&app, &job)))
+    let id = job_id(&id)?;
+    let jobs = app.job_store.retry(Selection::Job(id), app.clock.now()).await?;
+    tracing::info!(job = %id, jobs, "a job is tried again");
+    whole_view(&app, id).await
 }
 
 /// List the attempts of a job, oldest first.
@@ -221,6 +217,19 @@ pub(super) async fn remove(State(app): State<App>, Path(id): Path<String>) -> Ha
     app.job_store.remove(id).await?;
     tracing::info!(job = %id, "a job was removed");
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// All that is known of a job.
+async fn whole_view(app: &App, id: JobId) -> Handled<Json<JobView>> {
+    let job = app.job_store.get(id).await?;
+    let mut view = view(app, &job).with_spec(&*app.job_store.spec(id).await?);
+    if job.attempt > 0 {
+        view = view.with_attempt(&app.job_store.attempt(id, job.attempt).await?);
+    }
+    if job.state == JobState::Blocked {
+        view = view.with_blocked_by(&app.job_store.blocked_by(id, limits::PAGE_ITEMS_MAX).await?);
+    }
+    Ok(Json(view))
 }
 
 fn view(app: &App, job: &Job) -> JobView {

@@ -97,11 +97,7 @@ impl Part {
                 Ok((test.log_begin, test.log_end))
             }
             Self::Attempt(number) => {
-                let attempts = app.job_store.attempts(id).await?;
-                let attempt = attempts.iter().find(|attempt| attempt.number == *number).ok_or_else(|| {
-                    let error = Error::new(ErrorKind::NotFound, format!("the job has no attempt {number}"));
-                    error.with("job", id).hint(format!("it had {} so far", attempts.len()))
-                })?;
+                let attempt = app.job_store.attempt(id, *number).await?;
                 Ok((attempt.log_begin, attempt.log_end))
             }
         }
@@ -111,8 +107,12 @@ impl Part {
 /// A test of a job.
 async fn test_of(app: &App, id: JobId, package: &str) -> Result<JobTest> {
     let job = app.job_store.get(id).await?;
-    job.tests.iter().rev().find(|test| test.package == package).cloned().ok_or_else(|| {
-        let known: Vec<&str> = job.tests.iter().map(|test| test.package.as_str()).collect();
+    let tests = match job.attempt {
+        0 => Vec::new(),
+        number => app.job_store.attempt(id, number).await?.tests,
+    };
+    tests.iter().rev().find(|test| test.package == package).cloned().ok_or_else(|| {
+        let known: Vec<&str> = tests.iter().map(|test| test.package.as_str()).collect();
         let hint = if known.is_empty() {
             "the job has no tests, or they have not begun".to_owned()
         } else {

@@ -167,7 +167,7 @@ impl Quiet {
     /// Tells what a job waits for when that is new, and once a minute what goes on.
     fn look(&mut self, job: &JobView) {
         let line = render::progress(job);
-        let is_new = job.status == "pending" && line != self.said;
+        let is_new = matches!(job.status.as_str(), "pending" | "blocked") && line != self.said;
         if !line.is_empty() && (is_new || self.heard.elapsed() >= SILENCE) {
             note::line(&line);
             self.said = line;

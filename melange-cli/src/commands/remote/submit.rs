@@ -27,6 +27,10 @@ pub(super) async fn run(args: &SubmitArgs, output: Output) -> Result<Exit> {
     input::check_stdin(args.configs.iter().map(PathBuf::as_path))?;
     let client = client(&args.server)?;
     let pipelines = collect_pipelines(&args.pipeline_dirs)?;
+    let mut waits_for = Vec::new();
+    for job in &args.wait_for {
+        waits_for.push(ids::find(&client, job).await?.to_string());
+    }
     // Without a choice, the server's.
     let asked = chosen(&args.archs);
     let archs: Vec<Option<Arch>> =
@@ -35,7 +39,7 @@ pub(super) async fn run(args: &SubmitArgs, output: Output) -> Result<Exit> {
     let several = args.configs.len() * archs.len() > 1;
     let (mut exit, mut ids) = (Exit::Ok, Vec::new());
     for (config, arch) in jobs {
-        match submit(&client, args, config, arch, &pipelines).await {
+        match submit(&client, args, config, arch, &pipelines, &waits_for).await {
             Ok(id) => {
                 ids.push(id);
                 if !args.wait {
@@ -71,6 +75,7 @@ async fn submit(
     config: &Path,
     arch: Option<Arch>,
     pipelines: &BTreeMap<String, String>,
+    waits_for: &[String],
 ) -> Result<JobId> {
     let source = definition::source(config)?;
     let name = config.file_name().filter(|_| !input::is_stdin(config));
@@ -83,6 +88,9 @@ async fn submit(
         backend_selector: args.backend_selector.iter().cloned().collect(),
         with_test: args.test,
         debug: args.debug,
+        project: args.project.clone(),
+        priority: args.priority,
+        waits_for: waits_for.to_vec(),
     };
     if let Some(folder) = local::beside(config) {
         warn_of_files(&folder);

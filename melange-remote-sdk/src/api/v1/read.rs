@@ -22,6 +22,9 @@ pub fn read_submit(body: &[u8]) -> Result<SubmitRequest, Vec<ErrorDetail>> {
         backend_selector: fields.texts("backend_selector"),
         with_test: fields.flag("with_test"),
         debug: fields.flag("debug"),
+        project: fields.text("project"),
+        priority: fields.number("priority"),
+        waits_for: fields.list("waits_for"),
     };
     fields.finish(request)
 }

@@ -1,216 +1,122 @@
 //! The promise that nothing is lost: neither at once, nor by a restart.
 
-use std::sync::Arc;
+use super::progress::tell_everything;
+use super::*;
 
-use jiff::Timestamp;
-
-use super::{
-    StoreUnderTest, append, at, claim, fenced, fresh_key, infrastructure, insert, keyed, new_job,
-    queued_after, succeeded,
-};
-use crate::arch::Arch;
-use crate::error::ErrorKind;
-use crate::job::{
-    FailureClass, Job, JobBackend, JobError, JobEvent, JobPhase, JobState, JobStepFailure, UncheckedSpec,
-};
-use crate::job_store::{Fence, JobStore, Lease, ListQuery, NewJob, Record, Renewal};
-use crate::labels::Labels;
-
-/// The event that the calls for it make; it comes with the claim.
-const CLAIMED: JobEvent = JobEvent::Claimed;
-
-/// A job as the table of [`crate::job::state`] has it, beside the same job in the store.
-struct Twin {
-    model: Job,
-    fence: Option<Fence>,
-}
-
-impl Twin {
-    async fn insert(store: &dyn JobStore, new: NewJob) -> Self {
-        let model = Job::new(new.id, Arc::clone(&new.spec), new.at);
-        let told = store.insert(new).await.expect("it is inserted");
-        assert_eq!(*told.job, model);
-        Self { model, fence: None }
-    }
-
-    fn apply(&mut self, event: JobEvent, time: Timestamp) {
-        self.model.apply(event, time).expect("the table has it");
-    }
-
-    async fn claim(&mut self, store: &dyn JobStore, seconds: u64) {
-        let claim = claim(store, self.model.id, seconds).await.expect("it can be claimed");
-        self.apply(CLAIMED, at(seconds));
-        assert_eq!(*claim.job, self.model);
-        self.fence = Some(claim.fence);
-    }
-
-    async fn record(&mut self, store: &dyn JobStore, event: JobEvent, seconds: u64) {
-        let fence = self.fence.filter(|_| self.model.state == JobState::Running);
-        let expected_version = fence.is_none().then_some(self.model.version);
-        let record =
-            Record { job: self.model.id, event: event.clone(), at: at(seconds), fence, expected_version };
-        let name = event.name();
-        self.apply(event, at(seconds));
-        assert_eq!(*store.record(record).await.expect("the event is legal"), self.model, "after {name}");
-        self.check(store, name).await;
-    }
-
-    async fn check(&self, store: &dyn JobStore, when: &str) {
-        let got = store.get(self.model.id).await.expect("the job is there");
-        assert_eq!(*got, self.model, "get, {when}");
-        for state in [None, Some(self.model.state)] {
-            let page = store.list(&ListQuery { state, before: None, limit: 100 }).await.expect("it lists");
-            let listed = page.jobs.iter().find(|job| job.id == self.model.id).expect("it is listed");
-            assert_eq!(**listed, self.model, "list by {state:?}, {when}");
-        }
-    }
-}
-
-fn step_failure() -> JobStepFailure {
-    JobStepFailure {
-        step: "make".to_owned(), exit_code: 2, tail: vec!["a".to_owned(), "ü\u{1b}".to_owned()]
-    }
-}
-
-/// Events of an attempt that leave traces in every field.
-fn progress() -> Vec<JobEvent> {
-    let labels = Labels::from_pairs([("tier", "high")]).expect("the labels are legal");
-    let backend = JobBackend { addr: "tcp://a:1".to_owned(), arch: Arch::X86_64, labels };
-    let phase = |name: &str, took_ms| JobPhase { name: name.to_owned(), took_ms };
-    let ended = |index, error: Option<&str>| JobEvent::TestFinished {
-        index,
-        took_ms: 3,
-        error: error.map(str::to_owned),
-        step: error.map(|_| step_failure()),
-        log_offset: 7,
-    };
-    let test =
-        |index, package: &str| JobEvent::TestStarted { index, package: package.to_owned(), log_offset: 5 };
-    vec![
-        JobEvent::Assigned { backend },
-        JobEvent::PhaseFinished { phase: phase("compile", 1) },
-        JobEvent::PhaseFinished { phase: phase("steps", 2) },
-        JobEvent::StepStarted { index: 0, name: "fetch".to_owned() },
-        JobEvent::StepFinished { index: 0, took_ms: 12, cached: true },
-        JobEvent::StepStarted { index: 1, name: "make".to_owned() },
-        test(0, "a"),
-        ended(0, None),
-        test(1, "a-doc"),
-        ended(1, Some("no such file")),
-    ]
-}
-
-fn whole_spec() -> NewJob {
-    let parts = UncheckedSpec {
-        config_yaml: "package: {}\n# ü \u{1b}\n".to_owned(),
-        arch: Arch::X86_64.to_string(),
-        pipelines: [("a/b.yaml".to_owned(), "pipeline: []\n".to_owned())].into(),
-        backend_selector: [("tier".to_owned(), "high".to_owned())].into(),
-        debug: true,
-        ..UncheckedSpec::default()
-    };
-    let spec = crate::job::JobSpec::validate(parts).expect("the spec is legal");
-    NewJob { spec: Arc::new(spec), ..new_job("package: {}\n") }
-}
-
-/// Jobs in all states, one of them with a history, a log, a key and a lease.
+/// What a store held before it was opened anew.
 struct Before {
-    twins: Vec<Twin>,
-    log: Vec<u8>,
-    key: String,
-    keyed: Job,
-    leased: (Lease, Fence),
+    jobs: Vec<Arc<Job>>,
+    attempts: Vec<Vec<JobAttempt>>,
+    specs: Vec<Arc<JobSpec>>,
+    logs: Vec<Bytes>,
+    submission: Submission,
+    keyed: Submitted,
+    leased: (Lane, Fence, Fence),
+    paused: Lane,
+    chain: (Lane, BuildId, Vec<JobId>),
+    reason: Lane,
 }
 
 async fn play(store: &dyn JobStore) -> Before {
-    // First, because the time of the second claim ends other leases.
-    let job = insert(store).await.id;
-    let old = claim(store, job, 0).await.expect("it is claimed").fence;
-    let fence = claim(store, job, 10).await.expect("the lease ended").fence;
-    let leased = (Lease { job, fence }, old);
-    let mut done = Twin::insert(store, whole_spec()).await;
-    done.record(store, JobEvent::Waiting { reason: "all busy".to_owned() }, 1).await;
-    done.claim(store, 2).await;
-    for event in progress() {
-        done.record(store, event, 3).await;
+    let mut ids = Vec::new();
+    let leased = Lane::new();
+    let (job, old) = leased.running(store).await;
+    expire(store, 10).await;
+    let fence = leased.claim_one(store, 10).await.fence;
+    ids.push(job);
+    for ending in [succeeded(), failed(), Outcome::Cancelled] {
+        let lane = Lane::new();
+        let id = lane.insert(store).await;
+        let claim = lane.claim_one(store, 0).await;
+        tell_everything(store, &claim).await;
+        let back = Release { avoid: true, ..given_back(Some(5), false) };
+        store.release(claim.fence, &back, at(1)).await.expect("the owner gives it back");
+        let group = Group { avoid: vec![lane.backend.addr.clone()], ..lane.group() };
+        let request = lane.request(vec![Offer { group, ..lane.offer(1) }], 5);
+        let claim = store.claim(&request).await.expect("claiming works").pop().expect("it waits");
+        tell_everything(store, &claim).await;
+        store.finish(claim.fence, &ending, at(6)).await.expect("the owner ends it");
+        ids.push(id);
     }
-    let fence = done.fence.expect("it is claimed");
-    let log: Vec<u8> = (0..=255).collect();
-    append(store, done.model.id, fence, log.clone().into()).await.expect("the owner writes");
-    let error = JobError { step: Some(step_failure()), ..infrastructure("the daemon is gone") };
-    let (not_before, refund) = (Some(at(5)), true);
-    done.record(store, JobEvent::Requeued { error, not_before, refund }, 4).await;
-    done.claim(store, 5).await;
-    for event in progress() {
-        done.record(store, event, 6).await;
+    let paused = Lane::new();
+    let (id, paused_fence) = paused.running(store).await;
+    store.release(paused_fence, &given_back(Some(100), true), at(1)).await.expect("the owner gives it back");
+    ids.push(id);
+    let lane = Lane::new();
+    let build = BuildId::new(START);
+    let first = new_job("a");
+    let second = new_job("b").waiting_for([first.id]);
+    let third = new_job("c").waiting_for([second.id]);
+    let chain = vec![first.id, second.id, third.id];
+    store.submit(&lane.submission([first, second, third]).as_build(build)).await.expect("it is handed in");
+    ids.extend(&chain);
+    let reason = Lane::new();
+    ids.push(reason.insert(store).await);
+    let waiting =
+        GroupWaiting { group: reason.group(), reason: "busy".to_owned(), needs_other_backends: true };
+    store.note_waiting(&[waiting], at(3)).await.expect("it notes");
+    let submission = Lane::new().submission([new_job("g"), new_job("h")]).with_key(fresh_key());
+    let keyed = store.submit(&submission).await.expect("it is handed in");
+    ids.extend(&keyed.jobs);
+    let stopped = Lane::new();
+    let (id, _) = stopped.running(store).await;
+    store.cancel(Selection::Job(id), at(2)).await.expect("it runs");
+    ids.push(id);
+    let (mut jobs, mut attempts, mut specs, mut logs) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for id in ids {
+        jobs.push(get(store, id).await);
+        attempts.push(store.attempts(id).await.expect("they are there"));
+        specs.push(store.spec(id).await.expect("it is there"));
+        logs.push(store.read_log(id, 0, 1_000).await.expect("it reads").bytes);
     }
-    let JobEvent::Succeeded { artifacts, .. } = succeeded() else { unreachable!("it is a success") };
-    done.record(store, JobEvent::Succeeded { artifacts, note: Some("nothing to do".to_owned()) }, 7).await;
-    let mut failed = Twin::insert(store, new_job("b")).await;
-    failed.claim(store, 0).await;
-    let error = JobError { step: Some(step_failure()), ..JobError::new(FailureClass::Build, "make failed") };
-    failed.record(store, JobEvent::Failed { error }, 1).await;
-    let mut cancelled = Twin::insert(store, new_job("c")).await;
-    cancelled.record(store, JobEvent::Cancelled, 1).await;
-    let mut waiting = Twin::insert(store, new_job("d")).await;
-    waiting.record(store, JobEvent::Waiting { reason: "no s390x backend".to_owned() }, 1).await;
-    let mut paused = Twin::insert(store, new_job("e")).await;
-    paused.claim(store, 0).await;
-    let error = infrastructure("the disk is full");
-    let again = JobEvent::Requeued { error, not_before: Some(at(100)), refund: false };
-    paused.record(store, again, 1).await;
-    let mut running = Twin::insert(store, new_job("f")).await;
-    running.claim(store, 0).await;
-    running.record(store, JobEvent::StepStarted { index: 0, name: "a".to_owned() }, 1).await;
-    store.request_cancel(running.model.id, at(2)).await.expect("a running job can be cancelled");
-    running.apply(JobEvent::CancelRequested, at(2));
-    running.check(store, "after the request").await;
-    let key = fresh_key();
-    let keyed = store.insert(keyed(&key, "g")).await.expect("it is inserted").job;
-    Before {
-        twins: vec![done, failed, cancelled, waiting, paused, running],
-        log,
-        key,
-        keyed: (*keyed).clone(),
-        leased,
-    }
+    let leased = (leased, old, fence);
+    let chain = (lane, build, chain);
+    Before { jobs, attempts, specs, logs, submission, keyed, leased, paused, chain, reason }
 }
 
-/// Everything that is recorded of a job is told by every call that gives it, and after a restart all of it is there
-/// still: jobs, logs, keys, leases and fences.
-pub async fn a_job_is_what_was_recorded_also_after_a_restart(store: &dyn StoreUnderTest) {
+/// Everything that is recorded is there after a restart: jobs, attempts, logs, keys, builds, waits, leases and fences.
+pub(super) async fn all(store: &dyn StoreUnderTest) {
     let handle = store.handle().await;
     let before = play(&*handle).await;
     drop(handle);
     let reopened = store.reopen().await;
     for handle in [reopened, store.handle().await] {
-        for twin in &before.twins {
-            twin.check(&*handle, "after a restart").await;
+        for (place, job) in before.jobs.iter().enumerate() {
+            assert_eq!(get(&*handle, job.id).await, *job);
+            assert_eq!(handle.attempts(job.id).await.expect("they are there"), before.attempts[place]);
+            assert_eq!(handle.spec(job.id).await.expect("it is there"), before.specs[place]);
+            let log = handle.read_log(job.id, 0, 1_000).await.expect("its log is there");
+            assert_eq!(log.bytes, before.logs[place]);
         }
-        let log = handle.read_log(before.twins[0].model.id, 0, 1_000).await.expect("its log is there");
-        assert_eq!(log.bytes, before.log);
-        let known = handle.insert(keyed(&before.key, "g")).await.expect("the key is known");
-        assert_eq!((known.created, &*known.job), (false, &before.keyed));
+        let known = handle.submit(&before.submission).await.expect("the key is known");
+        assert_eq!(known, Submitted { created: false, ..before.keyed.clone() });
     }
     let handle = store.handle().await;
     let handle = &*handle;
-    let other = handle.insert(keyed(&before.key, "h")).await.expect_err("the key has another spec");
-    assert_eq!(other.kind(), ErrorKind::Conflict);
-    let (lease, old) = before.leased;
-    assert!(claim(handle, lease.job, 19).await.is_none(), "the lease holds over the restart");
-    conflict(handle, fenced(lease.job, old, succeeded(), 11)).await;
-    let renewed = handle.renew(&[lease], at(30)).await.expect("it renews");
-    assert_eq!(renewed, [Renewal::Kept { cancel_requested: false }]);
-    let paused = &before.twins[4].model;
-    assert!(!queued_after(handle, 15, None, Some(before.twins[3].model.id)).await.contains(&paused.id));
-    assert!(claim(handle, paused.id, 99).await.is_none(), "the pause holds over the restart");
-    assert!(claim(handle, paused.id, 100).await.is_some(), "it ends");
-    let next = claim(handle, lease.job, 100).await.expect("the lease ended");
-    assert!(next.fence > lease.fence, "fences grow over a restart");
-    conflict(handle, fenced(lease.job, lease.fence, succeeded(), 101)).await;
-}
-
-async fn conflict(store: &dyn JobStore, record: Record) {
-    let refused = store.record(record).await.expect_err("the fence is old");
-    assert_eq!(refused.kind(), ErrorKind::Conflict);
+    let (lane, old, fence) = &before.leased;
+    assert!(lane.claim(handle, 1, 19).await.is_empty(), "the lease holds over the restart");
+    is_stale(handle, lane, *old, "the lease before was lost").await;
+    assert_eq!(lane.renew(handle, *fence, 30).await, Renewal::Kept { cancel_requested: false });
+    handle.finish(*fence, &succeeded(), at(20)).await.expect("the fence holds over the restart");
+    assert!(before.paused.claim(handle, 1, 99).await.is_empty(), "the pause holds over the restart");
+    assert_eq!(before.paused.claim_one(handle, 100).await.job.attempt, 2, "it ends");
+    let since = handle
+        .note_waiting(
+            &[GroupWaiting {
+                group: before.reason.group(),
+                reason: "busy".to_owned(),
+                needs_other_backends: true,
+            }],
+            at(50),
+        )
+        .await
+        .expect("it notes");
+    assert_eq!(since, [at(3)], "reasons last over the restart");
+    let (lane, build, ids) = &before.chain;
+    for id in ids {
+        let claim = lane.claim_one(handle, 20).await;
+        assert_eq!(claim.job.id, *id, "waits hold over the restart");
+        handle.finish(claim.fence, &succeeded(), at(21)).await.expect("the owner ends it");
+    }
+    assert_eq!(handle.build(*build).await.expect("it is there").state(), BuildState::Success);
 }

@@ -1,6 +1,6 @@
 //! Job stores with one mistake each: wrappers of the store in memory.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -11,22 +11,31 @@ use tokio::sync::watch;
 use tokio::task::yield_now;
 
 use super::Verdict;
-use crate::conformance::job_store::{START, StoreUnderTest, all, waiting_jobs_are_bounded};
+use crate::conformance::job_store::{StoreUnderTest, all, waiting_jobs_are_bounded};
 use crate::error::{Error, ErrorKind, Result};
-use crate::job::{Job, JobAttempt, JobEvent, JobId, JobState};
+use crate::job::{
+    Build, BuildId, ClaimToken, Job, JobAttempt, JobId, JobSpec, JobState, Outcome, Priority, ProgressRow,
+    Project, ServerId, StateCounts, UncheckedSpec,
+};
+use crate::job_store::forward::{Forward, ForwardJobStore};
 use crate::job_store::memory::{MemoryBounds, MemoryJobStore};
 use crate::job_store::{
-    Claim, ClaimRequest, Fence, Inserted, JobPage, JobStore, Lease, ListQuery, LogChunk, NewJob, QueueQuery,
-    QueuedJob, Record, Renewal, Subject,
+    Claim, ClaimRequest, Demand, ExpireRequest, Fence, Finished, GiveUp, Group, GroupWaiting, JobIntake,
+    JobPage, JobProgress, JobQueue, JobReading, JobStore, ListQuery, LogChunk, NewJob, Offer, Release,
+    Renewal, Selection, Subject, Submission, Submitted,
 };
 use crate::limits;
 
 mod bugs;
+mod calls;
 
 use bugs::{BUGS, Bug};
 
 /// Takes something away from a job.
 type Loss = fn(&mut Job);
+
+/// Takes something away from an attempt.
+type AttemptLoss = fn(&mut JobAttempt);
 
 /// Waiting jobs of the store whose bound is tried.
 const PENDING: usize = 4;
@@ -36,7 +45,7 @@ pub async fn run() -> Verdict {
     all(&Mutants::new(Bug::None)).await;
     let mut verdict = Verdict::new("JobStore");
     for (name, bug) in BUGS {
-        verdict.try_on(name, all(&Mutants::new(bug))).await;
+        verdict.try_on(name, all(&Mutants::new(*bug))).await;
     }
     let bounded = |pending| MemoryJobStore::new(MemoryBounds { pending, ..MemoryBounds::default() });
     waiting_jobs_are_bounded(&bounded(PENDING), PENDING).await;
@@ -60,11 +69,14 @@ impl Mutants {
         Self { bug, inner, notes: Arc::default(), reopened: AtomicBool::new(false) }
     }
 
+    fn inner(&self) -> MutexGuard<'_, MemoryJobStore> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn mutant(&self) -> Arc<dyn JobStore> {
-        let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let (bug, notes) = (self.bug, Arc::clone(&self.notes));
+        let (bug, inner, notes) = (self.bug, self.inner().clone(), Arc::clone(&self.notes));
         let reopened = self.reopened.load(Ordering::Relaxed);
-        Arc::new(Mutant { bug, inner, notes, reopened, claimed: Mutex::default() })
+        Arc::new(Forward(Mutant { bug, inner, notes, reopened }))
     }
 }
 
@@ -77,12 +89,12 @@ impl StoreUnderTest for Mutants {
     async fn reopen(&self) -> Arc<dyn JobStore> {
         self.reopened.store(true, Ordering::Relaxed);
         if matches!(self.bug, Bug::RestartLosesAll) {
-            *self.inner.lock().unwrap_or_else(PoisonError::into_inner) = MemoryJobStore::default();
+            *self.inner() = MemoryJobStore::default();
         }
         if matches!(self.bug, Bug::RestartLosesLeases) {
-            let store = self.inner.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            let ended = QueueQuery { now: Timestamp::MAX, arches: None, after: None, limit: 1 };
-            store.queue(&ended).await.expect("the store in memory answers");
+            let (store, limit) = (self.inner().clone(), limits::SETTLED_PER_CALL_MAX);
+            let every = ExpireRequest { now: Timestamp::MAX, attempts_max: u32::MAX, limit };
+            store.expire(&every).await.expect("the store in memory answers");
         }
         self.mutant()
     }
@@ -91,16 +103,23 @@ impl StoreUnderTest for Mutants {
 /// What the mistakes of a store share between its handles.
 #[derive(Debug, Default)]
 struct Notes {
-    /// The fence of the latest claim of each job, as it was shown and as it is.
-    fences: HashMap<JobId, (Fence, Fence)>,
-    keys: HashMap<String, JobId>,
+    /// The latest claim of each job.
+    claims: BTreeMap<JobId, Claim>,
+    /// What each submission with a key came to, and its content.
+    keys: HashMap<(Option<Project>, String), Submitted>,
     reserved: HashSet<String>,
+    waits_for: HashMap<JobId, Vec<JobId>>,
     /// Jobs in the middle of a call that does its work in two parts.
     halfway: HashSet<JobId>,
+    /// Jobs that are shown in another state than theirs.
+    shown: HashMap<JobId, JobState>,
     removed: HashSet<JobId>,
     logs: HashMap<JobId, LogChunk>,
+    builds: HashMap<BuildId, Build>,
     /// How many attempts were erased.
     erased: HashMap<JobId, usize>,
+    /// How many rows each attempt has.
+    rows: HashMap<Fence, u64>,
 }
 
 /// A handle of a store with a mistake.
@@ -110,7 +129,6 @@ struct Mutant {
     inner: MemoryJobStore,
     notes: Arc<Mutex<Notes>>,
     reopened: bool,
-    claimed: Mutex<HashSet<JobId>>,
 }
 
 fn lost(job: &Arc<Job>, loss: Loss) -> Arc<Job> {
@@ -119,317 +137,141 @@ fn lost(job: &Arc<Job>, loss: Loss) -> Arc<Job> {
     Arc::new(job)
 }
 
+fn shown(job: &Arc<Job>, state: JobState) -> Arc<Job> {
+    Arc::new(Job { state, ..Job::clone(job) })
+}
+
+fn refused(what: &'static str) -> Error {
+    Error::new(ErrorKind::Conflict, what)
+}
+
 impl Mutant {
     fn notes(&self) -> MutexGuard<'_, Notes> {
         self.notes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn halfway(&self, id: JobId) -> bool {
-        self.notes().halfway.contains(&id)
+    fn latest(&self, fence: Fence) -> Fence {
+        self.notes().claims.get(&fence.job).map_or(fence, |claim| claim.fence)
     }
 
-    /// The fence that the inner store knows for one that a caller shows.
-    fn real(&self, job: JobId, shown: Fence) -> Fence {
-        match self.notes().fences.get(&job) {
-            Some((known, real)) if *known == shown => *real,
-            Some(_) if matches!(self.bug, Bug::FenceIsAttempt) => Fence(u64::MAX),
-            _ => shown,
-        }
+    /// Does something while others see only a part of it.
+    async fn halfway(&self, jobs: impl IntoIterator<Item = JobId>) {
+        let jobs: Vec<JobId> = jobs.into_iter().collect();
+        self.notes().halfway.extend(&jobs);
+        yield_now().await;
+        let mut notes = self.notes();
+        jobs.iter().for_each(|id| _ = notes.halfway.remove(id));
     }
 
-    fn latest(&self, job: JobId) -> Option<Fence> {
-        self.notes().fences.get(&job).map(|(_, real)| *real)
+    fn dependents(&self, id: JobId) -> Vec<JobId> {
+        let notes = self.notes();
+        let waiting = notes.waits_for.iter().filter(|(_, needs)| needs.contains(&id));
+        waiting.map(|(waiting, _)| *waiting).collect()
     }
 
     /// What the mistake makes of a job that is read.
     fn read(&self, job: &Arc<Job>) -> Arc<Job> {
+        let notes = self.notes();
+        if let Some(state) = notes.shown.get(&job.id) {
+            return shown(job, *state);
+        }
+        let needs = notes.waits_for.get(&job.id).cloned().unwrap_or_default();
+        let halfway = notes.halfway.contains(&job.id);
         match self.bug {
             Bug::RestartLoses(loss) if self.reopened => lost(job, loss),
-            Bug::FinishWritesArtifactsLater if self.halfway(job.id) => lost(job, |job| job.artifacts.clear()),
+            Bug::FinishWritesArtifactsLater if halfway => lost(job, |job| job.artifacts.clear()),
+            Bug::FinishUnlocksLater if halfway => shown(job, JobState::Blocked),
+            Bug::SubmitBlocksForEver
+                if job.state == JobState::Skipped && job.finished_at == Some(job.created_at) =>
+            {
+                shown(job, JobState::Blocked)
+            }
+            Bug::SkipsNextOnly if job.skipped_for.is_some_and(|cause| !needs.contains(&cause)) => {
+                shown(job, JobState::Blocked)
+            }
+            Bug::SkipTellsLastLink if job.skipped_for.is_some() => {
+                let last = needs.last().copied();
+                Arc::new(Job { skipped_for: last, ..Job::clone(job) })
+            }
             _ => Arc::clone(job),
         }
-    }
-
-    async fn insert_in_two_looks(&self, job: NewJob, key: String) -> Result<Inserted> {
-        let known = self.notes().keys.get(&key).copied();
-        yield_now().await;
-        if let Some(id) = known
-            && let Ok(known) = self.inner.get(id).await
-        {
-            if known.spec != job.spec {
-                return Err(Error::new(ErrorKind::Conflict, "the key was used"));
-            }
-            return Ok(Inserted { job: known, created: false });
-        }
-        let inserted = self.inner.insert(NewJob { idempotency_key: None, ..job }).await?;
-        self.notes().keys.insert(key, inserted.job.id);
-        Ok(inserted)
-    }
-
-    async fn insert_with_reservation(&self, job: NewJob, key: String) -> Result<Inserted> {
-        if !self.notes().reserved.insert(key.clone()) {
-            return Err(Error::new(ErrorKind::Conflict, "the key is taken"));
-        }
-        yield_now().await;
-        let inserted = self.inner.insert(job).await;
-        self.notes().reserved.remove(&key);
-        inserted
-    }
-
-    /// The claims as a mistake shows them, kept for later calls.
-    fn show(&self, claims: Vec<Claim>) -> Vec<Claim> {
-        let mut notes = self.notes();
-        let show = |claim: Claim| {
-            let shown = match self.bug {
-                Bug::FenceIsAttempt => Fence(u64::from(claim.job.counted_attempts)),
-                Bug::RestartLosesFences if self.reopened => Fence(1),
-                _ => claim.fence,
-            };
-            notes.fences.insert(claim.job.id, (shown, claim.fence));
-            let forgotten = matches!(self.bug, Bug::ClaimForgetsLog);
-            let log_bytes = if forgotten { 0 } else { claim.log_bytes };
-            Claim { job: claim.job, fence: shown, log_bytes }
-        };
-        claims.into_iter().map(show).collect()
-    }
-
-    /// Claims of jobs that are somebody else's already.
-    async fn forged(&self, jobs: &[JobId], claims: &[Claim]) -> Vec<Claim> {
-        let mut forged = Vec::new();
-        for id in jobs.iter().filter(|id| claims.iter().all(|claim| claim.job.id != **id)) {
-            if let (Ok(job), Some(fence)) = (self.inner.get(*id).await, self.latest(*id))
-                && job.state == JobState::Running
-            {
-                forged.push(Claim { job, fence, log_bytes: 0 });
-            }
-        }
-        forged
-    }
-
-    async fn claim_with_bug(&self, request: &ClaimRequest) -> Result<Vec<Claim>> {
-        let one = |id: JobId| ClaimRequest { jobs: vec![id], ..request.clone() };
-        let mut claims = Vec::new();
-        match self.bug {
-            Bug::ClaimIgnoresBound => {
-                for jobs in request.jobs.chunks(limits::CLAIMS_PER_ROUND_MAX) {
-                    let part = ClaimRequest { jobs: jobs.to_vec(), ..request.clone() };
-                    claims.extend(self.inner.claim(&part).await?);
-                }
-            }
-            Bug::ClaimIgnoresPause => {
-                for id in &request.jobs {
-                    let paused = self.inner.get(*id).await.ok().and_then(|job| job.not_before);
-                    let now = paused.map_or(request.now, |paused| paused.max(request.now));
-                    claims.extend(self.inner.claim(&ClaimRequest { now, ..one(*id) }).await?);
-                }
-            }
-            Bug::ClaimsOneByOne => {
-                for id in &request.jobs {
-                    claims.extend(self.inner.claim(&one(*id)).await?);
-                    yield_now().await;
-                }
-            }
-            Bug::RequeueQueuesLater => {
-                let jobs = request.jobs.iter().copied().filter(|id| !self.halfway(*id)).collect();
-                claims = self.inner.claim(&ClaimRequest { jobs, ..request.clone() }).await?;
-            }
-            Bug::ClaimSortsJobs => {
-                claims = self.inner.claim(request).await?;
-                claims.sort_by_key(|claim| claim.job.id);
-            }
-            Bug::ClaimRaces => {
-                let mut pending = Vec::new();
-                for id in &request.jobs {
-                    let job = self.inner.get(*id).await;
-                    pending.extend(job.ok().filter(|job| job.state == JobState::Pending).map(|job| job.id));
-                }
-                yield_now().await;
-                claims = self.inner.claim(request).await?;
-                claims.extend(self.forged(&pending, &claims).await);
-            }
-            Bug::ClaimTrustsItsHandle => {
-                claims = self.inner.claim(request).await?;
-                let strange =
-                    |id: &JobId| !self.claimed.lock().unwrap_or_else(PoisonError::into_inner).contains(id);
-                let strange: Vec<JobId> = request.jobs.iter().copied().filter(strange).collect();
-                claims.extend(self.forged(&strange, &claims).await);
-                let own = claims.iter().map(|claim| claim.job.id);
-                self.claimed.lock().unwrap_or_else(PoisonError::into_inner).extend(own);
-            }
-            _ => claims = self.inner.claim(request).await?,
-        }
-        Ok(claims)
     }
 }
 
 #[async_trait]
-impl JobStore for Mutant {
-    async fn insert(&self, mut job: NewJob) -> Result<Inserted> {
-        let Some(key) = job.idempotency_key.clone() else { return self.inner.insert(job).await };
-        let legal = !key.is_empty() && key.len() <= limits::IDEMPOTENCY_KEY_BYTES_MAX;
-        match self.bug {
-            Bug::InsertCutsKeys => {
-                job.idempotency_key =
-                    key.get(..limits::IDEMPOTENCY_KEY_BYTES_MAX).map(str::to_owned).or(Some(key));
-            }
-            Bug::InsertRacesForKey if legal => return self.insert_in_two_looks(job, key).await,
-            Bug::InsertReservesKeyFirst if legal => return self.insert_with_reservation(job, key).await,
-            Bug::InsertIgnoresSpecOfKey => {
-                let known = self.notes().keys.get(&key).copied();
-                if let Some(id) = known
-                    && let Ok(job) = self.inner.get(id).await
-                {
-                    return Ok(Inserted { job, created: false });
-                }
-                let inserted = self.inner.insert(job).await?;
-                self.notes().keys.insert(key, inserted.job.id);
-                return Ok(inserted);
-            }
-            Bug::RemoveKeepsKey if self.notes().reserved.contains(&key) => {
-                return Err(Error::new(ErrorKind::Conflict, "the key was used"));
-            }
-            Bug::RemoveKeepsKey => {
-                let inserted = self.inner.insert(job).await?;
-                self.notes().keys.insert(key, inserted.job.id);
-                return Ok(inserted);
-            }
-            Bug::RestartLosesKeys if self.reopened => job.idempotency_key = None,
-            _ => {}
-        }
-        self.inner.insert(job).await
+impl ForwardJobStore for Mutant {
+    fn inner(&self) -> &dyn JobStore {
+        &self.inner
     }
 
-    async fn get(&self, id: JobId) -> Result<Arc<Job>> {
-        if self.notes().removed.contains(&id) {
-            return Err(Error::new(ErrorKind::NotFound, "the job was removed"));
-        }
-        let job = self.inner.get(id).await?;
-        Ok(if let Bug::GetLoses(loss) = self.bug { lost(&job, loss) } else { self.read(&job) })
+    async fn submit(&self, submission: &Submission) -> Result<Submitted> {
+        self.submit_with_bug(submission).await
     }
 
-    async fn list(&self, query: &ListQuery) -> Result<JobPage> {
-        let mut query = query.clone();
-        match self.bug {
-            Bug::ListIgnoresState(state) if query.state == Some(state) => query.state = None,
-            Bug::ListForgetsCursor => query.before = None,
-            _ => {}
-        }
-        let mut page = self.inner.list(&query).await?;
-        match self.bug {
-            Bug::ListSaysNoMore => page.more = false,
-            Bug::ListOldestFirst => page.jobs.reverse(),
-            Bug::ListLeavesOut(state) if query.state.is_none() => page.jobs.retain(|job| job.state != state),
-            Bug::ListLoses(loss) => page.jobs = page.jobs.iter().map(|job| lost(job, loss)).collect(),
-            Bug::ListIgnoresBound => {
-                while page.more && page.jobs.len() < query.limit {
-                    let before = page.jobs.last().map(|job| job.id);
-                    let rest = self.inner.list(&ListQuery { before, ..query.clone() }).await?;
-                    page.jobs.extend(rest.jobs);
-                    page.more = rest.more;
-                }
-                page.jobs.truncate(query.limit);
-            }
-            _ => {}
-        }
-        page.jobs = page.jobs.iter().map(|job| self.read(job)).collect();
-        Ok(page)
-    }
-
-    async fn queue(&self, query: &QueueQuery) -> Result<Vec<QueuedJob>> {
-        let mut query = query.clone();
-        match self.bug {
-            Bug::QueueIgnoresArch => query.arches = None,
-            Bug::QueueForgetsCursor => query.after = None,
-            Bug::QueueSettlesNothing => query.now = START,
-            _ => {}
-        }
-        let mut rows = self.inner.queue(&query).await?;
-        match self.bug {
-            Bug::QueueNewestFirst => rows.reverse(),
-            Bug::RequeueQueuesLater => rows.retain(|row| !self.halfway(row.id)),
-            Bug::QueueIgnoresBound => loop {
-                let after = rows.last().map(|row| row.id).or(query.after);
-                let rest = self.inner.queue(&QueueQuery { after, ..query.clone() }).await?;
-                if rest.is_empty() || rows.len() >= query.limit {
-                    rows.truncate(query.limit);
-                    break;
-                }
-                rows.extend(rest);
+    async fn cancel(&self, selection: Selection, at: Timestamp) -> Result<usize> {
+        match (self.bug, selection) {
+            (Bug::CancelTakesFinished, Selection::Job(_)) => match self.inner.cancel(selection, at).await {
+                Err(error) if error.kind() == ErrorKind::Conflict => Ok(0),
+                told => told,
             },
-            _ => {}
-        }
-        Ok(rows)
-    }
-
-    async fn claim(&self, request: &ClaimRequest) -> Result<Vec<Claim>> {
-        let claims = self.claim_with_bug(request).await?;
-        Ok(self.show(claims))
-    }
-
-    async fn renew(&self, leases: &[Lease], until: Timestamp) -> Result<Vec<Renewal>> {
-        let real = leases.iter().map(|lease| Lease { fence: self.real(lease.job, lease.fence), ..*lease });
-        let real: Vec<Lease> = real.collect();
-        let mut answers = self.inner.renew(&real, until).await?;
-        for (lease, answer) in real.iter().zip(&mut answers) {
-            let state = self.inner.get(lease.job).await.map(|job| job.state);
-            match self.bug {
-                Bug::RenewKeepsCancelToItself if *answer != Renewal::Lost => {
-                    *answer = Renewal::Kept { cancel_requested: false };
+            (Bug::CancelIsLost, Selection::Job(id)) => match self.inner.get(id).await?.state {
+                JobState::Running => Ok(1),
+                _ => self.inner.cancel(selection, at).await,
+            },
+            (Bug::CancelSkipsTheBuild, Selection::Build(build)) => {
+                let query = ListQuery::newest(limits::PAGE_ITEMS_MAX).of_build(build);
+                let mut changed = self.inner.build(build).await.map(|_| 0)?;
+                for job in self.inner.list(&query).await?.jobs.iter().rev() {
+                    changed += self.inner.cancel(Selection::Job(job.id), at).await.unwrap_or(0);
                 }
-                Bug::RenewRevives if matches!(state, Ok(JobState::Pending)) => {
-                    *answer = Renewal::Kept { cancel_requested: false };
-                }
-                Bug::RenewIgnoresFence if matches!(state, Ok(JobState::Running)) => {
-                    *answer = Renewal::Kept { cancel_requested: false };
-                }
-                _ => {}
+                Ok(changed)
             }
+            _ => self.inner.cancel(selection, at).await,
         }
-        Ok(answers)
     }
 
-    async fn record(&self, mut record: Record) -> Result<Arc<Job>> {
-        let id = record.job;
-        record.fence = record.fence.map(|fence| self.real(id, fence));
-        match (self.bug, &mut record.event) {
-            (Bug::RecordTakesLeaseLost, JobEvent::LeaseLost { error }) => {
-                record.event = JobEvent::Requeued { error: error.clone(), not_before: None, refund: false };
+    async fn retry(&self, selection: Selection, at: Timestamp) -> Result<usize> {
+        match (self.bug, selection) {
+            (Bug::RetryTakesSuccess | Bug::RetryIgnoresCauses, Selection::Job(id)) => {
+                let state = self.inner.get(id).await?.state;
+                let wrong = matches!(
+                    (self.bug, state),
+                    (Bug::RetryTakesSuccess, JobState::Success)
+                        | (Bug::RetryIgnoresCauses, JobState::Skipped)
+                );
+                match self.inner.retry(selection, at).await {
+                    Err(error) if wrong && error.kind() == ErrorKind::Conflict => Ok(1),
+                    told => told,
+                }
             }
-            (Bug::RecordForgetsRefund, JobEvent::Requeued { refund, .. }) => *refund = false,
-            (Bug::RecordIgnoresVersionBesideFence, _) if record.fence.is_some() => {
-                record.expected_version = None;
+            (Bug::RetryErases, Selection::Job(id)) => {
+                let told = self.inner.retry(selection, at).await?;
+                if told > 0 {
+                    let erased = self.inner.attempts(id).await?.len();
+                    self.notes().erased.insert(id, erased);
+                }
+                Ok(told)
             }
-            (Bug::RecordIgnoresFenceBesideVersion, _) if record.expected_version.is_some() => {
-                record.fence = record.fence.and(self.latest(id));
+            (Bug::RetryForgetsSkipped, _) => {
+                let skipped = self.in_state(JobState::Skipped).await;
+                let told = self.inner.retry(selection, at).await?;
+                let mut left = told;
+                for job in skipped {
+                    if self.inner.get(job.id).await?.state == JobState::Blocked {
+                        self.notes().shown.insert(job.id, JobState::Skipped);
+                        left -= 1;
+                    }
+                }
+                Ok(left)
             }
-            (Bug::RecordIgnoresFence, _) => record.fence = record.fence.and(self.latest(id)),
-            (Bug::RecordNeedsNoGuard, _) if record.fence.is_none() && record.expected_version.is_none() => {
-                record.expected_version = self.inner.get(id).await.ok().map(|job| job.version);
-            }
-            _ => {}
+            _ => self.inner.retry(selection, at).await,
         }
-        let later = match self.bug {
-            Bug::FinishWritesArtifactsLater => matches!(record.event, JobEvent::Succeeded { .. }),
-            Bug::RequeueQueuesLater => matches!(record.event, JobEvent::Requeued { .. }),
-            _ => false,
-        };
-        let job = self.inner.record(record).await?;
-        if later {
-            self.notes().halfway.insert(id);
-            yield_now().await;
-            self.notes().halfway.remove(&id);
-        }
-        Ok(if let Bug::RecordTellsLess(loss) = self.bug { lost(&job, loss) } else { job })
     }
 
-    async fn request_cancel(&self, id: JobId, at: Timestamp) -> Result<Arc<Job>> {
-        match self.inner.request_cancel(id, at).await {
-            Err(error)
-                if matches!(self.bug, Bug::CancelTakesFinished) && error.kind() == ErrorKind::Conflict =>
-            {
-                self.inner.get(id).await
-            }
-            told => told,
+    async fn set_priority(&self, selection: Selection, priority: Priority) -> Result<usize> {
+        match (self.bug, selection) {
+            (Bug::PriorityIsNotSet, Selection::Job(id)) => self.inner.get(id).await.map(|_| 1),
+            _ => self.inner.set_priority(selection, priority).await,
         }
     }
 
@@ -449,10 +291,18 @@ impl JobStore for Mutant {
             Bug::RemoveKeepsKey => {
                 self.inner.remove(id).await?;
                 let mut notes = self.notes();
-                let keys: Vec<String> =
-                    notes.keys.iter().filter(|(_, job)| **job == id).map(|(key, _)| key.clone()).collect();
+                let of_job = notes.keys.iter().filter(|(_, told)| told.jobs.contains(&id));
+                let keys: Vec<String> = of_job.map(|((_, key), _)| key.clone()).collect();
                 notes.reserved.extend(keys);
                 return Ok(());
+            }
+            Bug::RemoveKeepsBuild => {
+                if let Some(build) = job.build {
+                    let build = self.inner.build(build).await?;
+                    self.inner.remove(id).await?;
+                    self.notes().builds.insert(build.id, build);
+                    return Ok(());
+                }
             }
             Bug::RemoveDropsLogFirst if job.state.is_terminal() => {
                 self.notes().halfway.insert(id);
@@ -463,42 +313,261 @@ impl JobStore for Mutant {
         self.inner.remove(id).await
     }
 
-    async fn append_log(&self, id: JobId, fence: Fence, offset: u64, bytes: Bytes) -> Result<u64> {
-        let fence = self.real(id, fence);
+    async fn demand(&self, now: Timestamp) -> Result<Vec<Demand>> {
+        if matches!(self.bug, Bug::DemandSettles) {
+            let limit = limits::SETTLED_PER_CALL_MAX;
+            self.inner.expire(&ExpireRequest { now, attempts_max: u32::MAX, limit }).await?;
+        }
+        let now = if matches!(self.bug, Bug::DemandIgnoresPause) { Timestamp::MAX } else { now };
+        let mut demand = self.inner.demand(now).await?;
         match self.bug {
-            Bug::AppendIgnoresFence => {
-                self.inner.append_log(id, self.latest(id).unwrap_or(fence), offset, bytes).await
+            Bug::DemandIsBackwards => demand.reverse(),
+            Bug::DemandCountsOne => demand.iter_mut().for_each(|demand| demand.ready = 1),
+            _ => {}
+        }
+        Ok(demand)
+    }
+
+    async fn claim(&self, request: &ClaimRequest) -> Result<Vec<Claim>> {
+        let mut claims = self.claim_with_bug(request).await?;
+        match self.bug {
+            Bug::ClaimIsBackwards => claims.reverse(),
+            Bug::ClaimForgetsLog => claims.iter_mut().for_each(|claim| claim.log_bytes = 0),
+            _ => {}
+        }
+        let mut notes = self.notes();
+        for claim in &claims {
+            notes.claims.insert(claim.job.id, claim.clone());
+        }
+        Ok(claims)
+    }
+
+    async fn renew(&self, server: &ServerId, fences: &[Fence], until: Timestamp) -> Result<Vec<Renewal>> {
+        let mut answers = Vec::new();
+        match self.bug {
+            Bug::RenewIgnoresBound => {
+                for part in fences.chunks(limits::LEASES_PER_CALL_MAX) {
+                    answers.extend(self.inner.renew(server, part, until).await?);
+                }
             }
-            Bug::AppendTwice => {
-                let end = self.inner.append_log(id, fence, offset, bytes.clone()).await?;
-                self.inner.append_log(id, fence, end, bytes).await
+            Bug::RenewDoesNothing => answers = self.inner.renew(server, fences, Timestamp::MIN).await?,
+            Bug::RenewIgnoresServer => {
+                for fence in fences {
+                    let owner = self.inner.get(fence.job).await.ok().and_then(|job| job.server.clone());
+                    let owner = owner.unwrap_or_else(|| server.clone());
+                    answers.extend(self.inner.renew(&owner, &[*fence], until).await?);
+                }
             }
-            Bug::AppendIgnoresOffset => {
-                let end = self.inner.read_log(id, 0, 0).await?.len;
-                self.inner.append_log(id, fence, end, bytes).await
+            _ => answers = self.inner.renew(server, fences, until).await?,
+        }
+        for (fence, answer) in fences.iter().zip(&mut answers) {
+            let state = self.inner.get(fence.job).await.map(|job| job.state);
+            match (self.bug, state) {
+                (Bug::RenewKeepsCancelToItself, _) if *answer != Renewal::Lost => {
+                    *answer = Renewal::Kept { cancel_requested: false };
+                }
+                (Bug::RenewRevives, Ok(JobState::Pending))
+                | (Bug::RenewIgnoresFence, Ok(JobState::Running)) => {
+                    *answer = Renewal::Kept { cancel_requested: false };
+                }
+                _ => {}
             }
-            Bug::AppendByHalves => {
-                let middle = bytes.len() / 2;
-                let end = self.inner.append_log(id, fence, offset, bytes.slice(..middle)).await?;
-                yield_now().await;
-                self.inner.append_log(id, fence, end, bytes.slice(middle..)).await
+        }
+        Ok(answers)
+    }
+
+    async fn cancel_requests(&self, server: &ServerId) -> Result<Vec<JobId>> {
+        match self.bug {
+            Bug::CancelIsKeptFromOwner => Ok(Vec::new()),
+            Bug::CancelIsToldToAll => {
+                let running = self.in_state(JobState::Running).await;
+                Ok(running.iter().filter(|job| job.cancel_requested).map(|job| job.id).collect())
             }
-            _ => self.inner.append_log(id, fence, offset, bytes).await,
+            _ => self.inner.cancel_requests(server).await,
         }
     }
 
-    async fn retry(&self, id: JobId, at: Timestamp) -> Result<Arc<Job>> {
+    async fn release(&self, fence: Fence, release: &Release, at: Timestamp) -> Result<Arc<Job>> {
+        let before = self.inner.get(fence.job).await?;
+        let mut release = release.clone();
+        let fence = if matches!(self.bug, Bug::ReleaseIgnoresFence) { self.latest(fence) } else { fence };
         match self.bug {
-            Bug::RetryTakesSuccess => match self.inner.retry(id, at).await {
-                Err(error) if error.kind() == ErrorKind::Conflict => self.inner.get(id).await,
-                told => told,
-            },
-            Bug::RetryErases => {
-                let erased = self.inner.attempts(id).await?.len();
-                self.notes().erased.insert(id, erased);
-                self.inner.retry(id, at).await
+            Bug::ReleaseCounts => release.counts = true,
+            Bug::ReleaseForgetsPause => release.not_before = None,
+            Bug::ReleaseForgetsAvoid => release.avoid = false,
+            Bug::ReleaseTakesNoRepeat if before.state != JobState::Running => {
+                return Err(refused("the job does not run"));
             }
-            _ => self.inner.retry(id, at).await,
+            _ => {}
+        }
+        let job = self.inner.release(fence, &release, at).await?;
+        if matches!(self.bug, Bug::ReleaseRevivesCancelled) && job.state == JobState::Cancelled {
+            self.inner.retry(Selection::Job(fence.job), at).await?;
+            return self.inner.get(fence.job).await;
+        }
+        Ok(job)
+    }
+
+    async fn finish(&self, fence: Fence, outcome: &Outcome, at: Timestamp) -> Result<Finished> {
+        let latest = self.latest(fence);
+        let before = self.inner.get(fence.job).await?;
+        let fence = match self.bug {
+            Bug::FinishIgnoresFence => latest,
+            Bug::FinishIgnoresAttempt => Fence { attempt: latest.attempt, ..fence },
+            Bug::FinishIgnoresToken => Fence { token: latest.token, ..fence },
+            _ => fence,
+        };
+        match self.bug {
+            Bug::FinishTakesNoRepeat if before.state.is_terminal() => {
+                return Err(refused("the job has ended"));
+            }
+            Bug::FinishTakesOtherEnd if before.state.is_terminal() && fence == latest => {
+                return Ok(Finished { job: before, unlocked: 0, skipped: 0 });
+            }
+            Bug::FailureUnlocks => {
+                if let Outcome::Failed { .. } = outcome {
+                    let unlock = Outcome::Succeeded { artifacts: Vec::new(), note: None };
+                    let told = self.inner.finish(fence, &unlock, at).await?;
+                    self.notes().shown.insert(fence.job, JobState::Failed);
+                    return Ok(Finished { job: shown(&told.job, JobState::Failed), ..told });
+                }
+            }
+            Bug::RepeatUnlocksAgain if before.state == JobState::Success => {
+                for dependent in self.dependents(fence.job) {
+                    if self.inner.get(dependent).await?.state == JobState::Blocked {
+                        self.notes().shown.insert(dependent, JobState::Pending);
+                    }
+                }
+            }
+            _ => {}
+        }
+        let told = self.inner.finish(fence, outcome, at).await?;
+        match self.bug {
+            Bug::FinishUnlocksLater => self.halfway(self.dependents(fence.job)).await,
+            Bug::FinishWritesArtifactsLater => self.halfway([fence.job]).await,
+            _ => {}
+        }
+        Ok(told)
+    }
+
+    async fn expire(&self, request: &ExpireRequest) -> Result<Vec<Arc<Job>>> {
+        let mut request = *request;
+        match self.bug {
+            Bug::ExpireNever => return Ok(Vec::new()),
+            Bug::ExpireIgnoresTime => request.now = Timestamp::MAX,
+            Bug::ExpireIgnoresAttempts => request.attempts_max = u32::MAX,
+            _ => {}
+        }
+        let mut settled = self.inner.expire(&request).await?;
+        match self.bug {
+            Bug::ExpireTellsNothing => settled.clear(),
+            Bug::ExpireIgnoresBound => loop {
+                let more = self.inner.expire(&request).await?;
+                if more.is_empty() {
+                    break;
+                }
+                settled.extend(more);
+            },
+            Bug::ExpireRevivesCancelled => {
+                for job in settled.iter().filter(|job| job.state == JobState::Cancelled) {
+                    self.inner.retry(Selection::Job(job.id), request.now).await?;
+                }
+            }
+            _ => {}
+        }
+        Ok(settled)
+    }
+
+    async fn note_waiting(&self, groups: &[GroupWaiting], at: Timestamp) -> Result<Vec<Timestamp>> {
+        match self.bug {
+            Bug::NoteForgets => Ok(vec![at; groups.len()]),
+            Bug::NoteRestarts => self.inner.note_waiting(groups, at).await.map(|told| vec![at; told.len()]),
+            _ => self.inner.note_waiting(groups, at).await,
+        }
+    }
+
+    async fn give_up(&self, request: &GiveUp) -> Result<usize> {
+        match self.bug {
+            Bug::GiveUpNever => Ok(0),
+            Bug::GiveUpTakesYoung => {
+                self.inner.give_up(&GiveUp { ready_before: Timestamp::MAX, ..request.clone() }).await
+            }
+            _ => self.inner.give_up(request).await,
+        }
+    }
+
+    async fn append(&self, fence: Fence, first: u64, rows: &[ProgressRow]) -> Result<u64> {
+        let fence = if matches!(self.bug, Bug::AppendIgnoresFence) { self.latest(fence) } else { fence };
+        let end = self.notes().rows.get(&fence).copied().unwrap_or(0);
+        let first = match self.bug {
+            Bug::AppendIgnoresFirst if first <= end => end,
+            Bug::AppendTakesGaps if first > end => end,
+            _ => first,
+        };
+        let told = match self.bug {
+            Bug::AppendIgnoresBound if !rows.is_empty() => {
+                let mut told = first;
+                for part in rows.chunks(limits::PROGRESS_ROWS_MAX) {
+                    told = self.inner.append(fence, told, part).await?;
+                }
+                told
+            }
+            _ => self.inner.append(fence, first, rows).await?,
+        };
+        self.notes().rows.insert(fence, told);
+        Ok(told)
+    }
+
+    async fn append_log(&self, fence: Fence, offset: u64, bytes: Bytes) -> Result<u64> {
+        let fence = if matches!(self.bug, Bug::LogIgnoresFence) { self.latest(fence) } else { fence };
+        let end = self.inner.read_log(fence.job, 0, 0).await?.len;
+        match self.bug {
+            Bug::LogTwice => {
+                let end = self.inner.append_log(fence, offset, bytes.clone()).await?;
+                self.inner.append_log(fence, end, bytes).await
+            }
+            Bug::LogIgnoresOffset if offset <= end => self.inner.append_log(fence, end, bytes).await,
+            Bug::LogTakesGaps if offset > end => self.inner.append_log(fence, end, bytes).await,
+            Bug::LogByHalves => {
+                let middle = bytes.len() / 2;
+                let end = self.inner.append_log(fence, offset, bytes.slice(..middle)).await?;
+                yield_now().await;
+                self.inner.append_log(fence, end, bytes.slice(middle..)).await
+            }
+            _ => self.inner.append_log(fence, offset, bytes).await,
+        }
+    }
+
+    async fn get(&self, id: JobId) -> Result<Arc<Job>> {
+        if self.notes().removed.contains(&id) {
+            return Err(Error::new(ErrorKind::NotFound, "the job was removed"));
+        }
+        let job = self.inner.get(id).await?;
+        Ok(if let Bug::GetLoses(loss) = self.bug { lost(&job, loss) } else { self.read(&job) })
+    }
+
+    async fn spec(&self, id: JobId) -> Result<Arc<JobSpec>> {
+        let spec = self.inner.spec(id).await?;
+        if matches!(self.bug, Bug::SpecLosesPipelines) {
+            let mut parts = UncheckedSpec::from((*spec).clone());
+            parts.pipelines.clear();
+            return JobSpec::try_from(parts).map(Arc::new);
+        }
+        Ok(spec)
+    }
+
+    async fn blocked_by(&self, id: JobId, limit: usize) -> Result<Vec<JobId>> {
+        match self.bug {
+            Bug::BlockedByTellsAll => {
+                self.inner.blocked_by(id, limit).await?;
+                let mut needs = self.notes().waits_for.get(&id).cloned().unwrap_or_default();
+                needs.sort();
+                needs.dedup();
+                needs.truncate(limit);
+                Ok(needs)
+            }
+            Bug::BlockedByIgnoresLimit => self.inner.blocked_by(id, usize::MAX).await,
+            _ => self.inner.blocked_by(id, limit).await,
         }
     }
 
@@ -506,9 +575,9 @@ impl JobStore for Mutant {
         let mut attempts = self.inner.attempts(id).await?;
         match self.bug {
             Bug::AttemptsLose(loss) => attempts.iter_mut().for_each(loss),
-            Bug::AttemptsForget => {
-                attempts.drain(..attempts.len().saturating_sub(1));
-            }
+            Bug::AttemptsForget => _ = attempts.drain(..attempts.len().saturating_sub(1)),
+            Bug::AttemptsAreBackwards => attempts.reverse(),
+            Bug::RestartLosesAttempts if self.reopened => attempts.clear(),
             Bug::RetryErases => {
                 let erased = self.notes().erased.get(&id).copied().unwrap_or_default();
                 attempts.drain(..erased);
@@ -518,12 +587,60 @@ impl JobStore for Mutant {
         Ok(attempts)
     }
 
+    async fn list(&self, query: &ListQuery) -> Result<JobPage> {
+        let mut query = query.clone();
+        match self.bug {
+            Bug::ListIgnoresState(state) if query.state == Some(state) => query.state = None,
+            Bug::ListForgetsCursor => query.before = None,
+            Bug::ListIgnoresBuild => query.build = None,
+            _ => {}
+        }
+        let mut page = self.inner.list(&query).await?;
+        match self.bug {
+            Bug::ListSaysNoMore => page.more = false,
+            Bug::ListIsBackwards => page.jobs.reverse(),
+            Bug::ListLeavesOut(state) if query.state.is_none() => page.jobs.retain(|job| job.state != state),
+            Bug::ListLoses(loss) => page.jobs = page.jobs.iter().map(|job| lost(job, loss)).collect(),
+            Bug::ListIgnoresBound => {
+                while page.more && page.jobs.len() < query.limit {
+                    let before = page.jobs.last().map(|job| job.id);
+                    let rest = self.inner.list(&query.clone().before(before)).await?;
+                    page.jobs.extend(rest.jobs);
+                    page.more = rest.more;
+                }
+                page.jobs.truncate(query.limit);
+            }
+            _ => {}
+        }
+        page.jobs = page.jobs.iter().map(|job| self.read(job)).collect();
+        Ok(page)
+    }
+
+    async fn build(&self, id: BuildId) -> Result<Build> {
+        let mut build = match self.inner.build(id).await {
+            Ok(build) => build,
+            Err(error) => return self.notes().builds.get(&id).cloned().ok_or(error),
+        };
+        match self.bug {
+            Bug::BuildLosesEnd => build.finished_at = None,
+            Bug::BuildLosesCount(lost) => {
+                let mut counts = StateCounts::default();
+                for state in JobState::ALL.into_iter().filter(|state| *state != lost) {
+                    (0..build.counts.get(state)).for_each(|_| counts.add(state));
+                }
+                build.counts = counts;
+            }
+            _ => {}
+        }
+        Ok(build)
+    }
+
     async fn read_log(&self, id: JobId, offset: u64, limit: usize) -> Result<LogChunk> {
         let kept = self.notes().logs.get(&id).cloned();
         if let Some(kept) = kept {
             return Ok(kept);
         }
-        if matches!(self.bug, Bug::RemoveDropsLogFirst) && self.halfway(id) {
+        if matches!(self.bug, Bug::RemoveDropsLogFirst) && self.notes().halfway.contains(&id) {
             return Err(Error::new(ErrorKind::NotFound, "the log was removed"));
         }
         match self.bug {

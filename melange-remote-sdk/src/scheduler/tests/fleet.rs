@@ -1,5 +1,7 @@
 //! Backends that fail or go away.
 
+use std::collections::BTreeSet;
+
 use super::*;
 
 /// Backends some of which do not answer; builds on them break off before their first step.

@@ -1,0 +1,160 @@
+//! Promises about what attempts tell.
+
+use super::*;
+
+pub(super) async fn all(store: &dyn JobStore) {
+    logs_grow_and_read_by_offset(store).await;
+    rows_are_numbered_and_repeats_skipped(store).await;
+    attempts_are_kept(store).await;
+}
+
+/// A log reads from any offset, in bounded chunks, and lives on after the job.
+async fn logs_grow_and_read_by_offset(store: &dyn JobStore) {
+    let lane = Lane::new();
+    let (job, fence) = lane.running(store).await;
+    assert_eq!(store.read_log(job, 0, 100).await.expect("it reads").len, 0);
+    for (part, len) in [("one\n", 4), ("", 4), ("two\n", 8)] {
+        assert_eq!(append(store, fence, part).await.expect("the owner writes"), len);
+    }
+    for (offset, limit, expected) in
+        [(0, 100, "one\ntwo\n"), (4, 2, "tw"), (8, 100, ""), (99, 100, ""), (u64::MAX, 1, "")]
+    {
+        let chunk = store.read_log(job, offset, limit).await.expect("it reads");
+        assert_eq!((&chunk.bytes[..], chunk.len), (expected.as_bytes(), 8));
+    }
+    for (offset, part) in [(4, "two\n"), (0, "one\ntwo\n"), (8, "")] {
+        let told = store.append_log(fence, offset, Bytes::from_static(part.as_bytes())).await;
+        assert_eq!(told.expect("the owner may repeat himself"), 8);
+    }
+    let told = store.append_log(fence, 6, Bytes::from_static(b"o\nthree\n")).await;
+    assert_eq!(told.expect("the owner writes"), 14);
+    assert_eq!(&store.read_log(job, 4, 100).await.expect("it reads").bytes[..], b"two\nthree\n");
+    let gap = store.append_log(fence, 15, Bytes::from_static(b"x")).await;
+    assert_eq!(gap.expect_err("bytes are missing").kind(), ErrorKind::InvalidRequest);
+    store.finish(fence, &succeeded(), at(1)).await.expect("the owner ends it");
+    conflicts(append(store, fence, "late\n").await, "the job is finished");
+    assert_eq!(store.read_log(job, 0, 100).await.expect("it reads").len, 14);
+}
+
+async fn rows_are_numbered_and_repeats_skipped(store: &dyn JobStore) {
+    let lane = Lane::new();
+    let (job, fence) = lane.running(store).await;
+    let steps = async || {
+        let attempt = store.attempt(job, 1).await.expect("it is there");
+        attempt.steps.iter().map(|step| step.name.clone()).collect::<Vec<_>>()
+    };
+    let version = get(store, job).await.version;
+    assert_eq!(store.append(fence, 0, &[step("a"), step("b")]).await.expect("the owner tells"), 2);
+    assert_eq!(store.append(fence, 0, &[step("a"), step("b")]).await.expect("he may repeat himself"), 2);
+    assert_eq!(store.append(fence, 1, &[step("b"), step("c")]).await.expect("also in part"), 3);
+    assert_eq!(store.append(fence, 3, &[]).await.expect("nothing is no mistake"), 3);
+    assert_eq!(steps().await, ["a", "b", "c"]);
+    let gap = store.append(fence, 4, &[step("e")]).await.expect_err("a row is missing");
+    assert_eq!(gap.kind(), ErrorKind::InvalidRequest);
+    assert_eq!(steps().await, ["a", "b", "c"]);
+    assert_eq!(get(store, job).await.version, version, "what attempts tell is not the job's");
+    let many = vec![step("x"); limits::PROGRESS_ROWS_MAX + 1];
+    let refused = store.append(fence, 3, &many).await.expect_err("too many rows");
+    assert_eq!(refused.kind(), ErrorKind::InvalidRequest);
+    store.release(fence, &given_back(None, true), at(2)).await.expect("the owner gives it back");
+    let second = lane.claim_one(store, 2).await.fence;
+    assert_eq!(store.append(second, 0, &[step("z")]).await.expect("each attempt counts from 0"), 1);
+    store.finish(second, &succeeded(), at(3)).await.expect("the owner ends it");
+    conflicts(store.append(second, 1, &[step("late")]).await, "the job is finished");
+    assert_eq!(steps().await, ["a", "b", "c"]);
+}
+
+/// Rows that leave traces in every field of an attempt.
+fn rows() -> Vec<ProgressRow> {
+    let phase = |name: &str, took_ms| JobPhase { name: name.to_owned(), took_ms };
+    let failure = || JobStepFailure {
+        step: "make".to_owned(),
+        exit_code: 2,
+        tail: vec!["a".to_owned(), "ü\u{1b}".to_owned()],
+    };
+    let ended = |index, error: Option<&str>| Progress::TestFinished {
+        index,
+        took_ms: 3,
+        error: error.map(str::to_owned),
+        step: error.map(|_| failure()),
+        log_offset: 7,
+    };
+    let test =
+        |index, package: &str| Progress::TestStarted { index, package: package.to_owned(), log_offset: 5 };
+    let rows = [
+        Progress::PhaseFinished { phase: phase("compile", 1) },
+        Progress::PhaseFinished { phase: phase("steps", 2) },
+        Progress::StepStarted { index: 0, name: "fetch".to_owned() },
+        Progress::StepFinished { index: 0, took_ms: 12, cached: true },
+        Progress::StepStarted { index: 1, name: "make".to_owned() },
+        test(0, "a"),
+        ended(0, None),
+        test(1, "a-doc"),
+        ended(1, Some("no such file")),
+    ];
+    rows.into_iter().map(row).collect()
+}
+
+/// An attempt beside its twin, which the rows are applied to.
+pub(super) async fn tell_everything(store: &dyn JobStore, claim: &Claim) -> JobAttempt {
+    let rows = rows();
+    store.append(claim.fence, 0, &rows).await.expect("the owner tells");
+    append(store, claim.fence, "one\n").await.expect("the owner writes");
+    let job = &claim.job;
+    let started_at = job.started_at.expect("it began");
+    let mut twin = JobAttempt::begin(job.attempt, job.server.clone(), job.backend.clone(), started_at);
+    twin.log_begin = claim.log_bytes;
+    rows.into_iter().for_each(|row| twin.apply(row.progress));
+    let now = store.attempt(job.id, job.attempt).await.expect("it is there");
+    assert_eq!(now, twin);
+    twin
+}
+
+/// An attempt is kept with all that it showed, whatever follows.
+async fn attempts_are_kept(store: &dyn JobStore) {
+    let lane = Lane::new();
+    let id = lane.insert(store).await;
+    assert_eq!(store.attempts(id).await.expect("it is there"), []);
+    assert_eq!(store.attempt(id, 1).await.expect_err("none began").kind(), ErrorKind::NotFound);
+    let mut twins = Vec::new();
+    let back = given_back(None, false);
+    let broken = JobError {
+        step: Some(JobStepFailure { step: "make".to_owned(), exit_code: 1, tail: vec!["no".to_owned()] }),
+        ..JobError::new(FailureClass::Build, "make failed")
+    };
+    for number in 0..4 {
+        let claim = lane.claim_one(store, number * 10).await;
+        assert_eq!(claim.log_bytes, number * 4);
+        let mut twin = tell_everything(store, &claim).await;
+        let ended = number * 10 + 5;
+        (twin.ended_at, twin.log_end) = (Some(at(ended)), Some(claim.log_bytes + 4));
+        match number {
+            0 => {
+                store.release(claim.fence, &back, at(ended)).await.expect("the owner gives it back");
+                (twin.outcome, twin.counts, twin.error) =
+                    (AttemptOutcome::GivenBack, false, Some(back.error.clone()));
+            }
+            1 => {
+                let outcome = Outcome::Failed { error: broken.clone() };
+                store.finish(claim.fence, &outcome, at(ended)).await.expect("the owner ends it");
+                store.retry(Selection::Job(id), at(ended)).await.expect("it failed");
+                (twin.outcome, twin.error) = (AttemptOutcome::Failed, Some(broken.clone()));
+            }
+            2 => {
+                let settled = expire(store, 30).await;
+                let error = settled.iter().find(|job| job.id == id).and_then(|job| job.error.clone());
+                (twin.outcome, twin.error, twin.ended_at) = (AttemptOutcome::Lost, error, Some(at(30)));
+            }
+            _ => {
+                store.finish(claim.fence, &succeeded(), at(ended)).await.expect("the owner ends it");
+                twin.outcome = AttemptOutcome::Success;
+            }
+        }
+        twins.push(twin);
+        assert_eq!(store.attempts(id).await.expect("they are there"), twins, "oldest first, all of them");
+    }
+    for twin in &twins {
+        assert_eq!(store.attempt(id, twin.number).await.expect("it is there"), *twin);
+    }
+    assert_eq!(store.attempt(id, 5).await.expect_err("there are four").kind(), ErrorKind::NotFound);
+}

@@ -1,0 +1,362 @@
+//! A store around another one: what a wrapper does not change is handed on.
+//!
+//! ```
+//! use std::sync::Arc;
+//! use melange_remote_sdk::error::{Error, ErrorKind, Result};
+//! use melange_remote_sdk::job_store::forward::{Forward, ForwardJobStore};
+//! use melange_remote_sdk::job_store::memory::MemoryJobStore;
+//! use melange_remote_sdk::job_store::{JobStore, Submission, Submitted};
+//!
+//! /// Takes no jobs.
+//! #[derive(Debug)]
+//! struct Closed(MemoryJobStore);
+//!
+//! #[async_trait::async_trait]
+//! impl ForwardJobStore for Closed {
+//!     fn inner(&self) -> &dyn JobStore {
+//!         &self.0
+//!     }
+//!
+//!     async fn submit(&self, _submission: &Submission) -> Result<Submitted> {
+//!         Err(Error::new(ErrorKind::Unavailable, "this farm is closed"))
+//!     }
+//! }
+//!
+//! let store: Arc<dyn JobStore> = Arc::new(Forward(Closed(MemoryJobStore::default())));
+//! ```
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use jiff::Timestamp;
+use tokio::sync::watch;
+
+use super::{
+    Claim, ClaimRequest, Demand, ExpireRequest, Fence, Finished, GiveUp, GroupWaiting, JobIntake, JobPage,
+    JobProgress, JobQueue, JobReading, JobStore, ListQuery, LogChunk, Release, Renewal, Selection, Subject,
+    Submission, Submitted,
+};
+use crate::error::Result;
+use crate::job::{Build, BuildId, Job, JobAttempt, JobId, JobSpec, Outcome, Priority, ProgressRow, ServerId};
+
+/// The calls of a store that hands on what it does not change; [`Forward`] makes a [`JobStore`] of it.
+#[async_trait]
+pub trait ForwardJobStore: Send + Sync + fmt::Debug {
+    /// The store that calls are handed on to.
+    fn inner(&self) -> &dyn JobStore;
+
+    /// As [`JobIntake::submit`].
+    ///
+    /// # Errors
+    /// As there.
+    async fn submit(&self, submission: &Submission) -> Result<Submitted> {
+        self.inner().submit(submission).await
+    }
+
+    /// As [`JobIntake::cancel`].
+    ///
+    /// # Errors
+    /// As there.
+    async fn cancel(&self, selection: Selection, at: Timestamp) -> Result<usize> {
+        self.inner().cancel(selection, at).await
+    }
+
+    /// As [`JobIntake::retry`].
+    ///
+    /// # Errors
+    /// As there.
+    async fn retry(&self, selection: Selection, at: Timestamp) -> Result<usize> {
+        self.inner().retry(selection, at).await
+    }
+
+    /// As [`JobIntake::set_priority`].
+    ///
+    /// # Errors
+    /// As there.
+    async fn set_priority(&self, selection: Selection, priority: Priority) -> Result<usize> {
+        self.inner().set_priority(selection, priority).await
+    }
+
+    /// As [`JobIntake::remove`].
+    ///
+    /// # Errors
+    /// As there.
+    async fn remove(&self, id: JobId) -> Result<()> {
+        self.inner().remove(id).await
+    }
+
+    /// As [`JobQueue::demand`].
+    ///
+    /// # Errors
+    /// As there.
+    async fn demand(&self, now: Timestamp) -> Result<Vec<Demand>> {
+        self.inner().demand(now).await
+    }
+
+    /// As [`JobQueue::claim`].
+    ///
+    /// # Errors
+    /// As there.
+    async fn claim(&self, request: &ClaimRequest) -> Result<Vec<Claim>> {
+        self.inner().claim(request).await
+    }
+
+    /// As [`JobQueue::renew`].
+    ///
+    /// # Errors
+    /// As there.
+    async fn renew(&self, server: &ServerId, fences: &[Fence], until: Timestamp) -> Result<Vec<Renewal>> {
+        self.inner().renew(server, fences, until).await
+    }
+
+    /// As [`JobQueue::cancel_requests`].
+    ///
+    /// # Errors
+    /// As there.
+    async fn cancel_requests(&self, server: &ServerId) -> Result<Vec<JobId>> {
+        self.inner().cancel_requests(server).await
+    }
+
+    /// As [`JobQueue::release`].
+    ///
+    /// # Errors
+    /// As there.
+    async fn release(&self, fence: Fence, release: &Release, at: Timestamp) -> Result<Arc<Job>> {
+        self.inner().release(fence, release, at).await
+    }
+
+    /// As [`JobQueue::finish`].
+    ///
+    /// # Errors
+    /// As there.
+    async fn finish(&self, fence: Fence, outcome: &Outcome, at: Timestamp) -> Result<Finished> {
+        self.inner().finish(fence, outcome, at).await
+    }
+
+    /// As [`JobQueue::expire`].
+    ///
+    /// # Errors
+    /// As there.
+    async fn expire(&self, request: &ExpireRequest) -> Result<Vec<Arc<Job>>> {
+        self.inner().expire(request).await
+    }
+
+    /// As [`JobQueue::note_waiting`].
+    ///
+    /// # Errors
+    /// As there.
+    async fn note_waiting(&self, groups: &[GroupWaiting], at: Timestamp) -> Result<Vec<Timestamp>> {
+        self.inner().note_waiting(groups, at).await
+    }
+
+    /// As [`JobQueue::give_up`].
+    ///
+    /// # Errors
+    /// As there.
+    async fn give_up(&self, request: &GiveUp) -> Result<usize> {
+        self.inner().give_up(request).await
+    }
+
+    /// As [`JobProgress::append`].
+    ///
+    /// # Errors
+    /// As there.
+    async fn append(&self, fence: Fence, first: u64, rows: &[ProgressRow]) -> Result<u64> {
+        self.inner().append(fence, first, rows).await
+    }
+
+    /// As [`JobProgress::append_log`].
+    ///
+    /// # Errors
+    /// As there.
+    async fn append_log(&self, fence: Fence, offset: u64, bytes: Bytes) -> Result<u64> {
+        self.inner().append_log(fence, offset, bytes).await
+    }
+
+    /// As [`JobReading::get`].
+    ///
+    /// # Errors
+    /// As there.
+    async fn get(&self, id: JobId) -> Result<Arc<Job>> {
+        self.inner().get(id).await
+    }
+
+    /// As [`JobReading::spec`].
+    ///
+    /// # Errors
+    /// As there.
+    async fn spec(&self, id: JobId) -> Result<Arc<JobSpec>> {
+        self.inner().spec(id).await
+    }
+
+    /// As [`JobReading::blocked_by`].
+    ///
+    /// # Errors
+    /// As there.
+    async fn blocked_by(&self, id: JobId, limit: usize) -> Result<Vec<JobId>> {
+        self.inner().blocked_by(id, limit).await
+    }
+
+    /// As [`JobReading::attempts`].
+    ///
+    /// # Errors
+    /// As there.
+    async fn attempts(&self, id: JobId) -> Result<Vec<JobAttempt>> {
+        self.inner().attempts(id).await
+    }
+
+    /// As [`JobReading::attempt`].
+    ///
+    /// # Errors
+    /// As there.
+    async fn attempt(&self, id: JobId, number: u32) -> Result<JobAttempt> {
+        self.inner().attempt(id, number).await
+    }
+
+    /// As [`JobReading::list`].
+    ///
+    /// # Errors
+    /// As there.
+    async fn list(&self, query: &ListQuery) -> Result<JobPage> {
+        self.inner().list(query).await
+    }
+
+    /// As [`JobReading::build`].
+    ///
+    /// # Errors
+    /// As there.
+    async fn build(&self, id: BuildId) -> Result<Build> {
+        self.inner().build(id).await
+    }
+
+    /// As [`JobReading::read_log`].
+    ///
+    /// # Errors
+    /// As there.
+    async fn read_log(&self, id: JobId, offset: u64, limit: usize) -> Result<LogChunk> {
+        self.inner().read_log(id, offset, limit).await
+    }
+
+    /// As [`JobReading::changed`].
+    fn changed(&self, subject: Subject) -> watch::Receiver<u64> {
+        self.inner().changed(subject)
+    }
+}
+
+/// A [`JobStore`] made of a [`ForwardJobStore`].
+#[derive(Debug, Clone)]
+pub struct Forward<T>(pub T);
+
+#[async_trait]
+impl<T: ForwardJobStore> JobIntake for Forward<T> {
+    async fn submit(&self, submission: &Submission) -> Result<Submitted> {
+        self.0.submit(submission).await
+    }
+
+    async fn cancel(&self, selection: Selection, at: Timestamp) -> Result<usize> {
+        self.0.cancel(selection, at).await
+    }
+
+    async fn retry(&self, selection: Selection, at: Timestamp) -> Result<usize> {
+        self.0.retry(selection, at).await
+    }
+
+    async fn set_priority(&self, selection: Selection, priority: Priority) -> Result<usize> {
+        self.0.set_priority(selection, priority).await
+    }
+
+    async fn remove(&self, id: JobId) -> Result<()> {
+        self.0.remove(id).await
+    }
+}
+
+#[async_trait]
+impl<T: ForwardJobStore> JobQueue for Forward<T> {
+    async fn demand(&self, now: Timestamp) -> Result<Vec<Demand>> {
+        self.0.demand(now).await
+    }
+
+    async fn claim(&self, request: &ClaimRequest) -> Result<Vec<Claim>> {
+        self.0.claim(request).await
+    }
+
+    async fn renew(&self, server: &ServerId, fences: &[Fence], until: Timestamp) -> Result<Vec<Renewal>> {
+        self.0.renew(server, fences, until).await
+    }
+
+    async fn cancel_requests(&self, server: &ServerId) -> Result<Vec<JobId>> {
+        self.0.cancel_requests(server).await
+    }
+
+    async fn release(&self, fence: Fence, release: &Release, at: Timestamp) -> Result<Arc<Job>> {
+        self.0.release(fence, release, at).await
+    }
+
+    async fn finish(&self, fence: Fence, outcome: &Outcome, at: Timestamp) -> Result<Finished> {
+        self.0.finish(fence, outcome, at).await
+    }
+
+    async fn expire(&self, request: &ExpireRequest) -> Result<Vec<Arc<Job>>> {
+        self.0.expire(request).await
+    }
+
+    async fn note_waiting(&self, groups: &[GroupWaiting], at: Timestamp) -> Result<Vec<Timestamp>> {
+        self.0.note_waiting(groups, at).await
+    }
+
+    async fn give_up(&self, request: &GiveUp) -> Result<usize> {
+        self.0.give_up(request).await
+    }
+}
+
+#[async_trait]
+impl<T: ForwardJobStore> JobProgress for Forward<T> {
+    async fn append(&self, fence: Fence, first: u64, rows: &[ProgressRow]) -> Result<u64> {
+        self.0.append(fence, first, rows).await
+    }
+
+    async fn append_log(&self, fence: Fence, offset: u64, bytes: Bytes) -> Result<u64> {
+        self.0.append_log(fence, offset, bytes).await
+    }
+}
+
+#[async_trait]
+impl<T: ForwardJobStore> JobReading for Forward<T> {
+    async fn get(&self, id: JobId) -> Result<Arc<Job>> {
+        self.0.get(id).await
+    }
+
+    async fn spec(&self, id: JobId) -> Result<Arc<JobSpec>> {
+        self.0.spec(id).await
+    }
+
+    async fn blocked_by(&self, id: JobId, limit: usize) -> Result<Vec<JobId>> {
+        self.0.blocked_by(id, limit).await
+    }
+
+    async fn attempts(&self, id: JobId) -> Result<Vec<JobAttempt>> {
+        self.0.attempts(id).await
+    }
+
+    async fn attempt(&self, id: JobId, number: u32) -> Result<JobAttempt> {
+        self.0.attempt(id, number).await
+    }
+
+    async fn list(&self, query: &ListQuery) -> Result<JobPage> {
+        self.0.list(query).await
+    }
+
+    async fn build(&self, id: BuildId) -> Result<Build> {
+        self.0.build(id).await
+    }
+
+    async fn read_log(&self, id: JobId, offset: u64, limit: usize) -> Result<LogChunk> {
+        self.0.read_log(id, offset, limit).await
+    }
+
+    fn changed(&self, subject: Subject) -> watch::Receiver<u64> {
+        self.0.changed(subject)
+    }
+}

@@ -1,0 +1,328 @@
+//! Jobs that wait for jobs: handing in, ends and what follows from them, cancelling and retrying.
+
+use super::*;
+
+impl State {
+    pub(super) fn submit(&mut self, submission: &Submission, content: [u8; 32]) -> Result<Submitted> {
+        if let Some(known) = self.known(submission, content)? {
+            return Ok(known);
+        }
+        self.check_waiting(submission.jobs.len())?;
+        let size = submission.jobs.iter().map(|job| job.spec.size_bytes()).sum();
+        let fits = self.evict(size, submission.jobs.len());
+        if !fits || self.jobs.len().saturating_add(submission.jobs.len()) > self.bounds.jobs {
+            let error = Error::new(ErrorKind::LimitExceeded, "the store has no room for so many more jobs");
+            return Err(error.hint("submit again when some jobs have finished"));
+        }
+        // Behind the eviction, which may have taken a job that one of these waits for.
+        let places: HashMap<JobId, usize> =
+            submission.jobs.iter().enumerate().map(|(place, job)| (job.id, place)).collect();
+        for job in &submission.jobs {
+            let strange = |id: &&JobId| {
+                let known = self.jobs.get(id).is_some_and(|entry| entry.job.project == submission.project);
+                !known && !places.contains_key(id)
+            };
+            if let Some(id) = job.waits_for.iter().find(strange) {
+                let error = Error::invalid("the job waits for one that is not there").with("job", job.id);
+                return Err(error.with("waits_for", id));
+            }
+        }
+        let order = submission.order()?;
+        self.submitted += 1;
+        let number = self.submitted;
+        let jobs: Vec<JobId> = submission.jobs.iter().map(|job| job.id).collect();
+        let key = submission.key.clone().map(|key| (submission.project.clone(), key));
+        if let Some(key) = &key {
+            self.keys.insert(key.clone(), number);
+        }
+        let (build, left) = (submission.build, jobs.len());
+        self.submissions.insert(number, Known { key, content, jobs: jobs.clone(), build, left });
+        if let Some(id) = build {
+            let (project, created_at) = (submission.project.clone(), submission.at);
+            let (finished_at, counts) = (None, StateCounts::default());
+            let build = Build { id, project, created_at, finished_at, counts };
+            self.builds.insert(id, (build, jobs.iter().copied().collect()));
+        }
+        self.bytes += size;
+        for place in order {
+            self.insert(&submission.jobs[place], submission, number)?;
+        }
+        Ok(Submitted { created: true, jobs, build })
+    }
+
+    /// What an earlier submission with the same key or the same ids made.
+    fn known(&self, submission: &Submission, content: [u8; 32]) -> Result<Option<Submitted>> {
+        let told = |known: &Known| {
+            Ok(Some(Submitted { created: false, jobs: known.jobs.clone(), build: known.build }))
+        };
+        if let Some(key) = &submission.key {
+            let known = self.keys.get(&(submission.project.clone(), key.clone()));
+            if let Some(known) = known.and_then(|number| self.submissions.get(number)) {
+                if known.content == content {
+                    return told(known);
+                }
+                let error =
+                    Error::new(ErrorKind::Conflict, "the idempotency key was used for another submission");
+                return Err(error.hint("use a new key for every new submission"));
+            }
+        }
+        let taken = submission.jobs.iter().find_map(|job| self.jobs.get(&job.id));
+        if let Some(entry) = taken {
+            let known = self.submissions.get(&entry.submission);
+            let same = |known: &&Known| {
+                let ids = submission.jobs.iter().map(|job| job.id);
+                known.content == content
+                    && known.build == submission.build
+                    && ids.eq(known.jobs.iter().copied())
+            };
+            return known.filter(same).map(told).unwrap_or_else(|| {
+                Err(conflict(entry.job.id, "the id of the job was used for another submission"))
+            });
+        }
+        if let Some(build) = submission.build.filter(|build| self.builds.contains_key(build)) {
+            let error =
+                Error::new(ErrorKind::Conflict, "the id of the build was used for another submission");
+            return Err(error.with("build", build));
+        }
+        Ok(None)
+    }
+
+    /// Adds a job behind those that it waits for.
+    fn insert(&mut self, new: &NewJob, submission: &Submission, number: u64) -> Result<()> {
+        let mut waits_for = new.waits_for.clone();
+        waits_for.sort();
+        waits_for.dedup();
+        let mut job = Job::new(new.id, &new.spec, submission.at);
+        job.project = submission.project.clone();
+        job.build = submission.build;
+        (job.priority, job.rank) = (new.priority, new.rank);
+        let (blocked_by, ended_badly) = self.unmet(&waits_for, &BTreeSet::new());
+        job.blocked_by = blocked_by;
+        if blocked_by > 0 {
+            (job.state, job.ready_at) = (JobState::Blocked, None);
+        }
+        for id in &waits_for {
+            if let Some(entry) = self.jobs.get_mut(id) {
+                entry.dependents.push(new.id);
+            }
+        }
+        let job = Arc::new(job);
+        let entry = Entry {
+            job: Arc::clone(&job),
+            spec: Arc::clone(&new.spec),
+            submission: number,
+            waits_for,
+            dependents: Vec::new(),
+            token: None,
+            lease_until: Timestamp::MIN,
+            released: None,
+            attempts: Vec::new(),
+            progress: 0,
+            log: Vec::new(),
+            log_cut: false,
+            job_hint: watch::Sender::new(0),
+            log_hint: watch::Sender::new(0),
+        };
+        self.jobs.insert(new.id, entry);
+        self.enter(&job, submission.at);
+        if let Some(by) = ended_badly {
+            self.skip(new.id, by, submission.at)?;
+        }
+        Ok(())
+    }
+
+    /// How many of the jobs have not succeeded, and the first of them, `again` apart, that never will.
+    fn unmet(&self, jobs: &[JobId], again: &BTreeSet<JobId>) -> (u32, Option<JobId>) {
+        let (mut unmet, mut ended_badly) = (0, None);
+        for id in jobs {
+            // A job that was removed since is in nobody's way.
+            let Some(entry) = self.jobs.get(id) else { continue };
+            let state = entry.job.state;
+            unmet += u32::from(state != JobState::Success);
+            if state.is_terminal() && state != JobState::Success && !again.contains(id) {
+                ended_badly.get_or_insert(*id);
+            }
+        }
+        (unmet, ended_badly)
+    }
+
+    /// Skips a blocked job because of one that ended badly.
+    fn skip(&mut self, id: JobId, by: JobId, at: Timestamp) -> Result<()> {
+        let Some(cause) = self.jobs.get(&by).map(|entry| Arc::clone(&entry.job)) else { return Ok(()) };
+        // The first cause, not the last link of the chain.
+        let by = cause.skipped_for.unwrap_or(by);
+        let first = self.jobs.get(&by).map_or(cause, |entry| Arc::clone(&entry.job));
+        let how = match first.state {
+            JobState::Cancelled => "was cancelled",
+            JobState::Skipped => "was skipped",
+            _ => "failed",
+        };
+        let message = format!("{} {how}, and this job waits for it", first.title());
+        let error = JobError::new(FailureClass::Dependency, message);
+        self.apply(id, JobEvent::Skipped { by, error }, at).map(drop)
+    }
+
+    /// Brings a job to its end, with what follows for the jobs that wait for it.
+    pub(super) fn end(&mut self, id: JobId, outcome: Outcome, at: Timestamp) -> Result<Finished> {
+        let job = self.apply(id, JobEvent::Finished { outcome }, at)?;
+        let (unlocked, skipped) = self.follow(id, at)?;
+        Ok(Finished { job, unlocked, skipped })
+    }
+
+    /// What the end of a job means for those that wait for it: how many are unlocked, how many skipped.
+    fn follow(&mut self, id: JobId, at: Timestamp) -> Result<(usize, usize)> {
+        let entry = self.entry(id)?;
+        let (succeeded, dependents) = (entry.job.state == JobState::Success, entry.dependents.clone());
+        let (mut unlocked, mut skipped) = (0, 0);
+        if succeeded {
+            for dependent in dependents {
+                let Some(entry) = self.jobs.get_mut(&dependent) else { continue };
+                if entry.job.state != JobState::Blocked {
+                    continue;
+                }
+                let job = Arc::make_mut(&mut entry.job);
+                job.blocked_by = job.blocked_by.saturating_sub(1);
+                if job.blocked_by == 0 {
+                    self.apply(dependent, JobEvent::Unlocked, at)?;
+                    unlocked += 1;
+                }
+            }
+            return Ok((unlocked, skipped));
+        }
+        let mut reached = dependents;
+        while let Some(dependent) = reached.pop() {
+            let Some(entry) = self.jobs.get(&dependent) else { continue };
+            if entry.job.state == JobState::Blocked {
+                reached.extend(entry.dependents.iter().copied());
+                self.skip(dependent, id, at)?;
+                skipped += 1;
+            }
+        }
+        Ok((unlocked, skipped))
+    }
+
+    pub(super) fn cancel(&mut self, selection: Selection, at: Timestamp) -> Result<usize> {
+        let jobs = self.selected(selection)?;
+        if let Selection::Job(id) = selection {
+            match self.entry(id)?.job.state {
+                JobState::Success => return Err(conflict(id, "the job has succeeded already")),
+                JobState::Failed => return Err(conflict(id, "the job has failed already")),
+                JobState::Skipped => return Err(conflict(id, "the job was skipped already")),
+                _ => {}
+            }
+        }
+        let (mut changed, mut ended) = (0, Vec::new());
+        for id in jobs {
+            let job = Arc::clone(&self.entry(id)?.job);
+            match job.state {
+                JobState::Blocked | JobState::Pending => {
+                    self.apply(id, JobEvent::Finished { outcome: Outcome::Cancelled }, at)?;
+                    ended.push(id);
+                    changed += 1;
+                }
+                JobState::Running if !job.cancel_requested => {
+                    self.apply(id, JobEvent::CancelRequested, at)?;
+                    notify(&self.cancel_hint);
+                    changed += 1;
+                }
+                _ => {}
+            }
+        }
+        // Afterwards, so that jobs of a build are cancelled, and only those outside of it skipped.
+        for id in ended {
+            self.follow(id, at)?;
+        }
+        Ok(changed)
+    }
+
+    pub(super) fn retry(&mut self, selection: Selection, at: Timestamp) -> Result<usize> {
+        let mut again = BTreeSet::new();
+        match selection {
+            Selection::Job(id) => match self.entry(id)?.job.state {
+                JobState::Blocked | JobState::Pending | JobState::Running => return Ok(0),
+                JobState::Success => {
+                    let error = conflict(id, "the job has succeeded already");
+                    return Err(error.hint("submit its definition again to build it again"));
+                }
+                JobState::Failed | JobState::Cancelled | JobState::Skipped => _ = again.insert(id),
+            },
+            Selection::Build(_) => {
+                let ended_badly = |id: &JobId| {
+                    let state = self.jobs.get(id).map(|entry| entry.job.state);
+                    state.is_some_and(|state| state.is_terminal() && state != JobState::Success)
+                };
+                again.extend(self.selected(selection)?.into_iter().filter(ended_badly));
+            }
+        }
+        self.add_skipped(&mut again);
+        self.leave_out_hopeless(&mut again);
+        if let Selection::Job(id) = selection
+            && !again.contains(&id)
+        {
+            let error = conflict(id, "a job that it waits for has not succeeded");
+            return Err(error.hint("try that one again: this one follows by itself"));
+        }
+        self.check_waiting(again.len())?;
+        self.finished.retain(|finished| !again.contains(finished));
+        for id in &again {
+            let waits_for = self.entry(*id)?.waits_for.clone();
+            let (blocked_by, _) = self.unmet(&waits_for, &again);
+            self.apply(*id, JobEvent::Retried { blocked_by }, at)?;
+        }
+        Ok(again.len())
+    }
+
+    /// Adds the jobs that were skipped because of those in the set.
+    fn add_skipped(&self, again: &mut BTreeSet<JobId>) {
+        let mut reached: Vec<JobId> = again.iter().copied().collect();
+        while let Some(id) = reached.pop() {
+            let Some(entry) = self.jobs.get(&id) else { continue };
+            for dependent in &entry.dependents {
+                let skipped =
+                    self.jobs.get(dependent).is_some_and(|entry| entry.job.state == JobState::Skipped);
+                if skipped && again.insert(*dependent) {
+                    reached.push(*dependent);
+                }
+            }
+        }
+    }
+
+    /// Takes out the jobs that wait for one that came to a bad end and is not tried again.
+    fn leave_out_hopeless(&self, again: &mut BTreeSet<JobId>) {
+        loop {
+            let hopeless = |id: &&JobId| {
+                self.jobs.get(id).is_some_and(|entry| self.unmet(&entry.waits_for, again).1.is_some())
+            };
+            let hopeless: Vec<JobId> = again.iter().filter(hopeless).copied().collect();
+            if hopeless.is_empty() {
+                return;
+            }
+            hopeless.iter().for_each(|id| _ = again.remove(id));
+        }
+    }
+
+    pub(super) fn set_priority(&mut self, selection: Selection, priority: Priority) -> Result<usize> {
+        let mut changed = 0;
+        for id in self.selected(selection)? {
+            let job = Arc::clone(&self.entry(id)?.job);
+            if job.priority == priority {
+                continue;
+            }
+            if job.state == JobState::Pending {
+                self.leave(&job);
+            }
+            let entry = self.entry_mut(id)?;
+            let changing = Arc::make_mut(&mut entry.job);
+            changing.priority = priority;
+            changing.version += 1;
+            notify(&entry.job_hint);
+            if job.state == JobState::Pending {
+                let job = Arc::clone(&entry.job);
+                let at = job.ready_at.unwrap_or(job.created_at);
+                self.enter(&job, at);
+            }
+            changed += 1;
+        }
+        Ok(changed)
+    }
+}
