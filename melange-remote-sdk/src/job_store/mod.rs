@@ -40,7 +40,9 @@ use crate::job::{
 use crate::limits;
 
 pub mod forward;
+mod hints;
 pub mod memory;
+mod working_set;
 
 /// A job to hand in.
 #[derive(Debug, Clone)]

@@ -7,34 +7,34 @@ impl JobIntake for MemoryJobStore {
     async fn submit(&self, submission: &Submission) -> Result<Submitted> {
         submission.check()?;
         let content = submission.content();
-        self.lock().submit(submission, content)
+        self.change(|state| state.set.submit(submission, content))
     }
 
     async fn cancel(&self, selection: Selection, at: Timestamp) -> Result<usize> {
-        self.lock().cancel(selection, at)
+        self.change(|state| state.set.cancel(selection, at))
     }
 
     async fn retry(&self, selection: Selection, at: Timestamp) -> Result<usize> {
-        self.lock().retry(selection, at)
+        self.change(|state| state.set.retry(selection, at))
     }
 
     async fn set_priority(&self, selection: Selection, priority: Priority) -> Result<usize> {
-        self.lock().set_priority(selection, priority)
+        self.change(|state| state.set.set_priority(selection, priority))
     }
 
     async fn remove(&self, id: JobId) -> Result<()> {
-        self.lock().remove(id)
+        self.change(|state| state.set.remove(id))
     }
 }
 
 #[async_trait]
 impl JobQueue for MemoryJobStore {
     async fn demand(&self, now: Timestamp) -> Result<Vec<Demand>> {
-        Ok(self.lock().demand(now))
+        Ok(self.lock().set.demand(now))
     }
 
     async fn claim(&self, request: &ClaimRequest) -> Result<Vec<Claim>> {
-        Ok(self.lock().claim(request))
+        Ok(self.change(|state| state.set.claim(request)))
     }
 
     async fn renew(&self, server: &ServerId, fences: &[Fence], until: Timestamp) -> Result<Vec<Renewal>> {
@@ -45,48 +45,48 @@ impl JobQueue for MemoryJobStore {
             )));
         }
         let mut state = self.lock();
-        Ok(fences.iter().map(|fence| state.renew(server, *fence, until)).collect())
+        Ok(fences.iter().map(|fence| state.set.renew(server, *fence, until)).collect())
     }
 
     async fn cancel_requests(&self, server: &ServerId) -> Result<Vec<JobId>> {
         let state = self.lock();
         let asked = |id: &&JobId| {
-            let job = state.jobs.get(id).map(|entry| &entry.job);
+            let job = state.set.jobs.get(id).map(|entry| &entry.job);
             job.is_some_and(|job| job.cancel_requested && job.server.as_ref() == Some(server))
         };
-        Ok(state.by_state[JobState::Running.index()].iter().filter(asked).copied().collect())
+        Ok(state.set.by_state[JobState::Running.index()].iter().filter(asked).copied().collect())
     }
 
     async fn release(&self, fence: Fence, release: &Release, at: Timestamp) -> Result<Arc<Job>> {
-        self.lock().release(fence, release, at)
+        self.change(|state| state.set.release(fence, release, at))
     }
 
     async fn finish(&self, fence: Fence, outcome: &Outcome, at: Timestamp) -> Result<Finished> {
-        self.lock().finish(fence, outcome, at)
+        self.change(|state| state.set.finish(fence, outcome, at))
     }
 
     async fn expire(&self, request: &ExpireRequest) -> Result<Vec<Arc<Job>>> {
-        Ok(self.lock().expire(request))
+        Ok(self.change(|state| state.set.expire(request)))
     }
 
     async fn note_waiting(&self, groups: &[GroupWaiting], at: Timestamp) -> Result<Vec<Timestamp>> {
-        let mut state = self.lock();
-        Ok(groups.iter().map(|waiting| state.note_waiting(waiting, at)).collect())
+        Ok(self.change(|state| groups.iter().map(|waiting| state.set.note_waiting(waiting, at)).collect()))
     }
 
     async fn give_up(&self, request: &GiveUp) -> Result<usize> {
-        Ok(self.lock().give_up(request))
+        Ok(self.change(|state| state.set.give_up(request)))
     }
 }
 
 #[async_trait]
 impl JobProgress for MemoryJobStore {
     async fn append(&self, fence: Fence, first: u64, rows: &[ProgressRow]) -> Result<u64> {
-        self.lock().append(fence, first, rows)
+        self.change(|state| state.set.append(fence, first, rows))
     }
 
     async fn append_log(&self, fence: Fence, offset: u64, bytes: Bytes) -> Result<u64> {
-        self.lock().append_log(fence, offset, &bytes)
+        let bound = self.shared.log_bytes_max;
+        self.change(|state| state.append_log(fence, offset, &bytes, bound))
     }
 }
 
@@ -94,29 +94,29 @@ impl JobProgress for MemoryJobStore {
 impl JobReading for MemoryJobStore {
     async fn get(&self, id: JobId) -> Result<Arc<Job>> {
         let state = self.lock();
-        state.entry(id).map(|entry| state.told(entry))
+        state.set.entry(id).map(|entry| state.set.told(entry))
     }
 
     async fn spec(&self, id: JobId) -> Result<Arc<JobSpec>> {
-        self.lock().entry(id).map(|entry| Arc::clone(&entry.spec))
+        self.lock().set.entry(id).map(|entry| Arc::clone(&entry.spec))
     }
 
     async fn blocked_by(&self, id: JobId, limit: usize) -> Result<Vec<JobId>> {
         let state = self.lock();
-        let mut jobs: Vec<JobId> = state.entry(id)?.waits_for.clone();
-        jobs.retain(|id| state.jobs.get(id).is_some_and(|entry| entry.job.state != JobState::Success));
+        let mut jobs: Vec<JobId> = state.set.entry(id)?.waits_for.clone();
+        jobs.retain(|id| state.set.jobs.get(id).is_some_and(|entry| entry.job.state != JobState::Success));
         jobs.sort();
         jobs.truncate(limit.min(limits::PAGE_ITEMS_MAX));
         Ok(jobs)
     }
 
     async fn attempts(&self, id: JobId) -> Result<Vec<JobAttempt>> {
-        self.lock().entry(id).map(|entry| entry.attempts.clone())
+        self.lock().set.entry(id).map(|entry| entry.attempts.clone())
     }
 
     async fn attempt(&self, id: JobId, number: u32) -> Result<JobAttempt> {
         let state = self.lock();
-        let attempts = &state.entry(id)?.attempts;
+        let attempts = &state.set.entry(id)?.attempts;
         attempts.iter().find(|attempt| attempt.number == number).cloned().ok_or_else(|| {
             let error = Error::new(ErrorKind::NotFound, format!("the job has no attempt {number}"));
             error.with("job", id).hint(format!("it had {} so far", attempts.len()))
@@ -124,16 +124,17 @@ impl JobReading for MemoryJobStore {
     }
 
     async fn list(&self, query: &ListQuery) -> Result<JobPage> {
-        Ok(self.lock().list(query))
+        Ok(self.lock().set.list(query))
     }
 
     async fn build(&self, id: BuildId) -> Result<Build> {
-        self.lock().builds.get(&id).map(|(build, _)| build.clone()).ok_or_else(|| no_build(id))
+        self.lock().set.builds.get(&id).map(|(build, _)| build.clone()).ok_or_else(|| no_build(id))
     }
 
     async fn read_log(&self, id: JobId, offset: u64, limit: usize) -> Result<LogChunk> {
         let state = self.lock();
-        let log = &state.entry(id)?.log;
+        state.set.entry(id)?;
+        let log = state.logs.get(&id).map(|log| log.bytes.as_slice()).unwrap_or_default();
         let start = usize::try_from(offset).unwrap_or(usize::MAX).min(log.len());
         let end = start.saturating_add(limit.min(limits::LOG_READ_BYTES_MAX)).min(log.len());
         let len = u64::try_from(log.len()).unwrap_or(u64::MAX);
@@ -141,17 +142,6 @@ impl JobReading for MemoryJobStore {
     }
 
     fn changed(&self, subject: Subject) -> watch::Receiver<u64> {
-        let state = self.lock();
-        match subject {
-            Subject::Queue => state.queue_hint.subscribe(),
-            Subject::Cancellations => state.cancel_hint.subscribe(),
-            Subject::Job(id) => hint(state.jobs.get(&id).map(|entry| &entry.job_hint)),
-            Subject::Log(id) => hint(state.jobs.get(&id).map(|entry| &entry.log_hint)),
-        }
+        self.shared.hints.subscribe(subject)
     }
-}
-
-/// A receiver; that of a missing job has lost its sender.
-fn hint(sender: Option<&watch::Sender<u64>>) -> watch::Receiver<u64> {
-    sender.map_or_else(|| watch::channel(0).1, watch::Sender::subscribe)
 }

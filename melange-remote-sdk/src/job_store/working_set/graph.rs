@@ -2,8 +2,12 @@
 
 use super::*;
 
-impl State {
-    pub(super) fn submit(&mut self, submission: &Submission, content: [u8; 32]) -> Result<Submitted> {
+impl WorkingSet {
+    pub(in crate::job_store) fn submit(
+        &mut self,
+        submission: &Submission,
+        content: [u8; 32],
+    ) -> Result<Submitted> {
         if let Some(known) = self.known(submission, content)? {
             return Ok(known);
         }
@@ -118,10 +122,7 @@ impl State {
             released: None,
             attempts: Vec::new(),
             progress: 0,
-            log: Vec::new(),
-            log_cut: false,
-            job_hint: watch::Sender::new(0),
-            log_hint: watch::Sender::new(0),
+            log_bytes: 0,
         };
         self.jobs.insert(new.id, entry);
         self.enter(&job, submission.at);
@@ -201,7 +202,7 @@ impl State {
         Ok((unlocked, skipped))
     }
 
-    pub(super) fn cancel(&mut self, selection: Selection, at: Timestamp) -> Result<usize> {
+    pub(in crate::job_store) fn cancel(&mut self, selection: Selection, at: Timestamp) -> Result<usize> {
         let jobs = self.selected(selection)?;
         if let Selection::Job(id) = selection {
             match self.entry(id)?.job.state {
@@ -222,7 +223,7 @@ impl State {
                 }
                 JobState::Running if !job.cancel_requested => {
                     self.apply(id, JobEvent::CancelRequested, at)?;
-                    notify(&self.cancel_hint);
+                    self.changes.cancellations = true;
                     changed += 1;
                 }
                 _ => {}
@@ -235,7 +236,7 @@ impl State {
         Ok(changed)
     }
 
-    pub(super) fn retry(&mut self, selection: Selection, at: Timestamp) -> Result<usize> {
+    pub(in crate::job_store) fn retry(&mut self, selection: Selection, at: Timestamp) -> Result<usize> {
         let mut again = BTreeSet::new();
         match selection {
             Selection::Job(id) => match self.entry(id)?.job.state {
@@ -301,7 +302,11 @@ impl State {
         }
     }
 
-    pub(super) fn set_priority(&mut self, selection: Selection, priority: Priority) -> Result<usize> {
+    pub(in crate::job_store) fn set_priority(
+        &mut self,
+        selection: Selection,
+        priority: Priority,
+    ) -> Result<usize> {
         let mut changed = 0;
         for id in self.selected(selection)? {
             let job = Arc::clone(&self.entry(id)?.job);
@@ -315,11 +320,11 @@ impl State {
             let changing = Arc::make_mut(&mut entry.job);
             changing.priority = priority;
             changing.version += 1;
-            notify(&entry.job_hint);
+            let changed_job = Arc::clone(&entry.job);
+            self.changes.jobs.insert(id);
             if job.state == JobState::Pending {
-                let job = Arc::clone(&entry.job);
-                let at = job.ready_at.unwrap_or(job.created_at);
-                self.enter(&job, at);
+                let at = changed_job.ready_at.unwrap_or(changed_job.created_at);
+                self.enter(&changed_job, at);
             }
             changed += 1;
         }

@@ -1,0 +1,597 @@
+//! The rules of the contract, applied to jobs that are in memory.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::ops::Bound;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::{
+    Claim, ClaimRequest, Demand, ExpireRequest, Fence, Finished, GiveUp, Group, GroupWaiting, JobPage,
+    ListQuery, NewJob, Offer, Release, Renewal, Selection, Submission, Submitted,
+};
+use crate::error::{Error, ErrorKind, Result};
+use crate::job::{
+    Build, BuildId, ClaimToken, FailureClass, Job, JobAttempt, JobError, JobEvent, JobId, JobSpec, JobState,
+    Outcome, Priority, ProgressRow, Project, ServerId, StateCounts, Waiting,
+};
+use crate::limits;
+
+mod graph;
+
+/// The bounds of a working set.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bounds {
+    /// Jobs kept.
+    pub(super) jobs: usize,
+    /// Jobs that may wait.
+    pub(super) pending: usize,
+    /// Bytes of texts and logs kept.
+    pub(super) bytes: usize,
+}
+
+/// What changed.
+#[derive(Debug, Default)]
+pub(super) struct Changes {
+    /// These jobs, or what their attempts tell.
+    pub(super) jobs: BTreeSet<JobId>,
+    /// The logs of these jobs: they grew, or will not grow any more.
+    pub(super) logs: BTreeSet<JobId>,
+    /// These jobs are gone.
+    pub(super) forgotten: Vec<JobId>,
+    /// A job may be claimable that was not before.
+    pub(super) queue: bool,
+    /// A running job was asked to stop.
+    pub(super) cancellations: bool,
+}
+
+/// The place of a job in the queue of its group.
+pub(super) type Place = (Reverse<Priority>, Reverse<i64>, JobId);
+
+/// Jobs with all that is needed to change them by the rules of the contract: all jobs of a store that lives in memory, or
+/// those that a call to another store is about.
+#[derive(Debug)]
+pub(super) struct WorkingSet {
+    pub(super) bounds: Bounds,
+    pub(super) jobs: BTreeMap<JobId, Entry>,
+    pub(super) by_state: [BTreeSet<JobId>; JobState::ALL.len()],
+    /// Pending jobs, those that pause included.
+    pub(super) queue: BTreeMap<Group, BTreeSet<Place>>,
+    pub(super) reasons: HashMap<Group, Reason>,
+    /// Ends of leases.
+    pub(super) leases: BTreeSet<(Timestamp, JobId)>,
+    /// Running jobs by the claim that began their attempts, in the order of its answer.
+    pub(super) claims: HashMap<ClaimToken, Vec<JobId>>,
+    /// How many jobs run on a backend.
+    pub(super) running: HashMap<String, u32>,
+    pub(super) submissions: HashMap<u64, Known>,
+    pub(super) submitted: u64,
+    pub(super) keys: HashMap<(Project, String), u64>,
+    pub(super) builds: BTreeMap<BuildId, (Build, BTreeSet<JobId>)>,
+    /// Jobs in the order in which they finished.
+    pub(super) finished: VecDeque<JobId>,
+    pub(super) bytes: usize,
+    /// What changed since it was last asked.
+    pub(super) changes: Changes,
+}
+
+/// A submission of which jobs are left.
+#[derive(Debug)]
+pub(super) struct Known {
+    pub(super) key: Option<(Project, String)>,
+    pub(super) content: [u8; 32],
+    pub(super) jobs: Vec<JobId>,
+    pub(super) build: Option<BuildId>,
+    pub(super) left: usize,
+}
+
+/// Why a group waits.
+#[derive(Debug)]
+pub(super) struct Reason {
+    pub(super) text: String,
+    pub(super) needs_other_backends: bool,
+    /// Since when `needs_other_backends` has its value.
+    pub(super) kind_since: Timestamp,
+    /// Since when the text is the same.
+    pub(super) since: Timestamp,
+    pub(super) noted_at: Timestamp,
+}
+
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) job: Arc<Job>,
+    pub(super) spec: Arc<JobSpec>,
+    pub(super) submission: u64,
+    pub(super) waits_for: Vec<JobId>,
+    pub(super) dependents: Vec<JobId>,
+    /// The claim of the present or last attempt.
+    pub(super) token: Option<ClaimToken>,
+    pub(super) lease_until: Timestamp,
+    /// How the last attempt gave the job back, so that the same call may be repeated.
+    pub(super) released: Option<Release>,
+    /// The present one is the last of them.
+    pub(super) attempts: Vec<JobAttempt>,
+    pub(super) progress: u64,
+    /// How long its log is.
+    pub(super) log_bytes: u64,
+}
+
+impl WorkingSet {
+    /// An empty one.
+    pub(super) fn new(bounds: Bounds) -> Self {
+        Self {
+            bounds,
+            jobs: BTreeMap::new(),
+            by_state: Default::default(),
+            queue: BTreeMap::new(),
+            reasons: HashMap::new(),
+            leases: BTreeSet::new(),
+            claims: HashMap::new(),
+            running: HashMap::new(),
+            submissions: HashMap::new(),
+            submitted: 0,
+            keys: HashMap::new(),
+            builds: BTreeMap::new(),
+            finished: VecDeque::new(),
+            bytes: 0,
+            changes: Changes::default(),
+        }
+    }
+}
+
+pub(super) fn not_found(id: JobId) -> Error {
+    Error::new(ErrorKind::NotFound, "there is no such job").with("job", id)
+}
+
+pub(super) fn no_build(id: BuildId) -> Error {
+    Error::new(ErrorKind::NotFound, "there is no such build").with("build", id)
+}
+
+pub(super) fn conflict(id: JobId, message: &'static str) -> Error {
+    Error::new(ErrorKind::Conflict, message).with("job", id)
+}
+
+pub(super) fn place(job: &Job) -> Place {
+    (Reverse(job.priority), Reverse(job.rank), job.id)
+}
+
+impl WorkingSet {
+    pub(super) fn entry(&self, id: JobId) -> Result<&Entry> {
+        self.jobs.get(&id).ok_or_else(|| not_found(id))
+    }
+
+    pub(super) fn entry_mut(&mut self, id: JobId) -> Result<&mut Entry> {
+        self.jobs.get_mut(&id).ok_or_else(|| not_found(id))
+    }
+
+    /// The jobs of a selection, oldest first.
+    pub(super) fn selected(&self, selection: Selection) -> Result<Vec<JobId>> {
+        match selection {
+            Selection::Job(id) => self.entry(id).map(|entry| vec![entry.job.id]),
+            Selection::Build(id) => {
+                let (_, jobs) = self.builds.get(&id).ok_or_else(|| no_build(id))?;
+                Ok(jobs.iter().copied().collect())
+            }
+        }
+    }
+
+    /// Applies an event and keeps attempts, indexes, hints and bounds in step; jobs that wait for this one are not
+    /// touched.
+    pub(super) fn apply(&mut self, id: JobId, event: JobEvent, at: Timestamp) -> Result<Arc<Job>> {
+        let entry = self.entry_mut(id)?;
+        let before = Arc::clone(&entry.job);
+        let end = event.end_of_attempt().map(|(outcome, counts, error)| (outcome, counts, error.cloned()));
+        Arc::make_mut(&mut entry.job).apply(event, at)?;
+        if before.state == JobState::Running
+            && let Some((outcome, counts, error)) = end
+        {
+            let length = entry.log_bytes;
+            if let Some(attempt) = entry.attempts.last_mut() {
+                (attempt.outcome, attempt.counts, attempt.error) = (outcome, counts, error);
+                (attempt.ended_at, attempt.log_end) = (Some(at), Some(length));
+            }
+        }
+        let job = Arc::clone(&entry.job);
+        self.changes.jobs.insert(id);
+        if before.state != job.state {
+            self.changes.logs.insert(id);
+            self.leave(&before);
+            self.enter(&job, at);
+        }
+        Ok(job)
+    }
+
+    /// Takes a job out of the indexes of its state.
+    pub(super) fn leave(&mut self, job: &Job) {
+        self.by_state[job.state.index()].remove(&job.id);
+        match job.state {
+            JobState::Pending => self.unqueue(job),
+            JobState::Running => {
+                let Some(entry) = self.jobs.get(&job.id) else { return };
+                self.leases.remove(&(entry.lease_until, job.id));
+                if let Some(token) = entry.token
+                    && let Some(jobs) = self.claims.get_mut(&token)
+                {
+                    jobs.retain(|claimed| *claimed != job.id);
+                    if jobs.is_empty() {
+                        self.claims.remove(&token);
+                    }
+                }
+                if let Some(backend) = &job.backend
+                    && let Some(count) = self.running.get_mut(&backend.addr)
+                {
+                    *count -= 1;
+                    if *count == 0 {
+                        self.running.remove(&backend.addr);
+                    }
+                }
+            }
+            _ => {}
+        }
+        if let Some((build, _)) = job.build.and_then(|id| self.builds.get_mut(&id)) {
+            build.counts.take(job.state);
+        }
+    }
+
+    /// Puts a job into the indexes of its state.
+    pub(super) fn enter(&mut self, job: &Job, at: Timestamp) {
+        self.by_state[job.state.index()].insert(job.id);
+        match job.state {
+            JobState::Pending => {
+                self.queue.entry(Group::of(job)).or_default().insert(place(job));
+                self.changes.queue = true;
+            }
+            JobState::Running => {
+                let Some(entry) = self.jobs.get(&job.id) else { return };
+                self.leases.insert((entry.lease_until, job.id));
+                if let Some(token) = entry.token {
+                    self.claims.entry(token).or_default().push(job.id);
+                }
+                if let Some(backend) = &job.backend {
+                    *self.running.entry(backend.addr.clone()).or_default() += 1;
+                }
+            }
+            state if state.is_terminal() => self.finished.push_back(job.id),
+            _ => {}
+        }
+        if let Some((build, _)) = job.build.and_then(|id| self.builds.get_mut(&id)) {
+            build.counts.add(job.state);
+            build.finished_at = build.is_finished().then_some(at);
+        }
+    }
+
+    pub(super) fn unqueue(&mut self, job: &Job) {
+        let group = Group::of(job);
+        if let Some(places) = self.queue.get_mut(&group) {
+            places.remove(&place(job));
+            if places.is_empty() {
+                self.queue.remove(&group);
+                self.reasons.remove(&group);
+            }
+        }
+    }
+
+    /// Forgets what finished first until `more` bytes and so many more jobs fit; returns whether the bytes fit.
+    pub(super) fn evict(&mut self, more: usize, jobs: usize) -> bool {
+        while self.bytes.saturating_add(more) > self.bounds.bytes
+            || self.jobs.len().saturating_add(jobs) > self.bounds.jobs
+        {
+            let Some(id) = self.finished.pop_front() else { break };
+            self.forget(id);
+        }
+        self.bytes.saturating_add(more) <= self.bounds.bytes
+    }
+
+    /// Drops a finished job from every index.
+    pub(super) fn forget(&mut self, id: JobId) {
+        let Some(job) = self.jobs.get(&id).map(|entry| Arc::clone(&entry.job)) else { return };
+        self.leave(&job);
+        let Some(entry) = self.jobs.remove(&id) else { return };
+        self.bytes = self.bytes.saturating_sub(entry.size());
+        if let Some(build) = job.build
+            && let Some((_, jobs)) = self.builds.get_mut(&build)
+        {
+            jobs.remove(&id);
+            if jobs.is_empty() {
+                self.builds.remove(&build);
+            }
+        }
+        if let Some(known) = self.submissions.get_mut(&entry.submission) {
+            known.left -= 1;
+            if known.left == 0
+                && let Some(known) = self.submissions.remove(&entry.submission)
+                && let Some(key) = known.key
+            {
+                self.keys.remove(&key);
+            }
+        }
+        self.changes.forgotten.push(id);
+    }
+
+    pub(super) fn remove(&mut self, id: JobId) -> Result<()> {
+        let entry = self.entry(id)?;
+        if !entry.job.state.is_terminal() {
+            return Err(conflict(id, "the job has not finished").hint("cancel it first"));
+        }
+        self.finished.retain(|finished| *finished != id);
+        self.forget(id);
+        Ok(())
+    }
+
+    /// Whether so many more jobs may wait.
+    pub(super) fn check_waiting(&self, more: usize) -> Result<()> {
+        let waiting =
+            self.by_state[JobState::Blocked.index()].len() + self.by_state[JobState::Pending.index()].len();
+        if waiting.saturating_add(more) <= self.bounds.pending {
+            return Ok(());
+        }
+        let message = format!("{waiting} jobs wait already, and {} may", self.bounds.pending);
+        Err(Error::new(ErrorKind::LimitExceeded, message)
+            .hint("submit again when some of them have finished"))
+    }
+
+    /// The job as it is told: one that waits for a backend says why.
+    pub(super) fn told(&self, entry: &Entry) -> Arc<Job> {
+        let job = &entry.job;
+        let reason = (job.state == JobState::Pending).then(|| self.reasons.get(&Group::of(job))).flatten();
+        let Some(reason) = reason else { return Arc::clone(job) };
+        let ready_at = job.ready_at.unwrap_or(job.created_at);
+        let pause_ends = job.not_before.unwrap_or(ready_at).max(ready_at);
+        if reason.noted_at < pause_ends {
+            return Arc::clone(job);
+        }
+        let since = reason.since.max(ready_at);
+        let waiting = Some(Waiting { reason: reason.text.clone(), since });
+        Arc::new(Job { waiting, ..Job::clone(job) })
+    }
+
+    pub(super) fn demand(&self, now: Timestamp) -> Vec<Demand> {
+        let due = |place: &&Place| self.jobs.get(&place.2).is_some_and(|entry| entry.is_due(now));
+        let mut demand: Vec<Demand> = Vec::new();
+        for (group, places) in &self.queue {
+            let mut ready = places.iter().filter(due).take(limits::DEMAND_COUNT_MAX);
+            let Some((Reverse(priority), _, first)) = ready.next().copied() else { continue };
+            let ready = ready.count() + 1;
+            demand.push(Demand { group: group.clone(), ready, first, priority });
+        }
+        demand.sort_by_key(|demand| (Reverse(demand.priority), demand.first));
+        demand
+    }
+
+    pub(super) fn claim(&mut self, request: &ClaimRequest) -> Vec<Claim> {
+        if let Some(jobs) = self.claims.get(&request.token) {
+            return jobs.iter().filter_map(|id| self.claimed(*id, request.token)).collect();
+        }
+        let mut claims = Vec::new();
+        for offer in &request.offers {
+            let most = limits::CLAIMS_PER_ROUND_MAX - claims.len();
+            for id in self.fitting(offer, request.now, most) {
+                claims.extend(self.begin(id, offer, request));
+            }
+        }
+        claims
+    }
+
+    /// The jobs that an offer gets.
+    pub(super) fn fitting(&self, offer: &Offer, now: Timestamp, most: usize) -> Vec<JobId> {
+        let running = self.running.get(&offer.backend.addr).copied().unwrap_or(0);
+        let room = usize::try_from(offer.max_jobs.saturating_sub(running)).unwrap_or(usize::MAX);
+        let Some(places) = self.queue.get(&offer.group) else { return Vec::new() };
+        let due = |id: &JobId| self.jobs.get(id).is_some_and(|entry| entry.is_due(now));
+        places.iter().map(|place| place.2).filter(due).take(offer.slots.min(room).min(most)).collect()
+    }
+
+    pub(super) fn begin(&mut self, id: JobId, offer: &Offer, request: &ClaimRequest) -> Option<Claim> {
+        let entry = self.jobs.get_mut(&id)?;
+        entry.token = Some(request.token);
+        entry.lease_until = request.until;
+        entry.released = None;
+        entry.progress = 0;
+        let (server, backend) = (request.server.clone(), offer.backend.clone());
+        let event = JobEvent::Claimed { server: server.clone(), backend: backend.clone() };
+        // Only pending jobs are in the queue, and the table lets them be claimed.
+        let job = self.apply(id, event, request.now).ok()?;
+        let entry = self.jobs.get_mut(&id)?;
+        let log_begin = entry.log_bytes;
+        let attempt = JobAttempt::begin(job.attempt, Some(server), Some(backend), request.now);
+        entry.attempts.push(JobAttempt { log_begin, ..attempt });
+        let surplus = entry.attempts.len().saturating_sub(limits::ATTEMPTS_KEPT_MAX);
+        entry.attempts.drain(..surplus);
+        self.claimed(id, request.token)
+    }
+
+    pub(super) fn claimed(&self, id: JobId, token: ClaimToken) -> Option<Claim> {
+        let entry = self.jobs.get(&id)?;
+        let job = Arc::clone(&entry.job);
+        let fence = Fence { job: id, attempt: job.attempt, token };
+        let log_bytes = entry.attempts.last()?.log_begin;
+        Some(Claim { job, fence, log_bytes })
+    }
+
+    pub(super) fn renew(&mut self, server: &ServerId, fence: Fence, until: Timestamp) -> Renewal {
+        let Some(entry) = self.jobs.get_mut(&fence.job) else { return Renewal::Lost };
+        if entry.check_fence(fence).is_err() || entry.job.server.as_ref() != Some(server) {
+            return Renewal::Lost;
+        }
+        if until > entry.lease_until {
+            self.leases.remove(&(entry.lease_until, fence.job));
+            entry.lease_until = until;
+            self.leases.insert((until, fence.job));
+        }
+        Renewal::Kept { cancel_requested: entry.job.cancel_requested }
+    }
+
+    pub(super) fn release(&mut self, fence: Fence, release: &Release, at: Timestamp) -> Result<Arc<Job>> {
+        let entry = self.entry(fence.job)?;
+        if entry.is_last(fence) && entry.released.as_ref() == Some(release) {
+            return Ok(self.told(entry));
+        }
+        entry.check_fence(fence)?;
+        let cancelled = entry.job.cancel_requested;
+        let job = if cancelled {
+            self.end(fence.job, Outcome::Cancelled, at)?.job
+        } else {
+            let Release { error, not_before, counts, avoid } = release.clone();
+            self.apply(fence.job, JobEvent::Released { error, not_before, counts, avoid }, at)?
+        };
+        self.entry_mut(fence.job)?.released = Some(release.clone());
+        Ok(job)
+    }
+
+    pub(super) fn finish(&mut self, fence: Fence, outcome: &Outcome, at: Timestamp) -> Result<Finished> {
+        let entry = self.entry(fence.job)?;
+        if entry.is_last(fence) && entry.came_to(outcome) {
+            return Ok(Finished { job: Arc::clone(&entry.job), unlocked: 0, skipped: 0 });
+        }
+        entry.check_fence(fence)?;
+        self.end(fence.job, outcome.clone(), at)
+    }
+
+    pub(super) fn expire(&mut self, request: &ExpireRequest) -> Vec<Arc<Job>> {
+        let limit = request.limit.min(limits::SETTLED_PER_CALL_MAX);
+        let ended = self.leases.iter().take_while(|(until, _)| *until <= request.now).take(limit);
+        let ended: Vec<JobId> = ended.map(|(_, id)| *id).collect();
+        let mut settled = Vec::new();
+        for id in ended {
+            let Some(entry) = self.jobs.get(&id) else { continue };
+            let message = format!("attempt {} was lost: its lease ended without a word", entry.job.attempt);
+            let error = JobError::new(FailureClass::Infrastructure, message);
+            let told = if entry.job.cancel_requested {
+                self.end(id, Outcome::Cancelled, request.now).map(|finished| finished.job)
+            } else if entry.job.counted_attempts >= request.attempts_max {
+                self.end(id, Outcome::Failed { error }, request.now).map(|finished| finished.job)
+            } else {
+                self.apply(id, JobEvent::LeaseLost { error }, request.now)
+            };
+            // Only running jobs have leases, and the table lets these events happen to them.
+            debug_assert!(told.is_ok(), "{told:?}");
+            settled.extend(told);
+        }
+        settled
+    }
+
+    pub(super) fn note_waiting(&mut self, waiting: &GroupWaiting, at: Timestamp) -> Timestamp {
+        if !self.queue.contains_key(&waiting.group) {
+            return at;
+        }
+        let (needs_other_backends, text) = (waiting.needs_other_backends, waiting.reason.clone());
+        let reason = self.reasons.entry(waiting.group.clone()).or_insert_with(|| Reason {
+            text: text.clone(),
+            needs_other_backends,
+            kind_since: at,
+            since: at,
+            noted_at: at,
+        });
+        if reason.needs_other_backends != needs_other_backends {
+            (reason.needs_other_backends, reason.kind_since) = (needs_other_backends, at);
+        }
+        let changed = reason.text != text;
+        if changed {
+            (reason.text, reason.since) = (text, at);
+        }
+        reason.noted_at = reason.noted_at.max(at);
+        let kind_since = reason.kind_since;
+        if changed || kind_since == at {
+            let places = self.queue.get(&waiting.group).into_iter().flatten();
+            self.changes.jobs.extend(places.map(|place| place.2));
+        }
+        kind_since
+    }
+
+    pub(super) fn give_up(&mut self, request: &GiveUp) -> usize {
+        let places = self.queue.get(&request.group).into_iter().flatten().map(|place| place.2);
+        let long = |id: &JobId| {
+            let ready_at = self.jobs.get(id).and_then(|entry| entry.job.ready_at);
+            ready_at.is_some_and(|ready_at| ready_at <= request.ready_before)
+        };
+        let jobs: Vec<JobId> = places.filter(long).take(limits::SETTLED_PER_CALL_MAX).collect();
+        let outcome = Outcome::Failed { error: request.error.clone() };
+        jobs.into_iter().filter(|id| self.end(*id, outcome.clone(), request.at).is_ok()).count()
+    }
+
+    /// The log of a job grew by so many bytes; returns its length.
+    pub(super) fn grow_log(&mut self, id: JobId, bytes: usize) -> Result<u64> {
+        self.bytes = self.bytes.saturating_add(bytes);
+        let entry = self.entry_mut(id)?;
+        entry.log_bytes = entry.log_bytes.saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX));
+        let length = entry.log_bytes;
+        self.changes.logs.insert(id);
+        Ok(length)
+    }
+
+    pub(super) fn append(&mut self, fence: Fence, first: u64, rows: &[ProgressRow]) -> Result<u64> {
+        let entry = self.entry_mut(fence.job)?;
+        entry.check_fence(fence)?;
+        if rows.len() > limits::PROGRESS_ROWS_MAX {
+            return Err(Error::invalid(format!("more than {} rows in a call", limits::PROGRESS_ROWS_MAX)));
+        }
+        let Some(known) = entry.progress.checked_sub(first) else {
+            let message = format!("there is no row {first} yet: there are {}", entry.progress);
+            return Err(Error::invalid(message).with("job", fence.job));
+        };
+        let new = rows.get(usize::try_from(known).unwrap_or(usize::MAX)..).unwrap_or_default();
+        if let Some(attempt) = entry.attempts.last_mut() {
+            new.iter().for_each(|row| attempt.apply(row.progress.clone()));
+        }
+        entry.progress += u64::try_from(new.len()).unwrap_or(u64::MAX);
+        let progress = entry.progress;
+        if !new.is_empty() {
+            self.changes.jobs.insert(fence.job);
+        }
+        Ok(progress)
+    }
+
+    pub(super) fn list(&self, query: &ListQuery) -> JobPage {
+        let limit = query.limit.clamp(1, limits::PAGE_ITEMS_MAX);
+        let upper = query.before.map_or(Bound::Unbounded, Bound::Excluded);
+        let range = (Bound::Unbounded, upper);
+        let of_state = query.state.map(|state| &self.by_state[state.index()]);
+        let nothing = BTreeSet::new();
+        let of_build = query.build.map(|id| self.builds.get(&id).map_or(&nothing, |(_, jobs)| jobs));
+        let ids: Box<dyn Iterator<Item = &JobId>> = match (of_build, of_state) {
+            (Some(ids), None) | (None, Some(ids)) => Box::new(ids.range(range).rev()),
+            (Some(ids), Some(wanted)) => Box::new(ids.range(range).rev().filter(|id| wanted.contains(id))),
+            (None, None) => Box::new(self.jobs.range(range).rev().map(|(id, _)| id)),
+        };
+        let told = ids.take(limit + 1).filter_map(|id| self.jobs.get(id)).map(|entry| self.told(entry));
+        let mut jobs: Vec<Arc<Job>> = told.collect();
+        let more = jobs.len() > limit;
+        jobs.truncate(limit);
+        JobPage { jobs, more }
+    }
+}
+
+impl Entry {
+    pub(super) fn size(&self) -> usize {
+        self.spec.size_bytes() + usize::try_from(self.log_bytes).unwrap_or(usize::MAX)
+    }
+
+    pub(super) fn is_due(&self, now: Timestamp) -> bool {
+        self.job.not_before.is_none_or(|not_before| not_before <= now)
+    }
+
+    /// Whether the fence is that of the present or last attempt.
+    pub(super) fn is_last(&self, fence: Fence) -> bool {
+        self.job.attempt == fence.attempt && self.token == Some(fence.token)
+    }
+
+    pub(super) fn check_fence(&self, fence: Fence) -> Result<()> {
+        if self.job.state == JobState::Running && self.is_last(fence) {
+            return Ok(());
+        }
+        Err(conflict(self.job.id, "the lease on the job is lost"))
+    }
+
+    /// Whether the job came to this end.
+    pub(super) fn came_to(&self, outcome: &Outcome) -> bool {
+        self.job.state == outcome.state()
+            && match outcome {
+                Outcome::Succeeded { artifacts, note } => {
+                    (&self.job.artifacts, &self.job.note) == (artifacts, note)
+                }
+                Outcome::Failed { error } => self.job.error.as_ref() == Some(error),
+                Outcome::Cancelled => true,
+            }
+    }
+}
