@@ -268,3 +268,7 @@ pub const PROGRESS_ROWS_MAX: usize = 1_000;
 pub const CANCEL_POLL: Duration = Duration::from_secs(1);
 /// Attempts of a job that are kept, the latest ones.
 pub const ATTEMPTS_KEPT_MAX: usize = 1_000;
+/// Groups that are told of at once, those with the most urgent jobs.
+pub const DEMAND_GROUPS_MAX: usize = 10_000;
+/// Waits of one submission, all jobs together.
+pub const SUBMISSION_WAITS_MAX: usize = 200_000;

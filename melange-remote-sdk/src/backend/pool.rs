@@ -122,9 +122,16 @@ pub struct BackendLease {
     number: u64,
     backend: Arc<Backend>,
     told: std::sync::atomic::AtomicBool,
+    /// Whether its end is news.
+    quiet: bool,
 }
 
 impl BackendLease {
+    /// Gives the slot back that nobody used. That is no news: whoever waits for a free slot has just tried this one.
+    pub fn unused(mut self) {
+        self.quiet = true;
+    }
+
     /// The backend of the slot, as it was when the slot was leased.
     pub fn backend(&self) -> &Arc<Backend> {
         &self.backend
@@ -160,7 +167,9 @@ impl Drop for BackendLease {
             }
         }
         drop(state);
-        self.shared.notify();
+        if !self.quiet {
+            self.shared.notify();
+        }
     }
 }
 
@@ -339,7 +348,7 @@ impl BackendPool {
         let (number, backend) = (entry.number, Arc::clone(&entry.backend));
         state.last_choice = choice;
         let told = std::sync::atomic::AtomicBool::new(false);
-        Some(BackendLease { shared: Arc::clone(&self.0), number, backend, told })
+        Some(BackendLease { shared: Arc::clone(&self.0), number, backend, told, quiet: false })
     }
 
     /// The slots that are leased now.

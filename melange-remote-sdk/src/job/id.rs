@@ -36,6 +36,23 @@ impl JobId {
         let nanos = u32::try_from(now.subsec_nanosecond()).unwrap_or(0);
         Self(Uuid::new_v7(uuid::Timestamp::from_unix(&CONTEXT, seconds, nanos)))
     }
+
+    /// The 16 bytes, which sort as the names do.
+    pub fn as_bytes(&self) -> &[u8; 16] {
+        self.0.as_bytes()
+    }
+
+    /// The name with these bytes.
+    ///
+    /// # Errors
+    /// `InvalidRequest` when they are not those of a name.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
+        Uuid::from_slice(bytes)
+            .ok()
+            .filter(|id| id.get_version_num() == 7)
+            .map(Self)
+            .ok_or_else(|| Error::invalid("these are not the bytes of a job's id"))
+    }
 }
 
 impl FromStr for JobId {
@@ -88,6 +105,19 @@ impl BuildId {
     pub fn new(now: Timestamp) -> Self {
         Self(JobId::new(now))
     }
+
+    /// The 16 bytes, which sort as the names do.
+    pub fn as_bytes(&self) -> &[u8; 16] {
+        self.0.as_bytes()
+    }
+
+    /// The name with these bytes.
+    ///
+    /// # Errors
+    /// `InvalidRequest` when they are not those of a name.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
+        JobId::from_bytes(bytes).map(Self)
+    }
 }
 
 impl FromStr for BuildId {
@@ -135,6 +165,16 @@ impl ClaimToken {
     /// A token that nobody else has.
     pub fn new() -> Self {
         Self(Uuid::new_v4())
+    }
+
+    /// The 16 bytes.
+    pub fn as_bytes(&self) -> &[u8; 16] {
+        self.0.as_bytes()
+    }
+
+    /// The token with these bytes.
+    pub fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(Uuid::from_bytes(bytes))
     }
 }
 

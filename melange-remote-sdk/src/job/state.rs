@@ -277,8 +277,10 @@ impl Job {
             self.waiting = None;
             self.not_before = None;
         }
-        if *to == JobState::Pending {
-            self.ready_at = Some(at);
+        match to {
+            JobState::Pending => self.ready_at = Some(at),
+            JobState::Blocked => self.ready_at = None,
+            _ => {}
         }
         self.change(event, at);
         Ok(())

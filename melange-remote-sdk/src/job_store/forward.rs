@@ -115,7 +115,7 @@ pub trait ForwardJobStore: Send + Sync + fmt::Debug {
     ///
     /// # Errors
     /// As there.
-    async fn cancel_requests(&self, server: &ServerId) -> Result<Vec<JobId>> {
+    async fn cancel_requests(&self, server: &ServerId) -> Result<Vec<Fence>> {
         self.inner().cancel_requests(server).await
     }
 
@@ -286,7 +286,7 @@ impl<T: ForwardJobStore> JobQueue for Forward<T> {
         self.0.renew(server, fences, until).await
     }
 
-    async fn cancel_requests(&self, server: &ServerId) -> Result<Vec<JobId>> {
+    async fn cancel_requests(&self, server: &ServerId) -> Result<Vec<Fence>> {
         self.0.cancel_requests(server).await
     }
 

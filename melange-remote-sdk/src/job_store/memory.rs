@@ -161,6 +161,31 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_is_refused_takes_nothing_away() {
+        let bounds = MemoryBounds { jobs: 3, ..MemoryBounds::default() };
+        let store = MemoryJobStore::new(bounds);
+        let mut finished = Vec::new();
+        for _ in 0..3 {
+            let id = insert(&store).await.unwrap();
+            finish(&store, id).await;
+            finished.push(id);
+        }
+        let job = || suite::new_job("package: {}\n");
+        let strange = job().waiting_for([JobId::new(suite::START)]);
+        let many = (0..4).map(|_| job()).collect::<Vec<_>>();
+        for jobs in [vec![strange], many] {
+            store.submit(&Submission::new(jobs, suite::START)).await.unwrap_err();
+        }
+        // The oldest two leave for two new jobs, but not the one that is waited for.
+        let two = [job().waiting_for([finished[0]]), job()];
+        store.submit(&Submission::new(two, suite::START)).await.unwrap();
+        store.get(finished[0]).await.unwrap();
+        for id in &finished[1..] {
+            assert_eq!(store.get(*id).await.unwrap_err().kind(), ErrorKind::NotFound);
+        }
+    }
+
+    #[tokio::test]
     async fn a_log_beyond_its_bound_is_cut_at_a_line_and_says_so_once() {
         let store = MemoryJobStore::new(MemoryBounds { log_bytes: 80, ..MemoryBounds::default() });
         let id = insert(&store).await.unwrap();

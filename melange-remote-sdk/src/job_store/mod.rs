@@ -12,14 +12,18 @@
 //! | Call | Repeated after a lost answer |
 //! |---|---|
 //! | `submit` | the same ids, or the same key, with the same content: the jobs that are there, `created` false |
-//! | `cancel`, `set_priority` | changes nothing more |
-//! | `retry` | a job that waits or runs is left as it is |
-//! | `claim` | the same token: the same claims, as long as they are its own |
+//! | `cancel`, `set_priority` | changes nothing more; they carry no name and act on the job as it is then |
+//! | `retry` | a job that waits or runs is left as it is; it carries no name either |
+//! | `claim` | the same token: those of its claims that have not ended, their leases extended, and never others |
 //! | `renew` | renews again; never shortens |
 //! | `release`, `finish` | the same end of the same attempt is `Ok` until the job is claimed or retried |
 //! | `expire`, `give_up` | settles what is left |
 //! | `append`, `append_log` | rows and bytes that are there are skipped; a gap is refused |
 //! | `remove` | `NotFound` |
+//!
+//! # Clocks
+//! Times come from the callers, and leases are compared with the clock of whoever calls [`JobQueue::expire`]: the clocks
+//! of servers that share a store must agree within a small part of a lease, as those of machines that run NTP do.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
@@ -127,6 +131,8 @@ impl Submission {
             None => id.to_string(),
         };
         let mut digest = Sha256::new();
+        // The version of what follows: the stored form of a spec, and the order of the fields.
+        digest.update(b"1");
         let mut add = |text: &str| {
             digest.update(text.len().to_le_bytes());
             digest.update(text);
@@ -160,6 +166,11 @@ impl Submission {
         if let Some(job) = self.jobs.iter().find(|job| job.waits_for.len() > limits::WAITS_FOR_MAX) {
             let message = format!("a job waits for at most {} others", limits::WAITS_FOR_MAX);
             return Err(Error::invalid(message).with("job", job.id));
+        }
+        let waits: usize = self.jobs.iter().map(|job| job.waits_for.len()).sum();
+        if waits > limits::SUBMISSION_WAITS_MAX {
+            let message = format!("{waits} waits, more than {}", limits::SUBMISSION_WAITS_MAX);
+            return Err(Error::invalid(message));
         }
         self.order().map(drop)
     }
@@ -233,7 +244,7 @@ pub struct Group {
     pub project: Project,
     /// What they need of a backend.
     pub needs: Requirements,
-    /// Backends that shall be asked last.
+    /// Backends that shall be asked last, sorted.
     pub avoid: Vec<String>,
 }
 
@@ -241,7 +252,10 @@ impl Group {
     /// The group of a job.
     pub fn of(job: &Job) -> Self {
         let needs = Requirements { arch: job.facts.arch, labels: job.facts.backend_selector.clone() };
-        Self { project: job.project.clone(), needs, avoid: job.avoid.clone() }
+        // In one order, so that one set of backends is one group.
+        let mut avoid = job.avoid.clone();
+        avoid.sort();
+        Self { project: job.project.clone(), needs, avoid }
     }
 }
 
@@ -256,6 +270,8 @@ pub struct Demand {
     pub first: JobId,
     /// Its priority.
     pub priority: Priority,
+    /// How many jobs of its project run, in all groups.
+    pub running: usize,
 }
 
 /// Free slots of a backend, for jobs of a group.
@@ -485,7 +501,7 @@ pub trait JobIntake: Send + Sync + fmt::Debug {
     async fn cancel(&self, selection: Selection, at: Timestamp) -> Result<usize>;
 
     /// Tries jobs again that failed or were cancelled, and with them those that were skipped because of them; how many
-    /// changed. Their attempts so far are kept and count no longer. Jobs that wait or run stay as they are.
+    /// changed. One that waits for a job that came to another end than success, or did and was removed, is left out. Their attempts so far are kept and count no longer. Jobs that wait or run stay as they are.
     ///
     /// # Errors
     /// `NotFound`; for a single job `Conflict` when it succeeded, or when a job that it waits for has come to another
@@ -498,8 +514,8 @@ pub trait JobIntake: Send + Sync + fmt::Debug {
     /// `NotFound`.
     async fn set_priority(&self, selection: Selection, priority: Priority) -> Result<usize>;
 
-    /// Forgets a job that has come to its end, its attempts and its log; with the last job of a submission its key and
-    /// its build.
+    /// Forgets a job that has come to its end, its attempts and its log, also in the counts of its build; with the last
+    /// job of a submission its key and its build. Until then the key names the removed ones too.
     ///
     /// # Errors
     /// `NotFound`; `Conflict` while it waits or runs.
@@ -516,35 +532,40 @@ pub trait JobIntake: Send + Sync + fmt::Debug {
 /// * **The fence decides, not the clock**: a call with the fence of the running attempt is legal, also after the end of
 ///   the lease as long as nobody settled it. Any other fence is `Conflict`.
 /// * Numbers of attempts grow, and no two attempts of a job have one.
-/// * A backend never runs more jobs at once than the offer says, whichever servers ask.
-/// * Order within a group: the most urgent first, of these the one with the greatest rank, of these the oldest.
+/// * Of one backend, named by its address, there are never more leases than the offer says, whichever servers ask.
+/// * Order within a group: the most urgent first, of these the one with the greatest rank, of these the oldest, which is
+///   the one with the least id.
+/// * Two calls at once with one token are as two calls in a row.
 /// * A job and all that follows from its end, such as unlocked and skipped jobs, change in one step.
 #[async_trait]
 pub trait JobQueue: Send + Sync + fmt::Debug {
-    /// What could be claimed now, the groups with the most urgent jobs first, of these the one with the oldest first
-    /// job. Changes nothing.
+    /// What could be claimed now, the groups with the most urgent jobs first, of these by the id of their first job; at
+    /// most [`limits::DEMAND_GROUPS_MAX`]. Changes nothing.
     ///
     /// # Errors
     /// `Unavailable`.
     async fn demand(&self, now: Timestamp) -> Result<Vec<Demand>>;
 
-    /// Claims jobs for the offered slots; the claims have the order of the offers.
+    /// Claims jobs for the offered slots; the claims have the order of the offers. A token that was used before gives
+    /// those of its claims that have not ended, with leases that end no earlier than now asked, and no others, until the
+    /// end of the leases that it asked for at first at least. A lease that would have ended already is not given.
     ///
     /// # Errors
     /// `Unavailable`.
     async fn claim(&self, request: &ClaimRequest) -> Result<Vec<Claim>>;
 
-    /// Moves the ends of leases to `until`; one answer for each fence, in order. Never shortens a lease.
+    /// Moves the ends of leases to `until`; one answer for each fence, in order: lost for those of another server.
+    /// Never shortens a lease.
     ///
     /// # Errors
     /// `Unavailable`; `InvalidRequest` for more than [`limits::LEASES_PER_CALL_MAX`].
     async fn renew(&self, server: &ServerId, fences: &[Fence], until: Timestamp) -> Result<Vec<Renewal>>;
 
-    /// The running jobs of a server that somebody asked to stop.
+    /// The running attempts of a server that somebody asked to stop.
     ///
     /// # Errors
     /// `Unavailable`.
-    async fn cancel_requests(&self, server: &ServerId) -> Result<Vec<JobId>>;
+    async fn cancel_requests(&self, server: &ServerId) -> Result<Vec<Fence>>;
 
     /// Gives a job back to the queue; one that somebody asked to stop is cancelled instead. Returns it as it is then.
     ///

@@ -254,6 +254,10 @@ impl Attempt {
             Ok(grown) => *length = grown,
             Err(error) => {
                 tracing::warn!(job = %self.id, error = %error.chain(), "lines of a log are lost");
+                // They may be there although nobody said so; what follows goes behind them.
+                if let Ok(chunk) = self.within(self.parts.job_store.read_log(self.id, 0, 0)).await {
+                    *length = chunk.len;
+                }
             }
         }
     }
@@ -264,7 +268,12 @@ impl Attempt {
         let first = *told;
         match self.persist(|| self.parts.job_store.append(self.fence, first, &rows)).await {
             Ok(count) => *told = count,
-            Err(error) => tracing::warn!(job = %self.id, error = %error.chain(), "an event is lost"),
+            Err(error) => {
+                tracing::warn!(job = %self.id, error = %error.chain(), "an event is lost");
+                if let Ok(count) = self.within(self.parts.job_store.append(self.fence, first, &[])).await {
+                    *told = count;
+                }
+            }
         }
     }
 
@@ -285,6 +294,14 @@ impl Attempt {
         }
     }
 
+    /// A call on the job store, for at most a third of a lease.
+    async fn within<T>(&self, call: impl Future<Output = Result<T>>) -> Result<T> {
+        match tokio::time::timeout(self.options.lease / 3, call).await {
+            Ok(told) => told,
+            Err(_) => Err(Error::new(ErrorKind::Unavailable, "the job store did not answer in time")),
+        }
+    }
+
     /// Repeats a call on the job store while it is unavailable, for at most a lease. A lost fence stops all.
     async fn persist<'a, T>(&'a self, call: impl Fn() -> BoxFuture<'a, Result<T>> + Send) -> Result<T> {
         let give_up_at = Instant::now() + self.options.lease;
@@ -293,7 +310,7 @@ impl Attempt {
             if self.signal().reason() == Some(Stop::Lost) {
                 return Err(Error::new(ErrorKind::Conflict, "the lease is lost"));
             }
-            match call().await {
+            match self.within(call()).await {
                 Err(error) if error.kind().is_retryable() && Instant::now() < give_up_at => {
                     tokio::time::sleep_until((Instant::now() + backoff.pause()).min(give_up_at)).await;
                 }

@@ -1,9 +1,10 @@
 //! Station 4, the policy: what waits and the backends in, offers and reasons out. Pure.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use crate::backend_selector::{BackendSelector, Candidate, Refusal, Requirements};
-use crate::job::JobBackend;
+use crate::job::{JobBackend, Project};
 use crate::job_store::{Demand, Group, Offer};
 use crate::limits;
 
@@ -16,51 +17,58 @@ pub struct Placement {
     pub refusals: Vec<(Group, Refusal)>,
 }
 
-/// Gives free slots to groups in turns, one at a time, those with the most urgent jobs first. `candidates` is the
-/// decision's own copy: each slot that is given takes one of it.
+/// Gives free slots to groups, one at a time: to those with the most urgent jobs first, of these to the project that
+/// has the fewest jobs running, of these to the oldest job. `candidates` is the decision's own copy: each slot that is
+/// given takes one of it.
 pub fn place(selector: &dyn BackendSelector, demand: &[Demand], candidates: &mut [Candidate]) -> Placement {
     let mut turn = candidates.iter().map(|candidate| candidate.last_chosen).max().unwrap_or(0);
     let mut placement = Placement::default();
     // Where the slots of a group on a backend stand among the offers.
     let mut known: BTreeMap<(usize, usize), usize> = BTreeMap::new();
-    let mut wanting: Vec<(usize, usize)> = demand
-        .iter()
-        .enumerate()
-        .map(|(place, demand)| (place, demand.ready))
-        .filter(|(_, ready)| *ready > 0)
-        .collect();
+    let mut running: BTreeMap<&Project, usize> = BTreeMap::new();
+    let mut wanting: Vec<(usize, usize)> = Vec::new();
+    for (index, demand) in demand.iter().enumerate().filter(|(_, demand)| demand.ready > 0) {
+        wanting.push((index, demand.ready));
+        running.insert(&demand.group.project, demand.running);
+    }
     let mut given = 0;
-    while !wanting.is_empty() && given < limits::CLAIMS_PER_ROUND_MAX {
-        let mut left = Vec::new();
-        for (place, ready) in wanting {
-            let group = &demand[place].group;
-            let index = match choose(selector, group, candidates) {
-                Ok(index) => index,
-                Err(refusal) => {
-                    placement.refusals.push((group.clone(), refusal));
-                    continue;
-                }
-            };
-            let usable = |c: &Candidate| group.needs.matched_by(&c.backend) && c.has_free_slot();
-            let Some(candidate) = candidates.get_mut(index).filter(|c| usable(c)) else {
-                // Selectors are other people's code; a wrong choice must not reach a backend.
-                tracing::error!(needs = ?group.needs, index, "the selector chose what it must not choose");
+    while given < limits::CLAIMS_PER_ROUND_MAX {
+        let key = |(index, _): &(usize, usize)| {
+            let demand = &demand[*index];
+            (Reverse(demand.priority), running.get(&demand.group.project).copied(), demand.first)
+        };
+        let next = wanting.iter().enumerate().min_by_key(|(_, wanting)| key(wanting));
+        let Some((at, &(place, ready))) = next else { break };
+        let group = &demand[place].group;
+        let index = match choose(selector, group, candidates) {
+            Ok(index) => index,
+            Err(refusal) => {
+                placement.refusals.push((group.clone(), refusal));
+                wanting.swap_remove(at);
                 continue;
-            };
-            turn += 1;
-            candidate.running += 1;
-            candidate.last_chosen = turn;
-            let offer = *known.entry((place, index)).or_insert_with(|| {
-                placement.offers.push(offer(group, candidate));
-                placement.offers.len() - 1
-            });
-            placement.offers[offer].slots += 1;
-            given += 1;
-            if ready > 1 {
-                left.push((place, ready - 1));
             }
+        };
+        let usable = |c: &Candidate| group.needs.matched_by(&c.backend) && c.has_free_slot();
+        let Some(candidate) = candidates.get_mut(index).filter(|c| usable(c)) else {
+            // Selectors are other people's code; a wrong choice must not reach a backend.
+            tracing::error!(needs = ?group.needs, index, "the selector chose what it must not choose");
+            wanting.swap_remove(at);
+            continue;
+        };
+        turn += 1;
+        candidate.running += 1;
+        candidate.last_chosen = turn;
+        let offer = *known.entry((place, index)).or_insert_with(|| {
+            placement.offers.push(offer(group, candidate));
+            placement.offers.len() - 1
+        });
+        placement.offers[offer].slots += 1;
+        given += 1;
+        *running.entry(&group.project).or_default() += 1;
+        match ready {
+            1 => _ = wanting.swap_remove(at),
+            _ => wanting[at].1 = ready - 1,
         }
-        wanting = left;
     }
     placement
 }
@@ -100,12 +108,13 @@ mod tests {
     use crate::arch::Arch;
     use crate::backend_selector::round_robin::RoundRobin;
     use crate::conformance::backend_selector::{candidate, requirements};
-    use crate::job::{JobId, Priority, Project};
+    use crate::job::{JobId, Priority};
 
     fn demand(arch: Arch, labels: &[(&str, &str)], ready: usize) -> Demand {
         let group =
             Group { project: Project::default(), needs: requirements(arch, labels), avoid: Vec::new() };
-        Demand { group, ready, first: JobId::new(Timestamp::UNIX_EPOCH), priority: Priority::default() }
+        let (first, priority) = (JobId::new(Timestamp::UNIX_EPOCH), Priority::default());
+        Demand { group, ready, first, priority, running: 0 }
     }
 
     fn avoiding(mut demand: Demand, addrs: &[&str]) -> Demand {
@@ -134,27 +143,31 @@ mod tests {
             [
                 "2 for tcp://a:1",
                 "1 for tcp://b:1",
+                "all 2 matching backends are busy",
                 "no aarch64 backend (there are x86_64)",
                 "no x86_64 backend with tier=high",
-                "all 2 matching backends are busy",
             ]
         );
     }
 
     #[test]
-    fn groups_take_turns() {
-        let mut set = [candidate("a", Arch::X86_64, &[], 0)];
+    fn the_most_urgent_go_first_then_projects_take_turns() {
+        let four = || [candidate("a", Arch::X86_64, &[], 0)];
         let mut two = [demand(Arch::X86_64, &[], 100), demand(Arch::X86_64, &[], 100)];
         two[1].group.project = "other".parse().unwrap();
-        assert_eq!(
-            told(&two, &mut set),
-            [
-                "2 for tcp://a:1",
-                "2 for tcp://a:1",
-                "the only matching backend is busy",
-                "the only matching backend is busy"
-            ]
-        );
+        let shares = |demand: &[Demand]| {
+            let offers = place(&RoundRobin, demand, &mut four()).offers;
+            let share =
+                |project: &str| offers.iter().find(|o| o.group.project.as_str() == project).map(|o| o.slots);
+            (share("default"), share("other"))
+        };
+        assert_eq!(shares(&two), (Some(2), Some(2)));
+        two[0].running = 2;
+        assert_eq!(shares(&two), (Some(1), Some(3)));
+        two[0].running = 1_000;
+        assert_eq!(shares(&two), (None, Some(4)), "ten thousand jobs do not hold one up");
+        two[0].priority = Priority::MAX;
+        assert_eq!(shares(&two), (Some(4), None), "what is urgent goes first");
     }
 
     #[test]

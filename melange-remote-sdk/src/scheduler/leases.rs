@@ -1,6 +1,6 @@
 //! The leases of all attempts of a server: one call renews them, one asks which jobs shall stop.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -99,27 +99,28 @@ impl Leases {
         HeldLease { leases: Arc::clone(self), fence, signal }
     }
 
-    /// Renews at a third of the lease, and passes requests to stop on, for as long as it is polled.
+    /// Renews at a third of the lease, and passes requests to stop on, for as long as it is polled. Neither waits for
+    /// the other.
     pub(super) async fn run(&self) {
-        let mut hint = self.parts.job_store.changed(Subject::Cancellations);
-        let mut hints = true;
-        let mut renew_at = Instant::now() + self.lease / 3;
-        let mut ask_at = Instant::now();
+        tokio::join!(self.renew_for_ever(), self.ask_for_ever());
+    }
+
+    async fn renew_for_ever(&self) {
         loop {
+            let pause = if self.renew().await { self.lease / 3 } else { self.lease / 9 };
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    async fn ask_for_ever(&self) {
+        let mut hint = self.parts.job_store.changed(Subject::Cancellations);
+        loop {
+            // Marked before the look: what comes during it starts another one.
+            hint.mark_unchanged();
+            self.ask().await;
             tokio::select! {
-                biased;
-                () = tokio::time::sleep_until(renew_at) => {
-                    let pause = if self.renew().await { self.lease / 3 } else { self.lease / 9 };
-                    renew_at = Instant::now() + pause;
-                }
-                () = tokio::time::sleep_until(ask_at) => {
-                    self.ask().await;
-                    ask_at = Instant::now() + limits::CANCEL_POLL;
-                }
-                changed = hint.changed(), if hints => {
-                    hints = changed.is_ok();
-                    ask_at = Instant::now();
-                }
+                () = tokio::time::sleep(limits::CANCEL_POLL) => {}
+                () = super::hinted(&mut hint) => {}
             }
         }
     }
@@ -188,11 +189,10 @@ impl Leases {
         }
         let requests = self.parts.job_store.cancel_requests(&self.parts.server);
         match tokio::time::timeout(self.lease / 3, requests).await {
-            Ok(Ok(jobs)) => {
-                let jobs: BTreeSet<JobId> = jobs.into_iter().collect();
+            Ok(Ok(fences)) => {
                 let held = self.lock();
-                let asked = held.iter().filter(|(id, _)| jobs.contains(id));
-                asked.for_each(|(_, held)| held.signal.set(Stop::Asked));
+                let asked = |fence: &Fence| held.get(&fence.job).filter(|held| held.fence == *fence);
+                fences.iter().filter_map(asked).for_each(|held| held.signal.set(Stop::Asked));
             }
             Ok(Err(error)) => {
                 tracing::warn!(error = %error.chain(), "the job store did not say which jobs shall stop");

@@ -27,9 +27,11 @@ use crate::backend::pool::{BackendLease, BackendPool};
 use crate::backend_selector::{BackendSelector, Candidate};
 use crate::builder::Builder;
 use crate::clock::{Clock, earlier, later};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::job::{ClaimToken, FailureClass, JobError, ServerId};
-use crate::job_store::{ClaimRequest, ExpireRequest, GiveUp, GroupWaiting, JobStore, Offer, Subject};
+use crate::job_store::{
+    ClaimRequest, ExpireRequest, GiveUp, GroupWaiting, JobStore, Offer, Release, Subject,
+};
 use crate::limits;
 
 pub mod artifacts;
@@ -117,7 +119,16 @@ struct Run {
 struct Claiming {
     request: ClaimRequest,
     slots: HashMap<String, Vec<BackendLease>>,
-    since: Instant,
+    asked_at: Instant,
+    first_asked_at: Instant,
+}
+
+impl Claiming {
+    /// Asks for leases that begin at `now`.
+    fn lease_from(&mut self, now: Timestamp, lease: Duration) {
+        (self.request.now, self.request.until) = (now, later(now, lease));
+        self.asked_at = Instant::now();
+    }
 }
 
 impl Scheduler {
@@ -139,11 +150,16 @@ impl Scheduler {
             unanswered: None,
         };
         let leases = Arc::clone(&run.leases);
-        let _renewing = AbortOnDropHandle::new(tokio::spawn(async move { leases.run().await }));
+        let renewing = AbortOnDropHandle::new(tokio::spawn(async move { leases.run().await }));
         let mut queue_hint = self.parts.job_store.changed(Subject::Queue);
         let mut pool_hint = self.parts.pool.changed();
         let mut reasons_at = Instant::now();
         while !shutdown.is_cancelled() {
+            if renewing.is_finished() {
+                // Without renewals every attempt loses its lease: no farm at all is better than that one.
+                tracing::error!("the leases are renewed no longer; the scheduler stops");
+                break;
+            }
             // Marked before the round: what changes during it starts another one.
             queue_hint.mark_unchanged();
             pool_hint.mark_unchanged();
@@ -198,12 +214,21 @@ impl Scheduler {
         }
     }
 
+    /// A call on the store, for at most a third of a lease.
+    async fn within<T>(&self, call: impl Future<Output = Result<T>>) -> Result<T> {
+        match tokio::time::timeout(self.options.lease / 3, call).await {
+            Ok(told) => told,
+            Err(_) => Err(Error::new(ErrorKind::Unavailable, "the job store did not answer in time")),
+        }
+    }
+
     /// Settles the leases of servers that died.
     async fn expire(&self) -> Result<()> {
         let (now, attempts_max) = (self.parts.clock.now(), self.options.attempts_max);
         let limit = limits::SETTLED_PER_CALL_MAX;
         loop {
-            let settled = self.parts.job_store.expire(&ExpireRequest { now, attempts_max, limit }).await?;
+            let request = ExpireRequest { now, attempts_max, limit };
+            let settled = self.within(self.parts.job_store.expire(&request)).await?;
             for job in &settled {
                 tracing::warn!(job = %job.id, attempt = job.attempt, state = %job.state, "a lease ended without a word");
             }
@@ -215,7 +240,9 @@ impl Scheduler {
 
     /// Starts what can start now.
     async fn dispatch(&self, run: &mut Run) -> Result<()> {
-        if let Some(claiming) = run.unanswered.take() {
+        if let Some(mut claiming) = run.unanswered.take() {
+            // With new times: by the old ones the leases may have ended.
+            claiming.lease_from(self.parts.clock.now(), self.options.lease);
             self.claim(run, claiming).await?;
         }
         loop {
@@ -223,7 +250,7 @@ impl Scheduler {
             if !candidates.iter().any(Candidate::has_free_slot) {
                 return Ok(());
             }
-            let demand = self.parts.job_store.demand(self.parts.clock.now()).await?;
+            let demand = self.within(self.parts.job_store.demand(self.parts.clock.now())).await?;
             let offers = place(&*self.parts.backend_selector, &demand, &mut candidates).offers;
             if self.start(run, offers).await? == 0 {
                 return Ok(());
@@ -247,16 +274,17 @@ impl Scheduler {
         }
         let (token, server, now) = (ClaimToken::new(), self.parts.server.clone(), self.parts.clock.now());
         let request = ClaimRequest { token, server, offers, now, until: later(now, self.options.lease) };
-        self.claim(run, Claiming { request, slots, since: Instant::now() }).await
+        let asked_at = Instant::now();
+        self.claim(run, Claiming { request, slots, asked_at, first_asked_at: asked_at }).await
     }
 
     /// Claims jobs and begins their attempts; how many. A claim that the store did not answer is kept, for as long as
     /// its leases would last, and made again.
     async fn claim(&self, run: &mut Run, mut claiming: Claiming) -> Result<usize> {
-        let claims = match self.parts.job_store.claim(&claiming.request).await {
+        let claims = match self.within(self.parts.job_store.claim(&claiming.request)).await {
             Ok(claims) => claims,
             Err(error) => {
-                if claiming.since.elapsed() < self.options.lease {
+                if claiming.first_asked_at.elapsed() < self.options.lease {
                     run.unanswered = Some(claiming);
                 }
                 return Err(error);
@@ -269,18 +297,33 @@ impl Scheduler {
                 tracing::error!(job = %claim.job.id, addr, "the store gave a job without a slot; its lease will end");
                 continue;
             };
-            let lease = run.leases.hold(claim.fence, claiming.since);
+            let lease = run.leases.hold(claim.fence, claiming.asked_at);
             let attempt = Attempt::new(&self.parts, self.options, &claim, slot, lease, run.stop.clone());
             run.attempts.spawn(attempt.run());
             begun += 1;
         }
+        claiming.slots.into_values().flatten().for_each(BackendLease::unused);
         Ok(begun)
+    }
+
+    /// Gives back what a claim without an answer may have claimed.
+    async fn give_back_unanswered(&self, mut claiming: Claiming) {
+        claiming.lease_from(self.parts.clock.now(), self.options.lease);
+        let Ok(claims) = self.within(self.parts.job_store.claim(&claiming.request)).await else { return };
+        let error = JobError::new(FailureClass::Infrastructure, "the server stopped before the job began");
+        let release = Release { error, not_before: None, counts: false, avoid: false };
+        for claim in claims {
+            let released = self.parts.job_store.release(claim.fence, &release, self.parts.clock.now());
+            if let Err(error) = self.within(released).await {
+                tracing::warn!(job = %claim.job.id, error = %error.chain(), "a job was not given back; its lease will end");
+            }
+        }
     }
 
     /// Notes why jobs wait, and gives up those that nobody could run for long.
     async fn tell_reasons(&self) -> Result<()> {
         let at = self.parts.clock.now();
-        let demand = self.parts.job_store.demand(at).await?;
+        let demand = self.within(self.parts.job_store.demand(at)).await?;
         let refusals =
             place(&*self.parts.backend_selector, &demand, &mut self.parts.pool.candidates()).refusals;
         if refusals.is_empty() {
@@ -294,13 +337,13 @@ impl Scheduler {
                 needs_other_backends: refusal.needs_other_backends(),
             })
             .collect();
-        let since = self.parts.job_store.note_waiting(&waiting, at).await?;
+        let since = self.within(self.parts.job_store.note_waiting(&waiting, at)).await?;
         for (waiting, since) in waiting.into_iter().zip(since) {
             if waiting.needs_other_backends && later(since, limits::UNMATCHED_WAIT) <= at {
                 let error = JobError::new(FailureClass::Unschedulable, waiting.reason);
                 let ready_before = earlier(at, limits::UNMATCHED_WAIT);
                 let request = GiveUp { group: waiting.group, ready_before, error, at };
-                self.parts.job_store.give_up(&request).await?;
+                self.within(self.parts.job_store.give_up(&request)).await?;
             }
         }
         Ok(())
@@ -308,6 +351,9 @@ impl Scheduler {
 
     /// Sees the attempts under way to their ends.
     async fn finish(&self, mut run: Run) {
+        if let Some(claiming) = run.unanswered.take() {
+            self.give_back_unanswered(claiming).await;
+        }
         tracing::info!(running = run.attempts.len(), "the scheduler stops");
         let ends = async |run: &mut Run| {
             while let Some(ended) = run.attempts.join_next().await {

@@ -11,6 +11,39 @@ pub(super) async fn all(store: &dyn JobStore) {
     a_build_is_cancelled_in_one_call(store).await;
     a_build_is_tried_again_in_one_call(store).await;
     a_job_tried_again_takes_what_was_skipped_along(store).await;
+    removed_needs_are_what_they_were(store).await;
+}
+
+/// What came to a bad end and was removed will never succeed; what succeeded and was removed is in nobody's way.
+async fn removed_needs_are_what_they_were(store: &dyn JobStore) {
+    let lane = Lane::new();
+    let (done, fence) = lane.running(store).await;
+    store.finish(fence, &succeeded(), at(1)).await.expect("the owner ends it");
+    let (broken, fence) = lane.running(store).await;
+    let waits = lane.submit(store, new_job("a").waiting_for([done, broken])).await;
+    store.finish(fence, &failed(), at(1)).await.expect("the owner ends it");
+    store.remove(done).await.expect("it has finished");
+    store.remove(broken).await.expect("it has finished");
+    conflicts(store.retry(Selection::Job(waits), at(2)).await, "what it waits for will never succeed");
+    assert_eq!(state(store, waits).await, Skipped);
+    let (done, fence) = lane.running(store).await;
+    store.finish(fence, &succeeded(), at(1)).await.expect("the owner ends it");
+    let cancelled = lane.submit(store, new_job("a").waiting_for([done])).await;
+    store.cancel(Selection::Job(cancelled), at(2)).await.expect("it waits");
+    store.remove(done).await.expect("it has finished");
+    assert_eq!(store.retry(Selection::Job(cancelled), at(3)).await.expect("nothing is in its way"), 1);
+    assert_eq!(state(store, cancelled).await, Pending);
+    // One that was removed is unlocked by nobody, also when its id comes again.
+    let (first, fence) = lane.running_beside(store, cancelled).await;
+    let again = new_job("a").waiting_for([first]);
+    let id = lane.submit(store, again.clone()).await;
+    store.cancel(Selection::Job(id), at(4)).await.expect("it waits");
+    store.remove(id).await.expect("it has finished");
+    let other = lane.insert(store).await;
+    lane.submit(store, again.waiting_for([other])).await;
+    store.finish(fence, &succeeded(), at(5)).await.expect("the owner ends it");
+    assert_eq!((state(store, id).await, get(store, id).await.blocked_by), (Blocked, 1));
+    store.cancel(Selection::Job(other), at(6)).await.expect("it waits");
 }
 
 /// What the chain of jobs shows: ids in the order of the submission.
@@ -240,7 +273,7 @@ async fn a_build_is_cancelled_in_one_call(store: &dyn JobStore) {
     );
     assert_eq!(state(store, outside).await, Skipped, "others that wait for them are skipped");
     assert_eq!(store.cancel(select, at(2)).await.expect("it is there"), 0);
-    assert_eq!(store.cancel_requests(&chain.lane.server).await.expect("it tells"), [chain.ids[0]]);
+    assert_eq!(store.cancel_requests(&chain.lane.server).await.expect("it tells"), [fence]);
     store.finish(fence, &Outcome::Cancelled, at(3)).await.expect("the owner ends it");
     let build = store.build(chain.build).await.expect("it is there");
     assert_eq!((build.state(), build.finished_at), (BuildState::Cancelled, Some(at(3))));

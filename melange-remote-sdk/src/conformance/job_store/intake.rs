@@ -172,7 +172,7 @@ async fn cancelling_works_in_every_state(store: &dyn JobStore) {
         let job = get(store, running).await;
         assert_eq!((job.state, job.cancel_requested, job.version), (JobState::Running, true, 3));
     }
-    assert_eq!(store.cancel_requests(&lane.server).await.expect("it tells"), [running]);
+    assert_eq!(store.cancel_requests(&lane.server).await.expect("it tells"), [fence]);
     assert_eq!(store.cancel_requests(&ServerId::unique()).await.expect("it tells"), []);
     assert_eq!(lane.renew(store, fence, 20).await, Renewal::Kept { cancel_requested: true });
     let done = store.finish(fence, &succeeded(), at(2)).await.expect("it finished first");
@@ -234,6 +234,15 @@ async fn priorities_change(store: &dyn JobStore) {
     assert_eq!(store.set_priority(Selection::Job(second), high).await.expect("it waits"), 1);
     assert_eq!(store.set_priority(Selection::Job(second), high).await.expect("it has it"), 0);
     assert_eq!(get(store, second).await.priority, high);
+    let waiting = GroupWaiting { group: lane.group(), reason: "busy".to_owned(), needs_other_backends: true };
+    let since = async |at| store.note_waiting(std::slice::from_ref(&waiting), at).await.expect("it notes")[0];
+    assert_eq!(since(at(1)).await, at(1));
+    store.cancel(Selection::Job(first), at(1)).await.expect("it waits");
+    let most = Priority::MAX;
+    store.set_priority(Selection::Job(second), most).await.expect("it waits");
+    store.set_priority(Selection::Job(second), high).await.expect("it waits");
+    assert_eq!(since(at(2)).await, at(1), "a new priority is no new wait");
+    store.retry(Selection::Job(first), at(2)).await.expect("it was cancelled");
     let demand = lane.demand(store, 0).await;
     assert_eq!((demand[0].first, demand[0].priority, demand[0].ready), (second, high, 2));
     let order: Vec<JobId> = lane.claim(store, 2, 0).await.iter().map(|claim| claim.job.id).collect();

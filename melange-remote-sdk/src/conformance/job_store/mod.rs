@@ -168,6 +168,12 @@ impl Lane {
         (id, claim.fence)
     }
 
+    /// A job that runs, while another one waits.
+    async fn running_beside(&self, store: &dyn JobStore, waiting: JobId) -> (JobId, Fence) {
+        store.cancel(Selection::Job(waiting), at(3)).await.expect("it waits");
+        self.running(store).await
+    }
+
     /// What could be claimed of the lane.
     async fn demand(&self, store: &dyn JobStore, seconds: u64) -> Vec<Demand> {
         let demand = store.demand(at(seconds)).await.expect("it tells");

@@ -39,6 +39,11 @@ async fn demand_tells_what_could_be_claimed(store: &dyn JobStore) {
     lane.claim_one(store, 0).await;
     let demand = lane.demand(store, 0).await;
     assert_eq!((demand[0].first, demand[0].ready), (second, 1), "a running job does not wait");
+    assert_eq!(
+        demand.iter().map(|demand| demand.running).collect::<Vec<_>>(),
+        [1, 1],
+        "one of the project runs"
+    );
     assert_eq!(lane.ready(store, 1_000).await, 2, "leases are settled by expire alone");
     for id in [second, arm, urgent] {
         store.cancel(Selection::Job(id), at(1)).await.expect("it waits");
@@ -98,6 +103,7 @@ async fn a_repeated_claim_gives_the_same_jobs(store: &dyn JobStore) {
     let later = ClaimRequest { now: at(3), until: at(13), ..request.clone() };
     let again = store.claim(&later).await.expect("claiming works");
     assert_eq!(again, first, "the same token gives the same claims");
+    assert!(expire(store, 12).await.iter().all(|job| job.project != lane.project), "with leases from now on");
     assert_eq!(lane.ready(store, 3).await, 2, "and takes no others");
     store.finish(first[0].fence, &succeeded(), at(4)).await.expect("the owner ends it");
     let again = store.claim(&later).await.expect("claiming works");
@@ -108,6 +114,16 @@ async fn a_repeated_claim_gives_the_same_jobs(store: &dyn JobStore) {
     for claim in first[1..].iter().chain(&second) {
         store.finish(claim.fence, &succeeded(), at(6)).await.expect("the owner ends it");
     }
+    let left = lane.insert(store).await;
+    let again = store.claim(&later).await.expect("claiming works");
+    assert_eq!(again, [], "a token whose claims have ended claims no others");
+    let late = ClaimRequest { now: at(20), until: at(20), ..lane.request(vec![lane.offer(1)], 0) };
+    assert_eq!(
+        store.claim(&late).await.expect("claiming works"),
+        [],
+        "a lease that would have ended is not given"
+    );
+    store.cancel(Selection::Job(left), at(20)).await.expect("it waits");
 }
 
 /// Whichever servers ask.

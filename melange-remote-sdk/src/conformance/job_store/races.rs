@@ -158,7 +158,7 @@ async fn two_handles_are_one_store(store: &dyn StoreUnderTest) {
         "a renewal through the other counts"
     );
     two.cancel(Selection::Job(job), at(2)).await.expect("a running job can be cancelled");
-    assert_eq!(one.cancel_requests(&lane.server).await.expect("it tells"), [job]);
+    assert_eq!(one.cancel_requests(&lane.server).await.expect("it tells"), [fence]);
     two.append(fence, 0, &[step("a")]).await.expect("the owner tells");
     assert_eq!(one.attempt(job, 1).await.expect("it is there").steps.len(), 1);
     append(&*one, fence, "one\n").await.expect("the owner writes");

@@ -322,6 +322,7 @@ impl ForwardJobStore for Mutant {
         let mut demand = self.inner.demand(now).await?;
         match self.bug {
             Bug::DemandIsBackwards => demand.reverse(),
+            Bug::DemandForgetsRunning => demand.iter_mut().for_each(|demand| demand.running = 0),
             Bug::DemandCountsOne => demand.iter_mut().for_each(|demand| demand.ready = 1),
             _ => {}
         }
@@ -376,12 +377,14 @@ impl ForwardJobStore for Mutant {
         Ok(answers)
     }
 
-    async fn cancel_requests(&self, server: &ServerId) -> Result<Vec<JobId>> {
+    async fn cancel_requests(&self, server: &ServerId) -> Result<Vec<Fence>> {
         match self.bug {
             Bug::CancelIsKeptFromOwner => Ok(Vec::new()),
             Bug::CancelIsToldToAll => {
                 let running = self.in_state(JobState::Running).await;
-                Ok(running.iter().filter(|job| job.cancel_requested).map(|job| job.id).collect())
+                let notes = self.notes();
+                let asked = running.iter().filter(|job| job.cancel_requested);
+                Ok(asked.filter_map(|job| notes.claims.get(&job.id)).map(|claim| claim.fence).collect())
             }
             _ => self.inner.cancel_requests(server).await,
         }

@@ -48,13 +48,13 @@ impl JobQueue for MemoryJobStore {
         Ok(fences.iter().map(|fence| state.set.renew(server, *fence, until)).collect())
     }
 
-    async fn cancel_requests(&self, server: &ServerId) -> Result<Vec<JobId>> {
+    async fn cancel_requests(&self, server: &ServerId) -> Result<Vec<Fence>> {
         let state = self.lock();
-        let asked = |id: &&JobId| {
-            let job = state.set.jobs.get(id).map(|entry| &entry.job);
-            job.is_some_and(|job| job.cancel_requested && job.server.as_ref() == Some(server))
-        };
-        Ok(state.set.by_state[JobState::Running.index()].iter().filter(asked).copied().collect())
+        let running = &state.set.by_state[JobState::Running.index()];
+        let entries = running.iter().filter_map(|id| state.set.jobs.get(id));
+        let asked =
+            entries.filter(|entry| entry.job.cancel_requested && entry.job.server.as_ref() == Some(server));
+        Ok(asked.filter_map(|entry| entry.fence()).collect())
     }
 
     async fn release(&self, fence: Fence, release: &Release, at: Timestamp) -> Result<Arc<Job>> {
@@ -98,7 +98,8 @@ impl JobReading for MemoryJobStore {
     }
 
     async fn spec(&self, id: JobId) -> Result<Arc<JobSpec>> {
-        self.lock().set.entry(id).map(|entry| Arc::clone(&entry.spec))
+        let spec = self.lock().set.entry(id)?.spec.clone();
+        spec.ok_or_else(|| Error::unexpected("the store in memory keeps what was asked"))
     }
 
     async fn blocked_by(&self, id: JobId, limit: usize) -> Result<Vec<JobId>> {

@@ -1,5 +1,7 @@
 //! Logs, each within its bound.
 
+use std::collections::HashSet;
+
 use super::*;
 
 /// The last line of a log that ran into its bound.
@@ -30,10 +32,10 @@ impl State {
         }
         let room =
             bound.saturating_sub(usize::try_from(len).unwrap_or(usize::MAX)).saturating_sub(CUT_NOTICE.len());
-        let (kept, notice) = if bytes.len() <= room && self.set.evict(bytes.len(), 0) {
+        let (kept, notice) = if bytes.len() <= room && self.set.make_room(bytes.len(), 0, &HashSet::new()) {
             (bytes, &b""[..])
         } else {
-            let room = if self.set.evict(room.min(bytes.len()), 0) { room } else { 0 };
+            let room = if self.set.make_room(room.min(bytes.len()), 0, &HashSet::new()) { room } else { 0 };
             let part = &bytes[..room.min(bytes.len())];
             // Whole lines only, so that the notice stands on its own line.
             (&part[..part.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1)], CUT_NOTICE)

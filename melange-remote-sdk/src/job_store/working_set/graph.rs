@@ -11,27 +11,24 @@ impl WorkingSet {
         if let Some(known) = self.known(submission, content)? {
             return Ok(known);
         }
+        let order = submission.order()?;
+        let places: HashSet<JobId> = submission.jobs.iter().map(|job| job.id).collect();
+        let mut needs = HashSet::new();
+        for job in &submission.jobs {
+            for id in job.waits_for.iter().filter(|id| !places.contains(id)) {
+                if self.jobs.get(id).is_none_or(|entry| entry.job.project != submission.project) {
+                    let error = Error::invalid("the job waits for one that is not there").with("job", job.id);
+                    return Err(error.with("waits_for", id));
+                }
+                needs.insert(*id);
+            }
+        }
         self.check_waiting(submission.jobs.len())?;
         let size = submission.jobs.iter().map(|job| job.spec.size_bytes()).sum();
-        let fits = self.evict(size, submission.jobs.len());
-        if !fits || self.jobs.len().saturating_add(submission.jobs.len()) > self.bounds.jobs {
+        if !self.make_room(size, submission.jobs.len(), &needs) {
             let error = Error::new(ErrorKind::LimitExceeded, "the store has no room for so many more jobs");
             return Err(error.hint("submit again when some jobs have finished"));
         }
-        // Behind the eviction, which may have taken a job that one of these waits for.
-        let places: HashMap<JobId, usize> =
-            submission.jobs.iter().enumerate().map(|(place, job)| (job.id, place)).collect();
-        for job in &submission.jobs {
-            let strange = |id: &&JobId| {
-                let known = self.jobs.get(id).is_some_and(|entry| entry.job.project == submission.project);
-                !known && !places.contains_key(id)
-            };
-            if let Some(id) = job.waits_for.iter().find(strange) {
-                let error = Error::invalid("the job waits for one that is not there").with("job", job.id);
-                return Err(error.with("waits_for", id));
-            }
-        }
-        let order = submission.order()?;
         self.submitted += 1;
         let number = self.submitted;
         let jobs: Vec<JobId> = submission.jobs.iter().map(|job| job.id).collect();
@@ -47,7 +44,6 @@ impl WorkingSet {
             let build = Build { id, project, created_at, finished_at, counts };
             self.builds.insert(id, (build, jobs.iter().copied().collect()));
         }
-        self.bytes += size;
         for place in order {
             self.insert(&submission.jobs[place], submission, number)?;
         }
@@ -106,25 +102,31 @@ impl WorkingSet {
             (job.state, job.ready_at) = (JobState::Blocked, None);
         }
         for id in &waits_for {
-            if let Some(entry) = self.jobs.get_mut(id) {
+            // What has succeeded already holds nobody up, now or later.
+            if let Some(entry) = self.jobs.get_mut(id).filter(|entry| entry.job.state != JobState::Success) {
                 entry.dependents.push(new.id);
             }
         }
         let job = Arc::new(job);
         let entry = Entry {
             job: Arc::clone(&job),
-            spec: Arc::clone(&new.spec),
+            spec: Some(Arc::clone(&new.spec)),
             submission: number,
             waits_for,
             dependents: Vec::new(),
+            lost_needs: 0,
+            finished: 0,
             token: None,
+            place: 0,
             lease_until: Timestamp::MIN,
             released: None,
             attempts: Vec::new(),
             progress: 0,
             log_bytes: 0,
         };
+        self.bytes = self.bytes.saturating_add(entry.size());
         self.jobs.insert(new.id, entry);
+        self.changes.jobs.insert(new.id);
         self.enter(&job, submission.at);
         if let Some(by) = ended_badly {
             self.skip(new.id, by, submission.at)?;
@@ -172,25 +174,26 @@ impl WorkingSet {
 
     /// What the end of a job means for those that wait for it: how many are unlocked, how many skipped.
     fn follow(&mut self, id: JobId, at: Timestamp) -> Result<(usize, usize)> {
-        let entry = self.entry(id)?;
-        let (succeeded, dependents) = (entry.job.state == JobState::Success, entry.dependents.clone());
+        let entry = self.entry_mut(id)?;
         let (mut unlocked, mut skipped) = (0, 0);
-        if succeeded {
-            for dependent in dependents {
+        if entry.job.state == JobState::Success {
+            for dependent in std::mem::take(&mut entry.dependents) {
                 let Some(entry) = self.jobs.get_mut(&dependent) else { continue };
                 if entry.job.state != JobState::Blocked {
                     continue;
                 }
                 let job = Arc::make_mut(&mut entry.job);
                 job.blocked_by = job.blocked_by.saturating_sub(1);
-                if job.blocked_by == 0 {
+                let unlocks = job.blocked_by == 0;
+                self.changes.jobs.insert(dependent);
+                if unlocks {
                     self.apply(dependent, JobEvent::Unlocked, at)?;
                     unlocked += 1;
                 }
             }
             return Ok((unlocked, skipped));
         }
-        let mut reached = dependents;
+        let mut reached = entry.dependents.clone();
         while let Some(dependent) = reached.pop() {
             let Some(entry) = self.jobs.get(&dependent) else { continue };
             if entry.job.state == JobState::Blocked {
@@ -261,10 +264,9 @@ impl WorkingSet {
             && !again.contains(&id)
         {
             let error = conflict(id, "a job that it waits for has not succeeded");
-            return Err(error.hint("try that one again: this one follows by itself"));
+            return Err(error.hint("try that one again first"));
         }
         self.check_waiting(again.len())?;
-        self.finished.retain(|finished| !again.contains(finished));
         for id in &again {
             let waits_for = self.entry(*id)?.waits_for.clone();
             let (blocked_by, _) = self.unmet(&waits_for, &again);
@@ -290,15 +292,17 @@ impl WorkingSet {
 
     /// Takes out the jobs that wait for one that came to a bad end and is not tried again.
     fn leave_out_hopeless(&self, again: &mut BTreeSet<JobId>) {
-        loop {
-            let hopeless = |id: &&JobId| {
-                self.jobs.get(id).is_some_and(|entry| self.unmet(&entry.waits_for, again).1.is_some())
-            };
-            let hopeless: Vec<JobId> = again.iter().filter(hopeless).copied().collect();
-            if hopeless.is_empty() {
-                return;
-            }
-            hopeless.iter().for_each(|id| _ = again.remove(id));
+        let hopeless = |id: &&JobId| {
+            let waits =
+                |entry: &Entry| entry.lost_needs > 0 || self.unmet(&entry.waits_for, again).1.is_some();
+            self.jobs.get(id).is_some_and(waits)
+        };
+        let mut hopeless: Vec<JobId> = again.iter().filter(hopeless).copied().collect();
+        hopeless.iter().for_each(|id| _ = again.remove(id));
+        // What waits for one that is left out is left out too.
+        while let Some(id) = hopeless.pop() {
+            let dependents = self.jobs.get(&id).map(|entry| entry.dependents.as_slice()).unwrap_or_default();
+            hopeless.extend(dependents.iter().copied().filter(|dependent| again.remove(dependent)));
         }
     }
 
@@ -313,18 +317,17 @@ impl WorkingSet {
             if job.priority == priority {
                 continue;
             }
-            if job.state == JobState::Pending {
-                self.leave(&job);
-            }
             let entry = self.entry_mut(id)?;
             let changing = Arc::make_mut(&mut entry.job);
             changing.priority = priority;
             changing.version += 1;
-            let changed_job = Arc::clone(&entry.job);
+            let now = Arc::clone(&entry.job);
             self.changes.jobs.insert(id);
-            if job.state == JobState::Pending {
-                let at = changed_job.ready_at.unwrap_or(changed_job.created_at);
-                self.enter(&changed_job, at);
+            if let Some(places) =
+                self.queue.get_mut(&Group::of(&job)).filter(|_| job.state == JobState::Pending)
+            {
+                places.remove(&place(&job));
+                places.insert(place(&now));
             }
             changed += 1;
         }

@@ -1,7 +1,7 @@
 //! The rules of the contract, applied to jobs that are in memory.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -70,7 +70,15 @@ pub(super) struct WorkingSet {
     pub(super) keys: HashMap<(Project, String), u64>,
     pub(super) builds: BTreeMap<BuildId, (Build, BTreeSet<JobId>)>,
     /// Jobs in the order in which they finished.
-    pub(super) finished: VecDeque<JobId>,
+    pub(super) finished: BTreeSet<(u64, JobId)>,
+    /// How often a job finished so far.
+    pub(super) finishes: u64,
+    /// Bytes of the jobs that finished.
+    pub(super) finished_bytes: usize,
+    /// Tokens of claims, until the leases end that they asked for.
+    pub(super) tokens: HashMap<ClaimToken, Timestamp>,
+    /// How many jobs of a project run.
+    pub(super) running_of: HashMap<Project, usize>,
     pub(super) bytes: usize,
     /// What changed since it was last asked.
     pub(super) changes: Changes,
@@ -101,12 +109,20 @@ pub(super) struct Reason {
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) job: Arc<Job>,
-    pub(super) spec: Arc<JobSpec>,
+    /// What was asked; stores that keep it elsewhere leave it out.
+    pub(super) spec: Option<Arc<JobSpec>>,
     pub(super) submission: u64,
     pub(super) waits_for: Vec<JobId>,
+    /// The jobs that wait for it; none any more once it succeeded.
     pub(super) dependents: Vec<JobId>,
+    /// How many of the jobs that it waits for were removed without having succeeded.
+    pub(super) lost_needs: u32,
+    /// Its place among those that finished.
+    pub(super) finished: u64,
     /// The claim of the present or last attempt.
     pub(super) token: Option<ClaimToken>,
+    /// Its place among the jobs of that claim.
+    pub(super) place: usize,
     pub(super) lease_until: Timestamp,
     /// How the last attempt gave the job back, so that the same call may be repeated.
     pub(super) released: Option<Release>,
@@ -133,7 +149,11 @@ impl WorkingSet {
             submitted: 0,
             keys: HashMap::new(),
             builds: BTreeMap::new(),
-            finished: VecDeque::new(),
+            finished: BTreeSet::new(),
+            finishes: 0,
+            finished_bytes: 0,
+            tokens: HashMap::new(),
+            running_of: HashMap::new(),
             bytes: 0,
             changes: Changes::default(),
         }
@@ -218,6 +238,12 @@ impl WorkingSet {
                         self.claims.remove(&token);
                     }
                 }
+                if let Some(count) = self.running_of.get_mut(&job.project) {
+                    *count -= 1;
+                    if *count == 0 {
+                        self.running_of.remove(&job.project);
+                    }
+                }
                 if let Some(backend) = &job.backend
                     && let Some(count) = self.running.get_mut(&backend.addr)
                 {
@@ -226,6 +252,11 @@ impl WorkingSet {
                         self.running.remove(&backend.addr);
                     }
                 }
+            }
+            state if state.is_terminal() => {
+                let Some(entry) = self.jobs.get(&job.id) else { return };
+                self.finished.remove(&(entry.finished, job.id));
+                self.finished_bytes = self.finished_bytes.saturating_sub(entry.size());
             }
             _ => {}
         }
@@ -248,11 +279,18 @@ impl WorkingSet {
                 if let Some(token) = entry.token {
                     self.claims.entry(token).or_default().push(job.id);
                 }
+                *self.running_of.entry(job.project.clone()).or_default() += 1;
                 if let Some(backend) = &job.backend {
                     *self.running.entry(backend.addr.clone()).or_default() += 1;
                 }
             }
-            state if state.is_terminal() => self.finished.push_back(job.id),
+            state if state.is_terminal() => {
+                let Some(entry) = self.jobs.get_mut(&job.id) else { return };
+                self.finishes += 1;
+                entry.finished = self.finishes;
+                self.finished.insert((entry.finished, job.id));
+                self.finished_bytes = self.finished_bytes.saturating_add(entry.size());
+            }
             _ => {}
         }
         if let Some((build, _)) = job.build.and_then(|id| self.builds.get_mut(&id)) {
@@ -272,15 +310,26 @@ impl WorkingSet {
         }
     }
 
-    /// Forgets what finished first until `more` bytes and so many more jobs fit; returns whether the bytes fit.
-    pub(super) fn evict(&mut self, more: usize, jobs: usize) -> bool {
-        while self.bytes.saturating_add(more) > self.bounds.bytes
-            || self.jobs.len().saturating_add(jobs) > self.bounds.jobs
-        {
-            let Some(id) = self.finished.pop_front() else { break };
-            self.forget(id);
+    /// Forgets what finished first, but for the jobs to keep, until `more` bytes and so many more jobs fit. Forgets
+    /// nothing when that is not enough; returns whether they fit.
+    pub(super) fn make_room(&mut self, more: usize, jobs: usize, keep: &HashSet<JobId>) -> bool {
+        let bytes = self.bytes.saturating_sub(self.finished_bytes).saturating_add(more);
+        let count = self.jobs.len().saturating_sub(self.finished.len()).saturating_add(jobs);
+        if bytes > self.bounds.bytes || count > self.bounds.jobs {
+            return false;
         }
-        self.bytes.saturating_add(more) <= self.bounds.bytes
+        let fits = |set: &Self| {
+            set.bytes.saturating_add(more) <= set.bounds.bytes
+                && set.jobs.len().saturating_add(jobs) <= set.bounds.jobs
+        };
+        let mut from = 0;
+        while !fits(self) {
+            let mut left = self.finished.iter().skip_while(|place| place.0 < from);
+            let Some(&(finished, id)) = left.find(|(_, id)| !keep.contains(id)) else { return false };
+            self.forget(id);
+            from = finished;
+        }
+        true
     }
 
     /// Drops a finished job from every index.
@@ -289,6 +338,17 @@ impl WorkingSet {
         self.leave(&job);
         let Some(entry) = self.jobs.remove(&id) else { return };
         self.bytes = self.bytes.saturating_sub(entry.size());
+        for need in &entry.waits_for {
+            if let Some(need) = self.jobs.get_mut(need) {
+                need.dependents.retain(|dependent| *dependent != id);
+            }
+        }
+        for dependent in &entry.dependents {
+            // Only of jobs that came to a bad end there are dependents still.
+            if let Some(dependent) = self.jobs.get_mut(dependent) {
+                dependent.lost_needs += 1;
+            }
+        }
         if let Some(build) = job.build
             && let Some((_, jobs)) = self.builds.get_mut(&build)
         {
@@ -314,7 +374,6 @@ impl WorkingSet {
         if !entry.job.state.is_terminal() {
             return Err(conflict(id, "the job has not finished").hint("cancel it first"));
         }
-        self.finished.retain(|finished| *finished != id);
         self.forget(id);
         Ok(())
     }
@@ -335,15 +394,7 @@ impl WorkingSet {
     pub(super) fn told(&self, entry: &Entry) -> Arc<Job> {
         let job = &entry.job;
         let reason = (job.state == JobState::Pending).then(|| self.reasons.get(&Group::of(job))).flatten();
-        let Some(reason) = reason else { return Arc::clone(job) };
-        let ready_at = job.ready_at.unwrap_or(job.created_at);
-        let pause_ends = job.not_before.unwrap_or(ready_at).max(ready_at);
-        if reason.noted_at < pause_ends {
-            return Arc::clone(job);
-        }
-        let since = reason.since.max(ready_at);
-        let waiting = Some(Waiting { reason: reason.text.clone(), since });
-        Arc::new(Job { waiting, ..Job::clone(job) })
+        reason.map_or_else(|| Arc::clone(job), |reason| reason.told(job))
     }
 
     pub(super) fn demand(&self, now: Timestamp) -> Vec<Demand> {
@@ -353,14 +404,23 @@ impl WorkingSet {
             let mut ready = places.iter().filter(due).take(limits::DEMAND_COUNT_MAX);
             let Some((Reverse(priority), _, first)) = ready.next().copied() else { continue };
             let ready = ready.count() + 1;
-            demand.push(Demand { group: group.clone(), ready, first, priority });
+            let running = self.running_of.get(&group.project).copied().unwrap_or(0);
+            demand.push(Demand { group: group.clone(), ready, first, priority, running });
         }
         demand.sort_by_key(|demand| (Reverse(demand.priority), demand.first));
+        demand.truncate(limits::DEMAND_GROUPS_MAX);
         demand
     }
 
     pub(super) fn claim(&mut self, request: &ClaimRequest) -> Vec<Claim> {
-        if let Some(jobs) = self.claims.get(&request.token) {
+        self.tokens.retain(|_, until| *until > request.now);
+        if request.until <= request.now {
+            return Vec::new();
+        }
+        let used = self.tokens.insert(request.token, request.until).is_some();
+        if used || self.claims.contains_key(&request.token) {
+            let jobs = self.claims.get(&request.token).cloned().unwrap_or_default();
+            jobs.iter().for_each(|id| self.extend_lease(*id, request.until));
             return jobs.iter().filter_map(|id| self.claimed(*id, request.token)).collect();
         }
         let mut claims = Vec::new();
@@ -383,8 +443,10 @@ impl WorkingSet {
     }
 
     pub(super) fn begin(&mut self, id: JobId, offer: &Offer, request: &ClaimRequest) -> Option<Claim> {
+        let place = self.claims.get(&request.token).map_or(0, Vec::len);
         let entry = self.jobs.get_mut(&id)?;
         entry.token = Some(request.token);
+        entry.place = place;
         entry.lease_until = request.until;
         entry.released = None;
         entry.progress = 0;
@@ -409,17 +471,24 @@ impl WorkingSet {
         Some(Claim { job, fence, log_bytes })
     }
 
+    /// Moves the end of a lease, never back.
+    fn extend_lease(&mut self, id: JobId, until: Timestamp) {
+        let Some(entry) = self.jobs.get_mut(&id) else { return };
+        if until > entry.lease_until {
+            self.leases.remove(&(entry.lease_until, id));
+            entry.lease_until = until;
+            self.leases.insert((until, id));
+        }
+    }
+
     pub(super) fn renew(&mut self, server: &ServerId, fence: Fence, until: Timestamp) -> Renewal {
-        let Some(entry) = self.jobs.get_mut(&fence.job) else { return Renewal::Lost };
+        let Some(entry) = self.jobs.get(&fence.job) else { return Renewal::Lost };
         if entry.check_fence(fence).is_err() || entry.job.server.as_ref() != Some(server) {
             return Renewal::Lost;
         }
-        if until > entry.lease_until {
-            self.leases.remove(&(entry.lease_until, fence.job));
-            entry.lease_until = until;
-            self.leases.insert((until, fence.job));
-        }
-        Renewal::Kept { cancel_requested: entry.job.cancel_requested }
+        let cancel_requested = entry.job.cancel_requested;
+        self.extend_lease(fence.job, until);
+        Renewal::Kept { cancel_requested }
     }
 
     pub(super) fn release(&mut self, fence: Fence, release: &Release, at: Timestamp) -> Result<Arc<Job>> {
@@ -475,24 +544,11 @@ impl WorkingSet {
         if !self.queue.contains_key(&waiting.group) {
             return at;
         }
-        let (needs_other_backends, text) = (waiting.needs_other_backends, waiting.reason.clone());
-        let reason = self.reasons.entry(waiting.group.clone()).or_insert_with(|| Reason {
-            text: text.clone(),
-            needs_other_backends,
-            kind_since: at,
-            since: at,
-            noted_at: at,
-        });
-        if reason.needs_other_backends != needs_other_backends {
-            (reason.needs_other_backends, reason.kind_since) = (needs_other_backends, at);
-        }
-        let changed = reason.text != text;
-        if changed {
-            (reason.text, reason.since) = (text, at);
-        }
-        reason.noted_at = reason.noted_at.max(at);
+        let new = !self.reasons.contains_key(&waiting.group);
+        let reason = self.reasons.entry(waiting.group.clone()).or_insert_with(|| Reason::new(waiting, at));
+        let changed = reason.note(waiting, at) || new;
         let kind_since = reason.kind_since;
-        if changed || kind_since == at {
+        if changed {
             let places = self.queue.get(&waiting.group).into_iter().flatten();
             self.changes.jobs.extend(places.map(|place| place.2));
         }
@@ -543,7 +599,7 @@ impl WorkingSet {
     }
 
     pub(super) fn list(&self, query: &ListQuery) -> JobPage {
-        let limit = query.limit.clamp(1, limits::PAGE_ITEMS_MAX);
+        let limit = query.limit.min(limits::PAGE_ITEMS_MAX);
         let upper = query.before.map_or(Bound::Unbounded, Bound::Excluded);
         let range = (Bound::Unbounded, upper);
         let of_state = query.state.map(|state| &self.by_state[state.index()]);
@@ -562,13 +618,60 @@ impl WorkingSet {
     }
 }
 
+impl Reason {
+    /// A new one.
+    pub(super) fn new(waiting: &GroupWaiting, at: Timestamp) -> Self {
+        Self {
+            text: waiting.reason.clone(),
+            needs_other_backends: waiting.needs_other_backends,
+            kind_since: at,
+            since: at,
+            noted_at: at,
+        }
+    }
+
+    /// Notes why the group waits now; whether that is new.
+    pub(super) fn note(&mut self, waiting: &GroupWaiting, at: Timestamp) -> bool {
+        let before = (self.needs_other_backends, self.kind_since);
+        if self.needs_other_backends != waiting.needs_other_backends {
+            (self.needs_other_backends, self.kind_since) = (waiting.needs_other_backends, at);
+        }
+        let changed = self.text != waiting.reason;
+        if changed {
+            (self.text, self.since) = (waiting.reason.clone(), at);
+        }
+        self.noted_at = self.noted_at.max(at);
+        changed || before != (self.needs_other_backends, self.kind_since)
+    }
+
+    /// A pending job of the group as it is told.
+    pub(super) fn told(&self, job: &Arc<Job>) -> Arc<Job> {
+        let ready_at = job.ready_at.unwrap_or(job.created_at);
+        let pause_ends = job.not_before.unwrap_or(ready_at).max(ready_at);
+        // Until the pause ends the job has a reason of its own.
+        if job.not_before.is_some() && self.noted_at < pause_ends {
+            return Arc::clone(job);
+        }
+        let waiting = Some(Waiting { reason: self.text.clone(), since: self.since.max(ready_at) });
+        Arc::new(Job { waiting, ..Job::clone(job) })
+    }
+}
+
 impl Entry {
     pub(super) fn size(&self) -> usize {
-        self.spec.size_bytes() + usize::try_from(self.log_bytes).unwrap_or(usize::MAX)
+        let texts = self.spec.as_ref().map_or(0, |spec| spec.size_bytes());
+        // An edge is an id at each of its ends.
+        let edges = self.waits_for.len().saturating_mul(2 * size_of::<JobId>());
+        texts + edges + usize::try_from(self.log_bytes).unwrap_or(usize::MAX)
     }
 
     pub(super) fn is_due(&self, now: Timestamp) -> bool {
         self.job.not_before.is_none_or(|not_before| not_before <= now)
+    }
+
+    /// The fence of the present or last attempt.
+    pub(super) fn fence(&self) -> Option<Fence> {
+        Some(Fence { job: self.job.id, attempt: self.job.attempt, token: self.token? })
     }
 
     /// Whether the fence is that of the present or last attempt.

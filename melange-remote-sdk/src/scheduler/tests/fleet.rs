@@ -122,3 +122,70 @@ async fn a_backend_that_answers_and_never_builds_fails_its_jobs_in_the_end() {
     assert!(begun.elapsed() >= limits::BACKEND_TROUBLE);
     farm.stop().await;
 }
+
+/// A store whose backends are full with the jobs of other servers.
+#[derive(Debug, Default)]
+struct Full {
+    inner: MemoryJobStore,
+    claims: AtomicU32,
+}
+
+#[async_trait]
+impl ForwardJobStore for Arc<Full> {
+    fn inner(&self) -> &dyn JobStore {
+        &self.inner
+    }
+    async fn claim(&self, _request: &ClaimRequest) -> Result<Vec<Claim>> {
+        self.claims.fetch_add(1, Ordering::Relaxed);
+        Ok(Vec::new())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_backend_that_others_fill_is_not_asked_for_without_a_pause() {
+    let (builder, full) = (ScriptedBuilder::new([]), Arc::new(Full::default()));
+    let parts = SchedulerParts { job_store: Arc::new(Forward(Arc::clone(&full))), ..parts(&builder, 4) };
+    let farm = Farm::start_with(builder, parts);
+    farm.submit().await;
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let claims = full.claims.load(Ordering::Relaxed);
+    assert!((5..=25).contains(&claims), "{claims} claims in ten seconds");
+    assert_eq!(farm.parts.pool.leased(), 0);
+    farm.stop().await;
+}
+
+/// A store that does not answer for a while.
+#[derive(Debug, Default)]
+struct Hanging {
+    inner: MemoryJobStore,
+    hangs: AtomicBool,
+}
+
+#[async_trait]
+impl ForwardJobStore for Arc<Hanging> {
+    fn inner(&self) -> &dyn JobStore {
+        &self.inner
+    }
+    async fn demand(&self, now: Timestamp) -> Result<Vec<Demand>> {
+        if self.hangs.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
+        self.inner.demand(now).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_does_not_answer_holds_neither_the_scheduler_nor_its_end_up() {
+    let (builder, hanging) = (ScriptedBuilder::new([]), Arc::new(Hanging::default()));
+    hanging.hangs.store(true, Ordering::Relaxed);
+    let parts = SchedulerParts { job_store: Arc::new(Forward(Arc::clone(&hanging))), ..parts(&builder, 4) };
+    let farm = Farm::start_with(builder, parts);
+    let id = farm.submit().await;
+    tokio::time::sleep(limits::LEASE).await;
+    hanging.hangs.store(false, Ordering::Relaxed);
+    assert_eq!(farm.end(id).await.state, JobState::Success);
+    hanging.hangs.store(true, Ordering::Relaxed);
+    tokio::time::sleep(limits::SCHEDULER_POLL * 2).await;
+    let stops = tokio::time::timeout(limits::LEASE, farm.stop());
+    stops.await.expect("it stops");
+}

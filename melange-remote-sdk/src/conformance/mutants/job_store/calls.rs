@@ -152,6 +152,12 @@ impl Mutant {
         match self.bug {
             Bug::ClaimIgnoresPause => changed.now = changed.now.max(crate::conformance::job_store::at(1_000)),
             Bug::ClaimIgnoresToken => changed.token = ClaimToken::new(),
+            Bug::ClaimForgetsTokens => {
+                let known = self.notes().claims.values().any(|claim| claim.fence.token == request.token);
+                if known && self.inner.claim(request).await?.is_empty() {
+                    changed.token = ClaimToken::new();
+                }
+            }
             Bug::ClaimIgnoresRoom => offers.iter_mut().for_each(|offer| offer.max_jobs = u32::MAX),
             Bug::ClaimCountsOwnJobs => {
                 let running = self.in_state(JobState::Running).await;
