@@ -9,8 +9,8 @@
 use std::sync::Arc;
 
 use melange_remote_sdk::arch::Arch;
+use melange_remote_sdk::artifact_storage::ArtifactStorage;
 use melange_remote_sdk::artifact_storage::object::ObjectArtifactStorage;
-use melange_remote_sdk::artifact_storage::{ArtifactKey, ArtifactStorage};
 use melange_remote_sdk::backend::pool::BackendPool;
 use melange_remote_sdk::backend::{AlwaysReachable, Backend};
 use melange_remote_sdk::backend_selector::round_robin::RoundRobin;
@@ -20,6 +20,7 @@ use melange_remote_sdk::job::{JobId, JobSpec, ServerId, UncheckedSpec};
 use melange_remote_sdk::job_store::memory::MemoryJobStore;
 use melange_remote_sdk::job_store::{JobStore, NewJob, Subject, Submission};
 use melange_remote_sdk::labels::Labels;
+use melange_remote_sdk::scheduler::artifacts::artifact_key;
 use melange_remote_sdk::scheduler::{Scheduler, SchedulerOptions, SchedulerParts};
 use tokio_util::sync::CancellationToken;
 
@@ -73,7 +74,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let log = job_store.read_log(id, 0, 1 << 20).await?;
     print!("{}", String::from_utf8_lossy(&log.bytes));
     for artifact in &job.artifacts {
-        let key: ArtifactKey = format!("{id}/{}", artifact.name).parse()?;
+        let key = artifact_key(id, job.attempt, &artifact.name)?;
         let stored = artifact_storage.head(&key).await?;
         println!("{} has {} bytes, sha256 {}", artifact.name, stored.size_bytes, stored.sha256);
     }

@@ -13,6 +13,7 @@ use melange_remote_sdk::artifact_storage::object::ObjectArtifactStorage;
 use melange_remote_sdk::backend::pool::BackendPool;
 use melange_remote_sdk::backend::{AlwaysReachable, Backend};
 use melange_remote_sdk::builder::scripted::{Act, ScriptedBuilder};
+use melange_remote_sdk::job_store::memory::MemoryJobStore;
 use melange_remote_sdk::labels::Labels;
 use melange_server::assembly::{Assembly, connect};
 use melange_server::config::Config;
@@ -27,6 +28,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let Assembly { app, scheduler } = connect(
         &config.build,
         Arc::new(ScriptedBuilder::new([Act::line("built by a script")])),
+        Arc::new(MemoryJobStore::default()),
         Arc::new(ObjectArtifactStorage::memory()),
         BackendPool::new([Backend::new("tcp://example:1234", Arch::X86_64, Labels::default())?])?,
         Arc::new(AlwaysReachable),

@@ -16,6 +16,7 @@ use melange_remote_sdk::backend::pool::BackendPool;
 use melange_remote_sdk::backend::{AlwaysReachable, Backend};
 use melange_remote_sdk::builder::scripted::{Act, ScriptedBuilder};
 use melange_remote_sdk::client::{Client, WaitEvent};
+use melange_remote_sdk::job_store::memory::MemoryJobStore;
 use melange_remote_sdk::labels::Labels;
 use melange_server::assembly::{Assembly, connect};
 use melange_server::config::Config;
@@ -36,6 +37,7 @@ async fn own_server() -> Result<String, Box<dyn std::error::Error>> {
     let Assembly { app, scheduler } = connect(
         &config.build,
         Arc::new(ScriptedBuilder::new(script)),
+        Arc::new(MemoryJobStore::default()),
         Arc::new(ObjectArtifactStorage::memory()),
         BackendPool::new([Backend::new("tcp://example:1234", Arch::X86_64, Labels::default())?])?,
         Arc::new(AlwaysReachable),

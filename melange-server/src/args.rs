@@ -75,6 +75,9 @@ pub struct Args {
     /// who are not root ~/.cache/melange-remote/server]
     #[arg(long, value_name = "DIR")]
     pub state_dir: Option<String>,
+    /// Where jobs live: sqlite:PATH, or memory: to forget them at the end of the server [default: memory:]
+    #[arg(long, value_name = "URL")]
+    pub database: Option<String>,
     /// What the state folder may keep of packages, indexes and root filesystems, such as 20G; what was not used for
     /// longest leaves first [default: 20G]
     #[arg(long, value_name = "SIZE")]

@@ -17,7 +17,9 @@ use melange_remote_sdk::engine::runners::AddressedRunners;
 use melange_remote_sdk::engine::{EngineBuilder, EngineOptions, RunnerProvider, preflight};
 use melange_remote_sdk::error::{Error, Result};
 use melange_remote_sdk::job::ServerId;
+use melange_remote_sdk::job_store::JobStore;
 use melange_remote_sdk::job_store::memory::MemoryJobStore;
+use melange_remote_sdk::job_store::sqlite::{SqliteBounds, SqliteJobStore};
 use melange_remote_sdk::limits;
 use melange_remote_sdk::rootfs::Assembler;
 use melange_remote_sdk::rootfs::fetch::{FetchOptions, HttpFetcher};
@@ -29,7 +31,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
-use crate::config::{BuildConfig, Config, StorageConfig, TlsFiles};
+use crate::config::{BuildConfig, Config, DatabaseConfig, StorageConfig, TlsFiles};
 use crate::submission::SubmissionRules;
 
 /// Where the server keeps its state unless it is told another folder.
@@ -52,19 +54,28 @@ pub async fn assemble(config: &Config) -> Result<Assembly> {
     let Engine { builder, probe } = engine(&config.build, &config.backends)?;
     let artifact_storage = storage(&config.storage).await?;
     let pool = BackendPool::new(config.backends.iter().cloned())?;
-    Ok(connect(&config.build, builder, artifact_storage, pool, probe))
+    let job_store = database(&config.database).await?;
+    Ok(connect(&config.build, builder, job_store, artifact_storage, pool, probe))
+}
+
+async fn database(config: &DatabaseConfig) -> Result<Arc<dyn JobStore>> {
+    Ok(match config {
+        DatabaseConfig::Memory => Arc::new(MemoryJobStore::default()),
+        DatabaseConfig::Sqlite(path) => Arc::new(SqliteJobStore::open(path, SqliteBounds::default()).await?),
+    })
 }
 
 /// Connects the parts that differ between servers with those that do not.
 pub fn connect(
     config: &BuildConfig,
     builder: Arc<dyn Builder>,
+    job_store: Arc<dyn JobStore>,
     artifact_storage: Arc<dyn ArtifactStorage>,
     pool: BackendPool,
     probe: Arc<dyn BackendProbe>,
 ) -> Assembly {
     let parts = SchedulerParts {
-        job_store: Arc::new(MemoryJobStore::default()),
+        job_store,
         artifact_storage,
         backend_selector: Arc::new(RoundRobin),
         builder,

@@ -84,12 +84,23 @@ pub struct Config {
     pub backends: Vec<Backend>,
     /// Where artifacts go.
     pub storage: StorageConfig,
+    /// Where jobs live.
+    pub database: DatabaseConfig,
     /// How packages are built.
     pub build: BuildConfig,
     /// The form of the log.
     pub log_format: LogFormat,
     /// The file that [`Self::backends`] were read from; SIGHUP reads it again.
     pub backends_file: Option<PathBuf>,
+}
+
+/// Where jobs live.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DatabaseConfig {
+    /// In memory: they are forgotten at the end of the server.
+    Memory,
+    /// In a SQLite database.
+    Sqlite(PathBuf),
 }
 
 /// Where artifacts go.
@@ -264,13 +275,28 @@ impl Reader<'_> {
         let port_file = self.path("--port-file", args.port_file.clone());
         let log_format = self.log_format(args.log_format);
         let storage = self.storage(&args);
+        let database = self.database(args.database.clone());
         let backends_file = self.path("--backends-config", args.backends_config.clone());
         let given_arch = self.value("--default-arch", args.default_arch.clone());
         let given_arch = given_arch
             .and_then(|text| text.parse::<Arch>().map_err(|error| self.error("--default-arch", &error)).ok());
         let (backends, default_arch) = self.backends(&args, backends_file.as_deref(), given_arch);
         let build = self.build(args, default_arch);
-        Some(Config { listen, port_file, backends: backends?, storage, build, log_format, backends_file })
+        let backends = backends?;
+        Some(Config { listen, port_file, backends, storage, database, build, log_format, backends_file })
+    }
+
+    fn database(&mut self, given: Option<String>) -> DatabaseConfig {
+        match self.value("--database", given).as_deref() {
+            None | Some("memory:") => DatabaseConfig::Memory,
+            Some(text) => match text.strip_prefix("sqlite:").filter(|path| !path.is_empty()) {
+                Some(path) => DatabaseConfig::Sqlite(PathBuf::from(path)),
+                None => {
+                    self.wrong(format!("--database: {text:?} is neither sqlite:PATH nor memory:"));
+                    DatabaseConfig::Memory
+                }
+            },
+        }
     }
 
     fn listen(&mut self, given: Option<String>) -> Vec<String> {

@@ -20,6 +20,7 @@ use melange_remote_sdk::builder::{BuildEvent, TestReport, TestStatus};
 use melange_remote_sdk::error::{Error, ErrorKind, Result};
 use melange_remote_sdk::job::{JobId, ServerId};
 use melange_remote_sdk::job_store::forward::{Forward, ForwardJobStore};
+use melange_remote_sdk::job_store::memory::MemoryJobStore;
 use melange_remote_sdk::job_store::{JobStore, LogChunk};
 use melange_remote_sdk::labels::Labels;
 use melange_remote_sdk::limits;
@@ -79,6 +80,7 @@ impl Service {
         let Assembly { app, scheduler } = assembly::connect(
             &build,
             Arc::new(ScriptedBuilder::new(script)),
+            Arc::new(MemoryJobStore::default()),
             Arc::new(ObjectArtifactStorage::memory()),
             BackendPool::new([backend]).unwrap(),
             Arc::new(AlwaysReachable),
@@ -603,6 +605,7 @@ async fn a_scheduler_that_dies_fails_the_health_check_and_ends_the_server() {
     let assembly = assembly::connect(
         &config.build,
         Arc::new(ScriptedBuilder::new([])),
+        Arc::new(MemoryJobStore::default()),
         Arc::new(ObjectArtifactStorage::memory()),
         BackendPool::new([backend]).unwrap(),
         Arc::new(AlwaysReachable),

@@ -144,6 +144,34 @@ fn a_log_that_cannot_be_written_stops_nothing() {
 }
 
 #[test]
+fn jobs_in_a_database_outlive_a_killed_server() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = format!("sqlite:{}", folder.path().join("jobs.db").display());
+    let more = ["--database", database.as_str()];
+    let (mut child, addr) = started(folder.path(), &more, Stdio::null());
+    let answer = submit(&addr);
+    let id = answer.split_once("\"id\":\"").map(|(_, rest)| rest.chars().take(36).collect::<String>());
+    let id = id.unwrap_or_else(|| panic!("the job was not taken: {answer}"));
+    signal(&child, Signal::KILL);
+    child.wait().unwrap();
+    std::fs::remove_file(folder.path().join("port")).unwrap();
+    let (mut child, addr) = started(folder.path(), &more, Stdio::null());
+    let told = ask(&addr, &format!("GET /api/v1/jobs/{id} HTTP/1.1"));
+    assert!(told.starts_with("HTTP/1.1 200") && told.contains("config_yaml"), "{told}");
+    let (mut second, stderr) = {
+        let mut second = server(&["--listen-addr", "127.0.0.1:0", "--database", &database]).spawn().unwrap();
+        let stderr = second.stderr.take().unwrap();
+        (second, stderr)
+    };
+    assert_ne!(end(&mut second), Some(0));
+    let mut said = String::new();
+    BufReader::new(stderr).read_to_string(&mut said).unwrap();
+    assert!(said.contains("another server uses this job database"), "{said}");
+    signal(&child, Signal::TERM);
+    assert_eq!(end(&mut child), Some(0));
+}
+
+#[test]
 fn sighup_reads_the_backends_again_and_ends_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("backends.yaml");

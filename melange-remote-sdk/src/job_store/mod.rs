@@ -32,6 +32,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 
@@ -46,6 +47,8 @@ use crate::limits;
 pub mod forward;
 mod hints;
 pub mod memory;
+#[cfg(feature = "sqlite")]
+pub mod sqlite;
 mod working_set;
 
 /// A job to hand in.
@@ -343,7 +346,7 @@ pub enum Renewal {
 }
 
 /// A job that its owner gives back.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Release {
     /// Why.
     pub error: JobError,

@@ -6,8 +6,16 @@ use super::*;
 /// answer.
 const POLLS_MAX: usize = 12;
 
-/// Polls a call so many times and drops it; whether it came to its end.
-async fn poll<T>(call: impl Future<Output = T>, times: usize) -> bool {
+/// Polls a call so many times and drops it; whether it came to its end. A store may go on with a call that was dropped:
+/// a change made afterwards comes behind it.
+async fn poll<T>(store: &dyn JobStore, call: impl Future<Output = T>, times: usize) -> bool {
+    let ended = poll_and_drop(call, times).await;
+    let behind = Lane::new().insert(store).await;
+    store.cancel(Selection::Job(behind), at(1)).await.expect("it waits");
+    ended
+}
+
+async fn poll_and_drop<T>(call: impl Future<Output = T>, times: usize) -> bool {
     let mut call = Box::pin(call);
     for _ in 0..times {
         if futures_util::poll!(&mut call).is_ready() {
@@ -36,7 +44,7 @@ async fn submission(store: &dyn JobStore, times: usize) {
     let first = new_job("a");
     let second = new_job("a").waiting_for([first.id]);
     let submission = lane.submission([first, second]).with_key(&key).as_build(build);
-    let ended = poll(store.submit(&submission), times).await;
+    let ended = poll(store, store.submit(&submission), times).await;
     let again = store.submit(&submission).await.expect("the same call tells");
     assert!(!ended || !again.created, "a submission that ended is done");
     let ids: Vec<JobId> = submission.jobs.iter().map(|job| job.id).collect();
@@ -51,7 +59,7 @@ async fn claims(store: &dyn JobStore, times: usize) {
     let lane = Lane::new();
     let jobs = [lane.insert(store).await, lane.insert(store).await, lane.insert(store).await];
     let request = lane.request(vec![lane.offer(3)], 0);
-    let ended = poll(store.claim(&request), times).await;
+    let ended = poll(store, store.claim(&request), times).await;
     let mut states = Vec::new();
     for job in jobs {
         let job = get(store, job).await;
@@ -74,7 +82,7 @@ async fn finish(store: &dyn JobStore, times: usize) {
         let (job, fence) = lane.running(store).await;
         let next = lane.submit(store, new_job("a").waiting_for([job])).await;
         let before = get(store, job).await;
-        let ended = poll(store.finish(fence, &outcome, at(1)), times).await;
+        let ended = poll(store, store.finish(fence, &outcome, at(1)), times).await;
         let now = get(store, job).await;
         let expected = if now.state == JobState::Running { JobState::Blocked } else { follows };
         assert!(!ended || now.state == outcome.state(), "a call that ended is done");
@@ -104,7 +112,7 @@ async fn giving_back(store: &dyn JobStore, times: usize) {
     let lane = Lane::new();
     let (job, fence) = lane.running(store).await;
     let version = get(store, job).await.version;
-    poll(store.release(fence, &given_back(None, false), at(1)), times).await;
+    poll(store, store.release(fence, &given_back(None, false), at(1)), times).await;
     store.release(fence, &given_back(None, false), at(1)).await.expect("the same call tells");
     let now = get(store, job).await;
     assert_eq!((now.state, now.counted_attempts, now.version), (JobState::Pending, 0, version + 1));
@@ -116,7 +124,7 @@ async fn giving_back(store: &dyn JobStore, times: usize) {
 async fn cancellation(store: &dyn JobStore, times: usize) {
     let lane = Lane::new();
     let pending = lane.insert(store).await;
-    poll(store.cancel(Selection::Job(pending), at(1)), times).await;
+    poll(store, store.cancel(Selection::Job(pending), at(1)), times).await;
     let job = get(store, pending).await;
     let claims = lane.claim(store, 1, 1).await;
     assert_eq!(job.state == JobState::Pending, claims.len() == 1, "a cancelled job has left the queue");
@@ -130,7 +138,7 @@ async fn log(store: &dyn JobStore, times: usize) {
     let lane = Lane::new();
     let (job, fence) = lane.running(store).await;
     append(store, fence, "one\n").await.expect("the owner writes");
-    let ended = poll(store.append_log(fence, 4, Bytes::from_static(b"two\nthree\n")), times).await;
+    let ended = poll(store, store.append_log(fence, 4, Bytes::from_static(b"two\nthree\n")), times).await;
     let log = store.read_log(job, 0, 100).await.expect("it reads");
     let whole = &log.bytes[..] == b"one\ntwo\nthree\n";
     assert!(whole || &log.bytes[..] == b"one\n" && !ended, "bytes come together: {:?}", log.bytes);
@@ -145,7 +153,7 @@ async fn removal(store: &dyn JobStore, times: usize) {
     let fence = lane.claim_one(store, 0).await.fence;
     append(store, fence, "one\n").await.expect("the owner writes");
     store.finish(fence, &succeeded(), at(1)).await.expect("the owner ends it");
-    let ended = poll(store.remove(job), times).await;
+    let ended = poll(store, store.remove(job), times).await;
     let there = store.get(job).await.is_ok();
     assert!(!there || !ended, "a removal that ended is done");
     match store.read_log(job, 0, 100).await {

@@ -195,6 +195,16 @@ async fn expire(store: &dyn JobStore, seconds: u64) -> Vec<Arc<Job>> {
     store.expire(&request).await.expect("it settles")
 }
 
+/// What becomes of the log of a job whose owner writes a line so many times.
+pub async fn a_log_of_lines(store: &dyn JobStore, line: &'static str, times: usize) -> String {
+    let (job, fence) = Lane::new().running(store).await;
+    for _ in 0..times {
+        append(store, fence, line).await.expect("the owner writes");
+    }
+    let log = store.read_log(job, 0, usize::MAX).await.expect("it reads");
+    String::from_utf8_lossy(&log.bytes).into_owned()
+}
+
 /// Adds to the end of a job's log.
 async fn append(store: &dyn JobStore, fence: Fence, bytes: &'static str) -> Result<u64> {
     let length = store.read_log(fence.job, 0, 0).await?.len;

@@ -6,6 +6,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use super::{
     Claim, ClaimRequest, Demand, ExpireRequest, Fence, Finished, GiveUp, Group, GroupWaiting, JobPage,
@@ -95,7 +96,7 @@ pub(super) struct Known {
 }
 
 /// Why a group waits.
-#[derive(Debug)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Reason {
     pub(super) text: String,
     pub(super) needs_other_backends: bool,
@@ -265,8 +266,24 @@ impl WorkingSet {
         }
     }
 
-    /// Puts a job into the indexes of its state.
+    /// Takes a job in that another store keeps.
+    #[cfg(feature = "sqlite")]
+    pub(super) fn adopt(&mut self, entry: Entry) {
+        let job = Arc::clone(&entry.job);
+        self.jobs.insert(job.id, entry);
+        self.index(&job);
+    }
+
+    /// Puts a job into the indexes of its state, and counts it.
     pub(super) fn enter(&mut self, job: &Job, at: Timestamp) {
+        self.index(job);
+        if let Some((build, _)) = job.build.and_then(|id| self.builds.get_mut(&id)) {
+            build.counts.add(job.state);
+            build.finished_at = build.is_finished().then_some(at);
+        }
+    }
+
+    fn index(&mut self, job: &Job) {
         self.by_state[job.state.index()].insert(job.id);
         match job.state {
             JobState::Pending => {
@@ -292,10 +309,6 @@ impl WorkingSet {
                 self.finished_bytes = self.finished_bytes.saturating_add(entry.size());
             }
             _ => {}
-        }
-        if let Some((build, _)) = job.build.and_then(|id| self.builds.get_mut(&id)) {
-            build.counts.add(job.state);
-            build.finished_at = build.is_finished().then_some(at);
         }
     }
 
@@ -343,10 +356,12 @@ impl WorkingSet {
                 need.dependents.retain(|dependent| *dependent != id);
             }
         }
-        for dependent in &entry.dependents {
-            // Only of jobs that came to a bad end there are dependents still.
+        // Of a job that came to a bad end what waits for it has lost a need.
+        let lost = if job.state == JobState::Success { &[][..] } else { &entry.dependents };
+        for dependent in lost {
             if let Some(dependent) = self.jobs.get_mut(dependent) {
                 dependent.lost_needs += 1;
+                self.changes.jobs.insert(dependent.job.id);
             }
         }
         if let Some(build) = job.build

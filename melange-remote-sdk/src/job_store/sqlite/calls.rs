@@ -1,0 +1,500 @@
+//! The calls that write.
+
+use std::collections::HashSet;
+
+use sqlx::Row;
+
+use super::codec::{count, from_doc, group_key, job_id, micros, number, size, to_doc};
+use super::*;
+use crate::job_store::Offer;
+use crate::job_store::working_set::Reason;
+
+/// The last line of a log that ran into its bound.
+const CUT_NOTICE: &[u8] = b"[the log is cut here: it reached its bound]\n";
+
+type Told<T> = sqlx::Result<(Result<T>, Changes)>;
+
+/// An answer that changes nothing.
+fn unchanged<T>(told: Result<T>) -> Told<T> {
+    Ok((told, Changes::default()))
+}
+
+impl SqliteJobStore {
+    /// Loads by `$load`, changes by `$change`, and saves when that went well.
+    async fn change<T, F>(&self, work: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: for<'s, 'c> FnOnce(
+                &'s mut Session<'c>,
+            ) -> futures_util::future::BoxFuture<'s, sqlx::Result<Result<T>>>
+            + Send
+            + 'static,
+    {
+        let bounds = self.bounds;
+        self.writer
+            .call(move |connection| {
+                Box::pin(async move {
+                    let mut session = Session::new(connection, bounds);
+                    match work(&mut session).await? {
+                        Ok(value) => {
+                            let changes = session.save().await?;
+                            Ok((Ok(value), changes))
+                        }
+                        Err(error) => unchanged(Err(error)),
+                    }
+                })
+            })
+            .await
+    }
+}
+
+impl Session<'_> {
+    /// Loads what the end of jobs reaches, whatever end it is.
+    async fn ends(&mut self, ids: &[JobId]) -> sqlx::Result<()> {
+        self.jobs(ids).await?;
+        self.reach(ids, JobState::Blocked).await?;
+        self.builds().await?;
+        self.loaded();
+        Ok(())
+    }
+
+    /// What was loaded is no change.
+    fn loaded(&mut self) {
+        self.set.changes = Changes::default();
+    }
+
+    async fn submit(
+        &mut self,
+        submission: &Submission,
+        content: [u8; 32],
+    ) -> sqlx::Result<Result<Submitted>> {
+        if let Some(key) = &submission.key {
+            let row = sqlx::query("SELECT id FROM submissions WHERE project = ? AND key = ?")
+                .bind(submission.project.as_str().to_owned())
+                .bind(key.clone())
+                .fetch_optional(&mut *self.connection)
+                .await?;
+            if let Some(row) = row {
+                self.submission(number(row.try_get("id")?)).await?;
+            }
+        }
+        let ids: Vec<JobId> = submission.jobs.iter().map(|job| job.id).collect();
+        self.jobs(&ids).await?;
+        let known: HashSet<u64> = self.set.jobs.values().map(|entry| entry.submission).collect();
+        for id in known {
+            self.submission(id).await?;
+        }
+        if let Some(build) = submission.build {
+            self.build(build).await?;
+        }
+        let needs: HashSet<JobId> =
+            submission.jobs.iter().flat_map(|job| job.waits_for.iter().copied()).collect();
+        self.jobs(&needs.into_iter().collect::<Vec<_>>()).await?;
+        let causes: Vec<JobId> = self.set.jobs.values().filter_map(|entry| entry.job.skipped_for).collect();
+        self.jobs(&causes).await?;
+        self.room().await?;
+        let row = sqlx::query("SELECT coalesce(max(id), 0) AS last FROM submissions")
+            .fetch_one(&mut *self.connection)
+            .await?;
+        self.set.submitted = number(row.try_get("last")?);
+        self.loaded();
+        let told = match self.set.submit(submission, content) {
+            Ok(told) => told,
+            Err(error) => return Ok(Err(error)),
+        };
+        if told.created {
+            self.insert(submission, content).await?;
+        }
+        Ok(Ok(told))
+    }
+
+    async fn retry(&mut self, selection: Selection, at: Timestamp) -> sqlx::Result<Result<usize>> {
+        let ids = self.select(selection).await?;
+        self.reach(&ids, JobState::Skipped).await?;
+        let all: Vec<JobId> = self.set.jobs.keys().copied().collect();
+        self.needs(&all).await?;
+        self.builds().await?;
+        self.room().await?;
+        self.loaded();
+        Ok(self.set.retry(selection, at))
+    }
+
+    async fn remove(&mut self, id: JobId) -> sqlx::Result<Result<()>> {
+        self.jobs(&[id]).await?;
+        self.dependents(&[id]).await?;
+        self.loaded();
+        // Rows of builds and submissions go with their last job; the set has neither, but for the counts.
+        self.builds().await?;
+        if let Some(build) = self.set.jobs.get(&id).and_then(|entry| entry.job.build)
+            && let Some((_, jobs)) = self.set.builds.get_mut(&build)
+        {
+            let row = sqlx::query("SELECT id FROM jobs WHERE build = ?1 AND id <> ?2 LIMIT 1")
+                .bind(build.as_bytes().to_vec())
+                .bind(id.as_bytes().to_vec())
+                .fetch_optional(&mut *self.connection)
+                .await?;
+            jobs.insert(id);
+            jobs.extend(row.map(|row| job_id(row.try_get("id")?)).transpose()?);
+        }
+        Ok(self.set.remove(id))
+    }
+
+    async fn claim(&mut self, request: &ClaimRequest) -> sqlx::Result<Result<Vec<Claim>>> {
+        sqlx::query("DELETE FROM tokens WHERE until <= ?")
+            .bind(micros(request.now))
+            .execute(&mut *self.connection)
+            .await?;
+        let token = request.token.as_bytes().to_vec();
+        let rows = sqlx::query("SELECT id FROM jobs WHERE token = ? AND state = 2 ORDER BY place")
+            .bind(token.clone())
+            .fetch_all(&mut *self.connection)
+            .await?;
+        let own = rows.iter().map(|row| job_id(row.try_get("id")?)).collect::<sqlx::Result<Vec<_>>>()?;
+        self.jobs(&own).await?;
+        if !own.is_empty() {
+            self.set.claims.insert(request.token, own.clone());
+        }
+        let row = sqlx::query("SELECT until FROM tokens WHERE token = ?")
+            .bind(token.clone())
+            .fetch_optional(&mut *self.connection)
+            .await?;
+        if row.is_some() {
+            self.set.tokens.insert(request.token, request.until);
+        }
+        if own.is_empty() && row.is_none() && request.until > request.now {
+            self.fitting(request).await?;
+            sqlx::query("INSERT INTO tokens (token, until) VALUES (?, ?)")
+                .bind(token)
+                .bind(micros(request.until))
+                .execute(&mut *self.connection)
+                .await?;
+        }
+        self.builds().await?;
+        self.loaded();
+        let claims = self.set.claim(request);
+        // A repeated claim extends leases, which is no event.
+        self.set.changes.jobs.extend(own);
+        Ok(Ok(claims))
+    }
+
+    /// Loads the jobs that the offers may get, and how full the backends are.
+    async fn fitting(&mut self, request: &ClaimRequest) -> sqlx::Result<()> {
+        let mut left = limits::CLAIMS_PER_ROUND_MAX;
+        for offer in &request.offers {
+            let Offer { group, backend, slots, .. } = offer;
+            let row = sqlx::query("SELECT count(*) AS running FROM jobs WHERE backend = ? AND state = 2")
+                .bind(backend.addr.clone())
+                .fetch_one(&mut *self.connection)
+                .await?;
+            let running: i64 = row.try_get("running")?;
+            self.set.running.insert(backend.addr.clone(), u32::try_from(running).unwrap_or(u32::MAX));
+            // Those that earlier offers get are among the first too.
+            let known = self.set.queue.get(group).map_or(0, |places| places.len());
+            let wanted = (*slots).min(left).saturating_add(known);
+            left = left.saturating_sub(*slots);
+            let rows = sqlx::query(
+                "SELECT id FROM jobs WHERE queue = (SELECT id FROM groups WHERE key = ?) AND not_before <= ? \
+                 ORDER BY priority DESC, rank DESC, id LIMIT ?",
+            )
+            .bind(group_key(group)?)
+            .bind(micros(request.now))
+            .bind(size(wanted))
+            .fetch_all(&mut *self.connection)
+            .await?;
+            let ids = rows.iter().map(|row| job_id(row.try_get("id")?)).collect::<sqlx::Result<Vec<_>>>()?;
+            self.jobs(&ids).await?;
+        }
+        Ok(())
+    }
+
+    async fn expire(&mut self, request: ExpireRequest) -> sqlx::Result<Result<Vec<Arc<Job>>>> {
+        let rows = sqlx::query(
+            "SELECT id FROM jobs WHERE state = 2 AND lease_until <= ? ORDER BY lease_until, id LIMIT ?",
+        )
+        .bind(micros(request.now))
+        .bind(size(request.limit.min(limits::SETTLED_PER_CALL_MAX)))
+        .fetch_all(&mut *self.connection)
+        .await?;
+        let ids = rows.iter().map(|row| job_id(row.try_get("id")?)).collect::<sqlx::Result<Vec<_>>>()?;
+        self.ends(&ids).await?;
+        Ok(Ok(self.set.expire(&request)))
+    }
+
+    async fn give_up(&mut self, request: &GiveUp) -> sqlx::Result<Result<usize>> {
+        let rows = sqlx::query(
+            "SELECT id FROM jobs WHERE queue = (SELECT id FROM groups WHERE key = ?) AND ready_at <= ? \
+             ORDER BY priority DESC, rank DESC, id LIMIT ?",
+        )
+        .bind(group_key(&request.group)?)
+        .bind(micros(request.ready_before))
+        .bind(size(limits::SETTLED_PER_CALL_MAX))
+        .fetch_all(&mut *self.connection)
+        .await?;
+        let ids = rows.iter().map(|row| job_id(row.try_get("id")?)).collect::<sqlx::Result<Vec<_>>>()?;
+        self.ends(&ids).await?;
+        Ok(Ok(self.set.give_up(request)))
+    }
+
+    async fn note_waiting(&mut self, waiting: &GroupWaiting, at: Timestamp) -> sqlx::Result<Timestamp> {
+        let row = sqlx::query("SELECT id, reason FROM groups WHERE key = ?")
+            .bind(group_key(&waiting.group)?)
+            .fetch_optional(&mut *self.connection)
+            .await?;
+        let Some(row) = row else { return Ok(at) };
+        let (id, stored): (i64, Option<String>) = (row.try_get("id")?, row.try_get("reason")?);
+        let known: Option<Reason> = stored.as_deref().map(from_doc).transpose()?;
+        let new = known.is_none();
+        let mut reason = known.unwrap_or_else(|| Reason::new(waiting, at));
+        let changed = reason.note(waiting, at) || new;
+        sqlx::query("UPDATE groups SET reason = ? WHERE id = ?")
+            .bind(to_doc(&reason)?)
+            .bind(id)
+            .execute(&mut *self.connection)
+            .await?;
+        if changed {
+            let rows = sqlx::query("SELECT id FROM jobs WHERE queue = ? LIMIT ?")
+                .bind(id)
+                .bind(size(limits::DEMAND_COUNT_MAX))
+                .fetch_all(&mut *self.connection)
+                .await?;
+            for row in rows {
+                self.set.changes.jobs.insert(job_id(row.try_get("id")?)?);
+            }
+        }
+        Ok(reason.kind_since)
+    }
+
+    async fn append(&mut self, fence: Fence, first: u64, rows: &[ProgressRow]) -> Told<u64> {
+        self.jobs(&[fence.job]).await?;
+        self.loaded();
+        let Some(entry) = self.set.jobs.get(&fence.job) else { return unchanged(Err(not_found(fence.job))) };
+        let before = entry.progress;
+        let told = match self.set.append(fence, first, rows) {
+            Ok(told) => told,
+            Err(error) => return unchanged(Err(error)),
+        };
+        let known = usize::try_from(before.saturating_sub(first)).unwrap_or(usize::MAX);
+        for (place, row) in rows.iter().enumerate().skip(known) {
+            sqlx::query("INSERT INTO progress (job, attempt, number, doc) VALUES (?, ?, ?, ?)")
+                .bind(fence.job.as_bytes().to_vec())
+                .bind(i64::from(fence.attempt))
+                .bind(count(first).saturating_add(size(place)))
+                .bind(to_doc(row)?)
+                .execute(&mut *self.connection)
+                .await?;
+        }
+        sqlx::query("UPDATE jobs SET progress = ? WHERE id = ?")
+            .bind(count(told))
+            .bind(fence.job.as_bytes().to_vec())
+            .execute(&mut *self.connection)
+            .await?;
+        Ok((Ok(told), std::mem::take(&mut self.set.changes)))
+    }
+
+    async fn append_log(&mut self, fence: Fence, offset: u64, bytes: &[u8], bound: u64) -> Told<u64> {
+        let id = fence.job;
+        self.jobs(&[id]).await?;
+        self.loaded();
+        let Some(entry) = self.set.jobs.get(&id) else { return unchanged(Err(not_found(id))) };
+        if let Err(error) = entry.check_fence(fence) {
+            return unchanged(Err(error));
+        }
+        let len = entry.log_bytes;
+        let row = sqlx::query("SELECT log_cut FROM jobs WHERE id = ?")
+            .bind(id.as_bytes().to_vec())
+            .fetch_one(&mut *self.connection)
+            .await?;
+        if row.try_get("log_cut")? {
+            return unchanged(Ok(len));
+        }
+        let Some(known) = len.checked_sub(offset) else {
+            let message = format!("there is no byte {offset} of the log yet: it has {len}");
+            return unchanged(Err(Error::invalid(message).with("job", id)));
+        };
+        let bytes = bytes.get(usize::try_from(known).unwrap_or(usize::MAX)..).unwrap_or_default();
+        if bytes.is_empty() {
+            return unchanged(Ok(len));
+        }
+        let room = bound.saturating_sub(len).saturating_sub(number(size(CUT_NOTICE.len())));
+        let room = usize::try_from(room).unwrap_or(usize::MAX);
+        let (written, cut) = if bytes.len() <= room {
+            (bytes.to_vec(), false)
+        } else {
+            // Whole lines only, so that the notice stands on its own line.
+            let part = &bytes[..room];
+            let end = part.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+            ([&part[..end], CUT_NOTICE].concat(), true)
+        };
+        let told = len.saturating_add(number(size(written.len())));
+        sqlx::query("INSERT INTO logs (job, start, bytes) VALUES (?, ?, ?)")
+            .bind(id.as_bytes().to_vec())
+            .bind(count(len))
+            .bind(written)
+            .execute(&mut *self.connection)
+            .await?;
+        sqlx::query("UPDATE jobs SET log_bytes = ?, log_cut = ? WHERE id = ?")
+            .bind(count(told))
+            .bind(cut)
+            .bind(id.as_bytes().to_vec())
+            .execute(&mut *self.connection)
+            .await?;
+        let mut changes = Changes::default();
+        changes.logs.insert(id);
+        Ok((Ok(told), changes))
+    }
+}
+
+#[async_trait]
+impl JobIntake for SqliteJobStore {
+    async fn submit(&self, submission: &Submission) -> Result<Submitted> {
+        submission.check()?;
+        let (submission, content) = (submission.clone(), submission.content());
+        self.change(move |session| Box::pin(async move { session.submit(&submission, content).await })).await
+    }
+
+    async fn cancel(&self, selection: Selection, at: Timestamp) -> Result<usize> {
+        self.change(move |session| {
+            Box::pin(async move {
+                let ids = session.select(selection).await?;
+                session.ends(&ids).await?;
+                Ok(session.set.cancel(selection, at))
+            })
+        })
+        .await
+    }
+
+    async fn retry(&self, selection: Selection, at: Timestamp) -> Result<usize> {
+        self.change(move |session| Box::pin(async move { session.retry(selection, at).await })).await
+    }
+
+    async fn set_priority(&self, selection: Selection, priority: Priority) -> Result<usize> {
+        self.change(move |session| {
+            Box::pin(async move {
+                session.select(selection).await?;
+                session.loaded();
+                Ok(session.set.set_priority(selection, priority))
+            })
+        })
+        .await
+    }
+
+    async fn remove(&self, id: JobId) -> Result<()> {
+        self.change(move |session| Box::pin(async move { session.remove(id).await })).await
+    }
+}
+
+#[async_trait]
+impl JobQueue for SqliteJobStore {
+    async fn demand(&self, now: Timestamp) -> Result<Vec<Demand>> {
+        self.read_demand(now).await.map_err(unavailable)
+    }
+
+    async fn claim(&self, request: &ClaimRequest) -> Result<Vec<Claim>> {
+        let request = request.clone();
+        self.change(move |session| Box::pin(async move { session.claim(&request).await })).await
+    }
+
+    async fn renew(&self, server: &ServerId, fences: &[Fence], until: Timestamp) -> Result<Vec<Renewal>> {
+        if fences.len() > limits::LEASES_PER_CALL_MAX {
+            let message = format!("more than {} leases in a call", limits::LEASES_PER_CALL_MAX);
+            return Err(Error::invalid(message));
+        }
+        let (server, fences) = (server.clone(), fences.to_vec());
+        self.change(move |session| {
+            Box::pin(async move {
+                let ids: Vec<JobId> = fences.iter().map(|fence| fence.job).collect();
+                session.jobs(&ids).await?;
+                session.loaded();
+                let answers = fences.iter().map(|fence| session.set.renew(&server, *fence, until)).collect();
+                for fence in &fences {
+                    let Some(entry) = session.set.jobs.get(&fence.job) else { continue };
+                    if entry.check_fence(*fence).is_ok() {
+                        sqlx::query("UPDATE jobs SET lease_until = ? WHERE id = ?")
+                            .bind(micros(entry.lease_until))
+                            .bind(fence.job.as_bytes().to_vec())
+                            .execute(&mut *session.connection)
+                            .await?;
+                    }
+                }
+                Ok(Ok(answers))
+            })
+        })
+        .await
+    }
+
+    async fn cancel_requests(&self, server: &ServerId) -> Result<Vec<Fence>> {
+        self.read_cancel_requests(server).await.map_err(unavailable)
+    }
+
+    async fn release(&self, fence: Fence, release: &Release, at: Timestamp) -> Result<Arc<Job>> {
+        let release = release.clone();
+        self.change(move |session| {
+            Box::pin(async move {
+                session.ends(&[fence.job]).await?;
+                Ok(session.set.release(fence, &release, at))
+            })
+        })
+        .await
+    }
+
+    async fn finish(&self, fence: Fence, outcome: &Outcome, at: Timestamp) -> Result<Finished> {
+        let outcome = outcome.clone();
+        self.change(move |session| {
+            Box::pin(async move {
+                session.ends(&[fence.job]).await?;
+                Ok(session.set.finish(fence, &outcome, at))
+            })
+        })
+        .await
+    }
+
+    async fn expire(&self, request: &ExpireRequest) -> Result<Vec<Arc<Job>>> {
+        let request = *request;
+        self.change(move |session| Box::pin(async move { session.expire(request).await })).await
+    }
+
+    async fn note_waiting(&self, groups: &[GroupWaiting], at: Timestamp) -> Result<Vec<Timestamp>> {
+        let (groups, bounds) = (groups.to_vec(), self.bounds);
+        self.writer
+            .call(move |connection| {
+                Box::pin(async move {
+                    let mut session = Session::new(connection, bounds);
+                    let mut since = Vec::new();
+                    for waiting in &groups {
+                        since.push(session.note_waiting(waiting, at).await?);
+                    }
+                    Ok((Ok(since), session.set.changes))
+                })
+            })
+            .await
+    }
+
+    async fn give_up(&self, request: &GiveUp) -> Result<usize> {
+        let request = request.clone();
+        self.change(move |session| Box::pin(async move { session.give_up(&request).await })).await
+    }
+}
+
+#[async_trait]
+impl JobProgress for SqliteJobStore {
+    async fn append(&self, fence: Fence, first: u64, rows: &[ProgressRow]) -> Result<u64> {
+        let (rows, bounds) = (rows.to_vec(), self.bounds);
+        self.writer
+            .call(move |connection| {
+                Box::pin(async move { Session::new(connection, bounds).append(fence, first, &rows).await })
+            })
+            .await
+    }
+
+    async fn append_log(&self, fence: Fence, offset: u64, bytes: Bytes) -> Result<u64> {
+        let bounds = self.bounds;
+        self.writer
+            .call(move |connection| {
+                Box::pin(async move {
+                    let mut session = Session::new(connection, bounds);
+                    session.append_log(fence, offset, &bytes, bounds.log_bytes).await
+                })
+            })
+            .await
+    }
+}

@@ -1,0 +1,241 @@
+//! The store in a SQLite database: one file beside the server, nothing to set up.
+//!
+//! One task writes: it takes the calls that wait, applies them in one transaction and answers when that is on the disk,
+//! so that many calls cost one sync. What a call is about is loaded into a working set, changed by the rules that the
+//! store in memory has too, and what changed is written back. Readers have connections of their own and wait for nobody.
+//! A database belongs to one server at a time.
+
+use std::fs::{File, TryLockError};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use jiff::Timestamp;
+use sqlx::migrate::MigrateError;
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+};
+use tokio::sync::watch;
+
+use super::hints::Hints;
+use super::working_set::{Bounds, Changes, no_build, not_found};
+use super::{
+    Claim, ClaimRequest, Demand, ExpireRequest, Fence, Finished, GiveUp, GroupWaiting, JobIntake, JobPage,
+    JobProgress, JobQueue, JobReading, ListQuery, LogChunk, Release, Renewal, Selection, Subject, Submission,
+    Submitted,
+};
+use crate::error::{Error, ErrorKind, Result};
+use crate::job::{
+    Build, BuildId, Job, JobAttempt, JobId, JobSpec, JobState, Outcome, Priority, ProgressRow, ServerId,
+};
+use crate::limits;
+
+mod calls;
+mod codec;
+mod reading;
+mod save;
+mod schema;
+mod session;
+mod writer;
+
+use session::Session;
+use writer::Writer;
+
+/// Connections that read.
+const READERS_MAX: u32 = 4;
+
+/// How long a connection waits for a lock.
+const BUSY: Duration = Duration::from_secs(10);
+
+/// The bounds of a [`SqliteJobStore`].
+#[derive(Debug, Clone, Copy)]
+pub struct SqliteBounds {
+    /// Jobs that may wait.
+    pub pending: usize,
+    /// Bytes of one log, all attempts together.
+    pub log_bytes: u64,
+}
+
+impl Default for SqliteBounds {
+    fn default() -> Self {
+        Self { pending: limits::PENDING_JOBS_MAX, log_bytes: limits::JOB_LOG_BYTES_MAX }
+    }
+}
+
+/// A [`super::JobStore`] in a SQLite database. Clones share one writer.
+#[derive(Debug, Clone)]
+pub struct SqliteJobStore {
+    writer: Writer,
+    readers: SqlitePool,
+    hints: Arc<Hints>,
+    bounds: SqliteBounds,
+    /// Locked for as long as the database is this server's.
+    lock: Arc<File>,
+}
+
+impl SqliteJobStore {
+    /// Opens a database, and makes it when there is none; an older schema is brought to the present one.
+    ///
+    /// # Errors
+    /// `Unavailable` when the file cannot be opened or written, or is another server's; `Unsupported` when a newer program
+    /// wrote it.
+    pub async fn open(path: &Path, bounds: SqliteBounds) -> Result<Self> {
+        let lock = Arc::new(own(path)?);
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .busy_timeout(BUSY)
+            .foreign_keys(false);
+        let failed = |error: sqlx::Error| {
+            let error = unavailable(error).with("database", path.display());
+            error.hint("is the folder there, with room on the disk, and may this user write it?")
+        };
+        let mut connection = sqlx::ConnectOptions::connect(&options).await.map_err(failed)?;
+        schema::migrator()
+            .run_direct(None, &mut connection, false)
+            .await
+            .map_err(|error| migration_error(error, path))?;
+        let readers = SqlitePoolOptions::new().max_connections(READERS_MAX).min_connections(0);
+        let readers = readers.connect_with(options.read_only(true)).await.map_err(failed)?;
+        let hints = Arc::new(Hints::default());
+        Ok(Self { writer: Writer::start(connection, Arc::clone(&hints)), readers, hints, bounds, lock })
+    }
+
+    /// Ends the writer once it has done what was asked, and closes the database.
+    pub async fn close(self) {
+        self.writer.close().await;
+        self.readers.close().await;
+        if let Err(error) = self.lock.unlock() {
+            tracing::warn!(%error, "the lock of the job database is kept until the end");
+        }
+    }
+}
+
+/// Takes a database for this server.
+fn own(path: &Path) -> Result<File> {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".lock");
+    let beside = PathBuf::from(beside);
+    let file = File::options().create(true).append(true).open(&beside);
+    let file = file.map_err(|source| Error::io("open", &beside, source))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            let error = Error::new(ErrorKind::Unavailable, "another server uses this job database");
+            Err(error.with("database", path.display()).hint("give each server a --database of its own"))
+        }
+        Err(TryLockError::Error(source)) => Err(Error::io("lock", &beside, source)),
+    }
+}
+
+fn unavailable(error: sqlx::Error) -> Error {
+    Error::new(ErrorKind::Unavailable, "the job database does not work").source(error)
+}
+
+fn migration_error(error: MigrateError, path: &Path) -> Error {
+    match error {
+        MigrateError::VersionMissing(version) | MigrateError::VersionMismatch(version) => {
+            let message = format!("the job database has schema {version}, which this program does not know");
+            Error::new(ErrorKind::Unsupported, message)
+                .with("database", path.display())
+                .hint("a newer melange-server wrote it: start that one, or give another --database")
+        }
+        MigrateError::Execute(error) => unavailable(error).with("database", path.display()),
+        other => {
+            Error::new(ErrorKind::Unavailable, "the job database could not be brought to the present schema")
+                .source(other)
+                .with("database", path.display())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+    use tokio::sync::Mutex;
+
+    use super::*;
+    use crate::conformance::job_store as suite;
+    use crate::job_store::JobStore;
+
+    /// One database in a folder of its own.
+    struct Database {
+        folder: TempDir,
+        store: Mutex<Option<SqliteJobStore>>,
+        bounds: SqliteBounds,
+    }
+
+    impl Database {
+        async fn new(bounds: SqliteBounds) -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let store = SqliteJobStore::open(&folder.path().join("jobs.db"), bounds).await.unwrap();
+            Self { folder, store: Mutex::new(Some(store)), bounds }
+        }
+
+        fn path(&self) -> PathBuf {
+            self.folder.path().join("jobs.db")
+        }
+
+        async fn store(&self) -> SqliteJobStore {
+            self.store.lock().await.clone().unwrap()
+        }
+    }
+
+    #[async_trait]
+    impl suite::StoreUnderTest for Database {
+        async fn handle(&self) -> Arc<dyn JobStore> {
+            Arc::new(self.store().await)
+        }
+
+        async fn reopen(&self) -> Arc<dyn JobStore> {
+            let mut store = self.store.lock().await;
+            store.take().unwrap().close().await;
+            let opened = SqliteJobStore::open(&self.path(), self.bounds).await.unwrap();
+            *store = Some(opened.clone());
+            Arc::new(opened)
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn keeps_the_contract() {
+        suite::all(&Database::new(SqliteBounds::default()).await).await;
+        let database = Database::new(SqliteBounds { pending: 5, ..SqliteBounds::default() }).await;
+        suite::waiting_jobs_are_bounded(&database.store().await, 5).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_database_belongs_to_one_server() {
+        let database = Database::new(SqliteBounds::default()).await;
+        let second = SqliteJobStore::open(&database.path(), SqliteBounds::default()).await.unwrap_err();
+        assert_eq!(second.kind(), ErrorKind::Unavailable);
+        database.store.lock().await.take().unwrap().close().await;
+        SqliteJobStore::open(&database.path(), SqliteBounds::default()).await.unwrap();
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_log_beyond_its_bound_is_cut_at_a_line_and_says_so_once() {
+        let database = Database::new(SqliteBounds { log_bytes: 80, ..SqliteBounds::default() }).await;
+        let text = suite::a_log_of_lines(&database.store().await, "0123456789\n", 20).await;
+        let notice = "[the log is cut here: it reached its bound]\n";
+        assert_eq!(text, format!("{}{notice}", "0123456789\n".repeat(3)));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_database_of_a_newer_program_is_refused_with_what_to_do() {
+        let database = Database::new(SqliteBounds::default()).await;
+        let path = database.path();
+        database.store().await.close().await;
+        let mut connection =
+            sqlx::ConnectOptions::connect(&SqliteConnectOptions::new().filename(&path)).await.unwrap();
+        let newer = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
+                     VALUES (99, 'later', 1, x'00', 0)";
+        sqlx::Executor::execute(&mut connection, newer).await.unwrap();
+        let refused = SqliteJobStore::open(&path, SqliteBounds::default()).await.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Unsupported);
+        assert!(refused.chain().contains("schema 99"), "{}", refused.chain());
+    }
+}

@@ -1,0 +1,249 @@
+//! The calls that read.
+
+use std::collections::BTreeMap;
+
+use sqlx::sqlite::SqliteRow;
+use sqlx::{QueryBuilder, Row, Sqlite};
+
+use super::codec::{count, from_doc, group_of, job_id, micros, number, size, state, token};
+use super::*;
+use crate::job_store::working_set::Reason;
+
+/// The job of a row, as it is told.
+fn told(row: &SqliteRow) -> sqlx::Result<Arc<Job>> {
+    let job: Arc<Job> = Arc::new(from_doc(row.try_get("doc")?)?);
+    let reason: Option<&str> = row.try_get("reason")?;
+    let reason: Option<Reason> = reason.map(from_doc).transpose()?;
+    Ok(reason.map_or_else(|| Arc::clone(&job), |reason| reason.told(&job)))
+}
+
+impl SqliteJobStore {
+    pub(super) async fn read_demand(&self, now: Timestamp) -> sqlx::Result<Vec<Demand>> {
+        // The first job of each group by its place in the queue, and how many there are up to the bound.
+        let rows = sqlx::query(
+            "SELECT g.key, f.id, f.priority, \
+             (SELECT count(*) FROM (SELECT 1 FROM jobs WHERE queue = g.id AND not_before <= ?1 LIMIT ?2)) AS ready \
+             FROM groups g JOIN jobs f ON f.id = (SELECT id FROM jobs WHERE queue = g.id AND not_before <= ?1 \
+             ORDER BY priority DESC, rank DESC, id LIMIT 1) \
+             ORDER BY f.priority DESC, f.id LIMIT ?3",
+        )
+        .bind(micros(now))
+        .bind(size(limits::DEMAND_COUNT_MAX))
+        .bind(size(limits::DEMAND_GROUPS_MAX))
+        .fetch_all(&self.readers)
+        .await?;
+        if rows.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut running = BTreeMap::new();
+        let jobs = sqlx::query(
+            "SELECT json_extract(doc, '$.project') AS project, count(*) AS running FROM jobs WHERE state = 2 GROUP BY 1",
+        );
+        for row in jobs.fetch_all(&self.readers).await? {
+            let (project, count): (String, i64) = (row.try_get("project")?, row.try_get("running")?);
+            running.insert(project, usize::try_from(count).unwrap_or(0));
+        }
+        let mut demand = Vec::new();
+        for row in rows {
+            let group = group_of(row.try_get("key")?)?;
+            let (priority, ready): (i64, i64) = (row.try_get("priority")?, row.try_get("ready")?);
+            let priority = u16::try_from(priority).ok().and_then(|priority| Priority::new(priority).ok());
+            let running = running.get(group.project.as_str()).copied().unwrap_or(0);
+            demand.push(Demand {
+                group,
+                ready: usize::try_from(ready).unwrap_or(0),
+                first: job_id(row.try_get("id")?)?,
+                priority: priority.unwrap_or_default(),
+                running,
+            });
+        }
+        Ok(demand)
+    }
+
+    pub(super) async fn read_cancel_requests(&self, server: &ServerId) -> sqlx::Result<Vec<Fence>> {
+        let rows = sqlx::query(
+            "SELECT id, attempt, token FROM jobs WHERE state = 2 AND cancel_requested = 1 AND server = ? ORDER BY id",
+        )
+        .bind(server.as_str().to_owned())
+        .fetch_all(&self.readers)
+        .await?;
+        let fence = |row: &SqliteRow| {
+            let attempt: i64 = row.try_get("attempt")?;
+            Ok(Fence {
+                job: job_id(row.try_get("id")?)?,
+                attempt: u32::try_from(attempt).unwrap_or(u32::MAX),
+                token: token(row.try_get("token")?)?,
+            })
+        };
+        rows.iter().map(fence).collect()
+    }
+
+    async fn read_job(&self, id: JobId) -> sqlx::Result<Option<Arc<Job>>> {
+        let row = sqlx::query(
+            "SELECT j.doc, g.reason FROM jobs j LEFT JOIN groups g ON g.id = j.queue WHERE j.id = ?",
+        )
+        .bind(id.as_bytes().to_vec())
+        .fetch_optional(&self.readers)
+        .await?;
+        row.as_ref().map(told).transpose()
+    }
+
+    async fn read_spec(&self, id: JobId) -> sqlx::Result<Option<JobSpec>> {
+        let row = sqlx::query("SELECT s.body FROM jobs j JOIN specs s ON s.digest = j.spec WHERE j.id = ?")
+            .bind(id.as_bytes().to_vec())
+            .fetch_optional(&self.readers)
+            .await?;
+        row.map(|row| from_doc(row.try_get("body")?)).transpose()
+    }
+
+    async fn read_blocked_by(&self, id: JobId, limit: usize) -> sqlx::Result<Vec<JobId>> {
+        let rows = sqlx::query(
+            "SELECT j.id FROM waits w JOIN jobs j ON j.id = w.needs WHERE w.job = ? AND j.state <> ? \
+             ORDER BY j.id LIMIT ?",
+        )
+        .bind(id.as_bytes().to_vec())
+        .bind(state(JobState::Success))
+        .bind(size(limit.min(limits::PAGE_ITEMS_MAX)))
+        .fetch_all(&self.readers)
+        .await?;
+        rows.iter().map(|row| job_id(row.try_get("id")?)).collect()
+    }
+
+    /// The attempts of a job, or the one with a number.
+    async fn read_attempts(&self, id: JobId, only: Option<u32>) -> sqlx::Result<Vec<JobAttempt>> {
+        let job = id.as_bytes().to_vec();
+        let select =
+            "SELECT number, doc FROM attempts WHERE job = ?1 AND (?2 IS NULL OR number = ?2) ORDER BY number";
+        let only = only.map(i64::from);
+        let rows = sqlx::query(select).bind(job.clone()).bind(only).fetch_all(&self.readers).await?;
+        let mut attempts: BTreeMap<i64, JobAttempt> = BTreeMap::new();
+        for row in rows {
+            attempts.insert(row.try_get("number")?, from_doc(row.try_get("doc")?)?);
+        }
+        let select = "SELECT attempt, doc FROM progress WHERE job = ?1 AND (?2 IS NULL OR attempt = ?2) \
+                      ORDER BY attempt, number";
+        for row in sqlx::query(select).bind(job).bind(only).fetch_all(&self.readers).await? {
+            let number: i64 = row.try_get("attempt")?;
+            let told: ProgressRow = from_doc(row.try_get("doc")?)?;
+            if let Some(attempt) = attempts.get_mut(&number) {
+                attempt.apply(told.progress);
+            }
+        }
+        Ok(attempts.into_values().collect())
+    }
+
+    async fn read_page(&self, query: &ListQuery) -> sqlx::Result<JobPage> {
+        let limit = query.limit.min(limits::PAGE_ITEMS_MAX);
+        let mut select: QueryBuilder<Sqlite> = QueryBuilder::new(
+            "SELECT j.doc, g.reason FROM jobs j LEFT JOIN groups g ON g.id = j.queue WHERE 1",
+        );
+        if let Some(wanted) = query.state {
+            select.push(" AND j.state = ").push_bind(state(wanted));
+        }
+        if let Some(build) = query.build {
+            select.push(" AND j.build = ").push_bind(build.as_bytes().to_vec());
+        }
+        if let Some(before) = query.before {
+            select.push(" AND j.id < ").push_bind(before.as_bytes().to_vec());
+        }
+        select.push(" ORDER BY j.id DESC LIMIT ").push_bind(size(limit.saturating_add(1)));
+        let rows = select.build().fetch_all(&self.readers).await?;
+        let more = rows.len() > limit;
+        let jobs = rows.iter().take(limit).map(told).collect::<sqlx::Result<Vec<_>>>()?;
+        Ok(JobPage { jobs, more })
+    }
+
+    async fn read_build(&self, id: BuildId) -> sqlx::Result<Option<Build>> {
+        let row = sqlx::query("SELECT doc FROM builds WHERE id = ?")
+            .bind(id.as_bytes().to_vec())
+            .fetch_optional(&self.readers)
+            .await?;
+        row.map(|row| from_doc(row.try_get("doc")?)).transpose()
+    }
+
+    async fn read_bytes(&self, id: JobId, offset: u64, limit: usize) -> sqlx::Result<Option<LogChunk>> {
+        let job = id.as_bytes().to_vec();
+        let row = sqlx::query("SELECT log_bytes FROM jobs WHERE id = ?")
+            .bind(job.clone())
+            .fetch_optional(&self.readers);
+        let Some(row) = row.await? else { return Ok(None) };
+        let len = number(row.try_get("log_bytes")?);
+        let limit = limit.min(limits::LOG_READ_BYTES_MAX);
+        let mut bytes = Vec::new();
+        if offset < len && limit > 0 {
+            let end = offset.saturating_add(number(size(limit))).min(len);
+            let rows = sqlx::query(
+                "SELECT start, bytes FROM logs WHERE job = ?1 AND start < ?3 AND start >= \
+                 (SELECT max(start) FROM logs WHERE job = ?1 AND start <= ?2) ORDER BY start",
+            )
+            .bind(job)
+            .bind(count(offset))
+            .bind(count(end))
+            .fetch_all(&self.readers)
+            .await?;
+            for row in rows {
+                let start: i64 = row.try_get("start")?;
+                let part: &[u8] = row.try_get("bytes")?;
+                let skipped = usize::try_from(offset.saturating_sub(number(start))).unwrap_or(usize::MAX);
+                let room = limit.saturating_sub(bytes.len());
+                bytes.extend(part.iter().skip(skipped).take(room));
+            }
+        }
+        Ok(Some(LogChunk { bytes: bytes.into(), len }))
+    }
+
+    /// That the job is there.
+    async fn exists(&self, id: JobId) -> Result<()> {
+        let row = sqlx::query("SELECT 1 FROM jobs WHERE id = ?")
+            .bind(id.as_bytes().to_vec())
+            .fetch_optional(&self.readers)
+            .await
+            .map_err(unavailable)?;
+        row.map(drop).ok_or_else(|| not_found(id))
+    }
+}
+
+#[async_trait]
+impl JobReading for SqliteJobStore {
+    async fn get(&self, id: JobId) -> Result<Arc<Job>> {
+        self.read_job(id).await.map_err(unavailable)?.ok_or_else(|| not_found(id))
+    }
+
+    async fn spec(&self, id: JobId) -> Result<Arc<JobSpec>> {
+        self.read_spec(id).await.map_err(unavailable)?.map(Arc::new).ok_or_else(|| not_found(id))
+    }
+
+    async fn blocked_by(&self, id: JobId, limit: usize) -> Result<Vec<JobId>> {
+        self.exists(id).await?;
+        self.read_blocked_by(id, limit).await.map_err(unavailable)
+    }
+
+    async fn attempts(&self, id: JobId) -> Result<Vec<JobAttempt>> {
+        self.exists(id).await?;
+        self.read_attempts(id, None).await.map_err(unavailable)
+    }
+
+    async fn attempt(&self, id: JobId, number: u32) -> Result<JobAttempt> {
+        self.exists(id).await?;
+        let attempt = self.read_attempts(id, Some(number)).await.map_err(unavailable)?.pop();
+        attempt.ok_or_else(|| {
+            Error::new(ErrorKind::NotFound, format!("the job has no attempt {number}")).with("job", id)
+        })
+    }
+
+    async fn list(&self, query: &ListQuery) -> Result<JobPage> {
+        self.read_page(query).await.map_err(unavailable)
+    }
+
+    async fn build(&self, id: BuildId) -> Result<Build> {
+        self.read_build(id).await.map_err(unavailable)?.ok_or_else(|| no_build(id))
+    }
+
+    async fn read_log(&self, id: JobId, offset: u64, limit: usize) -> Result<LogChunk> {
+        self.read_bytes(id, offset, limit).await.map_err(unavailable)?.ok_or_else(|| not_found(id))
+    }
+
+    fn changed(&self, subject: Subject) -> watch::Receiver<u64> {
+        self.hints.subscribe(subject)
+    }
+}

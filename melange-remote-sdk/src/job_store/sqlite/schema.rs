@@ -1,0 +1,133 @@
+//! The schema of the database, version by version. A version that was released never changes.
+
+use std::borrow::Cow;
+
+use sqlx::SqlStr;
+use sqlx::migrate::{Migration, MigrationType, Migrator};
+
+/// The versions, oldest first: what each is about, and its statements.
+const VERSIONS: [(&str, &str); 1] = [("jobs", JOBS)];
+
+/// Times are microseconds since 1970, ids are 16 bytes, documents are JSON. States are numbered as `JobState::ALL`.
+const JOBS: &str = "
+CREATE TABLE specs (
+    digest BLOB PRIMARY KEY,
+    body TEXT NOT NULL
+) WITHOUT ROWID;
+
+CREATE TABLE submissions (
+    id INTEGER PRIMARY KEY,
+    project TEXT NOT NULL,
+    key TEXT,
+    content BLOB NOT NULL,
+    build BLOB,
+    jobs BLOB NOT NULL
+);
+CREATE UNIQUE INDEX submissions_key ON submissions (project, key) WHERE key IS NOT NULL;
+
+CREATE TABLE builds (
+    id BLOB PRIMARY KEY,
+    doc TEXT NOT NULL
+) WITHOUT ROWID;
+
+-- What waits for the same thing, while something does.
+CREATE TABLE groups (
+    id INTEGER PRIMARY KEY,
+    key TEXT NOT NULL UNIQUE,
+    reason TEXT
+);
+
+CREATE TABLE jobs (
+    id BLOB PRIMARY KEY,
+    submission INTEGER NOT NULL,
+    build BLOB,
+    spec BLOB NOT NULL,
+    state INTEGER NOT NULL,
+    -- The group of a pending job.
+    queue INTEGER,
+    priority INTEGER NOT NULL,
+    rank INTEGER NOT NULL,
+    not_before INTEGER NOT NULL,
+    ready_at INTEGER NOT NULL,
+    lease_until INTEGER NOT NULL,
+    token BLOB,
+    place INTEGER NOT NULL,
+    attempt INTEGER NOT NULL,
+    lost_needs INTEGER NOT NULL,
+    server TEXT,
+    backend TEXT,
+    cancel_requested INTEGER NOT NULL,
+    released TEXT,
+    progress INTEGER NOT NULL,
+    log_bytes INTEGER NOT NULL,
+    log_cut INTEGER NOT NULL,
+    doc TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX jobs_state ON jobs (state, id);
+CREATE INDEX jobs_build ON jobs (build, id) WHERE build IS NOT NULL;
+CREATE INDEX jobs_submission ON jobs (submission);
+CREATE INDEX jobs_spec ON jobs (spec);
+CREATE INDEX jobs_queue ON jobs (queue, priority DESC, rank DESC, id, not_before) WHERE queue IS NOT NULL;
+CREATE INDEX jobs_lease ON jobs (lease_until) WHERE state = 2;
+CREATE INDEX jobs_token ON jobs (token) WHERE state = 2;
+CREATE INDEX jobs_backend ON jobs (backend) WHERE state = 2;
+CREATE INDEX jobs_server ON jobs (server) WHERE state = 2 AND cancel_requested = 1;
+
+CREATE TABLE waits (
+    needs BLOB NOT NULL,
+    job BLOB NOT NULL,
+    PRIMARY KEY (needs, job)
+) WITHOUT ROWID;
+CREATE INDEX waits_job ON waits (job);
+
+CREATE TABLE attempts (
+    job BLOB NOT NULL,
+    number INTEGER NOT NULL,
+    doc TEXT NOT NULL,
+    PRIMARY KEY (job, number)
+) WITHOUT ROWID;
+
+CREATE TABLE progress (
+    job BLOB NOT NULL,
+    attempt INTEGER NOT NULL,
+    number INTEGER NOT NULL,
+    doc TEXT NOT NULL,
+    PRIMARY KEY (job, attempt, number)
+) WITHOUT ROWID;
+
+CREATE TABLE logs (
+    job BLOB NOT NULL,
+    start INTEGER NOT NULL,
+    bytes BLOB NOT NULL,
+    PRIMARY KEY (job, start)
+);
+
+-- Tokens of claims, until the leases end that they asked for.
+CREATE TABLE tokens (
+    token BLOB PRIMARY KEY,
+    until INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX tokens_until ON tokens (until);
+
+-- How many jobs are blocked or pending.
+CREATE TABLE counters (
+    one INTEGER PRIMARY KEY CHECK (one = 1),
+    waiting INTEGER NOT NULL
+);
+INSERT INTO counters VALUES (1, 0);
+";
+
+/// Brings a database to the newest version; refuses one that is newer.
+pub(super) fn migrator() -> Migrator {
+    let migration = |(index, (about, statements)): (usize, &(&'static str, &'static str))| {
+        let version = i64::try_from(index).unwrap_or(i64::MAX).saturating_add(1);
+        Migration::new(
+            version,
+            Cow::Borrowed(*about),
+            MigrationType::Simple,
+            SqlStr::from_static(statements),
+            false,
+        )
+    };
+    Migrator::with_migrations(VERSIONS.iter().enumerate().map(migration).collect())
+}
