@@ -1,0 +1,84 @@
+//! One job of a working set, and why a group waits.
+
+use super::*;
+
+impl Reason {
+    /// A new one.
+    pub(in crate::job_store) fn new(waiting: &GroupWaiting, at: Timestamp) -> Self {
+        Self {
+            text: waiting.reason.clone(),
+            needs_other_backends: waiting.needs_other_backends,
+            kind_since: at,
+            since: at,
+            noted_at: at,
+        }
+    }
+
+    /// Notes why the group waits now; whether that is new.
+    pub(in crate::job_store) fn note(&mut self, waiting: &GroupWaiting, at: Timestamp) -> bool {
+        let before = (self.needs_other_backends, self.kind_since);
+        if self.needs_other_backends != waiting.needs_other_backends {
+            (self.needs_other_backends, self.kind_since) = (waiting.needs_other_backends, at);
+        }
+        let changed = self.text != waiting.reason;
+        if changed {
+            (self.text, self.since) = (waiting.reason.clone(), at);
+        }
+        self.noted_at = self.noted_at.max(at);
+        changed || before != (self.needs_other_backends, self.kind_since)
+    }
+
+    /// A pending job of the group as it is told.
+    pub(in crate::job_store) fn told(&self, job: &Arc<Job>) -> Arc<Job> {
+        let ready_at = job.ready_at.unwrap_or(job.created_at);
+        let pause_ends = job.not_before.unwrap_or(ready_at).max(ready_at);
+        // Until the pause ends the job has a reason of its own.
+        if job.not_before.is_some() && self.noted_at < pause_ends {
+            return Arc::clone(job);
+        }
+        let waiting = Some(Waiting { reason: self.text.clone(), since: self.since.max(ready_at) });
+        Arc::new(Job { waiting, ..Job::clone(job) })
+    }
+}
+
+impl Entry {
+    pub(in crate::job_store) fn size(&self) -> usize {
+        let texts = self.spec.as_ref().map_or(0, |spec| spec.size_bytes());
+        // An edge is an id at each of its ends.
+        let edges = self.waits_for.len().saturating_mul(2 * size_of::<JobId>());
+        texts + edges + usize::try_from(self.log_bytes).unwrap_or(usize::MAX)
+    }
+
+    pub(in crate::job_store) fn is_due(&self, now: Timestamp) -> bool {
+        self.job.not_before.is_none_or(|not_before| not_before <= now)
+    }
+
+    /// The fence of the present or last attempt.
+    pub(in crate::job_store) fn fence(&self) -> Option<Fence> {
+        Some(Fence { job: self.job.id, attempt: self.job.attempt, token: self.token? })
+    }
+
+    /// Whether the fence is that of the present or last attempt.
+    pub(in crate::job_store) fn is_last(&self, fence: Fence) -> bool {
+        self.job.attempt == fence.attempt && self.token == Some(fence.token)
+    }
+
+    pub(in crate::job_store) fn check_fence(&self, fence: Fence) -> Result<()> {
+        if self.job.state == JobState::Running && self.is_last(fence) {
+            return Ok(());
+        }
+        Err(conflict(self.job.id, "the lease on the job is lost"))
+    }
+
+    /// Whether the job came to this end.
+    pub(in crate::job_store) fn came_to(&self, outcome: &Outcome) -> bool {
+        self.job.state == outcome.state()
+            && match outcome {
+                Outcome::Succeeded { artifacts, note } => {
+                    (&self.job.artifacts, &self.job.note) == (artifacts, note)
+                }
+                Outcome::Failed { error } => self.job.error.as_ref() == Some(error),
+                Outcome::Cancelled => true,
+            }
+    }
+}
