@@ -11,6 +11,25 @@ use uuid::{ContextV7, Uuid};
 
 use crate::error::{Error, Result};
 
+/// Stores a name as its text, which is checked when it is read.
+macro_rules! stored_as_text {
+    ($name:ident) => {
+        impl TryFrom<String> for $name {
+            type Error = Error;
+
+            fn try_from(text: String) -> Result<Self> {
+                text.parse()
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(name: $name) -> Self {
+                name.to_string()
+            }
+        }
+    };
+}
+
 /// A job's name: a version 7 UUID in lower case with hyphens. Names made by one process grow strictly; names of
 /// several processes grow with their clocks.
 ///
@@ -79,19 +98,7 @@ impl fmt::Debug for JobId {
     }
 }
 
-impl TryFrom<String> for JobId {
-    type Error = Error;
-
-    fn try_from(text: String) -> Result<Self> {
-        text.parse()
-    }
-}
-
-impl From<JobId> for String {
-    fn from(id: JobId) -> Self {
-        id.to_string()
-    }
-}
+stored_as_text!(JobId);
 
 /// A build's name: `build-` and a version 7 UUID.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -143,19 +150,7 @@ impl fmt::Debug for BuildId {
     }
 }
 
-impl TryFrom<String> for BuildId {
-    type Error = Error;
-
-    fn try_from(text: String) -> Result<Self> {
-        text.parse()
-    }
-}
-
-impl From<BuildId> for String {
-    fn from(id: BuildId) -> Self {
-        id.to_string()
-    }
-}
+stored_as_text!(BuildId);
 
 /// Names one call that claims jobs, so that a repeated call gives the same claims; the jobs' owner shows it afterwards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -227,19 +222,7 @@ macro_rules! plain_name {
             }
         }
 
-        impl TryFrom<String> for $name {
-            type Error = Error;
-
-            fn try_from(text: String) -> Result<Self> {
-                text.parse()
-            }
-        }
-
-        impl From<$name> for String {
-            fn from(name: $name) -> Self {
-                name.to_string()
-            }
-        }
+        stored_as_text!($name);
     };
 }
 

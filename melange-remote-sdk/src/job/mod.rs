@@ -149,7 +149,7 @@ impl Job {
             id,
             project: Project::default(),
             build: None,
-            facts: Arc::new(JobFacts::from(spec)),
+            facts: Arc::new(spec.facts().clone()),
             priority: Priority::default(),
             rank: 0,
             state: JobState::Pending,

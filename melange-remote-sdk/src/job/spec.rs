@@ -72,19 +72,6 @@ pub struct JobFacts {
     pub debug: bool,
 }
 
-impl From<&JobSpec> for JobFacts {
-    fn from(spec: &JobSpec) -> Self {
-        Self {
-            package: spec.package.clone(),
-            config_name: spec.config_name.clone(),
-            arch: spec.arch,
-            backend_selector: spec.backend_selector.clone(),
-            with_test: spec.with_test,
-            debug: spec.debug,
-        }
-    }
-}
-
 /// One thing that is wrong with a submission.
 #[derive(Debug)]
 pub struct SpecMistake {
@@ -100,14 +87,9 @@ pub struct SpecMistake {
 #[serde(try_from = "UncheckedSpec", into = "UncheckedSpec")]
 pub struct JobSpec {
     config_yaml: String,
-    config_name: String,
     test_packages: Vec<String>,
-    package: Option<JobPackage>,
     pipelines: BTreeMap<PipelinePath, String>,
-    arch: Arch,
-    backend_selector: LabelSelector,
-    with_test: bool,
-    debug: bool,
+    facts: JobFacts,
 }
 
 impl JobSpec {
@@ -156,17 +138,24 @@ impl JobSpec {
         match (arch, labels) {
             (Ok(arch), Ok(labels)) if mistakes.is_empty() => Ok(Self {
                 config_yaml: parts.config_yaml,
-                config_name,
                 test_packages: parts.test_packages,
-                package: parts.package,
                 pipelines,
-                arch,
-                backend_selector: LabelSelector::new(labels),
-                with_test: parts.with_test,
-                debug: parts.debug,
+                facts: JobFacts {
+                    package: parts.package,
+                    config_name,
+                    arch,
+                    backend_selector: LabelSelector::new(labels),
+                    with_test: parts.with_test,
+                    debug: parts.debug,
+                },
             }),
             _ => Err(mistakes),
         }
+    }
+
+    /// What the farm knows of the job without its texts.
+    pub fn facts(&self) -> &JobFacts {
+        &self.facts
     }
 
     /// The definition as it was handed in.
@@ -176,7 +165,7 @@ impl JobSpec {
 
     /// The name of the definition's file, without folders.
     pub fn config_name(&self) -> &str {
-        &self.config_name
+        &self.facts.config_name
     }
 
     /// Packages added to the environment of every test.
@@ -186,13 +175,13 @@ impl JobSpec {
 
     /// The package that the definition builds, when it was compiled.
     pub fn package(&self) -> Option<&JobPackage> {
-        self.package.as_ref()
+        self.facts.package.as_ref()
     }
 
     /// The same spec with the package that its definition builds.
     #[must_use]
     pub fn with_package(mut self, package: JobPackage) -> Self {
-        self.package = Some(package);
+        self.facts.package = Some(package);
         self
     }
 
@@ -203,22 +192,22 @@ impl JobSpec {
 
     /// The architecture to build for.
     pub fn arch(&self) -> Arch {
-        self.arch
+        self.facts.arch
     }
 
     /// The labels that the backend must have.
     pub fn backend_selector(&self) -> &LabelSelector {
-        &self.backend_selector
+        &self.facts.backend_selector
     }
 
     /// Whether the definition's tests run too.
     pub fn with_test(&self) -> bool {
-        self.with_test
+        self.facts.with_test
     }
 
     /// Whether steps trace each command.
     pub fn debug(&self) -> bool {
-        self.debug
+        self.facts.debug
     }
 
     /// The memory that the texts take, in bytes.
@@ -272,16 +261,17 @@ impl TryFrom<UncheckedSpec> for JobSpec {
 
 impl From<JobSpec> for UncheckedSpec {
     fn from(spec: JobSpec) -> Self {
+        let facts = spec.facts;
         Self {
             config_yaml: spec.config_yaml,
-            config_name: spec.config_name,
+            config_name: facts.config_name,
             test_packages: spec.test_packages,
-            package: spec.package,
+            package: facts.package,
             pipelines: spec.pipelines.into_iter().map(|(path, text)| (path.to_string(), text)).collect(),
-            arch: spec.arch.to_string(),
-            backend_selector: spec.backend_selector.labels().as_map().clone(),
-            with_test: spec.with_test,
-            debug: spec.debug,
+            arch: facts.arch.to_string(),
+            backend_selector: facts.backend_selector.labels().as_map().clone(),
+            with_test: facts.with_test,
+            debug: facts.debug,
         }
     }
 }

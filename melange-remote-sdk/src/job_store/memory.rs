@@ -113,8 +113,7 @@ impl MemoryJobStore {
 mod tests {
     use super::*;
     use crate::conformance::job_store as suite;
-    use crate::job::{ClaimToken, JobBackend};
-    use crate::job_store::{JobStore, Offer};
+    use crate::job_store::JobStore;
 
     #[async_trait]
     impl suite::StoreUnderTest for MemoryJobStore {
@@ -188,20 +187,7 @@ mod tests {
     #[tokio::test]
     async fn a_log_beyond_its_bound_is_cut_at_a_line_and_says_so_once() {
         let store = MemoryJobStore::new(MemoryBounds { log_bytes: 80, ..MemoryBounds::default() });
-        let id = insert(&store).await.unwrap();
-        let now = Timestamp::UNIX_EPOCH;
-        let group = store.demand(now).await.unwrap().swap_remove(0).group;
-        let (addr, arch, labels) = ("tcp://a:1".to_owned(), group.needs.arch, Default::default());
-        let offer = Offer { group, backend: JobBackend { addr, arch, labels }, slots: 1, max_jobs: 1 };
-        let (token, server, until) = (ClaimToken::new(), ServerId::unique(), Timestamp::MAX);
-        let request = ClaimRequest { token, server, offers: vec![offer], now, until };
-        let fence = store.claim(&request).await.unwrap()[0].fence;
-        for _ in 0..20 {
-            let length = store.read_log(id, 0, 0).await.unwrap().len;
-            store.append_log(fence, length, Bytes::from_static(b"0123456789\n")).await.unwrap();
-        }
-        let log = store.read_log(id, 0, usize::MAX).await.unwrap();
-        let text = String::from_utf8(log.bytes.to_vec()).unwrap();
+        let text = suite::a_log_of_lines(&store, "0123456789\n", 20).await;
         let notice = "[the log is cut here: it reached its bound]\n";
         assert_eq!(text, format!("{}{notice}", "0123456789\n".repeat(3)));
     }

@@ -20,7 +20,7 @@ use super::artifacts::{LOG_NAME, artifact_key};
 use super::events::{EventQueue, Item, step_failure};
 use super::leases::{HeldLease, Stop, StopSignal};
 use super::log::BoundedLog;
-use super::{SchedulerOptions, SchedulerParts, failure_of};
+use super::{SchedulerOptions, SchedulerParts, failure_of, in_time};
 use crate::artifact_storage::{ArtifactKey, ByteStream};
 use crate::backend::pool::BackendLease;
 use crate::backoff::{Backoff, spread};
@@ -31,8 +31,8 @@ use crate::job::{FailureClass, JobArtifact, JobError, JobId, Outcome, Progress, 
 use crate::job_store::{Claim, Fence, Release};
 use crate::limits;
 
-/// The least time between two renewals when hints come in a row.
-const HINT_PAUSE: Duration = Duration::from_millis(100);
+/// The pause before a call on the job store is made again; it doubles with every further one.
+const AGAIN_PAUSE: Duration = Duration::from_millis(100);
 
 /// What an attempt means for its job.
 #[derive(Debug)]
@@ -157,11 +157,6 @@ impl Attempt {
 
     fn signal(&self) -> &StopSignal {
         &self.lease.signal
-    }
-
-    fn lose(&self) {
-        tracing::warn!(job = %self.id, attempt = self.fence.attempt, "the lease is lost; the attempt stops");
-        self.signal().set(Stop::Lost);
     }
 
     /// Builds, stores, and records the end unless the job is somebody else's.
@@ -294,18 +289,15 @@ impl Attempt {
         }
     }
 
-    /// A call on the job store, for at most a third of a lease.
+    /// A call on the job store, in its time.
     async fn within<T>(&self, call: impl Future<Output = Result<T>>) -> Result<T> {
-        match tokio::time::timeout(self.options.lease / 3, call).await {
-            Ok(told) => told,
-            Err(_) => Err(Error::new(ErrorKind::Unavailable, "the job store did not answer in time")),
-        }
+        in_time(self.options.lease, call).await
     }
 
     /// Repeats a call on the job store while it is unavailable, for at most a lease. A lost fence stops all.
     async fn persist<'a, T>(&'a self, call: impl Fn() -> BoxFuture<'a, Result<T>> + Send) -> Result<T> {
         let give_up_at = Instant::now() + self.options.lease;
-        let mut backoff = Backoff::new(HINT_PAUSE, self.options.lease / 3);
+        let mut backoff = Backoff::new(AGAIN_PAUSE, self.options.lease / 3);
         loop {
             if self.signal().reason() == Some(Stop::Lost) {
                 return Err(Error::new(ErrorKind::Conflict, "the lease is lost"));
@@ -315,7 +307,7 @@ impl Attempt {
                     tokio::time::sleep_until((Instant::now() + backoff.pause()).min(give_up_at)).await;
                 }
                 Err(error) if error.kind() == ErrorKind::Conflict => {
-                    self.lose();
+                    self.signal().lose(self.fence);
                     return Err(error);
                 }
                 result => return result,

@@ -7,9 +7,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::SchedulerParts;
+use super::{SchedulerParts, in_time};
 use crate::clock::later;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::job::JobId;
 use crate::job_store::{Fence, Renewal, Subject};
 use crate::limits;
@@ -38,6 +38,14 @@ impl StopSignal {
         *reason = (*reason).max(Some(stop));
         drop(reason);
         self.token.cancel();
+    }
+
+    /// The lease is lost.
+    pub(super) fn lose(&self, fence: Fence) {
+        if self.reason() != Some(Stop::Lost) {
+            tracing::warn!(job = %fence.job, attempt = fence.attempt, "the lease is lost; the attempt stops");
+            self.set(Stop::Lost);
+        }
     }
 
     pub(super) fn reason(&self) -> Option<Stop> {
@@ -152,11 +160,7 @@ impl Leases {
 
     async fn renew_some(&self, fences: &[Fence]) -> Result<Vec<Renewal>> {
         let until = later(self.parts.clock.now(), self.lease);
-        let renewal = self.parts.job_store.renew(&self.parts.server, fences, until);
-        match tokio::time::timeout(self.lease / 3, renewal).await {
-            Ok(answers) => answers,
-            Err(_) => Err(Error::new(ErrorKind::Unavailable, "the job store did not answer in time")),
-        }
+        in_time(self.lease, self.parts.job_store.renew(&self.parts.server, fences, until)).await
     }
 
     fn note(&self, fences: &[Fence], renewals: &[Renewal], asked_at: Instant) {
@@ -170,7 +174,7 @@ impl Leases {
                         held.signal.set(Stop::Asked);
                     }
                 }
-                Some(Renewal::Lost) | None => lose(held),
+                Some(Renewal::Lost) | None => held.signal.lose(held.fence),
             }
         }
     }
@@ -179,7 +183,8 @@ impl Leases {
     fn lose_overdue(&self) {
         let now = Instant::now();
         let held = self.lock();
-        held.values().filter(|held| now >= held.renewed_at + self.lease).for_each(lose);
+        let overdue = held.values().filter(|held| now >= held.renewed_at + self.lease);
+        overdue.for_each(|held| held.signal.lose(held.fence));
     }
 
     /// Asks which jobs shall stop.
@@ -188,23 +193,15 @@ impl Leases {
             return;
         }
         let requests = self.parts.job_store.cancel_requests(&self.parts.server);
-        match tokio::time::timeout(self.lease / 3, requests).await {
-            Ok(Ok(fences)) => {
+        match in_time(self.lease, requests).await {
+            Ok(fences) => {
                 let held = self.lock();
                 let asked = |fence: &Fence| held.get(&fence.job).filter(|held| held.fence == *fence);
                 fences.iter().filter_map(asked).for_each(|held| held.signal.set(Stop::Asked));
             }
-            Ok(Err(error)) => {
+            Err(error) => {
                 tracing::warn!(error = %error.chain(), "the job store did not say which jobs shall stop");
             }
-            Err(_) => tracing::warn!("the job store did not say in time which jobs shall stop"),
         }
-    }
-}
-
-fn lose(held: &Held) {
-    if held.signal.reason() != Some(Stop::Lost) {
-        tracing::warn!(job = %held.fence.job, attempt = held.fence.attempt, "the lease is lost; the attempt stops");
-        held.signal.set(Stop::Lost);
     }
 }

@@ -214,12 +214,9 @@ impl Scheduler {
         }
     }
 
-    /// A call on the store, for at most a third of a lease.
+    /// A call on the store, in its time.
     async fn within<T>(&self, call: impl Future<Output = Result<T>>) -> Result<T> {
-        match tokio::time::timeout(self.options.lease / 3, call).await {
-            Ok(told) => told,
-            Err(_) => Err(Error::new(ErrorKind::Unavailable, "the job store did not answer in time")),
-        }
+        in_time(self.options.lease, call).await
     }
 
     /// Settles the leases of servers that died.
@@ -370,6 +367,14 @@ impl Scheduler {
             tracing::error!(running = run.attempts.len(), "attempts did not stop and are dropped");
             run.attempts.shutdown().await;
         }
+    }
+}
+
+/// A call on the store, for at most a third of a lease.
+async fn in_time<T>(lease: Duration, call: impl Future<Output = Result<T>>) -> Result<T> {
+    match tokio::time::timeout(lease / 3, call).await {
+        Ok(told) => told,
+        Err(_) => Err(Error::new(ErrorKind::Unavailable, "the job store did not answer in time")),
     }
 }
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::BackendView;
 use crate::job::{
-    FailureClass, Job, JobAttempt, JobBackend, JobFacts, JobId, JobPhase, JobSpec, UncheckedSpec,
+    FailureClass, Job, JobAttempt, JobBackend, JobError, JobFacts, JobId, JobPhase, JobSpec, UncheckedSpec,
 };
 
 /// What was asked, in a job object.
@@ -271,8 +271,8 @@ impl From<&JobAttempt> for AttemptView {
             started_at: attempt.started_at,
             ended_at: attempt.ended_at,
             error: error.map(|error| error.message.clone()),
-            error_class: error.map(|error| class_name(error.class).to_owned()),
-            failure: error.and_then(|error| error.step.as_ref()).map(FailureView::from),
+            error_class: error.map(class_of),
+            failure: failure_of(error),
             backend: attempt.backend.as_ref().map(BackendView::from),
             server: attempt.server.as_ref().map(ToString::to_string),
             steps: attempt.steps.iter().map(StepView::from).collect(),
@@ -320,8 +320,8 @@ impl JobView {
             started_at: job.started_at,
             finished_at: job.finished_at,
             error: error.map(|error| error.message.clone()),
-            error_class: error.map(|error| class_name(error.class).to_owned()),
-            failure: error.and_then(|error| error.step.as_ref()).map(FailureView::from),
+            error_class: error.map(class_of),
+            failure: failure_of(error),
             note: job.note.clone(),
             log_path: log_path.filter(|_| job.state.is_terminal()),
             output_path: output_path.filter(|_| !job.artifacts.is_empty()),
@@ -408,12 +408,17 @@ impl From<&crate::job::JobArtifact> for ArtifactView {
     }
 }
 
-fn class_name(class: FailureClass) -> &'static str {
-    match class {
+fn failure_of(error: Option<&JobError>) -> Option<FailureView> {
+    error?.step.as_ref().map(FailureView::from)
+}
+
+fn class_of(error: &JobError) -> String {
+    let name = match error.class {
         FailureClass::Build => "build",
         FailureClass::Infrastructure => "infrastructure",
         FailureClass::Unschedulable => "unschedulable",
         FailureClass::Policy => "policy",
         FailureClass::Dependency => "dependency",
-    }
+    };
+    name.to_owned()
 }

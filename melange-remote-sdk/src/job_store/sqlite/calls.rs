@@ -4,13 +4,10 @@ use std::collections::HashSet;
 
 use sqlx::Row;
 
-use super::codec::{count, from_doc, group_key, job_id, micros, number, size, to_doc};
+use super::codec::{count, from_doc, group_key, ids_of, job_id, micros, number, size, to_doc};
 use super::*;
 use crate::job_store::Offer;
-use crate::job_store::working_set::Reason;
-
-/// The last line of a log that ran into its bound.
-const CUT_NOTICE: &[u8] = b"[the log is cut here: it reached its bound]\n";
+use crate::job_store::working_set::{Fitting, Reason};
 
 type Told<T> = sqlx::Result<(Result<T>, Changes)>;
 
@@ -20,7 +17,7 @@ fn unchanged<T>(told: Result<T>) -> Told<T> {
 }
 
 impl SqliteJobStore {
-    /// Loads by `$load`, changes by `$change`, and saves when that went well.
+    /// Makes a call that loads what it is about and changes it; what changed is saved when that went well.
     async fn change<T, F>(&self, work: F) -> Result<T>
     where
         T: Send + 'static,
@@ -53,6 +50,26 @@ impl Session<'_> {
     async fn ends(&mut self, ids: &[JobId]) -> sqlx::Result<()> {
         self.jobs(ids).await?;
         self.reach(ids, JobState::Blocked).await?;
+        self.builds().await?;
+        self.loaded();
+        Ok(())
+    }
+
+    /// Loads what a success reaches: the jobs that wait for this one, not those behind them.
+    async fn success(&mut self, id: JobId) -> sqlx::Result<()> {
+        self.jobs(&[id]).await?;
+        self.dependents(&[id]).await?;
+        self.builds().await?;
+        self.loaded();
+        Ok(())
+    }
+
+    /// Loads what giving a job back reaches: nothing else, unless it shall stop.
+    async fn given_back(&mut self, id: JobId) -> sqlx::Result<()> {
+        self.jobs(&[id]).await?;
+        if self.set.jobs.get(&id).is_some_and(|entry| entry.job.cancel_requested) {
+            return self.ends(&[id]).await;
+        }
         self.builds().await?;
         self.loaded();
         Ok(())
@@ -149,7 +166,7 @@ impl Session<'_> {
             .bind(token.clone())
             .fetch_all(&mut *self.connection)
             .await?;
-        let own = rows.iter().map(|row| job_id(row.try_get("id")?)).collect::<sqlx::Result<Vec<_>>>()?;
+        let own = ids_of(&rows)?;
         self.jobs(&own).await?;
         if !own.is_empty() {
             self.set.claims.insert(request.token, own.clone());
@@ -201,7 +218,7 @@ impl Session<'_> {
             .bind(size(wanted))
             .fetch_all(&mut *self.connection)
             .await?;
-            let ids = rows.iter().map(|row| job_id(row.try_get("id")?)).collect::<sqlx::Result<Vec<_>>>()?;
+            let ids = ids_of(&rows)?;
             self.jobs(&ids).await?;
         }
         Ok(())
@@ -215,7 +232,7 @@ impl Session<'_> {
         .bind(size(request.limit.min(limits::SETTLED_PER_CALL_MAX)))
         .fetch_all(&mut *self.connection)
         .await?;
-        let ids = rows.iter().map(|row| job_id(row.try_get("id")?)).collect::<sqlx::Result<Vec<_>>>()?;
+        let ids = ids_of(&rows)?;
         self.ends(&ids).await?;
         Ok(Ok(self.set.expire(&request)))
     }
@@ -230,7 +247,7 @@ impl Session<'_> {
         .bind(size(limits::SETTLED_PER_CALL_MAX))
         .fetch_all(&mut *self.connection)
         .await?;
-        let ids = rows.iter().map(|row| job_id(row.try_get("id")?)).collect::<sqlx::Result<Vec<_>>>()?;
+        let ids = ids_of(&rows)?;
         self.ends(&ids).await?;
         Ok(Ok(self.set.give_up(request)))
     }
@@ -307,24 +324,15 @@ impl Session<'_> {
         if row.try_get("log_cut")? {
             return unchanged(Ok(len));
         }
-        let Some(known) = len.checked_sub(offset) else {
-            let message = format!("there is no byte {offset} of the log yet: it has {len}");
-            return unchanged(Err(Error::invalid(message).with("job", id)));
+        let bytes = match entry.new_bytes(offset, bytes) {
+            Ok(bytes) => bytes,
+            Err(error) => return unchanged(Err(error)),
         };
-        let bytes = bytes.get(usize::try_from(known).unwrap_or(usize::MAX)..).unwrap_or_default();
         if bytes.is_empty() {
             return unchanged(Ok(len));
         }
-        let room = bound.saturating_sub(len).saturating_sub(number(size(CUT_NOTICE.len())));
-        let room = usize::try_from(room).unwrap_or(usize::MAX);
-        let (written, cut) = if bytes.len() <= room {
-            (bytes.to_vec(), false)
-        } else {
-            // Whole lines only, so that the notice stands on its own line.
-            let part = &bytes[..room];
-            let end = part.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
-            ([&part[..end], CUT_NOTICE].concat(), true)
-        };
+        let fitting = Fitting::below(bound, len, bytes);
+        let written = [fitting.kept, fitting.notice].concat();
         let told = len.saturating_add(number(size(written.len())));
         sqlx::query("INSERT INTO logs (job, start, bytes) VALUES (?, ?, ?)")
             .bind(id.as_bytes().to_vec())
@@ -334,7 +342,7 @@ impl Session<'_> {
             .await?;
         sqlx::query("UPDATE jobs SET log_bytes = ?, log_cut = ? WHERE id = ?")
             .bind(count(told))
-            .bind(cut)
+            .bind(fitting.is_cut())
             .bind(id.as_bytes().to_vec())
             .execute(&mut *self.connection)
             .await?;
@@ -430,7 +438,7 @@ impl JobQueue for SqliteJobStore {
         let release = release.clone();
         self.change(move |session| {
             Box::pin(async move {
-                session.ends(&[fence.job]).await?;
+                session.given_back(fence.job).await?;
                 Ok(session.set.release(fence, &release, at))
             })
         })
@@ -441,7 +449,10 @@ impl JobQueue for SqliteJobStore {
         let outcome = outcome.clone();
         self.change(move |session| {
             Box::pin(async move {
-                session.ends(&[fence.job]).await?;
+                match outcome {
+                    Outcome::Succeeded { .. } => session.success(fence.job).await?,
+                    _ => session.ends(&[fence.job]).await?,
+                }
                 Ok(session.set.finish(fence, &outcome, at))
             })
         })

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use sqlx::Row;
+use sqlx::sqlite::SqliteRow;
 
 use crate::arch::Arch;
 use crate::backend_selector::Requirements;
@@ -39,6 +41,11 @@ pub(super) fn state(state: JobState) -> i64 {
 
 pub(super) fn job_id(bytes: &[u8]) -> sqlx::Result<JobId> {
     JobId::from_bytes(bytes).map_err(|_| broken("job's id"))
+}
+
+/// The jobs of rows that have an `id`.
+pub(super) fn ids_of(rows: &[SqliteRow]) -> sqlx::Result<Vec<JobId>> {
+    rows.iter().map(|row| job_id(row.try_get("id")?)).collect()
 }
 
 pub(super) fn token(bytes: &[u8]) -> sqlx::Result<ClaimToken> {

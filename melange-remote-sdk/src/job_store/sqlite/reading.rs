@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Row, Sqlite};
 
-use super::codec::{count, from_doc, group_of, job_id, micros, number, size, state, token};
+use super::codec::{count, from_doc, group_of, ids_of, job_id, micros, number, size, state, token};
 use super::*;
 use crate::job_store::working_set::Reason;
 
@@ -106,7 +106,7 @@ impl SqliteJobStore {
         .bind(size(limit.min(limits::PAGE_ITEMS_MAX)))
         .fetch_all(&self.readers)
         .await?;
-        rows.iter().map(|row| job_id(row.try_get("id")?)).collect()
+        ids_of(&rows)
     }
 
     /// The attempts of a job, or the one with a number.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{QueryBuilder, Row, Sqlite};
 
-use super::codec::{from_doc, job_id, number, token};
+use super::codec::{from_doc, ids_of, job_id, number, token};
 use super::{Bounds, SqliteBounds};
 use crate::job::{BuildId, Job, JobId, JobState};
 use crate::job_store::Selection;
@@ -89,8 +89,8 @@ impl<'c> Session<'c> {
     pub(super) async fn needs(&mut self, ids: &[JobId]) -> sqlx::Result<()> {
         let mut all = HashSet::new();
         for ids in ids.chunks(IDS_MAX) {
-            let rows = with_ids("SELECT job, needs FROM waits WHERE job IN ", ids);
-            for row in { rows }.build().fetch_all(&mut *self.connection).await? {
+            let mut select = with_ids("SELECT job, needs FROM waits WHERE job IN ", ids);
+            for row in select.build().fetch_all(&mut *self.connection).await? {
                 let (job, need) = (job_id(row.try_get("job")?)?, job_id(row.try_get("needs")?)?);
                 if let Some(entry) = self.set.jobs.get_mut(&job)
                     && !entry.waits_for.contains(&need)
@@ -107,8 +107,8 @@ impl<'c> Session<'c> {
     pub(super) async fn dependents(&mut self, ids: &[JobId]) -> sqlx::Result<Vec<JobId>> {
         let mut all = HashSet::new();
         for ids in ids.chunks(IDS_MAX) {
-            let rows = with_ids("SELECT needs, job FROM waits WHERE needs IN ", ids);
-            for row in { rows }.build().fetch_all(&mut *self.connection).await? {
+            let mut select = with_ids("SELECT needs, job FROM waits WHERE needs IN ", ids);
+            for row in select.build().fetch_all(&mut *self.connection).await? {
                 let (need, job) = (job_id(row.try_get("needs")?)?, job_id(row.try_get("job")?)?);
                 if let Some(entry) = self.set.jobs.get_mut(&need)
                     && !entry.dependents.contains(&job)
@@ -160,7 +160,7 @@ impl<'c> Session<'c> {
             Selection::Build(id) => {
                 let select = sqlx::query("SELECT id FROM jobs WHERE build = ?").bind(id.as_bytes().to_vec());
                 let rows = select.fetch_all(&mut *self.connection).await?;
-                rows.iter().map(|row| job_id(row.try_get("id")?)).collect::<sqlx::Result<Vec<_>>>()?
+                ids_of(&rows)?
             }
         };
         self.jobs(&ids).await?;

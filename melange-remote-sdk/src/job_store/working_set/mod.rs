@@ -21,6 +21,9 @@ use crate::limits;
 
 mod entry;
 mod graph;
+mod log;
+
+pub(super) use log::Fitting;
 
 /// The bounds of a working set.
 #[derive(Debug, Clone, Copy)]
@@ -79,6 +82,8 @@ pub(super) struct WorkingSet {
     pub(super) finished_bytes: usize,
     /// Tokens of claims, until the leases end that they asked for.
     pub(super) tokens: HashMap<ClaimToken, Timestamp>,
+    /// At so many tokens those that are over are dropped.
+    pub(super) tokens_swept_at: usize,
     /// How many jobs of a project run.
     pub(super) running_of: HashMap<Project, usize>,
     pub(super) bytes: usize,
@@ -155,6 +160,7 @@ impl WorkingSet {
             finishes: 0,
             finished_bytes: 0,
             tokens: HashMap::new(),
+            tokens_swept_at: 0,
             running_of: HashMap::new(),
             bytes: 0,
             changes: Changes::default(),
@@ -429,7 +435,10 @@ impl WorkingSet {
     }
 
     pub(super) fn claim(&mut self, request: &ClaimRequest) -> Vec<Claim> {
-        self.tokens.retain(|_, until| *until > request.now);
+        if self.tokens.len() >= self.tokens_swept_at {
+            self.tokens.retain(|_, until| *until > request.now);
+            self.tokens_swept_at = self.tokens.len().saturating_mul(2).max(1_024);
+        }
         if request.until <= request.now {
             return Vec::new();
         }
