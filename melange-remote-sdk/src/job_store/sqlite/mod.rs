@@ -32,12 +32,18 @@ use crate::job::{
 };
 use crate::limits;
 
+#[path = "../sql/calls.rs"]
 mod calls;
+#[path = "../sql/codec.rs"]
 mod codec;
+#[path = "../sql/reading.rs"]
 mod reading;
+#[path = "../sql/save.rs"]
 mod save;
 mod schema;
+#[path = "../sql/session.rs"]
 mod session;
+#[path = "../sql/writer.rs"]
 mod writer;
 
 use session::Session;
