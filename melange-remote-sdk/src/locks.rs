@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
 
@@ -75,30 +76,80 @@ pub(crate) fn folder_use(folder: &Path) -> FolderUse {
     }
 }
 
-/// Those of the `candidates` in `parent` that processes left which live no more, each with its lock where it has one.
-/// Folders without a lock count once they are old enough that nobody is about to lock them.
-pub(crate) fn abandoned(parent: &Path, candidates: impl Fn(&Path) -> bool) -> Vec<(PathBuf, Option<File>)> {
-    let mut found = Vec::new();
+/// What was left in a folder of folders.
+#[derive(Debug, Default)]
+pub(crate) struct LeftOver {
+    /// Folders of processes that live no more, each with its lock where it has one.
+    pub(crate) abandoned: Vec<(PathBuf, Option<File>)>,
+    /// Folders that a process uses, or may be about to lock.
+    pub(crate) in_doubt: Vec<PathBuf>,
+}
+
+/// Looks through the `candidates` in `parent`. Folders without a lock count as abandoned once they are old enough that
+/// nobody is about to lock them.
+pub(crate) fn left_over(parent: &Path, candidates: impl Fn(&Path) -> bool) -> LeftOver {
+    let mut left = LeftOver::default();
     for entry in std::fs::read_dir(parent).into_iter().flatten().flatten() {
         let folder = entry.path();
         if !candidates(&folder) {
             continue;
         }
         match folder_use(&folder) {
-            FolderUse::InUse => {}
-            FolderUse::NeverHeld if young(&folder) => {}
-            FolderUse::NeverHeld => found.push((folder, None)),
-            FolderUse::Abandoned(lock) => found.push((folder, Some(lock))),
+            FolderUse::InUse => left.in_doubt.push(folder),
+            FolderUse::NeverHeld if young(&folder) => left.in_doubt.push(folder),
+            FolderUse::NeverHeld => left.abandoned.push((folder, None)),
+            FolderUse::Abandoned(lock) => left.abandoned.push((folder, Some(lock))),
         }
     }
-    found
+    left
 }
+
+/// Removes what is left of processes that live no more: now, and once more a few times by a thread if some of it is in
+/// doubt. What a killed engine ran may take a moment to end, and an engine that takes its place comes at once.
+pub(crate) fn sweep(
+    parent: PathBuf,
+    candidates: impl Fn(&Path) -> bool + Send + 'static,
+    remove: impl Fn(Vec<(PathBuf, Option<File>)>) + Send + 'static,
+) {
+    let left = left_over(&parent, &candidates);
+    if !left.abandoned.is_empty() {
+        remove(left.abandoned);
+    }
+    let mut doubtful = left.in_doubt;
+    if doubtful.is_empty() {
+        return;
+    }
+    let again = move || {
+        for pause in SWEEP_AGAIN {
+            std::thread::sleep(pause);
+            let left = left_over(&parent, |folder| doubtful.iter().any(|known| known == folder));
+            if !left.abandoned.is_empty() {
+                remove(left.abandoned);
+            }
+            doubtful = left.in_doubt;
+            if doubtful.is_empty() {
+                break;
+            }
+        }
+    };
+    // Without the thread the next start sweeps.
+    if let Err(error) = std::thread::Builder::new().name("sweeper".to_owned()).spawn(again) {
+        tracing::warn!(%error, "what a killed process left is swept at the next start");
+    }
+}
+
+/// The pauses before one looks again.
+const SWEEP_AGAIN: [Duration; 4] =
+    [Duration::from_secs(1), Duration::from_secs(3), LOCKED_AFTER, Duration::from_secs(60)];
+
+/// The time after which nobody is about to lock a folder that he made.
+const LOCKED_AFTER: Duration = Duration::from_secs(10);
 
 /// Whether a folder may be one that a process makes right now and has not locked yet.
 fn young(folder: &Path) -> bool {
     let age =
         std::fs::metadata(folder).and_then(|meta| meta.modified()).ok().and_then(|at| at.elapsed().ok());
-    age.is_none_or(|age| age.as_secs() < 60)
+    age.is_none_or(|age| age < LOCKED_AFTER)
 }
 
 #[cfg(test)]
@@ -126,5 +177,31 @@ mod tests {
         drop(other);
         let FolderUse::Abandoned(_examined) = folder_use(folder.path()) else { panic!("still in use") };
         hold_folder(folder.path()).unwrap_err();
+    }
+
+    #[test]
+    fn what_is_in_use_is_swept_once_it_is_not() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = |name: &str| {
+            let folder = parent.path().join(name);
+            std::fs::create_dir(&folder).unwrap();
+            folder
+        };
+        let (dying, gone, living) = (folder("dying"), folder("gone"), folder("living"));
+        let (dies, lives) = (hold_folder(&dying).unwrap(), hold_folder(&living).unwrap());
+        drop(hold_folder(&gone).unwrap());
+        let (tell, told) = std::sync::mpsc::channel();
+        sweep(
+            parent.path().to_owned(),
+            |_| true,
+            move |left| {
+                left.into_iter().for_each(|(folder, _)| tell.send(folder).unwrap());
+            },
+        );
+        assert_eq!(told.recv().unwrap(), gone);
+        drop(dies);
+        assert_eq!(told.recv_timeout(Duration::from_secs(20)).unwrap(), dying);
+        assert!(living.exists());
+        drop(lives);
     }
 }

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use melange_remote_sdk::error::{Error, chain};
 use melange_server::config::{Config, Refused};
@@ -11,6 +12,9 @@ use melange_server::telemetry;
 fn say(text: impl std::fmt::Display) {
     let _ = writeln!(std::io::stderr(), "melange-server: {text}");
 }
+
+/// How long the end of the program waits for what goes on in the background.
+const CLOSING: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
     melange_remote_sdk::sandbox::run_if_asked();
@@ -39,8 +43,9 @@ fn main() -> ExitCode {
         }
     };
     let ended = runtime.block_on(melange_server::run(&config));
-    // What is left are reads of logs and the like; they must not hold up the end.
-    runtime.shutdown_background();
+    // What is left are reads of logs and the like, which must not hold up the end, and the folder of a launcher that waited
+    // for a guest, which is removed.
+    runtime.shutdown_timeout(CLOSING);
     drop(log);
     match ended {
         Ok(()) => ExitCode::SUCCESS,

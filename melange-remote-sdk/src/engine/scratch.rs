@@ -5,7 +5,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
-use crate::locks::{abandoned, hold_folder};
+use crate::locks::{hold_folder, sweep};
 
 /// The folder of one engine. Dropping it removes it, with what is left in it.
 #[derive(Debug)]
@@ -18,7 +18,17 @@ pub(super) struct ScratchFolder {
 impl ScratchFolder {
     /// A folder below `parent`. What engines left there that live no more is removed.
     pub(super) fn new(parent: &Path) -> Self {
-        sweep(parent);
+        sweep(
+            parent.to_owned(),
+            |_| true,
+            |left| {
+                for (folder, _examined) in left {
+                    if let Err(error) = std::fs::remove_dir_all(&folder) {
+                        tracing::warn!(folder = %folder.display(), %error, "a folder of builds that ended is left over");
+                    }
+                }
+            },
+        );
         Self { parent: parent.to_owned(), made: std::sync::OnceLock::new() }
     }
 
@@ -35,15 +45,6 @@ impl ScratchFolder {
         let lock = hold_folder(folder.path())?;
         // Of two that come here at once one wins, and the other's folder goes away again.
         Ok(self.made.get_or_init(|| (folder, lock)).0.path())
-    }
-}
-
-/// Removes the folders whose lock nobody holds, and folders of engines that knew no lock.
-fn sweep(parent: &Path) {
-    for (folder, _examined) in abandoned(parent, |_| true) {
-        if let Err(error) = std::fs::remove_dir_all(&folder) {
-            tracing::warn!(folder = %folder.display(), %error, "a folder of builds that ended is left over");
-        }
     }
 }
 

@@ -12,7 +12,7 @@ use super::protocol::{OVERLAY_WORK, Order, SCRIPTS, TREE, UPPER};
 use crate::cache::{self, Shelf, StateCache};
 use crate::error::{Error, ErrorKind, Result};
 use crate::guest::{Blob, GuestUser};
-use crate::locks::{NamedLocks, abandoned, hold_folder};
+use crate::locks::{NamedLocks, hold_folder, sweep};
 
 /// Folders below the state folder, readable by nobody else.
 #[derive(Debug)]
@@ -79,19 +79,27 @@ impl Folders {
 
     /// Removes the guests and the unfinished root filesystems whose locks nobody holds.
     fn sweep(&self) {
-        let guests = abandoned(&self.guests, |_| true);
-        for (folder, _held) in &guests {
-            // Nobody holds the lock: its launcher and its engine were killed.
-            remove_groups(folder.file_name().unwrap_or_default());
-        }
-        let roots = abandoned(&self.roots.folder, |folder| !cache::is_whole(folder));
-        let (folders, _held): (Vec<_>, Vec<_>) = guests.into_iter().chain(roots).unzip();
-        if folders.is_empty() {
-            return;
-        }
-        if let Err(error) = self.starter.run_blocking(&Order::Remove { folders }) {
-            tracing::warn!(reason = %error.chain(), "folders of an earlier run could not be removed");
-        }
+        let remove = |starter: &Starter, left: Vec<(PathBuf, Option<File>)>| {
+            let (folders, _held): (Vec<_>, Vec<_>) = left.into_iter().unzip();
+            if let Err(error) = starter.run_blocking(&Order::Remove { folders }) {
+                tracing::warn!(reason = %error.chain(), "folders of an earlier run could not be removed");
+            }
+        };
+        let starter = self.starter.clone();
+        sweep(
+            self.guests.clone(),
+            |_| true,
+            move |left| {
+                for (folder, _held) in &left {
+                    // Nobody holds the lock: its launcher and its engine were killed.
+                    remove_groups(folder.file_name().unwrap_or_default());
+                }
+                remove(&starter, left);
+            },
+        );
+        let starter = self.starter.clone();
+        let unfinished = |folder: &Path| !cache::is_whole(folder);
+        sweep(self.roots.folder.clone(), unfinished, move |left| remove(&starter, left));
     }
 
     /// Removes what a launcher that died left of a guest: its processes, its control groups and its folder.
