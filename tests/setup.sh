@@ -14,7 +14,8 @@ need() {
   PATH="$PATH:/usr/sbin:/sbin" command -v "$program" > /dev/null && return 0
   say "installing $*"
   [ -n "${apt_updated:-}" ] || { as_root apt-get update -qq; apt_updated=1; }
-  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" > /dev/null
+  # At run level 1 packages start none of their services: what is needed is started below, and ended.
+  as_root env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y -qq --no-install-recommends "$@" > /dev/null
 }
 
 target=${CARGO_TARGET_DIR:-$root/target}

@@ -1,4 +1,11 @@
 #![doc = include_str!("../README.md")]
+#![cfg_attr(
+    all(feature = "sqlite", feature = "postgres"),
+    expect(
+        clippy::duplicate_mod,
+        reason = "the files of `job_store/sql` are compiled once for each kind of database"
+    )
+)]
 
 // Vocabulary.
 pub mod arch;

@@ -207,6 +207,11 @@ pub const BUILDKIT_CANCEL_GRACE: Duration = Duration::from_secs(10);
 pub const BUILDKIT_ENVIRONMENT_TRIES_MAX: u32 = 3;
 /// A lease on a claimed job; it is renewed at a third of it.
 pub const LEASE: Duration = Duration::from_secs(15);
+/// The bounds of a lease that somebody chooses: a shorter one ends while a busy store answers, a longer one keeps the
+/// jobs of a dead server.
+pub const LEASE_MIN: Duration = Duration::from_secs(3);
+/// See [`LEASE_MIN`].
+pub const LEASE_MAX: Duration = Duration::from_secs(3_600);
 /// How often the scheduler looks when no hint of a change came.
 pub const SCHEDULER_POLL: Duration = Duration::from_secs(1);
 /// Claims of one round of the scheduler.

@@ -50,8 +50,11 @@ pub struct Args {
     #[arg(long, value_name = "TIME")]
     pub job_timeout: Option<String>,
     /// Time that a step may be silent, such as 30m; 0 for no limit [default: 30m]
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, visible_alias = "stall-timeout", value_name = "TIME")]
     pub job_silence: Option<String>,
+    /// How long a running job is this server's without a word from it, 3s to 1h; then others may try it [default: 15s]
+    #[arg(long, value_name = "TIME")]
+    pub job_lease: Option<String>,
     /// Private key that signs packages and indexes
     #[arg(long, value_name = "FILE")]
     pub signing_key: Option<String>,
@@ -75,7 +78,8 @@ pub struct Args {
     /// who are not root ~/.cache/melange-remote/server]
     #[arg(long, value_name = "DIR")]
     pub state_dir: Option<String>,
-    /// Where jobs live: sqlite:PATH, or memory: to forget them at the end of the server [default: memory:]
+    /// Where jobs live: sqlite:PATH, postgres://USER@HOST/NAME, or memory: to forget them at the end of the server
+    /// [default: melange.db in the folder of --state-dir, for users who are not root in ~/.local/state/melange-remote]
     #[arg(long, value_name = "URL")]
     pub database: Option<String>,
     /// What the state folder may keep of packages, indexes and root filesystems, such as 20G; what was not used for

@@ -18,8 +18,10 @@ use melange_remote_sdk::engine::{EngineBuilder, EngineOptions, RunnerProvider, p
 use melange_remote_sdk::error::{Error, Result};
 use melange_remote_sdk::job::ServerId;
 use melange_remote_sdk::job_store::JobStore;
+use melange_remote_sdk::job_store::database::DatabaseBounds;
 use melange_remote_sdk::job_store::memory::MemoryJobStore;
-use melange_remote_sdk::job_store::sqlite::{SqliteBounds, SqliteJobStore};
+use melange_remote_sdk::job_store::postgres::PostgresJobStore;
+use melange_remote_sdk::job_store::sqlite::SqliteJobStore;
 use melange_remote_sdk::limits;
 use melange_remote_sdk::rootfs::Assembler;
 use melange_remote_sdk::rootfs::fetch::{FetchOptions, HttpFetcher};
@@ -33,9 +35,6 @@ use tokio_util::sync::CancellationToken;
 use crate::app::App;
 use crate::config::{BuildConfig, Config, DatabaseConfig, StorageConfig, TlsFiles};
 use crate::submission::SubmissionRules;
-
-/// Where the server keeps its state unless it is told another folder.
-const STATE_DIR: &str = "/var/lib/melange/state";
 
 /// A server that is put together and does not run yet.
 #[derive(Debug)]
@@ -61,7 +60,20 @@ pub async fn assemble(config: &Config) -> Result<Assembly> {
 async fn database(config: &DatabaseConfig) -> Result<Arc<dyn JobStore>> {
     Ok(match config {
         DatabaseConfig::Memory => Arc::new(MemoryJobStore::default()),
-        DatabaseConfig::Sqlite(path) => Arc::new(SqliteJobStore::open(path, SqliteBounds::default()).await?),
+        DatabaseConfig::Sqlite(path) => {
+            if let Some(folder) = path.parent() {
+                tokio::fs::create_dir_all(folder)
+                    .await
+                    .map_err(|source| Error::io("create", folder, source))?;
+            }
+            let store = SqliteJobStore::open(path, DatabaseBounds::default()).await?;
+            // Nobody else has this database: what runs in it ran in a server that is gone.
+            store.end_leases().await?;
+            Arc::new(store)
+        }
+        DatabaseConfig::Postgres(url) => {
+            Arc::new(PostgresJobStore::open(url, DatabaseBounds::default()).await?)
+        }
     })
 }
 
@@ -101,7 +113,8 @@ pub fn connect(
         failure: Arc::default(),
         bodies: Arc::new(Semaphore::new(limits::REQUEST_BODIES_BYTES_MAX >> 10)),
     };
-    let options = SchedulerOptions { log_bytes: config.job_log_bytes, ..SchedulerOptions::default() };
+    let (log_bytes, lease) = (config.job_log_bytes, config.job_lease);
+    let options = SchedulerOptions { log_bytes, lease, ..SchedulerOptions::default() };
     Assembly { app, scheduler: Scheduler::new(parts, options) }
 }
 
@@ -136,8 +149,7 @@ pub struct Engine {
 /// # Errors
 /// When a key or a TLS file cannot be read, or the machine lacks what a configured sandbox needs.
 pub fn engine(config: &BuildConfig, backends: &[Backend]) -> Result<Engine> {
-    let state_dir = config.state_dir.clone().unwrap_or_else(|| PathBuf::from(STATE_DIR));
-    let mut options = EngineOptions::new(&state_dir);
+    let mut options = EngineOptions::new(&config.state_dir);
     options.source_cache.clone_from(&config.cache_dir);
     options.signing_key = config.signing_key.as_deref().map(signing_key).transpose()?.map(Arc::new);
     options.namespace.clone_from(&config.namespace);
@@ -148,7 +160,7 @@ pub fn engine(config: &BuildConfig, backends: &[Backend]) -> Result<Engine> {
     let own = defaults.repositories.iter().chain(&defaults.keyring).filter_map(|line| local_path(line));
     let allowed = own.chain(config.allow_local_repositories.iter().cloned()).collect();
     let fetcher = Arc::new(HttpFetcher::new(fetch_options(config)?)?);
-    let cache = StateCache::new(&state_dir, config.cache_bytes);
+    let cache = StateCache::new(&config.state_dir, config.cache_bytes);
     let assembler = Assembler::new(Arc::clone(&cache), fetcher, LocalAccess::Below(allowed), true);
     let tls = config.buildkit_tls.as_ref().map(tls_options).transpose()?;
     let runners = AddressedRunners::new(

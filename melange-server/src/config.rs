@@ -25,6 +25,9 @@ const SANDBOX_ADDR: &str = "sandbox://local";
 /// Where artifacts go by default.
 pub const OUTPUT_DIR: &str = "/var/lib/melange/output";
 
+/// Where the server keeps its state unless it is told another folder.
+pub const STATE_DIR: &str = "/var/lib/melange/state";
+
 /// Variables of object stores that are read when their store is used; a later one outdoes an earlier one that stands for
 /// the same option. Each is an option of the store in capitals, but for those of [`STORAGE_TOOL_VARIABLES`].
 const STORAGE_VARIABLES: [(&str, &[&str]); 3] = [
@@ -95,12 +98,24 @@ pub struct Config {
 }
 
 /// Where jobs live.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum DatabaseConfig {
     /// In memory: they are forgotten at the end of the server.
     Memory,
     /// In a SQLite database.
     Sqlite(PathBuf),
+    /// In a PostgreSQL database with this address, which may hold a password.
+    Postgres(String),
+}
+
+impl fmt::Debug for DatabaseConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Memory => f.write_str("Memory"),
+            Self::Sqlite(path) => f.debug_tuple("Sqlite").field(path).finish(),
+            Self::Postgres(_) => f.debug_tuple("Postgres").finish_non_exhaustive(),
+        }
+    }
 }
 
 /// Where artifacts go.
@@ -135,7 +150,7 @@ pub struct BuildConfig {
     /// The folder of downloaded sources.
     pub cache_dir: Option<PathBuf>,
     /// The folder of the server's own state.
-    pub state_dir: Option<PathBuf>,
+    pub state_dir: PathBuf,
     /// What the state folder may keep for later, in bytes.
     pub cache_bytes: u64,
     /// The namespace of package URLs.
@@ -148,6 +163,8 @@ pub struct BuildConfig {
     pub job_timeout: Option<Duration>,
     /// The time that a step may be silent.
     pub job_silence: Option<Duration>,
+    /// How long a running job is a server's without a word from it.
+    pub job_lease: Duration,
     /// Ports of this machine's loopback that steps in the sandbox find on their own.
     pub sandbox_host_ports: Vec<u16>,
     /// The program that starts the sandbox's guests, for programs that embed the server; `None` for this one.
@@ -275,7 +292,7 @@ impl Reader<'_> {
         let port_file = self.path("--port-file", args.port_file.clone());
         let log_format = self.log_format(args.log_format);
         let storage = self.storage(&args);
-        let database = self.database(args.database.clone());
+        let database = self.database(&args);
         let backends_file = self.path("--backends-config", args.backends_config.clone());
         let given_arch = self.value("--default-arch", args.default_arch.clone());
         let given_arch = given_arch
@@ -286,17 +303,31 @@ impl Reader<'_> {
         Some(Config { listen, port_file, backends, storage, database, build, log_format, backends_file })
     }
 
-    fn database(&mut self, given: Option<String>) -> DatabaseConfig {
-        match self.value("--database", given).as_deref() {
-            None | Some("memory:") => DatabaseConfig::Memory,
+    fn database(&mut self, args: &Args) -> DatabaseConfig {
+        match self.value("--database", args.database.clone()).as_deref() {
+            None => DatabaseConfig::Sqlite(self.database_file(args.state_dir.clone())),
+            Some("memory:") => DatabaseConfig::Memory,
+            Some(url) if url.starts_with("postgres://") || url.starts_with("postgresql://") => {
+                DatabaseConfig::Postgres(url.to_owned())
+            }
             Some(text) => match text.strip_prefix("sqlite:").filter(|path| !path.is_empty()) {
                 Some(path) => DatabaseConfig::Sqlite(PathBuf::from(path)),
                 None => {
-                    self.wrong(format!("--database: {text:?} is neither sqlite:PATH nor memory:"));
+                    // It is not shown: it may be an address with a password and a slip.
+                    self.wrong("--database: this is neither sqlite:PATH, postgres://HOST/NAME nor memory:");
                     DatabaseConfig::Memory
                 }
             },
         }
+    }
+
+    /// The database of a server that is told none: in the state folder, but not where users keep what may be deleted at
+    /// any time.
+    fn database_file(&mut self, state_dir: Option<String>) -> PathBuf {
+        let folder = self
+            .path("--state-dir", state_dir)
+            .or_else(|| self.user_folder("XDG_STATE_HOME", ".local/state", "melange-remote"));
+        folder.unwrap_or_else(|| PathBuf::from(STATE_DIR)).join("melange.db")
     }
 
     fn listen(&mut self, given: Option<String>) -> Vec<String> {
@@ -397,6 +428,16 @@ impl Reader<'_> {
                 Some(default)
             }
         }
+    }
+
+    fn lease(&mut self, given: Option<String>) -> Duration {
+        let lease = self.time("--job-lease", given, limits::LEASE);
+        let legal = lease.filter(|lease| (limits::LEASE_MIN..=limits::LEASE_MAX).contains(lease));
+        legal.unwrap_or_else(|| {
+            let (min, max) = (limits::LEASE_MIN.as_secs(), limits::LEASE_MAX.as_secs());
+            self.wrong(format!("--job-lease: a lease lasts from {min} s to {max} s"));
+            limits::LEASE
+        })
     }
 
     /// The backends, and the architecture of jobs that name none.
@@ -525,12 +566,14 @@ impl Reader<'_> {
             cache_dir: self.path("--cache-dir", args.cache_dir),
             state_dir: self
                 .path("--state-dir", args.state_dir)
-                .or_else(|| self.user_folder("XDG_CACHE_HOME", ".cache", "melange-remote/server")),
+                .or_else(|| self.user_folder("XDG_CACHE_HOME", ".cache", "melange-remote/server"))
+                .unwrap_or_else(|| PathBuf::from(STATE_DIR)),
             namespace: self.value("--namespace", args.namespace).unwrap_or_else(|| NAMESPACE.to_owned()),
             public_hosts: args.public_host,
             job_log_bytes: self.log_bytes(args.job_log_bytes),
             job_timeout: self.time("--job-timeout", args.job_timeout, limits::JOB_TIMEOUT),
             job_silence: self.time("--job-silence", args.job_silence, limits::JOB_SILENCE),
+            job_lease: self.lease(args.job_lease),
             buildkit_tls: self.tls(args.buildkit_tls_ca, args.buildkit_tls_cert, args.buildkit_tls_key),
         }
     }

@@ -53,4 +53,10 @@ impl Hints {
             counters.of.remove(&Subject::Log(*id));
         }
     }
+    /// Moves all counters: something may have changed.
+    #[cfg(feature = "postgres")]
+    pub(super) fn tell_all(&self) {
+        let counters = self.lock();
+        counters.of.values().for_each(|counter| counter.send_modify(|count| *count = count.wrapping_add(1)));
+    }
 }

@@ -44,9 +44,13 @@ use crate::job::{
 };
 use crate::limits;
 
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+pub mod database;
 pub mod forward;
 mod hints;
 pub mod memory;
+#[cfg(feature = "postgres")]
+pub mod postgres;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 mod working_set;

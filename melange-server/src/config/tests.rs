@@ -42,15 +42,42 @@ fn users_who_are_not_root_get_folders_of_their_own() {
     let home = [("HOME", "/home/ann")];
     let expected = (
         local("/home/ann/.local/state/melange-remote/output"),
-        Some(PathBuf::from("/home/ann/.cache/melange-remote/server")),
+        PathBuf::from("/home/ann/.cache/melange-remote/server"),
     );
     assert_eq!(folders(&home, false), expected);
-    assert_eq!(folders(&home, true), (local(OUTPUT_DIR), None));
+    assert_eq!(folders(&home, true), (local(OUTPUT_DIR), PathBuf::from(STATE_DIR)));
     let all = [("HOME", "/home/ann"), ("XDG_STATE_HOME", "/s"), ("XDG_CACHE_HOME", "relative")];
     let expected =
-        (local("/s/melange-remote/output"), Some(PathBuf::from("/home/ann/.cache/melange-remote/server")));
+        (local("/s/melange-remote/output"), PathBuf::from("/home/ann/.cache/melange-remote/server"));
     assert_eq!(folders(&all, false), expected);
-    assert_eq!(folders(&[("MELANGE_STATE_DIR", "/x"), home[0]], false).1, Some(PathBuf::from("/x")));
+    assert_eq!(folders(&[("MELANGE_STATE_DIR", "/x"), home[0]], false).1, PathBuf::from("/x"));
+}
+
+#[test]
+fn jobs_live_in_a_file_unless_it_is_said_otherwise() {
+    let database = |args: &[&str], variables: &[(&str, &str)], is_root: bool| {
+        let args = ["melange-server"].iter().chain(args).map(|arg| (*arg).to_owned().into());
+        let find = |name: &str| {
+            variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
+        };
+        let config = Config::read_as(args, &find, is_root);
+        config.map(|config| config.database).map_err(|refused| format!("{refused:?}"))
+    };
+    let sqlite = |path: &str| Ok(DatabaseConfig::Sqlite(PathBuf::from(path)));
+    let home = [("HOME", "/home/ann")];
+    assert_eq!(database(&[], &home, true), sqlite("/var/lib/melange/state/melange.db"));
+    assert_eq!(database(&[], &home, false), sqlite("/home/ann/.local/state/melange-remote/melange.db"));
+    assert_eq!(database(&["--state-dir", "/s"], &home, false), sqlite("/s/melange.db"));
+    assert_eq!(database(&["--database", "sqlite:/x/jobs.db"], &home, true), sqlite("/x/jobs.db"));
+    assert_eq!(database(&["--database", "memory:"], &home, true), Ok(DatabaseConfig::Memory));
+    let url = "postgres://ann:secret@db.example/farm";
+    let postgres = database(&[], &[("MELANGE_DATABASE", url)], true).unwrap();
+    assert_eq!(postgres, DatabaseConfig::Postgres(url.to_owned()));
+    assert!(!format!("{postgres:?}").contains("secret"));
+    for wrong in ["sqlite:", "postgress://ann:secret@db.example/farm", "/x/jobs.db"] {
+        let refused = database(&["--database", wrong], &home, true).unwrap_err();
+        assert!(refused.contains("--database") && !refused.contains("secret"), "{refused}");
+    }
 }
 
 #[test]
@@ -109,10 +136,16 @@ fn storages_sizes_and_times_are_read() {
     let config = read(&["--job-timeout", "1m", "--job-timeout", "90m", "--job-silence", "0"], &[]).unwrap();
     assert_eq!(config.build.job_timeout, Some(Duration::from_secs(5_400)));
     assert_eq!(config.build.job_silence, None);
+    let config = read(&["--stall-timeout", "5m", "--job-lease", "1m"], &[]).unwrap();
+    assert_eq!(config.build.job_silence, Some(Duration::from_secs(300)));
+    assert_eq!(config.build.job_lease, Duration::from_secs(60));
     for wrong in [
         &["--job-log-bytes", "1"][..],
         &["--job-log-bytes", "64 parsecs"],
         &["--job-timeout", "soon"],
+        &["--job-lease", "0"],
+        &["--job-lease", "2s"],
+        &["--job-lease", "2h"],
         &["--storage", "s3://b", "--gcs-bucket", "b"],
         &["--storage-option", "a=b"],
         &["--storage", "s3://b", "--storage-option", "x"],

@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
+mod kills;
+
 fn server(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_melange-server"));
     command.args(arguments).stderr(Stdio::piped()).stdout(Stdio::piped()).env_clear();

@@ -28,6 +28,7 @@ use crate::limits;
 mod atomicity;
 mod bounds;
 mod durability;
+pub mod filled;
 mod graph;
 mod intake;
 mod progress;

@@ -16,7 +16,7 @@ fn unchanged<T>(told: Result<T>) -> Told<T> {
     Ok((told, Changes::default()))
 }
 
-impl SqliteJobStore {
+impl Store {
     /// Makes a call that loads what it is about and changes it; what changed is saved when that went well.
     async fn change<T, F>(&self, work: F) -> Result<T>
     where
@@ -86,7 +86,7 @@ impl Session<'_> {
         content: [u8; 32],
     ) -> sqlx::Result<Result<Submitted>> {
         if let Some(key) = &submission.key {
-            let row = sqlx::query("SELECT id FROM submissions WHERE project = ? AND key = ?")
+            let row = sqlx::query("SELECT id FROM submissions WHERE project = $1 AND key = $2")
                 .bind(submission.project.as_str().to_owned())
                 .bind(key.clone())
                 .fetch_optional(&mut *self.connection)
@@ -145,7 +145,7 @@ impl Session<'_> {
         if let Some(build) = self.set.jobs.get(&id).and_then(|entry| entry.job.build)
             && let Some((_, jobs)) = self.set.builds.get_mut(&build)
         {
-            let row = sqlx::query("SELECT id FROM jobs WHERE build = ?1 AND id <> ?2 LIMIT 1")
+            let row = sqlx::query("SELECT id FROM jobs WHERE build = $1 AND id <> $2 LIMIT 1")
                 .bind(build.as_bytes().to_vec())
                 .bind(id.as_bytes().to_vec())
                 .fetch_optional(&mut *self.connection)
@@ -157,12 +157,12 @@ impl Session<'_> {
     }
 
     async fn claim(&mut self, request: &ClaimRequest) -> sqlx::Result<Result<Vec<Claim>>> {
-        sqlx::query("DELETE FROM tokens WHERE until <= ?")
+        sqlx::query("DELETE FROM tokens WHERE until <= $1")
             .bind(micros(request.now))
             .execute(&mut *self.connection)
             .await?;
         let token = request.token.as_bytes().to_vec();
-        let rows = sqlx::query("SELECT id FROM jobs WHERE token = ? AND state = 2 ORDER BY place")
+        let rows = sqlx::query("SELECT id FROM jobs WHERE token = $1 AND state = 2 ORDER BY place")
             .bind(token.clone())
             .fetch_all(&mut *self.connection)
             .await?;
@@ -171,7 +171,7 @@ impl Session<'_> {
         if !own.is_empty() {
             self.set.claims.insert(request.token, own.clone());
         }
-        let row = sqlx::query("SELECT until FROM tokens WHERE token = ?")
+        let row = sqlx::query("SELECT until FROM tokens WHERE token = $1")
             .bind(token.clone())
             .fetch_optional(&mut *self.connection)
             .await?;
@@ -180,7 +180,7 @@ impl Session<'_> {
         }
         if own.is_empty() && row.is_none() && request.until > request.now {
             self.fitting(request).await?;
-            sqlx::query("INSERT INTO tokens (token, until) VALUES (?, ?)")
+            sqlx::query("INSERT INTO tokens (token, until) VALUES ($1, $2)")
                 .bind(token)
                 .bind(micros(request.until))
                 .execute(&mut *self.connection)
@@ -199,7 +199,7 @@ impl Session<'_> {
         let mut left = limits::CLAIMS_PER_ROUND_MAX;
         for offer in &request.offers {
             let Offer { group, backend, slots, .. } = offer;
-            let row = sqlx::query("SELECT count(*) AS running FROM jobs WHERE backend = ? AND state = 2")
+            let row = sqlx::query("SELECT count(*) AS running FROM jobs WHERE backend = $1 AND state = 2")
                 .bind(backend.addr.clone())
                 .fetch_one(&mut *self.connection)
                 .await?;
@@ -210,8 +210,8 @@ impl Session<'_> {
             let wanted = (*slots).min(left).saturating_add(known);
             left = left.saturating_sub(*slots);
             let rows = sqlx::query(
-                "SELECT id FROM jobs WHERE queue = (SELECT id FROM groups WHERE key = ?) AND not_before <= ? \
-                 ORDER BY priority DESC, rank DESC, id LIMIT ?",
+                "SELECT id FROM jobs WHERE queue = (SELECT id FROM groups WHERE key = $1) AND not_before <= $2 \
+                 ORDER BY priority DESC, rank DESC, id LIMIT $3",
             )
             .bind(group_key(group)?)
             .bind(micros(request.now))
@@ -226,7 +226,7 @@ impl Session<'_> {
 
     async fn expire(&mut self, request: ExpireRequest) -> sqlx::Result<Result<Vec<Arc<Job>>>> {
         let rows = sqlx::query(
-            "SELECT id FROM jobs WHERE state = 2 AND lease_until <= ? ORDER BY lease_until, id LIMIT ?",
+            "SELECT id FROM jobs WHERE state = 2 AND lease_until <= $1 ORDER BY lease_until, id LIMIT $2",
         )
         .bind(micros(request.now))
         .bind(size(request.limit.min(limits::SETTLED_PER_CALL_MAX)))
@@ -239,8 +239,8 @@ impl Session<'_> {
 
     async fn give_up(&mut self, request: &GiveUp) -> sqlx::Result<Result<usize>> {
         let rows = sqlx::query(
-            "SELECT id FROM jobs WHERE queue = (SELECT id FROM groups WHERE key = ?) AND ready_at <= ? \
-             ORDER BY priority DESC, rank DESC, id LIMIT ?",
+            "SELECT id FROM jobs WHERE queue = (SELECT id FROM groups WHERE key = $1) AND ready_at <= $2 \
+             ORDER BY priority DESC, rank DESC, id LIMIT $3",
         )
         .bind(group_key(&request.group)?)
         .bind(micros(request.ready_before))
@@ -253,7 +253,7 @@ impl Session<'_> {
     }
 
     async fn note_waiting(&mut self, waiting: &GroupWaiting, at: Timestamp) -> sqlx::Result<Timestamp> {
-        let row = sqlx::query("SELECT id, reason FROM groups WHERE key = ?")
+        let row = sqlx::query("SELECT id, reason FROM groups WHERE key = $1")
             .bind(group_key(&waiting.group)?)
             .fetch_optional(&mut *self.connection)
             .await?;
@@ -263,13 +263,13 @@ impl Session<'_> {
         let new = known.is_none();
         let mut reason = known.unwrap_or_else(|| Reason::new(waiting, at));
         let changed = reason.note(waiting, at) || new;
-        sqlx::query("UPDATE groups SET reason = ? WHERE id = ?")
+        sqlx::query("UPDATE groups SET reason = $1 WHERE id = $2")
             .bind(to_doc(&reason)?)
             .bind(id)
             .execute(&mut *self.connection)
             .await?;
         if changed {
-            let rows = sqlx::query("SELECT id FROM jobs WHERE queue = ? LIMIT ?")
+            let rows = sqlx::query("SELECT id FROM jobs WHERE queue = $1 LIMIT $2")
                 .bind(id)
                 .bind(size(limits::DEMAND_COUNT_MAX))
                 .fetch_all(&mut *self.connection)
@@ -292,7 +292,7 @@ impl Session<'_> {
         };
         let known = usize::try_from(before.saturating_sub(first)).unwrap_or(usize::MAX);
         for (place, row) in rows.iter().enumerate().skip(known) {
-            sqlx::query("INSERT INTO progress (job, attempt, number, doc) VALUES (?, ?, ?, ?)")
+            sqlx::query("INSERT INTO progress (job, attempt, number, doc) VALUES ($1, $2, $3, $4)")
                 .bind(fence.job.as_bytes().to_vec())
                 .bind(i64::from(fence.attempt))
                 .bind(count(first).saturating_add(size(place)))
@@ -300,7 +300,7 @@ impl Session<'_> {
                 .execute(&mut *self.connection)
                 .await?;
         }
-        sqlx::query("UPDATE jobs SET progress = ? WHERE id = ?")
+        sqlx::query("UPDATE jobs SET progress = $1 WHERE id = $2")
             .bind(count(told))
             .bind(fence.job.as_bytes().to_vec())
             .execute(&mut *self.connection)
@@ -317,7 +317,7 @@ impl Session<'_> {
             return unchanged(Err(error));
         }
         let len = entry.log_bytes;
-        let row = sqlx::query("SELECT log_cut FROM jobs WHERE id = ?")
+        let row = sqlx::query("SELECT log_cut FROM jobs WHERE id = $1")
             .bind(id.as_bytes().to_vec())
             .fetch_one(&mut *self.connection)
             .await?;
@@ -334,13 +334,13 @@ impl Session<'_> {
         let fitting = Fitting::below(bound, len, bytes);
         let written = [fitting.kept, fitting.notice].concat();
         let told = len.saturating_add(number(size(written.len())));
-        sqlx::query("INSERT INTO logs (job, start, bytes) VALUES (?, ?, ?)")
+        sqlx::query("INSERT INTO logs (job, start, bytes) VALUES ($1, $2, $3)")
             .bind(id.as_bytes().to_vec())
             .bind(count(len))
             .bind(written)
             .execute(&mut *self.connection)
             .await?;
-        sqlx::query("UPDATE jobs SET log_bytes = ?, log_cut = ? WHERE id = ?")
+        sqlx::query("UPDATE jobs SET log_bytes = $1, log_cut = $2 WHERE id = $3")
             .bind(count(told))
             .bind(fitting.is_cut())
             .bind(id.as_bytes().to_vec())
@@ -353,7 +353,7 @@ impl Session<'_> {
 }
 
 #[async_trait]
-impl JobIntake for SqliteJobStore {
+impl JobIntake for Store {
     async fn submit(&self, submission: &Submission) -> Result<Submitted> {
         submission.check()?;
         let (submission, content) = (submission.clone(), submission.content());
@@ -392,7 +392,7 @@ impl JobIntake for SqliteJobStore {
 }
 
 #[async_trait]
-impl JobQueue for SqliteJobStore {
+impl JobQueue for Store {
     async fn demand(&self, now: Timestamp) -> Result<Vec<Demand>> {
         self.read_demand(now).await.map_err(unavailable)
     }
@@ -417,7 +417,7 @@ impl JobQueue for SqliteJobStore {
                 for fence in &fences {
                     let Some(entry) = session.set.jobs.get(&fence.job) else { continue };
                     if entry.check_fence(*fence).is_ok() {
-                        sqlx::query("UPDATE jobs SET lease_until = ? WHERE id = ?")
+                        sqlx::query("UPDATE jobs SET lease_until = $1 WHERE id = $2")
                             .bind(micros(entry.lease_until))
                             .bind(fence.job.as_bytes().to_vec())
                             .execute(&mut *session.connection)
@@ -487,7 +487,7 @@ impl JobQueue for SqliteJobStore {
 }
 
 #[async_trait]
-impl JobProgress for SqliteJobStore {
+impl JobProgress for Store {
     async fn append(&self, fence: Fence, first: u64, rows: &[ProgressRow]) -> Result<u64> {
         let (rows, bounds) = (rows.to_vec(), self.bounds);
         self.writer

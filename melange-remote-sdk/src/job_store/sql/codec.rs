@@ -6,8 +6,8 @@ use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sqlx::Row;
-use sqlx::sqlite::SqliteRow;
 
+use super::dialect::StoredRow;
 use crate::arch::Arch;
 use crate::backend_selector::Requirements;
 use crate::job::{ClaimToken, JobId, JobState, Project};
@@ -44,7 +44,7 @@ pub(super) fn job_id(bytes: &[u8]) -> sqlx::Result<JobId> {
 }
 
 /// The jobs of rows that have an `id`.
-pub(super) fn ids_of(rows: &[SqliteRow]) -> sqlx::Result<Vec<JobId>> {
+pub(super) fn ids_of(rows: &[StoredRow]) -> sqlx::Result<Vec<JobId>> {
     rows.iter().map(|row| job_id(row.try_get("id")?)).collect()
 }
 

@@ -2,30 +2,29 @@
 
 use std::collections::BTreeMap;
 
-use sqlx::sqlite::SqliteRow;
-use sqlx::{QueryBuilder, Row, Sqlite};
+use sqlx::{QueryBuilder, Row};
 
 use super::codec::{count, from_doc, group_of, ids_of, job_id, micros, number, size, state, token};
 use super::*;
 use crate::job_store::working_set::Reason;
 
 /// The job of a row, as it is told.
-fn told(row: &SqliteRow) -> sqlx::Result<Arc<Job>> {
+fn told(row: &StoredRow) -> sqlx::Result<Arc<Job>> {
     let job: Arc<Job> = Arc::new(from_doc(row.try_get("doc")?)?);
     let reason: Option<&str> = row.try_get("reason")?;
     let reason: Option<Reason> = reason.map(from_doc).transpose()?;
     Ok(reason.map_or_else(|| Arc::clone(&job), |reason| reason.told(&job)))
 }
 
-impl SqliteJobStore {
+impl Store {
     pub(super) async fn read_demand(&self, now: Timestamp) -> sqlx::Result<Vec<Demand>> {
         // The first job of each group by its place in the queue, and how many there are up to the bound.
         let rows = sqlx::query(
             "SELECT g.key, f.id, f.priority, \
-             (SELECT count(*) FROM (SELECT 1 FROM jobs WHERE queue = g.id AND not_before <= ?1 LIMIT ?2)) AS ready \
-             FROM groups g JOIN jobs f ON f.id = (SELECT id FROM jobs WHERE queue = g.id AND not_before <= ?1 \
+             (SELECT count(*) FROM (SELECT 1 FROM jobs WHERE queue = g.id AND not_before <= $1 LIMIT $2) firsts) AS ready \
+             FROM groups g JOIN jobs f ON f.id = (SELECT id FROM jobs WHERE queue = g.id AND not_before <= $1 \
              ORDER BY priority DESC, rank DESC, id LIMIT 1) \
-             ORDER BY f.priority DESC, f.id LIMIT ?3",
+             ORDER BY f.priority DESC, f.id LIMIT $3",
         )
         .bind(micros(now))
         .bind(size(limits::DEMAND_COUNT_MAX))
@@ -36,9 +35,7 @@ impl SqliteJobStore {
             return Ok(Vec::new());
         }
         let mut running = BTreeMap::new();
-        let jobs = sqlx::query(
-            "SELECT json_extract(doc, '$.project') AS project, count(*) AS running FROM jobs WHERE state = 2 GROUP BY 1",
-        );
+        let jobs = sqlx::query("SELECT project, count(*) AS running FROM jobs WHERE state = 2 GROUP BY 1");
         for row in jobs.fetch_all(&self.readers).await? {
             let (project, count): (String, i64) = (row.try_get("project")?, row.try_get("running")?);
             running.insert(project, usize::try_from(count).unwrap_or(0));
@@ -62,12 +59,12 @@ impl SqliteJobStore {
 
     pub(super) async fn read_cancel_requests(&self, server: &ServerId) -> sqlx::Result<Vec<Fence>> {
         let rows = sqlx::query(
-            "SELECT id, attempt, token FROM jobs WHERE state = 2 AND cancel_requested = 1 AND server = ? ORDER BY id",
+            "SELECT id, attempt, token FROM jobs WHERE state = 2 AND cancel_requested AND server = $1 ORDER BY id",
         )
         .bind(server.as_str().to_owned())
         .fetch_all(&self.readers)
         .await?;
-        let fence = |row: &SqliteRow| {
+        let fence = |row: &StoredRow| {
             let attempt: i64 = row.try_get("attempt")?;
             Ok(Fence {
                 job: job_id(row.try_get("id")?)?,
@@ -80,7 +77,7 @@ impl SqliteJobStore {
 
     async fn read_job(&self, id: JobId) -> sqlx::Result<Option<Arc<Job>>> {
         let row = sqlx::query(
-            "SELECT j.doc, g.reason FROM jobs j LEFT JOIN groups g ON g.id = j.queue WHERE j.id = ?",
+            "SELECT j.doc, g.reason FROM jobs j LEFT JOIN groups g ON g.id = j.queue WHERE j.id = $1",
         )
         .bind(id.as_bytes().to_vec())
         .fetch_optional(&self.readers)
@@ -89,7 +86,7 @@ impl SqliteJobStore {
     }
 
     async fn read_spec(&self, id: JobId) -> sqlx::Result<Option<JobSpec>> {
-        let row = sqlx::query("SELECT s.body FROM jobs j JOIN specs s ON s.digest = j.spec WHERE j.id = ?")
+        let row = sqlx::query("SELECT s.body FROM jobs j JOIN specs s ON s.digest = j.spec WHERE j.id = $1")
             .bind(id.as_bytes().to_vec())
             .fetch_optional(&self.readers)
             .await?;
@@ -98,8 +95,8 @@ impl SqliteJobStore {
 
     async fn read_blocked_by(&self, id: JobId, limit: usize) -> sqlx::Result<Vec<JobId>> {
         let rows = sqlx::query(
-            "SELECT j.id FROM waits w JOIN jobs j ON j.id = w.needs WHERE w.job = ? AND j.state <> ? \
-             ORDER BY j.id LIMIT ?",
+            "SELECT j.id FROM waits w JOIN jobs j ON j.id = w.needs WHERE w.job = $1 AND j.state <> $2 \
+             ORDER BY j.id LIMIT $3",
         )
         .bind(id.as_bytes().to_vec())
         .bind(state(JobState::Success))
@@ -113,14 +110,14 @@ impl SqliteJobStore {
     async fn read_attempts(&self, id: JobId, only: Option<u32>) -> sqlx::Result<Vec<JobAttempt>> {
         let job = id.as_bytes().to_vec();
         let select =
-            "SELECT number, doc FROM attempts WHERE job = ?1 AND (?2 IS NULL OR number = ?2) ORDER BY number";
+            "SELECT number, doc FROM attempts WHERE job = $1 AND ($2 IS NULL OR number = $2) ORDER BY number";
         let only = only.map(i64::from);
         let rows = sqlx::query(select).bind(job.clone()).bind(only).fetch_all(&self.readers).await?;
         let mut attempts: BTreeMap<i64, JobAttempt> = BTreeMap::new();
         for row in rows {
             attempts.insert(row.try_get("number")?, from_doc(row.try_get("doc")?)?);
         }
-        let select = "SELECT attempt, doc FROM progress WHERE job = ?1 AND (?2 IS NULL OR attempt = ?2) \
+        let select = "SELECT attempt, doc FROM progress WHERE job = $1 AND ($2 IS NULL OR attempt = $2) \
                       ORDER BY attempt, number";
         for row in sqlx::query(select).bind(job).bind(only).fetch_all(&self.readers).await? {
             let number: i64 = row.try_get("attempt")?;
@@ -134,8 +131,8 @@ impl SqliteJobStore {
 
     async fn read_page(&self, query: &ListQuery) -> sqlx::Result<JobPage> {
         let limit = query.limit.min(limits::PAGE_ITEMS_MAX);
-        let mut select: QueryBuilder<Sqlite> = QueryBuilder::new(
-            "SELECT j.doc, g.reason FROM jobs j LEFT JOIN groups g ON g.id = j.queue WHERE 1",
+        let mut select: QueryBuilder<Db> = QueryBuilder::new(
+            "SELECT j.doc, g.reason FROM jobs j LEFT JOIN groups g ON g.id = j.queue WHERE TRUE",
         );
         if let Some(wanted) = query.state {
             select.push(" AND j.state = ").push_bind(state(wanted));
@@ -154,7 +151,7 @@ impl SqliteJobStore {
     }
 
     async fn read_build(&self, id: BuildId) -> sqlx::Result<Option<Build>> {
-        let row = sqlx::query("SELECT doc FROM builds WHERE id = ?")
+        let row = sqlx::query("SELECT doc FROM builds WHERE id = $1")
             .bind(id.as_bytes().to_vec())
             .fetch_optional(&self.readers)
             .await?;
@@ -163,7 +160,7 @@ impl SqliteJobStore {
 
     async fn read_bytes(&self, id: JobId, offset: u64, limit: usize) -> sqlx::Result<Option<LogChunk>> {
         let job = id.as_bytes().to_vec();
-        let row = sqlx::query("SELECT log_bytes FROM jobs WHERE id = ?")
+        let row = sqlx::query("SELECT log_bytes FROM jobs WHERE id = $1")
             .bind(job.clone())
             .fetch_optional(&self.readers);
         let Some(row) = row.await? else { return Ok(None) };
@@ -173,8 +170,8 @@ impl SqliteJobStore {
         if offset < len && limit > 0 {
             let end = offset.saturating_add(number(size(limit))).min(len);
             let rows = sqlx::query(
-                "SELECT start, bytes FROM logs WHERE job = ?1 AND start < ?3 AND start >= \
-                 (SELECT max(start) FROM logs WHERE job = ?1 AND start <= ?2) ORDER BY start",
+                "SELECT start, bytes FROM logs WHERE job = $1 AND start < $3 AND start >= \
+                 (SELECT max(start) FROM logs WHERE job = $1 AND start <= $2) ORDER BY start",
             )
             .bind(job)
             .bind(count(offset))
@@ -194,7 +191,7 @@ impl SqliteJobStore {
 
     /// That the job is there.
     async fn exists(&self, id: JobId) -> Result<()> {
-        let row = sqlx::query("SELECT 1 FROM jobs WHERE id = ?")
+        let row = sqlx::query("SELECT 1 FROM jobs WHERE id = $1")
             .bind(id.as_bytes().to_vec())
             .fetch_optional(&self.readers)
             .await
@@ -204,7 +201,7 @@ impl SqliteJobStore {
 }
 
 #[async_trait]
-impl JobReading for SqliteJobStore {
+impl JobReading for Store {
     async fn get(&self, id: JobId) -> Result<Arc<Job>> {
         self.read_job(id).await.map_err(unavailable)?.ok_or_else(|| not_found(id))
     }

@@ -3,10 +3,11 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use sha2::{Digest, Sha256};
-use sqlx::{QueryBuilder, Row, Sqlite};
+use sqlx::{QueryBuilder, Row};
 
 use super::Session;
 use super::codec::{count, group_key, micros, size, state, to_doc};
+use super::dialect::Db;
 use super::session::waits;
 use crate::job::{JobId, JobState};
 use crate::job_store::working_set::{Changes, Entry};
@@ -39,7 +40,7 @@ impl Session<'_> {
         }
         let builds: Vec<_> = self.set.builds.values().map(|(build, _)| build.clone()).collect();
         for build in builds {
-            sqlx::query("INSERT INTO builds (id, doc) VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET doc = excluded.doc")
+            sqlx::query("INSERT INTO builds (id, doc) VALUES ($1, $2) ON CONFLICT (id) DO UPDATE SET doc = excluded.doc")
                 .bind(build.id.as_bytes().to_vec())
                 .bind(to_doc(&build)?)
                 .execute(&mut *self.connection)
@@ -48,14 +49,14 @@ impl Session<'_> {
         // A group is there while something waits in it, and its reason with it.
         for group in left {
             sqlx::query(
-                "DELETE FROM groups WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM jobs WHERE queue = ?1)",
+                "DELETE FROM groups WHERE id = $1 AND NOT EXISTS (SELECT 1 FROM jobs WHERE queue = $1)",
             )
             .bind(group)
             .execute(&mut *self.connection)
             .await?;
         }
         if waiting != 0 {
-            sqlx::query("UPDATE counters SET waiting = waiting + ?")
+            sqlx::query("UPDATE counters SET waiting = waiting + $1")
                 .bind(waiting)
                 .execute(&mut *self.connection)
                 .await?;
@@ -69,8 +70,7 @@ impl Session<'_> {
         if let Some(id) = known.get(&key) {
             return Ok(*id);
         }
-        let insert =
-            "INSERT INTO groups (key) VALUES (?) ON CONFLICT (key) DO UPDATE SET key = key RETURNING id";
+        let insert = "INSERT INTO groups (key) VALUES ($1) ON CONFLICT (key) DO UPDATE SET key = excluded.key RETURNING id";
         let row = sqlx::query(insert).bind(&key).fetch_one(&mut *self.connection).await?;
         let id = row.try_get("id")?;
         known.insert(key, id);
@@ -79,10 +79,10 @@ impl Session<'_> {
 
     async fn write_job(&mut self, entry: &Entry, queue: Option<i64>) -> sqlx::Result<()> {
         let job = &entry.job;
-        let update = "UPDATE jobs SET state = ?2, queue = ?3, priority = ?4, rank = ?5, not_before = ?6, \
-                      ready_at = ?7, lease_until = ?8, token = ?9, place = ?10, attempt = ?11, lost_needs = ?12, \
-                      server = ?13, backend = ?14, cancel_requested = ?15, released = ?16, progress = ?17, \
-                      log_bytes = ?18, doc = ?19 WHERE id = ?1";
+        let update = "UPDATE jobs SET state = $2, queue = $3, priority = $4, rank = $5, not_before = $6, \
+                      ready_at = $7, lease_until = $8, token = $9, place = $10, attempt = $11, lost_needs = $12, \
+                      server = $13, backend = $14, cancel_requested = $15, released = $16, progress = $17, \
+                      log_bytes = $18, doc = $19 WHERE id = $1";
         let released = entry.released.as_ref().map(to_doc).transpose()?;
         sqlx::query(update)
             .bind(job.id.as_bytes().to_vec())
@@ -107,7 +107,7 @@ impl Session<'_> {
             .execute(&mut *self.connection)
             .await?;
         if let Some(attempt) = entry.attempts.last() {
-            let insert = "INSERT INTO attempts (job, number, doc) VALUES (?, ?, ?) \
+            let insert = "INSERT INTO attempts (job, number, doc) VALUES ($1, $2, $3) \
                           ON CONFLICT (job, number) DO UPDATE SET doc = excluded.doc";
             sqlx::query(insert)
                 .bind(job.id.as_bytes().to_vec())
@@ -124,7 +124,7 @@ impl Session<'_> {
         let number = self.set.submitted;
         let jobs: Vec<u8> = submission.jobs.iter().flat_map(|job| *job.id.as_bytes()).collect();
         sqlx::query(
-            "INSERT INTO submissions (id, project, key, content, build, jobs) VALUES (?, ?, ?, ?, ?, ?)",
+            "INSERT INTO submissions (id, project, key, content, build, jobs) VALUES ($1, $2, $3, $4, $5, $6)",
         )
         .bind(count(number))
         .bind(submission.project.as_str().to_owned())
@@ -138,7 +138,7 @@ impl Session<'_> {
         for job in &submission.jobs {
             let body = to_doc(&*job.spec)?;
             let digest = Sha256::digest(&body).to_vec();
-            sqlx::query("INSERT INTO specs (digest, body) VALUES (?, ?) ON CONFLICT DO NOTHING")
+            sqlx::query("INSERT INTO specs (digest, body) VALUES ($1, $2) ON CONFLICT DO NOTHING")
                 .bind(digest.clone())
                 .bind(body)
                 .execute(&mut *self.connection)
@@ -147,16 +147,17 @@ impl Session<'_> {
         }
         let jobs: Vec<_> = submission.jobs.iter().zip(digests).collect();
         for jobs in jobs.chunks(500) {
-            let mut insert: QueryBuilder<Sqlite> = QueryBuilder::new(
-                "INSERT INTO jobs (id, submission, build, spec, state, priority, rank, not_before, ready_at, \
+            let mut insert: QueryBuilder<Db> = QueryBuilder::new(
+                "INSERT INTO jobs (id, submission, project, build, spec, state, priority, rank, not_before, ready_at, \
                  lease_until, place, attempt, lost_needs, cancel_requested, progress, log_bytes, log_cut, doc) ",
             );
             insert.push_values(jobs, |mut row, (job, digest)| {
                 row.push_bind(job.id.as_bytes().to_vec())
                     .push_bind(count(number))
+                    .push_bind(submission.project.as_str().to_owned())
                     .push_bind(submission.build.map(|build| build.as_bytes().to_vec()))
                     .push_bind(digest.clone());
-                row.push("0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, ''");
+                row.push("0, 0, 0, 0, 0, 0, 0, 0, 0, FALSE, 0, 0, FALSE, ''");
             });
             insert.build().execute(&mut *self.connection).await?;
         }
@@ -164,7 +165,7 @@ impl Session<'_> {
             submission.jobs.iter().flat_map(|job| job.waits_for.iter().map(|need| (*need, job.id))).collect();
         let edges: Vec<(JobId, JobId)> = edges.into_iter().collect();
         for edges in edges.chunks(1_000) {
-            let mut insert: QueryBuilder<Sqlite> = QueryBuilder::new("INSERT INTO waits (needs, job) ");
+            let mut insert: QueryBuilder<Db> = QueryBuilder::new("INSERT INTO waits (needs, job) ");
             insert.push_values(edges, |mut row, (need, job)| {
                 row.push_bind(need.as_bytes().to_vec()).push_bind(job.as_bytes().to_vec());
             });
@@ -176,18 +177,18 @@ impl Session<'_> {
     /// Deletes all rows of a job, and those that only it needed.
     async fn delete(&mut self, id: JobId) -> sqlx::Result<()> {
         let statements = [
-            "DELETE FROM specs WHERE digest = (SELECT spec FROM jobs WHERE id = ?1) \
-             AND NOT EXISTS (SELECT 1 FROM jobs j WHERE j.spec = specs.digest AND j.id <> ?1)",
-            "DELETE FROM submissions WHERE id = (SELECT submission FROM jobs WHERE id = ?1) \
-             AND NOT EXISTS (SELECT 1 FROM jobs j WHERE j.submission = submissions.id AND j.id <> ?1)",
-            "DELETE FROM builds WHERE id = (SELECT build FROM jobs WHERE id = ?1) \
-             AND NOT EXISTS (SELECT 1 FROM jobs j WHERE j.build = builds.id AND j.id <> ?1)",
-            "DELETE FROM jobs WHERE id = ?1",
-            "DELETE FROM waits WHERE job = ?1",
-            "DELETE FROM waits WHERE needs = ?1",
-            "DELETE FROM attempts WHERE job = ?1",
-            "DELETE FROM progress WHERE job = ?1",
-            "DELETE FROM logs WHERE job = ?1",
+            "DELETE FROM specs WHERE digest = (SELECT spec FROM jobs WHERE id = $1) \
+             AND NOT EXISTS (SELECT 1 FROM jobs j WHERE j.spec = specs.digest AND j.id <> $1)",
+            "DELETE FROM submissions WHERE id = (SELECT submission FROM jobs WHERE id = $1) \
+             AND NOT EXISTS (SELECT 1 FROM jobs j WHERE j.submission = submissions.id AND j.id <> $1)",
+            "DELETE FROM builds WHERE id = (SELECT build FROM jobs WHERE id = $1) \
+             AND NOT EXISTS (SELECT 1 FROM jobs j WHERE j.build = builds.id AND j.id <> $1)",
+            "DELETE FROM jobs WHERE id = $1",
+            "DELETE FROM waits WHERE job = $1",
+            "DELETE FROM waits WHERE needs = $1",
+            "DELETE FROM attempts WHERE job = $1",
+            "DELETE FROM progress WHERE job = $1",
+            "DELETE FROM logs WHERE job = $1",
         ];
         for statement in statements {
             sqlx::query(statement).bind(id.as_bytes().to_vec()).execute(&mut *self.connection).await?;

@@ -3,11 +3,11 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use sqlx::sqlite::{SqliteConnection, SqliteRow};
-use sqlx::{QueryBuilder, Row, Sqlite};
+use sqlx::{QueryBuilder, Row};
 
 use super::codec::{from_doc, ids_of, job_id, number, token};
-use super::{Bounds, SqliteBounds};
+use super::dialect::{Connection, Db, StoredRow};
+use super::{Bounds, DatabaseBounds};
 use crate::job::{BuildId, Job, JobId, JobState};
 use crate::job_store::Selection;
 use crate::job_store::working_set::{Entry, Known, WorkingSet};
@@ -17,15 +17,15 @@ const IDS_MAX: usize = 500;
 
 /// A call under way.
 pub(super) struct Session<'c> {
-    pub(super) connection: &'c mut SqliteConnection,
+    pub(super) connection: &'c mut Connection,
     pub(super) set: WorkingSet,
     /// The states of jobs as they were loaded, and the groups that they waited in.
     pub(super) before: HashMap<JobId, (JobState, Option<i64>)>,
-    bounds: SqliteBounds,
+    bounds: DatabaseBounds,
 }
 
 /// `select` with the ids in place of what follows it.
-fn with_ids(select: &str, ids: &[JobId]) -> QueryBuilder<Sqlite> {
+fn with_ids(select: &str, ids: &[JobId]) -> QueryBuilder<Db> {
     let mut query = QueryBuilder::new(select);
     query.push("(");
     let mut list = query.separated(", ");
@@ -37,7 +37,7 @@ fn with_ids(select: &str, ids: &[JobId]) -> QueryBuilder<Sqlite> {
 }
 
 impl<'c> Session<'c> {
-    pub(super) fn new(connection: &'c mut SqliteConnection, bounds: SqliteBounds) -> Self {
+    pub(super) fn new(connection: &'c mut Connection, bounds: DatabaseBounds) -> Self {
         let all = Bounds { jobs: usize::MAX, pending: usize::MAX, bytes: usize::MAX };
         Self { connection, set: WorkingSet::new(all), before: HashMap::new(), bounds }
     }
@@ -57,7 +57,7 @@ impl<'c> Session<'c> {
         Ok(())
     }
 
-    fn adopt(&mut self, row: &SqliteRow) -> sqlx::Result<()> {
+    fn adopt(&mut self, row: &StoredRow) -> sqlx::Result<()> {
         let job: Job = from_doc(row.try_get("doc")?)?;
         let until: i64 = row.try_get("lease_until")?;
         let released: Option<&str> = row.try_get("released")?;
@@ -146,7 +146,7 @@ impl<'c> Session<'c> {
 
     /// Loads a build; whether it is there.
     pub(super) async fn build(&mut self, id: BuildId) -> sqlx::Result<bool> {
-        let select = sqlx::query("SELECT doc FROM builds WHERE id = ?").bind(id.as_bytes().to_vec());
+        let select = sqlx::query("SELECT doc FROM builds WHERE id = $1").bind(id.as_bytes().to_vec());
         let Some(row) = select.fetch_optional(&mut *self.connection).await? else { return Ok(false) };
         let build = from_doc(row.try_get("doc")?)?;
         self.set.builds.entry(id).or_insert((build, Default::default()));
@@ -158,7 +158,7 @@ impl<'c> Session<'c> {
         let ids = match selection {
             Selection::Job(id) => vec![id],
             Selection::Build(id) => {
-                let select = sqlx::query("SELECT id FROM jobs WHERE build = ?").bind(id.as_bytes().to_vec());
+                let select = sqlx::query("SELECT id FROM jobs WHERE build = $1").bind(id.as_bytes().to_vec());
                 let rows = select.fetch_all(&mut *self.connection).await?;
                 ids_of(&rows)?
             }
@@ -177,7 +177,7 @@ impl<'c> Session<'c> {
     pub(super) async fn submission(&mut self, id: u64) -> sqlx::Result<()> {
         let select = sqlx::query(
             "SELECT project, key, content, build, jobs, \
-             (SELECT count(*) FROM jobs WHERE submission = s.id) AS remaining FROM submissions s WHERE id = ?",
+             (SELECT count(*) FROM jobs WHERE submission = s.id) AS remaining FROM submissions s WHERE id = $1",
         );
         let row = select.bind(super::codec::count(id)).fetch_optional(&mut *self.connection).await?;
         let Some(row) = row else { return Ok(()) };

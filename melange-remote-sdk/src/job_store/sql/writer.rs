@@ -2,12 +2,13 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use sqlx::sqlite::SqliteConnection;
-use sqlx::{Connection, Executor};
+use sqlx::{ConnectOptions as _, Connection as _, Executor};
 use tokio::sync::{mpsc, oneshot};
 
+use super::dialect::{BEGIN, ConnectOptions, Connection, Teller};
 use super::{Hints, unavailable};
 use crate::error::{Error, ErrorKind, Result};
 use crate::job_store::working_set::Changes;
@@ -18,6 +19,9 @@ const QUEUE_MAX: usize = 1_024;
 /// Calls of one transaction.
 const BATCH_MAX: usize = 256;
 
+/// How long a transaction may take before its connection is given up.
+const TRANSACTION_MAX: Duration = Duration::from_secs(60);
+
 /// What a call came to, once it is on the disk.
 struct Done {
     changes: Changes,
@@ -25,9 +29,8 @@ struct Done {
 }
 
 /// A call: what it does on the connection.
-type Work = Box<
-    dyn for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, std::result::Result<Done, Failed>> + Send,
->;
+type Work =
+    Box<dyn for<'c> FnOnce(&'c mut Connection) -> BoxFuture<'c, std::result::Result<Done, Failed>> + Send>;
 
 /// A call that the database did not do.
 struct Failed {
@@ -48,14 +51,19 @@ impl fmt::Debug for Writer {
 }
 
 fn gone() -> Error {
-    Error::new(ErrorKind::Unavailable, "the job database is closed")
+    Error::new(ErrorKind::Unavailable, "the job database was closed, or did not do what it was asked")
 }
 
 impl Writer {
     /// Starts the task; it ends with the last way to it.
-    pub(super) fn start(connection: SqliteConnection, hints: Arc<Hints>) -> Self {
+    pub(super) fn start(
+        connection: Connection,
+        options: ConnectOptions,
+        hints: Arc<Hints>,
+        teller: Teller,
+    ) -> Self {
         let (calls, waiting) = mpsc::channel(QUEUE_MAX);
-        tokio::spawn(write(connection, waiting, hints));
+        tokio::spawn(write(Line { connection: Some(connection), options }, waiting, hints, teller));
         Self { calls }
     }
 
@@ -70,7 +78,7 @@ impl Writer {
     pub(super) async fn call<T, F>(&self, work: F) -> Result<T>
     where
         T: Send + 'static,
-        F: for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, sqlx::Result<(Result<T>, Changes)>>
+        F: for<'c> FnOnce(&'c mut Connection) -> BoxFuture<'c, sqlx::Result<(Result<T>, Changes)>>
             + Send
             + 'static,
     {
@@ -99,47 +107,91 @@ impl Writer {
     }
 }
 
-async fn write(mut connection: SqliteConnection, mut waiting: mpsc::Receiver<Work>, hints: Arc<Hints>) {
+/// The connection of the writer, made anew when it broke.
+struct Line {
+    connection: Option<Connection>,
+    options: ConnectOptions,
+}
+
+impl Line {
+    /// A connection on which a transaction has begun.
+    async fn begin(&mut self) -> sqlx::Result<&mut Connection> {
+        if let Some(mut connection) = self.connection.take() {
+            match connection.execute(BEGIN).await {
+                Ok(_) => return Ok(self.connection.insert(connection)),
+                // Nothing was asked on it yet: another connection may do.
+                Err(error) => {
+                    tracing::warn!(%error, "the connection to the job database broke; it is made anew")
+                }
+            }
+        }
+        let mut connection = self.options.connect().await?;
+        connection.execute(BEGIN).await?;
+        Ok(self.connection.insert(connection))
+    }
+
+    /// Takes back what was begun.
+    async fn roll_back(&mut self) {
+        if let Some(mut connection) = self.connection.take()
+            && connection.execute("ROLLBACK").await.is_ok()
+        {
+            self.connection = Some(connection);
+        }
+    }
+}
+
+async fn write(mut line: Line, mut waiting: mpsc::Receiver<Work>, hints: Arc<Hints>, teller: Teller) {
     let mut batch = Vec::new();
     while waiting.recv_many(&mut batch, BATCH_MAX).await > 0 {
         let mut done = Vec::new();
-        let result = write_batch(&mut connection, &mut batch, &mut done).await;
+        let written = write_batch(&mut line, &mut batch, &mut done);
+        let result = match tokio::time::timeout(TRANSACTION_MAX, written).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => {
+                line.roll_back().await;
+                Err(unavailable(error))
+            }
+            Err(_) => {
+                line.connection = None;
+                let message = format!("the job database took longer than {} s", TRANSACTION_MAX.as_secs());
+                Err(Error::new(ErrorKind::Unavailable, message))
+            }
+        };
         batch.clear();
         match result {
             Ok(()) => {
-                done.iter().for_each(|done| hints.tell(&done.changes));
-                done.into_iter().for_each(|done| (done.answer)(Ok(())));
+                for Done { changes, answer } in done {
+                    hints.tell(&changes);
+                    answer(Ok(()));
+                    teller.tell(changes);
+                }
             }
-            Err(error) => {
-                let cause = unavailable(error);
-                tracing::error!(error = %cause.chain(), "the job database takes nothing");
-                connection.execute("ROLLBACK").await.map(drop).unwrap_or_default();
+            Err(cause) => {
                 let message = cause.chain();
+                tracing::error!(error = %message, "the job database takes nothing");
                 done.into_iter().for_each(|done| {
                     (done.answer)(Err(Error::new(ErrorKind::Unavailable, message.clone())));
                 });
             }
         }
     }
+    let Some(connection) = line.connection else { return };
     if let Err(error) = connection.close().await {
         tracing::warn!(%error, "the job database was not closed");
     }
 }
 
 /// Does the calls in one transaction; one that the database does not do is taken back alone.
-async fn write_batch(
-    connection: &mut SqliteConnection,
-    batch: &mut Vec<Work>,
-    done: &mut Vec<Done>,
-) -> sqlx::Result<()> {
-    connection.execute("BEGIN IMMEDIATE").await?;
+async fn write_batch(line: &mut Line, batch: &mut Vec<Work>, done: &mut Vec<Done>) -> sqlx::Result<()> {
+    let connection = line.begin().await?;
     for work in batch.drain(..) {
         connection.execute("SAVEPOINT one").await?;
         match work(connection).await {
             Ok(this) => done.push(this),
             Err(failed) => {
-                connection.execute("ROLLBACK TO one").await?;
+                let taken_back = connection.execute("ROLLBACK TO one").await;
                 (failed.answer)(Err(unavailable(failed.error)));
+                taken_back?;
             }
         }
         connection.execute("RELEASE one").await?;

@@ -19,6 +19,7 @@ use sqlx::sqlite::{
 };
 use tokio::sync::watch;
 
+use super::database::{DatabaseBounds, unavailable};
 use super::hints::Hints;
 use super::working_set::{Bounds, Changes, no_build, not_found};
 use super::{
@@ -46,6 +47,28 @@ mod session;
 #[path = "../sql/writer.rs"]
 mod writer;
 
+/// What the files that stores on databases share call the parts of this one.
+mod dialect {
+    pub(super) use sqlx::sqlite::{
+        Sqlite as Db, SqliteConnectOptions as ConnectOptions, SqliteConnection as Connection,
+        SqliteRow as StoredRow,
+    };
+
+    use super::Changes;
+    pub(super) use super::SqliteJobStore as Store;
+
+    /// Begins a transaction that will write.
+    pub(super) const BEGIN: &str = "BEGIN IMMEDIATE";
+
+    /// There are no other servers to tell.
+    pub(super) struct Teller;
+
+    impl Teller {
+        pub(super) fn tell(&self, _: Changes) {}
+    }
+}
+
+use dialect::{Db, Store, StoredRow};
 use session::Session;
 use writer::Writer;
 
@@ -55,28 +78,13 @@ const READERS_MAX: u32 = 4;
 /// How long a connection waits for a lock.
 const BUSY: Duration = Duration::from_secs(10);
 
-/// The bounds of a [`SqliteJobStore`].
-#[derive(Debug, Clone, Copy)]
-pub struct SqliteBounds {
-    /// Jobs that may wait.
-    pub pending: usize,
-    /// Bytes of one log, all attempts together.
-    pub log_bytes: u64,
-}
-
-impl Default for SqliteBounds {
-    fn default() -> Self {
-        Self { pending: limits::PENDING_JOBS_MAX, log_bytes: limits::JOB_LOG_BYTES_MAX }
-    }
-}
-
 /// A [`super::JobStore`] in a SQLite database. Clones share one writer.
 #[derive(Debug, Clone)]
 pub struct SqliteJobStore {
     writer: Writer,
     readers: SqlitePool,
     hints: Arc<Hints>,
-    bounds: SqliteBounds,
+    bounds: DatabaseBounds,
     /// Locked for as long as the database is this server's.
     lock: Arc<File>,
 }
@@ -87,7 +95,7 @@ impl SqliteJobStore {
     /// # Errors
     /// `Unavailable` when the file cannot be opened or written, or is another server's; `Unsupported` when a newer program
     /// wrote it.
-    pub async fn open(path: &Path, bounds: SqliteBounds) -> Result<Self> {
+    pub async fn open(path: &Path, bounds: DatabaseBounds) -> Result<Self> {
         let lock = Arc::new(own(path)?);
         let options = SqliteConnectOptions::new()
             .filename(path)
@@ -106,9 +114,29 @@ impl SqliteJobStore {
             .await
             .map_err(|error| migration_error(error, path))?;
         let readers = SqlitePoolOptions::new().max_connections(READERS_MAX).min_connections(0);
-        let readers = readers.connect_with(options.read_only(true)).await.map_err(failed)?;
+        let readers = readers.connect_with(options.clone().read_only(true)).await.map_err(failed)?;
         let hints = Arc::new(Hints::default());
-        Ok(Self { writer: Writer::start(connection, Arc::clone(&hints)), readers, hints, bounds, lock })
+        let writer = Writer::start(connection, options, Arc::clone(&hints), dialect::Teller);
+        Ok(Self { writer, readers, hints, bounds, lock })
+    }
+
+    /// Ends the leases of all running jobs, so that the next [`JobQueue::expire`] settles them: for the start of the only
+    /// server that uses the database, when it knows that the one before it is gone with all that it ran.
+    ///
+    /// # Errors
+    /// `Unavailable` when the database cannot be written.
+    pub async fn end_leases(&self) -> Result<()> {
+        self.writer
+            .call(|connection| {
+                Box::pin(async move {
+                    sqlx::query("UPDATE jobs SET lease_until = 0 WHERE state = $1")
+                        .bind(codec::state(JobState::Running))
+                        .execute(connection)
+                        .await?;
+                    Ok((Ok(()), Changes::default()))
+                })
+            })
+            .await
     }
 
     /// Ends the writer once it has done what was asked, and closes the database.
@@ -136,10 +164,6 @@ fn own(path: &Path) -> Result<File> {
         }
         Err(TryLockError::Error(source)) => Err(Error::io("lock", &beside, source)),
     }
-}
-
-fn unavailable(error: sqlx::Error) -> Error {
-    Error::new(ErrorKind::Unavailable, "the job database does not work").source(error)
 }
 
 fn migration_error(error: MigrateError, path: &Path) -> Error {
@@ -172,11 +196,11 @@ mod tests {
     struct Database {
         folder: TempDir,
         store: Mutex<Option<SqliteJobStore>>,
-        bounds: SqliteBounds,
+        bounds: DatabaseBounds,
     }
 
     impl Database {
-        async fn new(bounds: SqliteBounds) -> Self {
+        async fn new(bounds: DatabaseBounds) -> Self {
             let folder = tempfile::tempdir().unwrap();
             let store = SqliteJobStore::open(&folder.path().join("jobs.db"), bounds).await.unwrap();
             Self { folder, store: Mutex::new(Some(store)), bounds }
@@ -208,31 +232,68 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn keeps_the_contract() {
-        suite::all(&Database::new(SqliteBounds::default()).await).await;
-        let database = Database::new(SqliteBounds { pending: 5, ..SqliteBounds::default() }).await;
+        suite::all(&Database::new(DatabaseBounds::default()).await).await;
+        let database = Database::new(DatabaseBounds { pending: 5, ..DatabaseBounds::default() }).await;
         suite::waiting_jobs_are_bounded(&database.store().await, 5).await;
     }
 
     #[tokio::test(flavor = "multi_thread")]
     async fn a_database_belongs_to_one_server() {
-        let database = Database::new(SqliteBounds::default()).await;
-        let second = SqliteJobStore::open(&database.path(), SqliteBounds::default()).await.unwrap_err();
+        let database = Database::new(DatabaseBounds::default()).await;
+        let second = SqliteJobStore::open(&database.path(), DatabaseBounds::default()).await.unwrap_err();
         assert_eq!(second.kind(), ErrorKind::Unavailable);
         database.store.lock().await.take().unwrap().close().await;
-        SqliteJobStore::open(&database.path(), SqliteBounds::default()).await.unwrap();
+        SqliteJobStore::open(&database.path(), DatabaseBounds::default()).await.unwrap();
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn leases_end_with_their_server() {
+        let database = Database::new(DatabaseBounds::default()).await;
+        let store = database.store().await;
+        suite::filled::fill(&store).await;
+        // The fill's last lease ends later than this.
+        let request =
+            ExpireRequest { now: suite::at(20), attempts_max: 3, limit: limits::SETTLED_PER_CALL_MAX };
+        assert!(store.expire(&request).await.unwrap().is_empty());
+        store.end_leases().await.unwrap();
+        assert_eq!(store.expire(&request).await.unwrap().len(), 1);
     }
 
     #[tokio::test(flavor = "multi_thread")]
     async fn a_log_beyond_its_bound_is_cut_at_a_line_and_says_so_once() {
-        let database = Database::new(SqliteBounds { log_bytes: 80, ..SqliteBounds::default() }).await;
+        let database = Database::new(DatabaseBounds { log_bytes: 80, ..DatabaseBounds::default() }).await;
         let text = suite::a_log_of_lines(&database.store().await, "0123456789\n", 20).await;
         let notice = "[the log is cut here: it reached its bound]\n";
         assert_eq!(text, format!("{}{notice}", "0123456789\n".repeat(3)));
     }
 
     #[tokio::test(flavor = "multi_thread")]
+    async fn a_filled_database_is_opened_anew() {
+        let database = Database::new(DatabaseBounds::default()).await;
+        suite::filled::fill(&database.store().await).await;
+        suite::filled::check_filled(&*suite::StoreUnderTest::reopen(&database).await).await;
+    }
+
+    /// What `suite::filled::fill` left behind with the first version of the schema, as `sqlite3 jobs.db .dump` tells it.
+    /// A new version adds the file of the one before it.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn filled_databases_of_all_earlier_versions_are_migrated() {
+        for dump in [include_str!("filled/version-1.sql")] {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("jobs.db");
+            let options = SqliteConnectOptions::new().filename(&path).create_if_missing(true);
+            let mut connection = sqlx::ConnectOptions::connect(&options).await.unwrap();
+            sqlx::Executor::execute(&mut connection, dump).await.unwrap();
+            sqlx::Connection::close(connection).await.unwrap();
+            let store = SqliteJobStore::open(&path, DatabaseBounds::default()).await.unwrap();
+            suite::filled::check_filled(&store).await;
+            store.close().await;
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
     async fn a_database_of_a_newer_program_is_refused_with_what_to_do() {
-        let database = Database::new(SqliteBounds::default()).await;
+        let database = Database::new(DatabaseBounds::default()).await;
         let path = database.path();
         database.store().await.close().await;
         let mut connection =
@@ -240,7 +301,7 @@ mod tests {
         let newer = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
                      VALUES (99, 'later', 1, x'00', 0)";
         sqlx::Executor::execute(&mut connection, newer).await.unwrap();
-        let refused = SqliteJobStore::open(&path, SqliteBounds::default()).await.unwrap_err();
+        let refused = SqliteJobStore::open(&path, DatabaseBounds::default()).await.unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::Unsupported);
         assert!(refused.chain().contains("schema 99"), "{}", refused.chain());
     }

@@ -6,7 +6,7 @@ use sqlx::SqlStr;
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 
 /// The versions, oldest first: what each is about, and its statements.
-const VERSIONS: [(&str, &str); 1] = [("jobs", JOBS)];
+const VERSIONS: [(&str, &str); 2] = [("jobs", JOBS), ("projects of jobs", PROJECTS)];
 
 /// Times are microseconds since 1970, ids are 16 bytes, documents are JSON. States are numbered as `JobState::ALL`.
 const JOBS: &str = "
@@ -115,6 +115,15 @@ CREATE TABLE counters (
     waiting INTEGER NOT NULL
 );
 INSERT INTO counters VALUES (1, 0);
+";
+
+/// How many jobs of a project run is asked without reading documents.
+const PROJECTS: &str = "
+ALTER TABLE jobs ADD COLUMN project TEXT NOT NULL DEFAULT 'default';
+UPDATE jobs SET project = json_extract(doc, '$.project');
+CREATE INDEX jobs_project ON jobs (project) WHERE state = 2;
+DROP INDEX jobs_server;
+CREATE INDEX jobs_server ON jobs (server) WHERE state = 2 AND cancel_requested;
 ";
 
 /// Brings a database to the newest version; refuses one that is newer.

@@ -37,7 +37,7 @@ pub(super) struct Bounds {
 }
 
 /// What changed.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Changes {
     /// These jobs, or what their attempts tell.
     pub(super) jobs: BTreeSet<JobId>,
@@ -274,7 +274,7 @@ impl WorkingSet {
     }
 
     /// Takes a job in that another store keeps.
-    #[cfg(feature = "sqlite")]
+    #[cfg(any(feature = "sqlite", feature = "postgres"))]
     pub(super) fn adopt(&mut self, entry: Entry) {
         let job = Arc::clone(&entry.job);
         self.jobs.insert(job.id, entry);

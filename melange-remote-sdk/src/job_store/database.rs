@@ -1,0 +1,24 @@
+//! What stores on databases have in common.
+
+use crate::error::{Error, ErrorKind};
+use crate::limits;
+
+/// The bounds of a store on a database.
+#[derive(Debug, Clone, Copy)]
+pub struct DatabaseBounds {
+    /// Jobs that may wait.
+    pub pending: usize,
+    /// Bytes of one log, all attempts together.
+    pub log_bytes: u64,
+}
+
+impl Default for DatabaseBounds {
+    fn default() -> Self {
+        Self { pending: limits::PENDING_JOBS_MAX, log_bytes: limits::JOB_LOG_BYTES_MAX }
+    }
+}
+
+/// A database that did not do what it was asked.
+pub(super) fn unavailable(error: sqlx::Error) -> Error {
+    Error::new(ErrorKind::Unavailable, "the job database does not work").source(error)
+}

@@ -1,0 +1,135 @@
+//! The schema of the database, version by version. A version that was released never changes.
+
+use std::borrow::Cow;
+
+use sqlx::SqlStr;
+use sqlx::migrate::{Migration, MigrationType, Migrator};
+
+/// The versions, oldest first: what each is about, and its statements.
+const VERSIONS: [(&str, &str); 1] = [("jobs", JOBS)];
+
+/// Times are microseconds since 1970, ids are 16 bytes, documents are JSON. States are numbered as `JobState::ALL`.
+const JOBS: &str = "
+CREATE TABLE specs (
+    digest BYTEA PRIMARY KEY,
+    body TEXT NOT NULL
+);
+
+CREATE TABLE submissions (
+    id BIGINT PRIMARY KEY,
+    project TEXT NOT NULL,
+    key TEXT,
+    content BYTEA NOT NULL,
+    build BYTEA,
+    jobs BYTEA NOT NULL
+);
+CREATE UNIQUE INDEX submissions_key ON submissions (project, key) WHERE key IS NOT NULL;
+
+CREATE TABLE builds (
+    id BYTEA PRIMARY KEY,
+    doc TEXT NOT NULL
+);
+
+-- What waits for the same thing, while something does.
+CREATE TABLE groups (
+    id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    key TEXT NOT NULL UNIQUE,
+    reason TEXT
+);
+
+CREATE TABLE jobs (
+    id BYTEA PRIMARY KEY,
+    submission BIGINT NOT NULL,
+    project TEXT NOT NULL,
+    build BYTEA,
+    spec BYTEA NOT NULL,
+    state BIGINT NOT NULL,
+    -- The group of a pending job.
+    queue BIGINT,
+    priority BIGINT NOT NULL,
+    rank BIGINT NOT NULL,
+    not_before BIGINT NOT NULL,
+    ready_at BIGINT NOT NULL,
+    lease_until BIGINT NOT NULL,
+    token BYTEA,
+    place BIGINT NOT NULL,
+    attempt BIGINT NOT NULL,
+    lost_needs BIGINT NOT NULL,
+    server TEXT,
+    backend TEXT,
+    cancel_requested BOOLEAN NOT NULL,
+    released TEXT,
+    progress BIGINT NOT NULL,
+    log_bytes BIGINT NOT NULL,
+    log_cut BOOLEAN NOT NULL,
+    doc TEXT NOT NULL
+);
+CREATE INDEX jobs_state ON jobs (state, id);
+CREATE INDEX jobs_build ON jobs (build, id) WHERE build IS NOT NULL;
+CREATE INDEX jobs_submission ON jobs (submission);
+CREATE INDEX jobs_spec ON jobs (spec);
+CREATE INDEX jobs_queue ON jobs (queue, priority DESC, rank DESC, id, not_before) WHERE queue IS NOT NULL;
+CREATE INDEX jobs_lease ON jobs (lease_until) WHERE state = 2;
+CREATE INDEX jobs_token ON jobs (token) WHERE state = 2;
+CREATE INDEX jobs_backend ON jobs (backend) WHERE state = 2;
+CREATE INDEX jobs_project ON jobs (project) WHERE state = 2;
+CREATE INDEX jobs_server ON jobs (server) WHERE state = 2 AND cancel_requested;
+
+CREATE TABLE waits (
+    needs BYTEA NOT NULL,
+    job BYTEA NOT NULL,
+    PRIMARY KEY (needs, job)
+);
+CREATE INDEX waits_job ON waits (job);
+
+CREATE TABLE attempts (
+    job BYTEA NOT NULL,
+    number BIGINT NOT NULL,
+    doc TEXT NOT NULL,
+    PRIMARY KEY (job, number)
+);
+
+CREATE TABLE progress (
+    job BYTEA NOT NULL,
+    attempt BIGINT NOT NULL,
+    number BIGINT NOT NULL,
+    doc TEXT NOT NULL,
+    PRIMARY KEY (job, attempt, number)
+);
+
+CREATE TABLE logs (
+    job BYTEA NOT NULL,
+    start BIGINT NOT NULL,
+    bytes BYTEA NOT NULL,
+    PRIMARY KEY (job, start)
+);
+
+-- Tokens of claims, until the leases end that they asked for.
+CREATE TABLE tokens (
+    token BYTEA PRIMARY KEY,
+    until BIGINT NOT NULL
+);
+CREATE INDEX tokens_until ON tokens (until);
+
+-- How many jobs are blocked or pending.
+CREATE TABLE counters (
+    one BIGINT PRIMARY KEY CHECK (one = 1),
+    waiting BIGINT NOT NULL
+);
+INSERT INTO counters VALUES (1, 0);
+";
+
+/// Brings a database to the newest version; refuses one that is newer.
+pub(super) fn migrator() -> Migrator {
+    let migration = |(index, (about, statements)): (usize, &(&'static str, &'static str))| {
+        let version = i64::try_from(index).unwrap_or(i64::MAX).saturating_add(1);
+        Migration::new(
+            version,
+            Cow::Borrowed(*about),
+            MigrationType::Simple,
+            SqlStr::from_static(statements),
+            false,
+        )
+    };
+    Migrator::with_migrations(VERSIONS.iter().enumerate().map(migration).collect())
+}
