@@ -31,6 +31,9 @@ use crate::job::{
 };
 use crate::limits;
 
+#[cfg(test)]
+#[path = "../sql/beside_memory.rs"]
+mod beside_memory;
 #[path = "../sql/calls.rs"]
 mod calls;
 #[path = "../sql/codec.rs"]
@@ -60,7 +63,7 @@ mod dialect {
 }
 
 use dialect::{Db, Store, StoredRow, Teller};
-use session::Session;
+use session::{Session, Wanted};
 use writer::Writer;
 
 /// Connections that read.
@@ -80,7 +83,6 @@ pub struct PostgresJobStore {
     writer: Writer,
     readers: PgPool,
     hints: Arc<Hints>,
-    bounds: DatabaseBounds,
     /// Hears other servers.
     listener: Arc<AbortOnDropHandle<()>>,
 }
@@ -114,8 +116,8 @@ impl PostgresJobStore {
         let name = uuid::Uuid::new_v4().simple().to_string();
         let listener = tokio::spawn(notify::listen(readers.clone(), name.clone(), Arc::clone(&hints)));
         let teller = Teller::start(readers.clone(), name);
-        let writer = Writer::start(connection, options, Arc::clone(&hints), teller);
-        Ok(Self { writer, readers, hints, bounds, listener: Arc::new(AbortOnDropHandle::new(listener)) })
+        let writer = Writer::start(connection, options, bounds, Arc::clone(&hints), teller);
+        Ok(Self { writer, readers, hints, listener: Arc::new(AbortOnDropHandle::new(listener)) })
     }
 
     /// Ends the writer once it has done what was asked, and closes the connections.
@@ -233,6 +235,16 @@ mod tests {
         let database = Database::new(&server, bounds).await;
         suite::waiting_jobs_are_bounded(&database.open().await, 5).await;
         database.remove().await;
+    }
+
+    #[tokio::test]
+    async fn does_the_same_as_memory() {
+        let Some(server) = server() else { return };
+        for seed in 100..103 {
+            let database = Database::new(&server, DatabaseBounds::default()).await;
+            beside_memory::do_the_same(&database.open().await, seed, 60).await;
+            database.remove().await;
+        }
     }
 
     /// More than a listener says by itself when its connection comes and goes.

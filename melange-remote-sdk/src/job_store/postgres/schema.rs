@@ -82,6 +82,12 @@ CREATE TABLE waits (
 );
 CREATE INDEX waits_job ON waits (job);
 
+-- Blocked jobs, and how many of the jobs that they wait for have not succeeded.
+CREATE TABLE blocked (
+    job BYTEA PRIMARY KEY,
+    needs BIGINT NOT NULL
+) WITH (fillfactor = 50);
+
 CREATE TABLE attempts (
     job BYTEA NOT NULL,
     number BIGINT NOT NULL,

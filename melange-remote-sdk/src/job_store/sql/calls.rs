@@ -2,46 +2,22 @@
 
 use std::collections::HashSet;
 
-use sqlx::Row;
+use futures_util::future::BoxFuture;
+use sqlx::{QueryBuilder, Row};
 
 use super::codec::{count, from_doc, group_key, ids_of, job_id, micros, number, size, to_doc};
 use super::*;
 use crate::job_store::Offer;
-use crate::job_store::working_set::{Fitting, Reason};
-
-type Told<T> = sqlx::Result<(Result<T>, Changes)>;
-
-/// An answer that changes nothing.
-fn unchanged<T>(told: Result<T>) -> Told<T> {
-    Ok((told, Changes::default()))
-}
+use crate::job_store::working_set::{Fitting, Reason, WorkingSet};
 
 impl Store {
-    /// Makes a call that loads what it is about and changes it; what changed is saved when that went well.
+    /// Makes a call that asks the database what it is about.
     async fn change<T, F>(&self, work: F) -> Result<T>
     where
         T: Send + 'static,
-        F: for<'s, 'c> FnOnce(
-                &'s mut Session<'c>,
-            ) -> futures_util::future::BoxFuture<'s, sqlx::Result<Result<T>>>
-            + Send
-            + 'static,
+        F: for<'s, 'c> FnOnce(&'s mut Session<'c>) -> BoxFuture<'s, sqlx::Result<Result<T>>> + Send + 'static,
     {
-        let bounds = self.bounds;
-        self.writer
-            .call(move |connection| {
-                Box::pin(async move {
-                    let mut session = Session::new(connection, bounds);
-                    match work(&mut session).await? {
-                        Ok(value) => {
-                            let changes = session.save().await?;
-                            Ok((Ok(value), changes))
-                        }
-                        Err(error) => unchanged(Err(error)),
-                    }
-                })
-            })
-            .await
+        self.writer.call(Wanted::Unknown, work).await
     }
 }
 
@@ -50,34 +26,62 @@ impl Session<'_> {
     async fn ends(&mut self, ids: &[JobId]) -> sqlx::Result<()> {
         self.jobs(ids).await?;
         self.reach(ids, JobState::Blocked).await?;
-        self.builds().await?;
-        self.loaded();
-        Ok(())
+        self.builds().await
     }
 
-    /// Loads what a success reaches: the jobs that wait for this one, not those behind them.
-    async fn success(&mut self, id: JobId) -> sqlx::Result<()> {
-        self.jobs(&[id]).await?;
-        self.dependents(&[id]).await?;
-        self.builds().await?;
-        self.loaded();
-        Ok(())
+    /// Brings a job to its end.
+    async fn finish(
+        &mut self,
+        fence: Fence,
+        outcome: &Outcome,
+        at: Timestamp,
+    ) -> sqlx::Result<Result<Finished>> {
+        if !matches!(outcome, Outcome::Succeeded { .. }) {
+            self.ends(&[fence.job]).await?;
+            return Ok(self.set.finish(fence, outcome, at));
+        }
+        self.success(fence.job).await?;
+        let state = |set: &WorkingSet| set.jobs.get(&fence.job).map(|entry| entry.job.state);
+        let before = state(&self.set);
+        let told = self.set.finish(fence, outcome, at);
+        if before == Some(JobState::Running) && state(&self.set) == Some(JobState::Success) {
+            self.succeeded(fence.job);
+        }
+        Ok(told)
     }
 
-    /// Loads what giving a job back reaches: nothing else, unless it shall stop.
-    async fn given_back(&mut self, id: JobId) -> sqlx::Result<()> {
-        self.jobs(&[id]).await?;
-        if self.set.jobs.get(&id).is_some_and(|entry| entry.job.cancel_requested) {
-            return self.ends(&[id]).await;
+    /// Gives a job back, which reaches no other one unless it shall stop.
+    async fn release(
+        &mut self,
+        fence: Fence,
+        release: &Release,
+        at: Timestamp,
+    ) -> sqlx::Result<Result<Arc<Job>>> {
+        self.jobs(&[fence.job]).await?;
+        if self.set.jobs.get(&fence.job).is_some_and(|entry| entry.job.cancel_requested) {
+            self.ends(&[fence.job]).await?;
         }
         self.builds().await?;
-        self.loaded();
-        Ok(())
+        Ok(self.set.release(fence, release, at))
     }
 
-    /// What was loaded is no change.
-    fn loaded(&mut self) {
-        self.set.changes = Changes::default();
+    async fn renew(
+        &mut self,
+        server: &ServerId,
+        fences: &[Fence],
+        until: Timestamp,
+    ) -> sqlx::Result<Vec<Renewal>> {
+        let ids: Vec<JobId> = fences.iter().map(|fence| fence.job).collect();
+        self.jobs(&ids).await?;
+        let mut answers = Vec::new();
+        for fence in fences {
+            let answer = self.set.renew(server, *fence, until);
+            if matches!(answer, Renewal::Kept { .. }) {
+                self.counters.insert(fence.job);
+            }
+            answers.push(answer);
+        }
+        Ok(answers)
     }
 
     async fn submit(
@@ -114,13 +118,13 @@ impl Session<'_> {
             .fetch_one(&mut *self.connection)
             .await?;
         self.set.submitted = number(row.try_get("last")?);
-        self.loaded();
         let told = match self.set.submit(submission, content) {
             Ok(told) => told,
             Err(error) => return Ok(Err(error)),
         };
         if told.created {
             self.insert(submission, content).await?;
+            self.forget_edges();
         }
         Ok(Ok(told))
     }
@@ -132,14 +136,12 @@ impl Session<'_> {
         self.needs(&all).await?;
         self.builds().await?;
         self.room().await?;
-        self.loaded();
         Ok(self.set.retry(selection, at))
     }
 
     async fn remove(&mut self, id: JobId) -> sqlx::Result<Result<()>> {
         self.jobs(&[id]).await?;
         self.dependents(&[id]).await?;
-        self.loaded();
         // Rows of builds and submissions go with their last job; the set has neither, but for the counts.
         self.builds().await?;
         if let Some(build) = self.set.jobs.get(&id).and_then(|entry| entry.job.build)
@@ -153,6 +155,7 @@ impl Session<'_> {
             jobs.insert(id);
             jobs.extend(row.map(|row| job_id(row.try_get("id")?)).transpose()?);
         }
+        self.forget_edges();
         Ok(self.set.remove(id))
     }
 
@@ -187,7 +190,6 @@ impl Session<'_> {
                 .await?;
         }
         self.builds().await?;
-        self.loaded();
         let claims = self.set.claim(request);
         // A repeated claim extends leases, which is no event.
         self.set.changes.jobs.extend(own);
@@ -275,80 +277,74 @@ impl Session<'_> {
                 .fetch_all(&mut *self.connection)
                 .await?;
             for row in rows {
-                self.set.changes.jobs.insert(job_id(row.try_get("id")?)?);
+                self.told.jobs.insert(job_id(row.try_get("id")?)?);
             }
         }
         Ok(reason.kind_since)
     }
 
-    async fn append(&mut self, fence: Fence, first: u64, rows: &[ProgressRow]) -> Told<u64> {
+    async fn append(&mut self, fence: Fence, first: u64, rows: &[ProgressRow]) -> sqlx::Result<Result<u64>> {
         self.jobs(&[fence.job]).await?;
-        self.loaded();
-        let Some(entry) = self.set.jobs.get(&fence.job) else { return unchanged(Err(not_found(fence.job))) };
-        let before = entry.progress;
-        let told = match self.set.append(fence, first, rows) {
-            Ok(told) => told,
-            Err(error) => return unchanged(Err(error)),
+        let new = match self.set.new_rows(fence, first, rows) {
+            Ok(new) => new,
+            Err(error) => return Ok(Err(error)),
         };
-        let known = usize::try_from(before.saturating_sub(first)).unwrap_or(usize::MAX);
-        for (place, row) in rows.iter().enumerate().skip(known) {
-            sqlx::query("INSERT INTO progress (job, attempt, number, doc) VALUES ($1, $2, $3, $4)")
-                .bind(fence.job.as_bytes().to_vec())
-                .bind(i64::from(fence.attempt))
-                .bind(count(first).saturating_add(size(place)))
-                .bind(to_doc(row)?)
-                .execute(&mut *self.connection)
-                .await?;
+        let Some(entry) = self.set.jobs.get_mut(&fence.job) else { return Ok(Err(not_found(fence.job))) };
+        let before = entry.progress;
+        entry.progress = before.saturating_add(number(size(new.len())));
+        let told = entry.progress;
+        if new.is_empty() {
+            return Ok(Ok(told));
         }
-        sqlx::query("UPDATE jobs SET progress = $1 WHERE id = $2")
-            .bind(count(told))
-            .bind(fence.job.as_bytes().to_vec())
-            .execute(&mut *self.connection)
-            .await?;
-        Ok((Ok(told), std::mem::take(&mut self.set.changes)))
+        let docs = new.iter().map(to_doc).collect::<sqlx::Result<Vec<String>>>()?;
+        let mut insert: QueryBuilder<Db> =
+            QueryBuilder::new("INSERT INTO progress (job, attempt, number, doc) ");
+        insert.push_values((before..).zip(docs), |mut row, (number, doc)| {
+            row.push_bind(fence.job.as_bytes().to_vec())
+                .push_bind(i64::from(fence.attempt))
+                .push_bind(count(number))
+                .push_bind(doc);
+        });
+        insert.build().execute(&mut *self.connection).await?;
+        self.counters.insert(fence.job);
+        self.told.jobs.insert(fence.job);
+        Ok(Ok(told))
     }
 
-    async fn append_log(&mut self, fence: Fence, offset: u64, bytes: &[u8], bound: u64) -> Told<u64> {
-        let id = fence.job;
+    async fn append_log(&mut self, fence: Fence, offset: u64, bytes: &[u8]) -> sqlx::Result<Result<u64>> {
+        let (id, bound) = (fence.job, self.log_bound());
         self.jobs(&[id]).await?;
-        self.loaded();
-        let Some(entry) = self.set.jobs.get(&id) else { return unchanged(Err(not_found(id))) };
+        let Some(entry) = self.set.jobs.get_mut(&id) else { return Ok(Err(not_found(id))) };
         if let Err(error) = entry.check_fence(fence) {
-            return unchanged(Err(error));
+            return Ok(Err(error));
         }
-        let len = entry.log_bytes;
-        let row = sqlx::query("SELECT log_cut FROM jobs WHERE id = $1")
-            .bind(id.as_bytes().to_vec())
-            .fetch_one(&mut *self.connection)
-            .await?;
-        if row.try_get("log_cut")? {
-            return unchanged(Ok(len));
+        let length = entry.log_bytes;
+        if self.cut.contains(&id) {
+            return Ok(Ok(length));
         }
         let bytes = match entry.new_bytes(offset, bytes) {
             Ok(bytes) => bytes,
-            Err(error) => return unchanged(Err(error)),
+            Err(error) => return Ok(Err(error)),
         };
         if bytes.is_empty() {
-            return unchanged(Ok(len));
+            return Ok(Ok(length));
         }
-        let fitting = Fitting::below(bound, len, bytes);
+        let fitting = Fitting::below(bound, length, bytes);
         let written = [fitting.kept, fitting.notice].concat();
-        let told = len.saturating_add(number(size(written.len())));
+        entry.log_bytes = length.saturating_add(number(size(written.len())));
+        let told = entry.log_bytes;
+        if fitting.is_cut() {
+            self.cut.insert(id);
+        }
         sqlx::query("INSERT INTO logs (job, start, bytes) VALUES ($1, $2, $3)")
             .bind(id.as_bytes().to_vec())
-            .bind(count(len))
+            .bind(count(length))
             .bind(written)
             .execute(&mut *self.connection)
             .await?;
-        sqlx::query("UPDATE jobs SET log_bytes = $1, log_cut = $2 WHERE id = $3")
-            .bind(count(told))
-            .bind(fitting.is_cut())
-            .bind(id.as_bytes().to_vec())
-            .execute(&mut *self.connection)
-            .await?;
-        let mut changes = Changes::default();
-        changes.logs.insert(id);
-        Ok((Ok(told), changes))
+        self.counters.insert(id);
+        self.told.logs.insert(id);
+        Ok(Ok(told))
     }
 }
 
@@ -379,7 +375,6 @@ impl JobIntake for Store {
         self.change(move |session| {
             Box::pin(async move {
                 session.select(selection).await?;
-                session.loaded();
                 Ok(session.set.set_priority(selection, priority))
             })
         })
@@ -408,26 +403,12 @@ impl JobQueue for Store {
             return Err(Error::invalid(message));
         }
         let (server, fences) = (server.clone(), fences.to_vec());
-        self.change(move |session| {
-            Box::pin(async move {
-                let ids: Vec<JobId> = fences.iter().map(|fence| fence.job).collect();
-                session.jobs(&ids).await?;
-                session.loaded();
-                let answers = fences.iter().map(|fence| session.set.renew(&server, *fence, until)).collect();
-                for fence in &fences {
-                    let Some(entry) = session.set.jobs.get(&fence.job) else { continue };
-                    if entry.check_fence(*fence).is_ok() {
-                        sqlx::query("UPDATE jobs SET lease_until = $1 WHERE id = $2")
-                            .bind(micros(entry.lease_until))
-                            .bind(fence.job.as_bytes().to_vec())
-                            .execute(&mut *session.connection)
-                            .await?;
-                    }
-                }
-                Ok(Ok(answers))
+        let wanted = Wanted::Jobs(fences.iter().map(|fence| fence.job).collect());
+        self.writer
+            .call(wanted, move |session| {
+                Box::pin(async move { session.renew(&server, &fences, until).await.map(Ok) })
             })
-        })
-        .await
+            .await
     }
 
     async fn cancel_requests(&self, server: &ServerId) -> Result<Vec<Fence>> {
@@ -436,27 +417,22 @@ impl JobQueue for Store {
 
     async fn release(&self, fence: Fence, release: &Release, at: Timestamp) -> Result<Arc<Job>> {
         let release = release.clone();
-        self.change(move |session| {
-            Box::pin(async move {
-                session.given_back(fence.job).await?;
-                Ok(session.set.release(fence, &release, at))
+        self.writer
+            .call(Wanted::Jobs(vec![fence.job]), move |session| {
+                Box::pin(async move { session.release(fence, &release, at).await })
             })
-        })
-        .await
+            .await
     }
 
     async fn finish(&self, fence: Fence, outcome: &Outcome, at: Timestamp) -> Result<Finished> {
         let outcome = outcome.clone();
-        self.change(move |session| {
-            Box::pin(async move {
-                match outcome {
-                    Outcome::Succeeded { .. } => session.success(fence.job).await?,
-                    _ => session.ends(&[fence.job]).await?,
-                }
-                Ok(session.set.finish(fence, &outcome, at))
-            })
-        })
-        .await
+        let wanted = match outcome {
+            Outcome::Succeeded { .. } => Wanted::Success(fence.job),
+            _ => Wanted::Jobs(vec![fence.job]),
+        };
+        self.writer
+            .call(wanted, move |session| Box::pin(async move { session.finish(fence, &outcome, at).await }))
+            .await
     }
 
     async fn expire(&self, request: &ExpireRequest) -> Result<Vec<Arc<Job>>> {
@@ -465,19 +441,17 @@ impl JobQueue for Store {
     }
 
     async fn note_waiting(&self, groups: &[GroupWaiting], at: Timestamp) -> Result<Vec<Timestamp>> {
-        let (groups, bounds) = (groups.to_vec(), self.bounds);
-        self.writer
-            .call(move |connection| {
-                Box::pin(async move {
-                    let mut session = Session::new(connection, bounds);
-                    let mut since = Vec::new();
-                    for waiting in &groups {
-                        since.push(session.note_waiting(waiting, at).await?);
-                    }
-                    Ok((Ok(since), session.set.changes))
-                })
+        let groups = groups.to_vec();
+        self.change(move |session| {
+            Box::pin(async move {
+                let mut since = Vec::new();
+                for waiting in &groups {
+                    since.push(session.note_waiting(waiting, at).await?);
+                }
+                Ok(Ok(since))
             })
-            .await
+        })
+        .await
     }
 
     async fn give_up(&self, request: &GiveUp) -> Result<usize> {
@@ -489,22 +463,18 @@ impl JobQueue for Store {
 #[async_trait]
 impl JobProgress for Store {
     async fn append(&self, fence: Fence, first: u64, rows: &[ProgressRow]) -> Result<u64> {
-        let (rows, bounds) = (rows.to_vec(), self.bounds);
+        let rows = rows.to_vec();
         self.writer
-            .call(move |connection| {
-                Box::pin(async move { Session::new(connection, bounds).append(fence, first, &rows).await })
+            .call(Wanted::Jobs(vec![fence.job]), move |session| {
+                Box::pin(async move { session.append(fence, first, &rows).await })
             })
             .await
     }
 
     async fn append_log(&self, fence: Fence, offset: u64, bytes: Bytes) -> Result<u64> {
-        let bounds = self.bounds;
         self.writer
-            .call(move |connection| {
-                Box::pin(async move {
-                    let mut session = Session::new(connection, bounds);
-                    session.append_log(fence, offset, &bytes, bounds.log_bytes).await
-                })
+            .call(Wanted::Jobs(vec![fence.job]), move |session| {
+                Box::pin(async move { session.append_log(fence, offset, &bytes).await })
             })
             .await
     }

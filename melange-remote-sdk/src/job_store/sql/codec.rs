@@ -10,7 +10,7 @@ use sqlx::Row;
 use super::dialect::StoredRow;
 use crate::arch::Arch;
 use crate::backend_selector::Requirements;
-use crate::job::{ClaimToken, JobId, JobState, Project};
+use crate::job::{ClaimToken, Job, JobId, JobState, Project};
 use crate::job_store::Group;
 use crate::labels::{LabelSelector, Labels};
 
@@ -46,6 +46,18 @@ pub(super) fn job_id(bytes: &[u8]) -> sqlx::Result<JobId> {
 /// The jobs of rows that have an `id`.
 pub(super) fn ids_of(rows: &[StoredRow]) -> sqlx::Result<Vec<JobId>> {
     rows.iter().map(|row| job_id(row.try_get("id")?)).collect()
+}
+
+/// How many others the job of a row waits for, when it is blocked.
+pub(super) fn blocked_by(row: &StoredRow) -> sqlx::Result<Option<u32>> {
+    let stored: Option<i64> = row.try_get("blocked_by")?;
+    Ok(stored.map(|stored| u32::try_from(stored).unwrap_or(u32::MAX)))
+}
+
+/// The job of a row. What its document says of the jobs that it waits for is as old as the document.
+pub(super) fn job(row: &StoredRow) -> sqlx::Result<Job> {
+    let job: Job = from_doc(row.try_get("doc")?)?;
+    Ok(Job { blocked_by: blocked_by(row)?.unwrap_or(job.blocked_by), ..job })
 }
 
 pub(super) fn token(bytes: &[u8]) -> sqlx::Result<ClaimToken> {

@@ -10,7 +10,7 @@ use crate::job_store::working_set::Reason;
 
 /// The job of a row, as it is told.
 fn told(row: &StoredRow) -> sqlx::Result<Arc<Job>> {
-    let job: Arc<Job> = Arc::new(from_doc(row.try_get("doc")?)?);
+    let job = Arc::new(super::codec::job(row)?);
     let reason: Option<&str> = row.try_get("reason")?;
     let reason: Option<Reason> = reason.map(from_doc).transpose()?;
     Ok(reason.map_or_else(|| Arc::clone(&job), |reason| reason.told(&job)))
@@ -77,7 +77,8 @@ impl Store {
 
     async fn read_job(&self, id: JobId) -> sqlx::Result<Option<Arc<Job>>> {
         let row = sqlx::query(
-            "SELECT j.doc, g.reason FROM jobs j LEFT JOIN groups g ON g.id = j.queue WHERE j.id = $1",
+            "SELECT j.doc, g.reason, b.needs AS blocked_by FROM jobs j \
+             LEFT JOIN groups g ON g.id = j.queue LEFT JOIN blocked b ON b.job = j.id WHERE j.id = $1",
         )
         .bind(id.as_bytes().to_vec())
         .fetch_optional(&self.readers)
@@ -132,7 +133,8 @@ impl Store {
     async fn read_page(&self, query: &ListQuery) -> sqlx::Result<JobPage> {
         let limit = query.limit.min(limits::PAGE_ITEMS_MAX);
         let mut select: QueryBuilder<Db> = QueryBuilder::new(
-            "SELECT j.doc, g.reason FROM jobs j LEFT JOIN groups g ON g.id = j.queue WHERE TRUE",
+            "SELECT j.doc, g.reason, b.needs AS blocked_by FROM jobs j \
+             LEFT JOIN groups g ON g.id = j.queue LEFT JOIN blocked b ON b.job = j.id WHERE TRUE",
         );
         if let Some(wanted) = query.state {
             select.push(" AND j.state = ").push_bind(state(wanted));

@@ -1,132 +1,333 @@
-//! What changed, written back.
+//! What changed, written back: all of a transaction in a few statements.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashSet};
 
 use sha2::{Digest, Sha256};
+use sqlx::query_builder::Separated;
 use sqlx::{QueryBuilder, Row};
 
 use super::Session;
 use super::codec::{count, group_key, micros, size, state, to_doc};
-use super::dialect::Db;
+use super::dialect::{Connection, Db};
 use super::session::waits;
 use crate::job::{JobId, JobState};
-use crate::job_store::working_set::{Changes, Entry};
+use crate::job_store::working_set::Entry;
 use crate::job_store::{Group, Submission};
 
+/// Rows of one statement, a power of two.
+const ROWS_MAX: usize = 64;
+
+/// Parts of `all` whose lengths are powers of two, so that there are few different statements for a database to prepare.
+fn parts<T>(mut all: &[T]) -> impl Iterator<Item = &[T]> {
+    std::iter::from_fn(move || {
+        let length = 1 << all.len().min(ROWS_MAX).checked_ilog2()?;
+        let (part, rest) = all.split_at(length);
+        all = rest;
+        Some(part)
+    })
+}
+
+fn id_bytes(id: JobId) -> Vec<u8> {
+    id.as_bytes().to_vec()
+}
+
+/// The columns of a job that change, in the order of [`push_changing`].
+const CHANGING: [&str; 19] = [
+    "state",
+    "queue",
+    "priority",
+    "rank",
+    "not_before",
+    "ready_at",
+    "lease_until",
+    "token",
+    "place",
+    "attempt",
+    "lost_needs",
+    "server",
+    "backend",
+    "cancel_requested",
+    "released",
+    "progress",
+    "log_bytes",
+    "log_cut",
+    "doc",
+];
+
+/// A job's row.
+struct JobRow<'e> {
+    entry: &'e Entry,
+    queue: Option<i64>,
+    is_cut: bool,
+    released: Option<String>,
+    doc: String,
+}
+
+impl JobRow<'_> {
+    fn push_changing(&self, row: &mut Separated<'_, Db, &'static str>) {
+        let (entry, job) = (self.entry, &self.entry.job);
+        row.push_bind(state(job.state))
+            .push_bind(self.queue)
+            .push_bind(i64::from(job.priority.get()))
+            .push_bind(job.rank)
+            .push_bind(job.not_before.map_or(i64::MIN, micros))
+            .push_bind(job.ready_at.map_or(i64::MAX, micros))
+            .push_bind(micros(entry.lease_until))
+            .push_bind(entry.token.map(|token| token.as_bytes().to_vec()))
+            .push_bind(size(entry.place))
+            .push_bind(i64::from(job.attempt))
+            .push_bind(i64::from(entry.lost_needs))
+            .push_bind(job.server.as_ref().map(|server| server.as_str().to_owned()))
+            .push_bind(job.backend.as_ref().map(|backend| backend.addr.clone()))
+            .push_bind(job.cancel_requested)
+            .push_bind(self.released.clone())
+            .push_bind(count(entry.progress))
+            .push_bind(count(entry.log_bytes))
+            .push_bind(self.is_cut)
+            .push_bind(self.doc.clone());
+    }
+}
+
+async fn insert_jobs(connection: &mut Connection, new: &[(JobRow<'_>, Vec<u8>)]) -> sqlx::Result<()> {
+    for rows in parts(new) {
+        let mut insert: QueryBuilder<Db> =
+            QueryBuilder::new("INSERT INTO jobs (id, submission, project, build, spec, ");
+        insert.push(CHANGING.join(", ")).push(") ");
+        insert.push_values(rows, |mut row, (job, spec)| {
+            let entry = job.entry;
+            row.push_bind(id_bytes(entry.job.id))
+                .push_bind(count(entry.submission))
+                .push_bind(entry.job.project.as_str().to_owned())
+                .push_bind(entry.job.build.map(|build| build.as_bytes().to_vec()))
+                .push_bind(spec.clone());
+            job.push_changing(&mut row);
+        });
+        insert.build().execute(&mut *connection).await?;
+    }
+    Ok(())
+}
+
+async fn update_jobs(connection: &mut Connection, changed: &[JobRow<'_>]) -> sqlx::Result<()> {
+    for rows in parts(changed) {
+        let mut update: QueryBuilder<Db> = QueryBuilder::new("UPDATE jobs SET ");
+        let mut columns = update.separated(", ");
+        for (place, column) in CHANGING.iter().enumerate() {
+            // The database calls the columns of a list of values so; the first is the id.
+            columns.push(format!("{column} = v.column{}", place + 2));
+        }
+        update.push(" FROM (");
+        update.push_values(rows, |mut row, job| {
+            row.push_bind(id_bytes(job.entry.job.id));
+            job.push_changing(&mut row);
+        });
+        update.push(") AS v WHERE jobs.id = v.column1");
+        update.build().execute(&mut *connection).await?;
+    }
+    Ok(())
+}
+
+async fn write_attempts(connection: &mut Connection, attempts: &[(JobId, u32, String)]) -> sqlx::Result<()> {
+    for rows in parts(attempts) {
+        let mut insert: QueryBuilder<Db> = QueryBuilder::new("INSERT INTO attempts (job, number, doc) ");
+        insert.push_values(rows, |mut row, (id, number, doc)| {
+            row.push_bind(id_bytes(*id)).push_bind(i64::from(*number)).push_bind(doc.clone());
+        });
+        insert.push(" ON CONFLICT (job, number) DO UPDATE SET doc = excluded.doc");
+        insert.build().execute(&mut *connection).await?;
+    }
+    Ok(())
+}
+
 impl Session<'_> {
-    /// Writes the jobs that changed, their last attempts and the builds that are loaded; returns what changed.
-    pub(super) async fn save(&mut self) -> sqlx::Result<Changes> {
+    /// Writes all that changed since the last time, so that statements see it.
+    pub(super) async fn flush(&mut self) -> sqlx::Result<()> {
         let changes = std::mem::take(&mut self.set.changes);
-        let ids: Vec<JobId> = changes.jobs.union(&changes.logs).copied().collect();
-        let (mut groups, mut left, mut waiting) = (HashMap::new(), HashSet::new(), 0i64);
-        for id in &ids {
-            let Some(entry) = self.set.jobs.remove(id) else { continue };
-            let (before, queue) = self.before.get(id).copied().map_or((None, None), |(s, q)| (Some(s), q));
-            waiting += i64::from(waits(entry.job.state)) - i64::from(before.is_some_and(waits));
-            left.extend(queue);
-            let queue = match entry.job.state {
-                JobState::Pending => Some(self.group(&Group::of(&entry.job), &mut groups).await?),
-                _ => None,
-            };
-            self.write_job(&entry, queue).await?;
-            self.set.jobs.insert(*id, entry);
-        }
-        for (before, queue) in changes.forgotten.iter().filter_map(|id| self.before.get(id)) {
-            waiting -= i64::from(waits(*before));
-            left.extend(*queue);
-        }
+        let mut left = HashSet::new();
+        let waiting = self.save_jobs(&changes.jobs, &mut left).await?;
+        self.save_counters().await?;
+        self.save_blocked().await?;
+        let mut gone = 0;
         for id in &changes.forgotten {
+            if let Some((before, queue)) = self.before.remove(id) {
+                gone += i64::from(waits(before));
+                left.extend(queue);
+            }
             self.delete(*id).await?;
         }
-        let builds: Vec<_> = self.set.builds.values().map(|(build, _)| build.clone()).collect();
-        for build in builds {
-            sqlx::query("INSERT INTO builds (id, doc) VALUES ($1, $2) ON CONFLICT (id) DO UPDATE SET doc = excluded.doc")
-                .bind(build.id.as_bytes().to_vec())
-                .bind(to_doc(&build)?)
-                .execute(&mut *self.connection)
-                .await?;
-        }
-        // A group is there while something waits in it, and its reason with it.
-        for group in left {
-            sqlx::query(
-                "DELETE FROM groups WHERE id = $1 AND NOT EXISTS (SELECT 1 FROM jobs WHERE queue = $1)",
-            )
-            .bind(group)
-            .execute(&mut *self.connection)
-            .await?;
-        }
-        if waiting != 0 {
+        self.save_builds().await?;
+        self.drop_groups(left).await?;
+        if waiting != gone {
             sqlx::query("UPDATE counters SET waiting = waiting + $1")
-                .bind(waiting)
+                .bind(waiting - gone)
                 .execute(&mut *self.connection)
                 .await?;
         }
-        Ok(changes)
+        self.told.jobs.extend(changes.jobs);
+        self.told.logs.extend(changes.logs);
+        self.told.forgotten.extend(changes.forgotten);
+        self.told.queue |= changes.queue;
+        self.told.cancellations |= changes.cancellations;
+        Ok(())
     }
 
-    /// The number of a group, new or known.
-    async fn group(&mut self, group: &Group, known: &mut HashMap<String, i64>) -> sqlx::Result<i64> {
-        let key = group_key(group)?;
-        if let Some(id) = known.get(&key) {
-            return Ok(*id);
+    /// Writes jobs with their attempts; returns how many more wait now, and adds the groups that they left.
+    async fn save_jobs(&mut self, ids: &BTreeSet<JobId>, left: &mut HashSet<i64>) -> sqlx::Result<i64> {
+        let mut queues = Vec::new();
+        for id in ids {
+            let Some(job) = self.set.jobs.get(id).map(|entry| std::sync::Arc::clone(&entry.job)) else {
+                continue;
+            };
+            let queue = match job.state {
+                JobState::Pending => Some(self.group(&Group::of(&job)).await?),
+                _ => None,
+            };
+            queues.push((*id, queue));
         }
-        let insert = "INSERT INTO groups (key) VALUES ($1) ON CONFLICT (key) DO UPDATE SET key = excluded.key RETURNING id";
-        let row = sqlx::query(insert).bind(&key).fetch_one(&mut *self.connection).await?;
-        let id = row.try_get("id")?;
-        known.insert(key, id);
-        Ok(id)
+        let (mut new, mut changed, mut attempts) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut blocked, mut unblocked, mut waiting) = (Vec::new(), Vec::new(), 0i64);
+        for (id, queue) in queues {
+            let Some(entry) = self.set.jobs.get(&id) else { continue };
+            let known = self.before.insert(id, (entry.job.state, queue));
+            waiting += i64::from(waits(entry.job.state));
+            waiting -= known.map_or(0, |(before, _)| i64::from(waits(before)));
+            left.extend(known.and_then(|(_, queue)| queue));
+            self.counters.remove(&id);
+            if entry.job.state == JobState::Blocked {
+                blocked.push((id, entry.job.blocked_by));
+            } else if known.is_some_and(|(before, _)| before == JobState::Blocked) {
+                unblocked.push(id);
+            }
+            for attempt in &entry.attempts {
+                attempts.push((id, attempt.number, to_doc(attempt)?));
+            }
+            let row = JobRow {
+                entry,
+                queue,
+                is_cut: self.cut.contains(&id),
+                released: entry.released.as_ref().map(to_doc).transpose()?,
+                doc: to_doc(&*entry.job)?,
+            };
+            match self.new.remove(&id) {
+                Some(spec) => new.push((row, spec)),
+                None => changed.push(row),
+            }
+        }
+        insert_jobs(self.connection, &new).await?;
+        update_jobs(self.connection, &changed).await?;
+        write_attempts(self.connection, &attempts).await?;
+        self.write_blocked(&blocked, &unblocked).await?;
+        Ok(waiting)
     }
 
-    async fn write_job(&mut self, entry: &Entry, queue: Option<i64>) -> sqlx::Result<()> {
-        let job = &entry.job;
-        let update = "UPDATE jobs SET state = $2, queue = $3, priority = $4, rank = $5, not_before = $6, \
-                      ready_at = $7, lease_until = $8, token = $9, place = $10, attempt = $11, lost_needs = $12, \
-                      server = $13, backend = $14, cancel_requested = $15, released = $16, progress = $17, \
-                      log_bytes = $18, doc = $19 WHERE id = $1";
-        let released = entry.released.as_ref().map(to_doc).transpose()?;
-        sqlx::query(update)
-            .bind(job.id.as_bytes().to_vec())
-            .bind(state(job.state))
-            .bind(queue)
-            .bind(i64::from(job.priority.get()))
-            .bind(job.rank)
-            .bind(job.not_before.map_or(i64::MIN, micros))
-            .bind(job.ready_at.map_or(i64::MAX, micros))
-            .bind(micros(entry.lease_until))
-            .bind(entry.token.map(|token| token.as_bytes().to_vec()))
-            .bind(size(entry.place))
-            .bind(i64::from(job.attempt))
-            .bind(i64::from(entry.lost_needs))
-            .bind(job.server.as_ref().map(|server| server.as_str().to_owned()))
-            .bind(job.backend.as_ref().map(|backend| backend.addr.clone()))
-            .bind(job.cancel_requested)
-            .bind(released)
-            .bind(count(entry.progress))
-            .bind(count(entry.log_bytes))
-            .bind(to_doc(&**job)?)
-            .execute(&mut *self.connection)
-            .await?;
-        if let Some(attempt) = entry.attempts.last() {
-            let insert = "INSERT INTO attempts (job, number, doc) VALUES ($1, $2, $3) \
-                          ON CONFLICT (job, number) DO UPDATE SET doc = excluded.doc";
-            sqlx::query(insert)
-                .bind(job.id.as_bytes().to_vec())
-                .bind(i64::from(attempt.number))
-                .bind(to_doc(attempt)?)
-                .execute(&mut *self.connection)
-                .await?;
+    /// Writes how many others blocked jobs wait for, and forgets it of those that are blocked no longer.
+    async fn write_blocked(&mut self, blocked: &[(JobId, u32)], unblocked: &[JobId]) -> sqlx::Result<()> {
+        for rows in parts(blocked) {
+            let mut insert: QueryBuilder<Db> = QueryBuilder::new("INSERT INTO blocked (job, needs) ");
+            insert.push_values(rows, |mut row, (id, needs)| {
+                row.push_bind(id_bytes(*id)).push_bind(i64::from(*needs));
+            });
+            insert.push(" ON CONFLICT (job) DO UPDATE SET needs = excluded.needs");
+            insert.build().execute(&mut *self.connection).await?;
+        }
+        for ids in parts(unblocked) {
+            let mut delete: QueryBuilder<Db> = QueryBuilder::new("DELETE FROM blocked WHERE job IN (");
+            let mut list = delete.separated(", ");
+            ids.iter().for_each(|id| _ = list.push_bind(id_bytes(*id)));
+            delete.push(")");
+            delete.build().execute(&mut *self.connection).await?;
         }
         Ok(())
     }
 
-    /// Adds the rows of new jobs; [`Self::save`] fills them in.
+    /// Writes how many others the jobs wait for of which no more is known.
+    pub(super) async fn save_blocked(&mut self) -> sqlx::Result<()> {
+        let mut changed = Vec::new();
+        for (id, blocked) in &mut self.blocked {
+            if std::mem::take(&mut blocked.changed) {
+                changed.push((*id, blocked.count));
+            }
+        }
+        // In one order, which is kinder to indexes.
+        changed.sort_unstable();
+        self.write_blocked(&changed, &[]).await
+    }
+
+    /// Writes progress, log and lease of the jobs of which nothing else changed.
+    async fn save_counters(&mut self) -> sqlx::Result<()> {
+        let ids = std::mem::take(&mut self.counters);
+        let entries: Vec<&Entry> = ids.iter().filter_map(|id| self.set.jobs.get(id)).collect();
+        for rows in parts(&entries) {
+            let mut update: QueryBuilder<Db> = QueryBuilder::new(
+                "UPDATE jobs SET progress = v.column2, log_bytes = v.column3, log_cut = v.column4, \
+                 lease_until = v.column5 FROM (",
+            );
+            update.push_values(rows, |mut row, entry| {
+                row.push_bind(id_bytes(entry.job.id))
+                    .push_bind(count(entry.progress))
+                    .push_bind(count(entry.log_bytes))
+                    .push_bind(self.cut.contains(&entry.job.id))
+                    .push_bind(micros(entry.lease_until));
+            });
+            update.push(") AS v WHERE jobs.id = v.column1");
+            update.build().execute(&mut *self.connection).await?;
+        }
+        Ok(())
+    }
+
+    async fn save_builds(&mut self) -> sqlx::Result<()> {
+        for (build, _) in self.set.builds.values() {
+            if self.builds_before.get(&build.id) == Some(build) {
+                continue;
+            }
+            sqlx::query("INSERT INTO builds (id, doc) VALUES ($1, $2) ON CONFLICT (id) DO UPDATE SET doc = excluded.doc")
+                .bind(build.id.as_bytes().to_vec())
+                .bind(to_doc(build)?)
+                .execute(&mut *self.connection)
+                .await?;
+            self.builds_before.insert(build.id, build.clone());
+        }
+        Ok(())
+    }
+
+    /// A group is there while something waits in it, and its reason with it.
+    async fn drop_groups(&mut self, left: HashSet<i64>) -> sqlx::Result<()> {
+        for group in left {
+            let delete =
+                "DELETE FROM groups WHERE id = $1 AND NOT EXISTS (SELECT 1 FROM jobs WHERE queue = $1)";
+            let deleted = sqlx::query(delete).bind(group).execute(&mut *self.connection).await?;
+            if deleted.rows_affected() > 0 {
+                self.groups.retain(|_, known| *known != group);
+            }
+        }
+        Ok(())
+    }
+
+    /// The number of a group, new or known.
+    async fn group(&mut self, group: &Group) -> sqlx::Result<i64> {
+        let key = group_key(group)?;
+        if let Some(id) = self.groups.get(&key) {
+            return Ok(*id);
+        }
+        let select = sqlx::query("SELECT id FROM groups WHERE key = $1").bind(&key);
+        let row = match select.fetch_optional(&mut *self.connection).await? {
+            Some(row) => row,
+            None => {
+                let insert = sqlx::query("INSERT INTO groups (key) VALUES ($1) RETURNING id").bind(&key);
+                insert.fetch_one(&mut *self.connection).await?
+            }
+        };
+        let id = row.try_get("id")?;
+        self.groups.insert(key, id);
+        Ok(id)
+    }
+
+    /// Adds what belongs to new jobs; [`Self::flush`] writes the jobs.
     pub(super) async fn insert(&mut self, submission: &Submission, content: [u8; 32]) -> sqlx::Result<()> {
-        let number = self.set.submitted;
         let jobs: Vec<u8> = submission.jobs.iter().flat_map(|job| *job.id.as_bytes()).collect();
         sqlx::query(
             "INSERT INTO submissions (id, project, key, content, build, jobs) VALUES ($1, $2, $3, $4, $5, $6)",
         )
-        .bind(count(number))
+        .bind(count(self.set.submitted))
         .bind(submission.project.as_str().to_owned())
         .bind(submission.key.clone())
         .bind(content.to_vec())
@@ -134,7 +335,6 @@ impl Session<'_> {
         .bind(jobs)
         .execute(&mut *self.connection)
         .await?;
-        let mut digests = Vec::new();
         for job in &submission.jobs {
             let body = to_doc(&*job.spec)?;
             let digest = Sha256::digest(&body).to_vec();
@@ -143,23 +343,7 @@ impl Session<'_> {
                 .bind(body)
                 .execute(&mut *self.connection)
                 .await?;
-            digests.push(digest);
-        }
-        let jobs: Vec<_> = submission.jobs.iter().zip(digests).collect();
-        for jobs in jobs.chunks(500) {
-            let mut insert: QueryBuilder<Db> = QueryBuilder::new(
-                "INSERT INTO jobs (id, submission, project, build, spec, state, priority, rank, not_before, ready_at, \
-                 lease_until, place, attempt, lost_needs, cancel_requested, progress, log_bytes, log_cut, doc) ",
-            );
-            insert.push_values(jobs, |mut row, (job, digest)| {
-                row.push_bind(job.id.as_bytes().to_vec())
-                    .push_bind(count(number))
-                    .push_bind(submission.project.as_str().to_owned())
-                    .push_bind(submission.build.map(|build| build.as_bytes().to_vec()))
-                    .push_bind(digest.clone());
-                row.push("0, 0, 0, 0, 0, 0, 0, 0, 0, FALSE, 0, 0, FALSE, ''");
-            });
-            insert.build().execute(&mut *self.connection).await?;
+            self.new.insert(job.id, digest);
         }
         let edges: BTreeSet<(JobId, JobId)> =
             submission.jobs.iter().flat_map(|job| job.waits_for.iter().map(|need| (*need, job.id))).collect();
@@ -167,7 +351,7 @@ impl Session<'_> {
         for edges in edges.chunks(1_000) {
             let mut insert: QueryBuilder<Db> = QueryBuilder::new("INSERT INTO waits (needs, job) ");
             insert.push_values(edges, |mut row, (need, job)| {
-                row.push_bind(need.as_bytes().to_vec()).push_bind(job.as_bytes().to_vec());
+                row.push_bind(id_bytes(*need)).push_bind(id_bytes(*job));
             });
             insert.build().execute(&mut *self.connection).await?;
         }
@@ -184,6 +368,7 @@ impl Session<'_> {
             "DELETE FROM builds WHERE id = (SELECT build FROM jobs WHERE id = $1) \
              AND NOT EXISTS (SELECT 1 FROM jobs j WHERE j.build = builds.id AND j.id <> $1)",
             "DELETE FROM jobs WHERE id = $1",
+            "DELETE FROM blocked WHERE job = $1",
             "DELETE FROM waits WHERE job = $1",
             "DELETE FROM waits WHERE needs = $1",
             "DELETE FROM attempts WHERE job = $1",
@@ -191,8 +376,23 @@ impl Session<'_> {
             "DELETE FROM logs WHERE job = $1",
         ];
         for statement in statements {
-            sqlx::query(statement).bind(id.as_bytes().to_vec()).execute(&mut *self.connection).await?;
+            sqlx::query(statement).bind(id_bytes(id)).execute(&mut *self.connection).await?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_powers_of_two_and_everything() {
+        for length in [0, 1, 2, 3, 63, 64, 65, 200] {
+            let all: Vec<usize> = (0..length).collect();
+            let parts: Vec<&[usize]> = parts(&all).collect();
+            assert!(parts.iter().all(|part| part.len().is_power_of_two() && part.len() <= ROWS_MAX));
+            assert_eq!(parts.concat(), all);
+        }
     }
 }

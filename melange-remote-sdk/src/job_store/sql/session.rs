@@ -1,26 +1,60 @@
-//! What a call is about, loaded.
+//! What the calls of a transaction are about, loaded.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use sqlx::{QueryBuilder, Row};
 
 use super::codec::{from_doc, ids_of, job_id, number, token};
 use super::dialect::{Connection, Db, StoredRow};
-use super::{Bounds, DatabaseBounds};
-use crate::job::{BuildId, Job, JobId, JobState};
+use super::{Bounds, Changes, DatabaseBounds};
+use crate::job::{Build, BuildId, JobId, JobState};
 use crate::job_store::Selection;
 use crate::job_store::working_set::{Entry, Known, WorkingSet};
 
 /// Ids of one statement.
 const IDS_MAX: usize = 500;
 
-/// A call under way.
+/// What a call needs, as far as that is known before it begins.
+#[derive(Debug)]
+pub(super) enum Wanted {
+    /// These jobs.
+    Jobs(Vec<JobId>),
+    /// This job, which has succeeded, and those that wait for it.
+    Success(JobId),
+    /// The database knows.
+    Unknown,
+}
+
+/// A blocked job of which no more is known than how many others it waits for.
+#[derive(Debug)]
+pub(super) struct Blocked {
+    pub(super) count: u32,
+    pub(super) changed: bool,
+}
+
+/// A transaction under way.
 pub(super) struct Session<'c> {
     pub(super) connection: &'c mut Connection,
     pub(super) set: WorkingSet,
-    /// The states of jobs as they were loaded, and the groups that they waited in.
+    /// What has changed so far, for whoever wants to know.
+    pub(super) told: Changes,
+    /// The states of jobs as the database has them, and the groups that they wait in.
     pub(super) before: HashMap<JobId, (JobState, Option<i64>)>,
+    /// The builds as the database has them.
+    pub(super) builds_before: HashMap<BuildId, Build>,
+    /// The numbers of groups by their keys.
+    pub(super) groups: HashMap<String, i64>,
+    /// Jobs that are not in the database yet, with the digests of what they ask.
+    pub(super) new: HashMap<JobId, Vec<u8>>,
+    /// Jobs whose progress, log or lease changed, and nothing else.
+    pub(super) counters: BTreeSet<JobId>,
+    /// Jobs whose log is cut.
+    pub(super) cut: HashSet<JobId>,
+    /// What waits for jobs, by the job that is waited for.
+    edges: HashMap<JobId, Vec<JobId>>,
+    /// Blocked jobs that are not loaded.
+    pub(super) blocked: HashMap<JobId, Blocked>,
     bounds: DatabaseBounds,
 }
 
@@ -39,26 +73,72 @@ fn with_ids(select: &str, ids: &[JobId]) -> QueryBuilder<Db> {
 impl<'c> Session<'c> {
     pub(super) fn new(connection: &'c mut Connection, bounds: DatabaseBounds) -> Self {
         let all = Bounds { jobs: usize::MAX, pending: usize::MAX, bytes: usize::MAX };
-        Self { connection, set: WorkingSet::new(all), before: HashMap::new(), bounds }
+        Self {
+            connection,
+            set: WorkingSet::new(all),
+            told: Changes::default(),
+            before: HashMap::new(),
+            builds_before: HashMap::new(),
+            groups: HashMap::new(),
+            new: HashMap::new(),
+            counters: BTreeSet::new(),
+            cut: HashSet::new(),
+            edges: HashMap::new(),
+            blocked: HashMap::new(),
+            bounds,
+        }
     }
 
-    /// Loads the jobs that are there.
+    /// Loads what calls need, in as few statements as one of them would take.
+    pub(super) async fn prefetch(&mut self, wanted: &[Wanted]) -> sqlx::Result<()> {
+        let (mut jobs, mut successes) = (Vec::new(), Vec::new());
+        for wanted in wanted {
+            match wanted {
+                Wanted::Jobs(ids) => jobs.extend(ids),
+                Wanted::Success(id) => successes.push(*id),
+                Wanted::Unknown => {}
+            }
+        }
+        jobs.extend(&successes);
+        self.jobs(&jobs).await?;
+        self.followers(&successes).await?;
+        // Those that all of this unlocks.
+        let mut ends: HashMap<JobId, u32> = HashMap::new();
+        for dependent in successes.iter().filter_map(|id| self.edges.get(id)).flatten() {
+            *ends.entry(*dependent).or_default() += 1;
+        }
+        let unlocked = |(id, ends): (&JobId, &u32)| {
+            self.blocked.get(id).is_some_and(|blocked| blocked.count <= *ends).then_some(*id)
+        };
+        let unlocked: Vec<JobId> = ends.iter().filter_map(unlocked).collect();
+        self.jobs(&unlocked).await?;
+        self.builds().await
+    }
+
+    /// Loads the jobs that are there and not loaded yet.
     pub(super) async fn jobs(&mut self, ids: &[JobId]) -> sqlx::Result<()> {
-        let missing: Vec<JobId> = ids.iter().filter(|id| !self.set.jobs.contains_key(id)).copied().collect();
+        let mut seen = HashSet::new();
+        let missing = |id: &&JobId| !self.set.jobs.contains_key(id) && seen.insert(**id);
+        let missing: Vec<JobId> = ids.iter().filter(missing).copied().collect();
+        if missing.iter().any(|id| self.blocked.get(id).is_some_and(|blocked| blocked.changed)) {
+            self.save_blocked().await?;
+        }
         for ids in missing.chunks(IDS_MAX) {
             let select = "SELECT j.submission, j.queue, j.lease_until, j.token, j.place, j.lost_needs, \
-                          j.released, j.progress, j.log_bytes, j.doc, a.doc AS attempt \
-                          FROM jobs j LEFT JOIN attempts a ON a.job = j.id AND a.number = j.attempt \
-                          WHERE j.id IN ";
+                          j.released, j.progress, j.log_bytes, j.log_cut, j.doc, a.doc AS attempt, \
+                          b.needs AS blocked_by FROM jobs j \
+                          LEFT JOIN attempts a ON a.job = j.id AND a.number = j.attempt \
+                          LEFT JOIN blocked b ON b.job = j.id WHERE j.id IN ";
             for row in with_ids(select, ids).build().fetch_all(&mut *self.connection).await? {
                 self.adopt(&row)?;
             }
         }
+        missing.iter().for_each(|id| _ = self.blocked.remove(id));
         Ok(())
     }
 
     fn adopt(&mut self, row: &StoredRow) -> sqlx::Result<()> {
-        let job: Job = from_doc(row.try_get("doc")?)?;
+        let job = super::codec::job(row)?;
         let until: i64 = row.try_get("lease_until")?;
         let released: Option<&str> = row.try_get("released")?;
         let attempt: Option<&str> = row.try_get("attempt")?;
@@ -66,6 +146,9 @@ impl<'c> Session<'c> {
         let place: i64 = row.try_get("place")?;
         let lost_needs: i64 = row.try_get("lost_needs")?;
         self.before.insert(job.id, (job.state, row.try_get("queue")?));
+        if row.try_get("log_cut")? {
+            self.cut.insert(job.id);
+        }
         self.set.adopt(Entry {
             job: Arc::new(job),
             spec: None,
@@ -103,24 +186,75 @@ impl<'c> Session<'c> {
         self.jobs(&all.into_iter().collect::<Vec<_>>()).await
     }
 
-    /// Loads what waits for jobs: the edges, and the jobs. Returns those.
-    pub(super) async fn dependents(&mut self, ids: &[JobId]) -> sqlx::Result<Vec<JobId>> {
-        let mut all = HashSet::new();
-        for ids in ids.chunks(IDS_MAX) {
-            let mut select = with_ids("SELECT needs, job FROM waits WHERE needs IN ", ids);
-            for row in select.build().fetch_all(&mut *self.connection).await? {
+    /// Loads what waits for jobs: the edges, and of those that are blocked and not loaded how many others they wait for.
+    async fn followers(&mut self, ids: &[JobId]) -> sqlx::Result<()> {
+        let missing: Vec<JobId> = ids.iter().filter(|id| !self.edges.contains_key(id)).copied().collect();
+        for ids in missing.chunks(IDS_MAX) {
+            ids.iter().for_each(|id| _ = self.edges.insert(*id, Vec::new()));
+            let select = "SELECT w.needs, w.job, b.needs AS blocked_by FROM waits w \
+                          LEFT JOIN blocked b ON b.job = w.job WHERE w.needs IN ";
+            for row in with_ids(select, ids).build().fetch_all(&mut *self.connection).await? {
                 let (need, job) = (job_id(row.try_get("needs")?)?, job_id(row.try_get("job")?)?);
-                if let Some(entry) = self.set.jobs.get_mut(&need)
-                    && !entry.dependents.contains(&job)
+                self.edges.entry(need).or_default().push(job);
+                if let Some(count) = super::codec::blocked_by(&row)?
+                    && !self.set.jobs.contains_key(&job)
                 {
-                    entry.dependents.push(job);
+                    self.blocked.entry(job).or_insert(Blocked { count, changed: false });
                 }
-                all.insert(job);
             }
         }
+        Ok(())
+    }
+
+    /// Loads what waits for jobs: the edges, and the jobs. Returns those.
+    pub(super) async fn dependents(&mut self, ids: &[JobId]) -> sqlx::Result<Vec<JobId>> {
+        self.followers(ids).await?;
+        let all: HashSet<JobId> = ids.iter().filter_map(|id| self.edges.get(id)).flatten().copied().collect();
         let all: Vec<JobId> = all.into_iter().collect();
         self.jobs(&all).await?;
+        ids.iter().for_each(|id| self.join(*id));
         Ok(all)
+    }
+
+    /// Puts the loaded jobs that wait for a job into its entry.
+    fn join(&mut self, id: JobId) {
+        let dependents =
+            self.edges.get(&id).into_iter().flatten().filter(|id| self.set.jobs.contains_key(id));
+        let dependents: Vec<JobId> = dependents.copied().collect();
+        if let Some(entry) = self.set.jobs.get_mut(&id) {
+            for dependent in dependents {
+                if !entry.dependents.contains(&dependent) {
+                    entry.dependents.push(dependent);
+                }
+            }
+        }
+    }
+
+    /// Asks again what waits for jobs: that has changed.
+    pub(super) fn forget_edges(&mut self) {
+        self.edges.clear();
+    }
+
+    /// Loads what the success of a job reaches: those that it unlocks, not those behind them.
+    pub(super) async fn success(&mut self, id: JobId) -> sqlx::Result<()> {
+        self.jobs(&[id]).await?;
+        self.followers(&[id]).await?;
+        let last = |id: &&JobId| self.blocked.get(id).is_some_and(|blocked| blocked.count <= 1);
+        let last: Vec<JobId> = self.edges.get(&id).into_iter().flatten().filter(last).copied().collect();
+        self.jobs(&last).await?;
+        self.join(id);
+        self.builds().await
+    }
+
+    /// A job has succeeded: what waits for it and is not loaded waits for one less.
+    pub(super) fn succeeded(&mut self, id: JobId) {
+        for dependent in self.edges.get(&id).into_iter().flatten() {
+            if let Some(blocked) = self.blocked.get_mut(dependent) {
+                blocked.count = blocked.count.saturating_sub(1);
+                blocked.changed = true;
+                self.told.jobs.insert(*dependent);
+            }
+        }
     }
 
     /// Loads everything that a bad end of these jobs reaches: those that wait for them in a state, by way of others too.
@@ -137,8 +271,9 @@ impl<'c> Session<'c> {
 
     /// Loads the builds of all jobs that are loaded; before they change.
     pub(super) async fn builds(&mut self) -> sqlx::Result<()> {
-        let builds: HashSet<BuildId> = self.set.jobs.values().filter_map(|entry| entry.job.build).collect();
-        for id in builds {
+        let builds = self.set.jobs.values().filter_map(|entry| entry.job.build);
+        let missing: HashSet<BuildId> = builds.filter(|id| !self.set.builds.contains_key(id)).collect();
+        for id in missing {
             self.build(id).await?;
         }
         Ok(())
@@ -146,10 +281,14 @@ impl<'c> Session<'c> {
 
     /// Loads a build; whether it is there.
     pub(super) async fn build(&mut self, id: BuildId) -> sqlx::Result<bool> {
+        if self.set.builds.contains_key(&id) {
+            return Ok(true);
+        }
         let select = sqlx::query("SELECT doc FROM builds WHERE id = $1").bind(id.as_bytes().to_vec());
         let Some(row) = select.fetch_optional(&mut *self.connection).await? else { return Ok(false) };
-        let build = from_doc(row.try_get("doc")?)?;
-        self.set.builds.entry(id).or_insert((build, Default::default()));
+        let build: Build = from_doc(row.try_get("doc")?)?;
+        self.builds_before.insert(id, build.clone());
+        self.set.builds.insert(id, (build, BTreeSet::new()));
         Ok(true)
     }
 
@@ -206,7 +345,7 @@ impl<'c> Session<'c> {
         Ok(())
     }
 
-    /// Loads how many jobs wait, so that the bound on them holds.
+    /// Loads how many jobs wait, so that the bound on them holds; the database knows all changes.
     pub(super) async fn room(&mut self) -> sqlx::Result<()> {
         let row = sqlx::query("SELECT waiting FROM counters").fetch_one(&mut *self.connection).await?;
         let waiting: i64 = row.try_get("waiting")?;
@@ -214,6 +353,11 @@ impl<'c> Session<'c> {
         let elsewhere = usize::try_from(waiting).unwrap_or(0).saturating_sub(loaded);
         self.set.bounds.pending = self.bounds.pending.saturating_sub(elsewhere);
         Ok(())
+    }
+
+    /// The bound of a log, in bytes.
+    pub(super) fn log_bound(&self) -> u64 {
+        self.bounds.log_bytes
     }
 }
 

@@ -9,9 +9,9 @@ use sqlx::{ConnectOptions as _, Connection as _, Executor};
 use tokio::sync::{mpsc, oneshot};
 
 use super::dialect::{BEGIN, ConnectOptions, Connection, Teller};
-use super::{Hints, unavailable};
+use super::session::{Session, Wanted};
+use super::{Changes, DatabaseBounds, Hints, unavailable};
 use crate::error::{Error, ErrorKind, Result};
-use crate::job_store::working_set::Changes;
 
 /// Calls that wait.
 const QUEUE_MAX: usize = 1_024;
@@ -19,29 +19,29 @@ const QUEUE_MAX: usize = 1_024;
 /// Calls of one transaction.
 const BATCH_MAX: usize = 256;
 
+/// After a transaction that the database refused, so many calls get one of their own each, so that only the one that it does
+/// not take fails.
+const ALONE: usize = 2 * BATCH_MAX;
+
 /// How long a transaction may take before its connection is given up.
 const TRANSACTION_MAX: Duration = Duration::from_secs(60);
 
-/// What a call came to, once it is on the disk.
-struct Done {
-    changes: Changes,
-    answer: Box<dyn FnOnce(Result<()>) + Send>,
-}
+/// Tells whoever asked what a call came to; with an error when it was not committed.
+type Answer = Box<dyn FnOnce(Result<()>) + Send>;
 
-/// A call: what it does on the connection.
+/// What a call does; the answer stands whether the database did it or not.
 type Work =
-    Box<dyn for<'c> FnOnce(&'c mut Connection) -> BoxFuture<'c, std::result::Result<Done, Failed>> + Send>;
+    Box<dyn for<'s, 'c> FnOnce(&'s mut Session<'c>) -> BoxFuture<'s, (sqlx::Result<()>, Answer)> + Send>;
 
-/// A call that the database did not do.
-struct Failed {
-    error: sqlx::Error,
-    answer: Box<dyn FnOnce(Result<()>) + Send>,
+struct Call {
+    wanted: Wanted,
+    work: Work,
 }
 
 /// The way to the task.
 #[derive(Clone)]
 pub(super) struct Writer {
-    calls: mpsc::Sender<Work>,
+    calls: mpsc::Sender<Call>,
 }
 
 impl fmt::Debug for Writer {
@@ -59,50 +59,43 @@ impl Writer {
     pub(super) fn start(
         connection: Connection,
         options: ConnectOptions,
+        bounds: DatabaseBounds,
         hints: Arc<Hints>,
         teller: Teller,
     ) -> Self {
         let (calls, waiting) = mpsc::channel(QUEUE_MAX);
-        tokio::spawn(write(Line { connection: Some(connection), options }, waiting, hints, teller));
+        let task = Task { line: Line { connection: Some(connection), options }, bounds, hints, teller };
+        tokio::spawn(task.run(waiting));
         Self { calls }
     }
 
     /// Waits until everything that was asked before is done.
     pub(super) async fn close(self) {
-        let done = self.call(|_| Box::pin(async { Ok((Ok(()), Changes::default())) }));
+        let done = self.call(Wanted::Unknown, |_| Box::pin(async { Ok(Ok(())) }));
         // Closed already is as good.
         done.await.unwrap_or_default();
     }
 
-    /// Makes a call: what it does, and what it changed. The answer comes when that is on the disk.
-    pub(super) async fn call<T, F>(&self, work: F) -> Result<T>
+    /// Makes a call: what it needs, as far as that is known before, and what it does. The answer comes when that is on the
+    /// disk. What fails must not have changed anything.
+    pub(super) async fn call<T, F>(&self, wanted: Wanted, work: F) -> Result<T>
     where
         T: Send + 'static,
-        F: for<'c> FnOnce(&'c mut Connection) -> BoxFuture<'c, sqlx::Result<(Result<T>, Changes)>>
-            + Send
-            + 'static,
+        F: for<'s, 'c> FnOnce(&'s mut Session<'c>) -> BoxFuture<'s, sqlx::Result<Result<T>>> + Send + 'static,
     {
         let (tell, told) = oneshot::channel();
-        let work: Work = Box::new(move |connection| {
+        let work: Work = Box::new(move |session| {
             Box::pin(async move {
-                match work(connection).await {
-                    Ok((value, changes)) => {
-                        let answer = Box::new(move |committed: Result<()>| {
-                            // Whoever asked may be gone.
-                            tell.send(committed.and(value)).unwrap_or_default();
-                        });
-                        Ok(Done { changes, answer })
-                    }
-                    Err(error) => {
-                        let answer = Box::new(move |told: Result<()>| {
-                            tell.send(told.and(Err(gone()))).unwrap_or_default();
-                        });
-                        Err(Failed { error, answer })
-                    }
-                }
+                let (done, value) = match work(session).await {
+                    Ok(value) => (Ok(()), value),
+                    Err(error) => (Err(error), Err(gone())),
+                };
+                // Whoever asked may be gone.
+                let answer = move |committed: Result<()>| tell.send(committed.and(value)).unwrap_or_default();
+                (done, Box::new(answer) as Answer)
             })
         });
-        self.calls.send(work).await.map_err(|_| gone())?;
+        self.calls.send(Call { wanted, work }).await.map_err(|_| gone())?;
         told.await.unwrap_or_else(|_| Err(gone()))
     }
 }
@@ -140,61 +133,94 @@ impl Line {
     }
 }
 
-async fn write(mut line: Line, mut waiting: mpsc::Receiver<Work>, hints: Arc<Hints>, teller: Teller) {
-    let mut batch = Vec::new();
-    while waiting.recv_many(&mut batch, BATCH_MAX).await > 0 {
-        let mut done = Vec::new();
-        let written = write_batch(&mut line, &mut batch, &mut done);
-        let result = match tokio::time::timeout(TRANSACTION_MAX, written).await {
-            Ok(Ok(())) => Ok(()),
+struct Task {
+    line: Line,
+    bounds: DatabaseBounds,
+    hints: Arc<Hints>,
+    teller: Teller,
+}
+
+impl Task {
+    async fn run(mut self, mut waiting: mpsc::Receiver<Call>) {
+        let (mut batch, mut alone) = (Vec::new(), 0usize);
+        loop {
+            let most = if alone > 0 { 1 } else { BATCH_MAX };
+            let taken = waiting.recv_many(&mut batch, most).await;
+            if taken == 0 {
+                break;
+            }
+            alone = alone.saturating_sub(taken);
+            let mut answers = Vec::new();
+            match self.transact(std::mem::take(&mut batch), &mut answers).await {
+                Ok(changes) => {
+                    self.hints.tell(&changes);
+                    answers.into_iter().for_each(|answer| answer(Ok(())));
+                    self.teller.tell(changes);
+                }
+                Err(cause) => {
+                    let message = cause.chain();
+                    tracing::error!(error = %message, calls = taken, "the job database takes nothing");
+                    answers.into_iter().for_each(|answer| {
+                        answer(Err(Error::new(ErrorKind::Unavailable, message.clone())));
+                    });
+                    if taken > 1 {
+                        alone = ALONE;
+                    }
+                }
+            }
+        }
+        let Some(connection) = self.line.connection else { return };
+        if let Err(error) = connection.close().await {
+            tracing::warn!(%error, "the job database was not closed");
+        }
+    }
+
+    /// Does calls in one transaction: all of them, or none.
+    async fn transact(&mut self, calls: Vec<Call>, answers: &mut Vec<Answer>) -> Result<Changes> {
+        let written = write(&mut self.line, self.bounds, calls, answers);
+        match tokio::time::timeout(TRANSACTION_MAX, written).await {
+            Ok(Ok(changes)) => Ok(changes),
             Ok(Err(error)) => {
-                line.roll_back().await;
+                self.line.roll_back().await;
                 Err(unavailable(error))
             }
             Err(_) => {
-                line.connection = None;
+                self.line.connection = None;
                 let message = format!("the job database took longer than {} s", TRANSACTION_MAX.as_secs());
                 Err(Error::new(ErrorKind::Unavailable, message))
             }
-        };
-        batch.clear();
-        match result {
-            Ok(()) => {
-                for Done { changes, answer } in done {
-                    hints.tell(&changes);
-                    answer(Ok(()));
-                    teller.tell(changes);
-                }
-            }
-            Err(cause) => {
-                let message = cause.chain();
-                tracing::error!(error = %message, "the job database takes nothing");
-                done.into_iter().for_each(|done| {
-                    (done.answer)(Err(Error::new(ErrorKind::Unavailable, message.clone())));
-                });
-            }
         }
-    }
-    let Some(connection) = line.connection else { return };
-    if let Err(error) = connection.close().await {
-        tracing::warn!(%error, "the job database was not closed");
     }
 }
 
-/// Does the calls in one transaction; one that the database does not do is taken back alone.
-async fn write_batch(line: &mut Line, batch: &mut Vec<Work>, done: &mut Vec<Done>) -> sqlx::Result<()> {
+async fn write(
+    line: &mut Line,
+    bounds: DatabaseBounds,
+    calls: Vec<Call>,
+    answers: &mut Vec<Answer>,
+) -> sqlx::Result<Changes> {
     let connection = line.begin().await?;
-    for work in batch.drain(..) {
-        connection.execute("SAVEPOINT one").await?;
-        match work(connection).await {
-            Ok(this) => done.push(this),
-            Err(failed) => {
-                let taken_back = connection.execute("ROLLBACK TO one").await;
-                (failed.answer)(Err(unavailable(failed.error)));
-                taken_back?;
-            }
-        }
-        connection.execute("RELEASE one").await?;
+    let mut session = Session::new(connection, bounds);
+    // Those that ask the database what they are about come last: it must know what the others changed. Nobody waits for
+    // one of them before he asks for another one.
+    let (known, unknown): (Vec<_>, Vec<_>) =
+        calls.into_iter().partition(|call| !matches!(call.wanted, Wanted::Unknown));
+    let (wanted, known): (Vec<Wanted>, Vec<Work>) =
+        known.into_iter().map(|call| (call.wanted, call.work)).unzip();
+    session.prefetch(&wanted).await?;
+    for work in known {
+        let (done, answer) = work(&mut session).await;
+        answers.push(answer);
+        done?;
     }
-    connection.execute("COMMIT").await.map(drop)
+    for Call { work, .. } in unknown {
+        session.flush().await?;
+        let (done, answer) = work(&mut session).await;
+        answers.push(answer);
+        done?;
+    }
+    session.flush().await?;
+    let changes = session.told;
+    connection.execute("COMMIT").await?;
+    Ok(changes)
 }

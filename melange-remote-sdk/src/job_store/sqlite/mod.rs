@@ -33,6 +33,9 @@ use crate::job::{
 };
 use crate::limits;
 
+#[cfg(test)]
+#[path = "../sql/beside_memory.rs"]
+mod beside_memory;
 #[path = "../sql/calls.rs"]
 mod calls;
 #[path = "../sql/codec.rs"]
@@ -69,7 +72,7 @@ mod dialect {
 }
 
 use dialect::{Db, Store, StoredRow};
-use session::Session;
+use session::{Session, Wanted};
 use writer::Writer;
 
 /// Connections that read.
@@ -84,7 +87,6 @@ pub struct SqliteJobStore {
     writer: Writer,
     readers: SqlitePool,
     hints: Arc<Hints>,
-    bounds: DatabaseBounds,
     /// Locked for as long as the database is this server's.
     lock: Arc<File>,
 }
@@ -116,8 +118,8 @@ impl SqliteJobStore {
         let readers = SqlitePoolOptions::new().max_connections(READERS_MAX).min_connections(0);
         let readers = readers.connect_with(options.clone().read_only(true)).await.map_err(failed)?;
         let hints = Arc::new(Hints::default());
-        let writer = Writer::start(connection, options, Arc::clone(&hints), dialect::Teller);
-        Ok(Self { writer, readers, hints, bounds, lock })
+        let writer = Writer::start(connection, options, bounds, Arc::clone(&hints), dialect::Teller);
+        Ok(Self { writer, readers, hints, lock })
     }
 
     /// Ends the leases of all running jobs, so that the next [`JobQueue::expire`] settles them: for the start of the only
@@ -127,13 +129,13 @@ impl SqliteJobStore {
     /// `Unavailable` when the database cannot be written.
     pub async fn end_leases(&self) -> Result<()> {
         self.writer
-            .call(|connection| {
+            .call(Wanted::Unknown, |session| {
                 Box::pin(async move {
                     sqlx::query("UPDATE jobs SET lease_until = 0 WHERE state = $1")
                         .bind(codec::state(JobState::Running))
-                        .execute(connection)
+                        .execute(&mut *session.connection)
                         .await?;
-                    Ok((Ok(()), Changes::default()))
+                    Ok(Ok(()))
                 })
             })
             .await
@@ -235,6 +237,14 @@ mod tests {
         suite::all(&Database::new(DatabaseBounds::default()).await).await;
         let database = Database::new(DatabaseBounds { pending: 5, ..DatabaseBounds::default() }).await;
         suite::waiting_jobs_are_bounded(&database.store().await, 5).await;
+    }
+
+    #[tokio::test]
+    async fn does_the_same_as_memory() {
+        for seed in 0..3 {
+            let database = Database::new(DatabaseBounds::default()).await;
+            beside_memory::do_the_same(&database.store().await, seed, 60).await;
+        }
     }
 
     #[tokio::test(flavor = "multi_thread")]

@@ -6,7 +6,7 @@ use sqlx::SqlStr;
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 
 /// The versions, oldest first: what each is about, and its statements.
-const VERSIONS: [(&str, &str); 2] = [("jobs", JOBS), ("projects of jobs", PROJECTS)];
+const VERSIONS: [(&str, &str); 2] = [("jobs", JOBS), ("small rows for what changes often", SMALL_ROWS)];
 
 /// Times are microseconds since 1970, ids are 16 bytes, documents are JSON. States are numbered as `JobState::ALL`.
 const JOBS: &str = "
@@ -117,13 +117,20 @@ CREATE TABLE counters (
 INSERT INTO counters VALUES (1, 0);
 ";
 
-/// How many jobs of a project run is asked without reading documents.
-const PROJECTS: &str = "
+/// How many jobs of a project run, and how many others a job waits for, is asked and changed without documents.
+const SMALL_ROWS: &str = "
 ALTER TABLE jobs ADD COLUMN project TEXT NOT NULL DEFAULT 'default';
 UPDATE jobs SET project = json_extract(doc, '$.project');
 CREATE INDEX jobs_project ON jobs (project) WHERE state = 2;
 DROP INDEX jobs_server;
 CREATE INDEX jobs_server ON jobs (server) WHERE state = 2 AND cancel_requested;
+
+-- Blocked jobs, and how many of the jobs that they wait for have not succeeded.
+CREATE TABLE blocked (
+    job BLOB PRIMARY KEY,
+    needs INTEGER NOT NULL
+) WITHOUT ROWID;
+INSERT INTO blocked SELECT id, json_extract(doc, '$.blocked_by') FROM jobs WHERE state = 0;
 ";
 
 /// Brings a database to the newest version; refuses one that is newer.

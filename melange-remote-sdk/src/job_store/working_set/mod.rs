@@ -276,9 +276,11 @@ impl WorkingSet {
     /// Takes a job in that another store keeps.
     #[cfg(any(feature = "sqlite", feature = "postgres"))]
     pub(super) fn adopt(&mut self, entry: Entry) {
-        let job = Arc::clone(&entry.job);
+        let (job, queue) = (Arc::clone(&entry.job), self.changes.queue);
         self.jobs.insert(job.id, entry);
         self.index(&job);
+        // That it is loaded is no change.
+        self.changes.queue = queue;
     }
 
     /// Puts a job into the indexes of its state, and counts it.
@@ -601,8 +603,14 @@ impl WorkingSet {
         Ok(length)
     }
 
-    pub(super) fn append(&mut self, fence: Fence, first: u64, rows: &[ProgressRow]) -> Result<u64> {
-        let entry = self.entry_mut(fence.job)?;
+    /// The rows that the attempt has not told yet.
+    pub(super) fn new_rows<'r>(
+        &self,
+        fence: Fence,
+        first: u64,
+        rows: &'r [ProgressRow],
+    ) -> Result<&'r [ProgressRow]> {
+        let entry = self.entry(fence.job)?;
         entry.check_fence(fence)?;
         if rows.len() > limits::PROGRESS_ROWS_MAX {
             return Err(Error::invalid(format!("more than {} rows in a call", limits::PROGRESS_ROWS_MAX)));
@@ -611,7 +619,12 @@ impl WorkingSet {
             let message = format!("there is no row {first} yet: there are {}", entry.progress);
             return Err(Error::invalid(message).with("job", fence.job));
         };
-        let new = rows.get(usize::try_from(known).unwrap_or(usize::MAX)..).unwrap_or_default();
+        Ok(rows.get(usize::try_from(known).unwrap_or(usize::MAX)..).unwrap_or_default())
+    }
+
+    pub(super) fn append(&mut self, fence: Fence, first: u64, rows: &[ProgressRow]) -> Result<u64> {
+        let new = self.new_rows(fence, first, rows)?;
+        let entry = self.entry_mut(fence.job)?;
         if let Some(attempt) = entry.attempts.last_mut() {
             new.iter().for_each(|row| attempt.apply(row.progress.clone()));
         }
