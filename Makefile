@@ -1,6 +1,6 @@
 # One-word commands. `make demo` and `make test` do all their set-up on a fresh Debian machine with a Rust
 # toolchain; the others expect what those install.
-.PHONY: fuzz reference demo test corpus-build lint bench doc deny features ci fmt
+.PHONY: fuzz reference demo test corpus-build lint bench bench-queue doc deny features ci fmt
 
 # Builds GNU hello through melange-server in the embedded sandbox, installs the package and runs it.
 demo:
@@ -38,6 +38,10 @@ fuzz:
 bench:
 	cargo build --release -p melange-cli
 	cargo bench -p melange-remote
+
+# The queue on each store, beside graphile-worker and pg-boss.
+bench-queue:
+	@benches/queue.sh
 
 doc:
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps

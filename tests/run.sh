@@ -13,7 +13,6 @@ need cc gcc libc6-dev
 need curl curl
 need xz xz-utils
 need setcap libcap2-bin
-need psql postgresql
 command -v cargo > /dev/null || fail "a Rust toolchain is needed"
 
 say "building"
@@ -22,15 +21,10 @@ make_distro "$target/debug/test-distro"
 make_toolchains "$target/debug/test-distro"
 
 docker=
-postgres=
 stop_services() {
   status=$?
   trap - EXIT INT TERM
-  if [ -n "$postgres" ]; then
-    as_postgres "$postgres_bin/pg_ctl" -D "$postgres/data" -m immediate -s stop > /dev/null 2>&1 || true
-    [ "$status" = 0 ] || as_root tail -n 5 "$postgres/data/log" >&2 || true
-    as_root rm -rf "$postgres" || say "left behind: $postgres"
-  fi
+  stop_postgres "$status"
   if [ -n "$docker" ]; then
     as_root kill -TERM "$(cat "$docker/docker.pid")" 2> /dev/null || true
     tries=0
@@ -68,25 +62,10 @@ else
   export MELANGE_TEST_DOCKER_SOCK=$docker/sock
 fi
 
-# A server of its own; it refuses to run as root.
-as_postgres() {
-  (
-    cd /
-    if [ "$(id -u)" = 0 ]; then exec setpriv --reuid postgres --regid postgres --init-groups "$@"; else exec "$@"; fi
-  )
-}
 if [ -z "${MELANGE_TEST_POSTGRES:-}" ]; then
-  say "starting PostgreSQL"
-  postgres_bin=$(find /usr/lib/postgresql -path '*/bin/initdb' | sort -V | tail -n 1 | xargs dirname)
-  postgres=$(mktemp -d /tmp/melange-postgres.XXXXXX)
-  [ "$(id -u)" != 0 ] || chown postgres: "$postgres"
-  as_postgres "$postgres_bin/initdb" -D "$postgres/data" -U melange -A trust --no-sync > "$postgres/log" 2>&1 ||
-    { tail -n 20 "$postgres/log" >&2; fail "initdb"; }
   # The tests keep nothing: nobody has to wait for the disk.
-  as_postgres "$postgres_bin/pg_ctl" -D "$postgres/data" -w -s -l "$postgres/data/log" \
-    -o "-c listen_addresses='' -c unix_socket_directories=$postgres -c fsync=off -c max_connections=300" start ||
-    { as_root tail -n 20 "$postgres/data/log" >&2; fail "PostgreSQL did not start"; }
-  export MELANGE_TEST_POSTGRES="postgres://melange@localhost/postgres?host=$postgres"
+  start_postgres "-c fsync=off"
+  export MELANGE_TEST_POSTGRES=$postgres_url
 fi
 
 say "tests"

@@ -36,3 +36,34 @@ make_toolchains() {
   "$1" make --suite trixie --profile toolchains --out "$toolchains"
   export MELANGE_TEST_TOOLCHAINS=$toolchains
 }
+
+# as_postgres COMMAND…: PostgreSQL refuses to run as root.
+as_postgres() {
+  (
+    cd /
+    if [ "$(id -u)" = 0 ]; then exec setpriv --reuid postgres --regid postgres --init-groups "$@"; else exec "$@"; fi
+  )
+}
+
+# start_postgres SETTINGS: a server of its own in the folder $postgres, reached by $postgres_url.
+start_postgres() {
+  need psql postgresql
+  say "starting PostgreSQL"
+  postgres_bin=$(find /usr/lib/postgresql -path '*/bin/initdb' | sort -V | tail -n 1 | xargs dirname)
+  postgres=$(mktemp -d /tmp/melange-postgres.XXXXXX)
+  [ "$(id -u)" != 0 ] || chown postgres: "$postgres"
+  as_postgres "$postgres_bin/initdb" -D "$postgres/data" -U melange -A trust --no-sync > "$postgres/log" 2>&1 ||
+    { tail -n 20 "$postgres/log" >&2; fail "initdb"; }
+  as_postgres "$postgres_bin/pg_ctl" -D "$postgres/data" -w -s -l "$postgres/data/log" \
+    -o "-c listen_addresses='' -c unix_socket_directories=$postgres -c max_connections=300 $1" start ||
+    { as_root tail -n 20 "$postgres/data/log" >&2; fail "PostgreSQL did not start"; }
+  postgres_url="postgres://melange@localhost/postgres?host=$postgres"
+}
+
+# stop_postgres STATUS: ends that server and removes its folder; its last words are shown when something failed.
+stop_postgres() {
+  [ -n "${postgres:-}" ] || return 0
+  as_postgres "$postgres_bin/pg_ctl" -D "$postgres/data" -m immediate -s stop > /dev/null 2>&1 || true
+  [ "$1" = 0 ] || as_root tail -n 5 "$postgres/data/log" >&2 || true
+  as_root rm -rf "$postgres" || say "left behind: $postgres"
+}

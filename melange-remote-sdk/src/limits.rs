@@ -82,6 +82,8 @@ pub const RETRY_PAUSE_MAX: Duration = Duration::from_secs(30);
 pub const MEMORY_JOBS_MAX: usize = 100_000;
 /// Jobs that may wait; beyond it a submission is refused.
 pub const PENDING_JOBS_MAX: usize = 50_000;
+/// Jobs that may wait in a database.
+pub const DATABASE_PENDING_JOBS_MAX: usize = 500_000;
 /// Texts and logs kept by the memory store, in bytes; the logs and jobs that finished first leave first.
 pub const MEMORY_STORE_BYTES_MAX: usize = 2 << 30;
 /// Steps whose times are kept with a job; the log has all of them.

@@ -14,7 +14,7 @@ pub struct DatabaseBounds {
 
 impl Default for DatabaseBounds {
     fn default() -> Self {
-        Self { pending: limits::PENDING_JOBS_MAX, log_bytes: limits::JOB_LOG_BYTES_MAX }
+        Self { pending: limits::DATABASE_PENDING_JOBS_MAX, log_bytes: limits::JOB_LOG_BYTES_MAX }
     }
 }
 

@@ -46,6 +46,8 @@ fn starts_answers_and_stops_on_sigterm() {
     let mut child = server(&[
         "--listen-addr",
         "127.0.0.1:0",
+        "--state-dir",
+        folder.path().to_str().unwrap(),
         "--output-dir",
         output.to_str().unwrap(),
         "--port-file",

@@ -34,7 +34,7 @@ use crate::job::{
 use crate::limits;
 
 #[cfg(test)]
-#[path = "../sql/beside_memory.rs"]
+#[path = "../sql/tests.rs"]
 mod beside_memory;
 #[path = "../sql/calls.rs"]
 mod calls;

@@ -479,11 +479,14 @@ impl WorkingSet {
         entry.progress = 0;
         let (server, backend) = (request.server.clone(), offer.backend.clone());
         let event = JobEvent::Claimed { server: server.clone(), backend: backend.clone() };
+        // Whoever claims looked at his clock before the job became ready, perhaps; nothing begins before what it waits for
+        // has ended.
+        let at = entry.job.ready_at.map_or(request.now, |ready_at| ready_at.max(request.now));
         // Only pending jobs are in the queue, and the table lets them be claimed.
-        let job = self.apply(id, event, request.now).ok()?;
+        let job = self.apply(id, event, at).ok()?;
         let entry = self.jobs.get_mut(&id)?;
         let log_begin = entry.log_bytes;
-        let attempt = JobAttempt::begin(job.attempt, Some(server), Some(backend), request.now);
+        let attempt = JobAttempt::begin(job.attempt, Some(server), Some(backend), at);
         entry.attempts.push(JobAttempt { log_begin, ..attempt });
         let surplus = entry.attempts.len().saturating_sub(limits::ATTEMPTS_KEPT_MAX);
         entry.attempts.drain(..surplus);
