@@ -216,6 +216,8 @@ pub const LEASE_MIN: Duration = Duration::from_secs(3);
 pub const LEASE_MAX: Duration = Duration::from_secs(3_600);
 /// How often the scheduler looks when no hint of a change came.
 pub const SCHEDULER_POLL: Duration = Duration::from_secs(1);
+/// The least time from one look of the scheduler at the queue to the next one.
+pub const SCHEDULER_GATHERS: Duration = Duration::from_millis(5);
 /// Claims of one round of the scheduler.
 pub const CLAIMS_PER_ROUND_MAX: usize = 1_000;
 /// How long a job may wait that no backend could run before it is given up.

@@ -627,7 +627,8 @@ async fn a_scheduler_that_dies_fails_the_health_check_and_ends_the_server() {
     let service = Service { router: router(app.clone()), app, shutdown: CancellationToken::new() };
     service.submit(&hello()).await;
     while service.app.failure.get().is_none() {
-        tokio::task::yield_now().await;
+        // The scheduler waits a few milliseconds between two looks, and the clock stands while this test is busy.
+        tokio::time::sleep(Duration::from_millis(1)).await;
     }
     let health = service.get("/healthz").await;
     assert_eq!(health.status, StatusCode::SERVICE_UNAVAILABLE);

@@ -228,7 +228,10 @@ impl Attempt {
         let mut log = BoundedLog::new(self.options.log_bytes);
         while let Some(item) = self.events.next().await {
             match item {
-                Item::Progress(progress) => self.append(progress.at_log_offset(length), &mut told).await,
+                Item::Progress(all) => {
+                    let all = all.into_iter().map(|progress| progress.at_log_offset(length));
+                    self.append(all.collect(), &mut told).await;
+                }
                 Item::Lines(lines) => {
                     for bytes in log.push(lines).await {
                         self.append_log(bytes, &mut length).await;
@@ -258,13 +261,14 @@ impl Attempt {
     }
 
     /// Adds what the attempt tells; `told` is how much it told so far.
-    async fn append(&self, progress: Progress, told: &mut u64) {
-        let rows = [ProgressRow { at: self.parts.clock.now(), progress }];
+    async fn append(&self, all: Vec<Progress>, told: &mut u64) {
+        let at = self.parts.clock.now();
+        let rows: Vec<ProgressRow> = all.into_iter().map(|progress| ProgressRow { at, progress }).collect();
         let first = *told;
         match self.persist(|| self.parts.job_store.append(self.fence, first, &rows)).await {
             Ok(count) => *told = count,
             Err(error) => {
-                tracing::warn!(job = %self.id, error = %error.chain(), "an event is lost");
+                tracing::warn!(job = %self.id, error = %error.chain(), "events are lost");
                 if let Ok(count) = self.within(self.parts.job_store.append(self.fence, first, &[])).await {
                     *told = count;
                 }
@@ -537,12 +541,15 @@ impl Attempt {
     /// Copies the log from the job store to the artifacts, a chunk at a time.
     async fn store_log(&self) -> Result<()> {
         let (job_store, id) = (Arc::clone(&self.parts.job_store), self.id);
-        let chunks = stream::try_unfold(0u64, move |offset| {
+        let chunks = stream::try_unfold(Some(0u64), move |offset| {
             let job_store = Arc::clone(&job_store);
             async move {
+                let Some(offset) = offset else { return Ok(None) };
                 let chunk = job_store.read_log(id, offset, limits::LOG_READ_BYTES_MAX).await?;
                 let next = offset.saturating_add(u64::try_from(chunk.bytes.len()).unwrap_or(u64::MAX));
-                Ok((!chunk.bytes.is_empty()).then_some((chunk.bytes, next)))
+                // All has been told: the end is known without another look.
+                let next_of = (next < chunk.len).then_some(next);
+                Ok((!chunk.bytes.is_empty()).then_some((chunk.bytes, next_of)))
             }
         });
         let chunks: ByteStream = chunks.boxed();

@@ -18,8 +18,8 @@ use crate::limits;
 pub(super) enum Item {
     /// Lines of the log, each with its newline.
     Lines(Lines),
-    /// Something that the attempt tells.
-    Progress(Progress),
+    /// What the attempt tells, in order.
+    Progress(Vec<Progress>),
 }
 
 /// Lines in a row that come from the same side.
@@ -193,7 +193,7 @@ impl State {
         }
     }
 
-    /// The next event, or as many lines in a row as one write may have.
+    /// As many events in a row, or as many lines, as one write may have.
     fn take(&mut self) -> Option<Item> {
         let mut bytes = String::new();
         let (mut count, mut side) = (0, false);
@@ -207,7 +207,9 @@ impl State {
                     bytes.push_str(&text);
                     bytes.push('\n');
                 }
-                Some(Waiting::Progress(event)) if count == 0 => return Some(Item::Progress(event)),
+                Some(Waiting::Progress(event)) if count == 0 => {
+                    return Some(Item::Progress(self.events(event)));
+                }
                 Some(other) => {
                     self.waiting.push_front(other);
                     break;
@@ -216,6 +218,18 @@ impl State {
             }
         }
         (count > 0).then(|| Item::Lines(Lines { bytes: Bytes::from(bytes), count, farm: side }))
+    }
+
+    /// An event and those right behind it.
+    fn events(&mut self, first: Progress) -> Vec<Progress> {
+        let mut events = vec![first];
+        while events.len() < limits::PROGRESS_ROWS_MAX
+            && let Some(Waiting::Progress(_)) = self.waiting.front()
+            && let Some(Waiting::Progress(event)) = self.waiting.pop_front()
+        {
+            events.push(event);
+        }
+        events
     }
 }
 
@@ -266,7 +280,7 @@ mod tests {
         let expected = [
             lines("a\nb\n", 2, false),
             lines("--- step 1 of 2: make\n", 1, true),
-            Item::Progress(Progress::StepStarted { index: 0, name: "make".to_owned() }),
+            Item::Progress(vec![Progress::StepStarted { index: 0, name: "make".to_owned() }]),
             lines("c\n", 1, false),
         ];
         assert_eq!(drain(&queue).await, expected);
@@ -295,7 +309,7 @@ mod tests {
         assert!(wakes, "there is room again");
         assert!(text.lines().eq((0..most).map(|number| number.to_string())));
         let rest = drain(&queue).await;
-        assert_eq!(rest, [Item::Progress(phase_event(Phase::Steps, Duration::from_millis(5)))]);
+        assert_eq!(rest, [Item::Progress(vec![phase_event(Phase::Steps, Duration::from_millis(5))])]);
     }
 
     #[tokio::test]

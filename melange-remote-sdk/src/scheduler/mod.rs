@@ -183,11 +183,18 @@ impl Scheduler {
             if let Err(error) = result {
                 tracing::warn!(error = %error.chain(), "the queue could not be read; trying again");
             }
+            let looked_at = Instant::now();
             tokio::select! {
                 () = shutdown.cancelled() => {}
                 () = tokio::time::sleep(self.options.poll) => {}
                 () = hinted(&mut queue_hint), if !failed => {}
                 () = hinted(&mut pool_hint), if !failed => {}
+            }
+            // The first hint after a while is followed at once; of many together one round makes use.
+            let gathered_at = looked_at + limits::SCHEDULER_GATHERS;
+            tokio::select! {
+                () = shutdown.cancelled() => {}
+                () = tokio::time::sleep_until(gathered_at) => {}
             }
         }
         self.finish(run).await;

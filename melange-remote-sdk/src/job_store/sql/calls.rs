@@ -1,13 +1,13 @@
 //! The calls that write.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use futures_util::future::BoxFuture;
 use sqlx::{QueryBuilder, Row};
 
 use super::codec::{count, from_doc, group_key, ids_of, job_id, micros, number, size, to_doc};
 use super::*;
-use crate::job_store::Offer;
+use crate::job_store::Group;
 use crate::job_store::working_set::{Fitting, Reason, WorkingSet};
 
 impl Store {
@@ -114,10 +114,6 @@ impl Session<'_> {
         let causes: Vec<JobId> = self.set.jobs.values().filter_map(|entry| entry.job.skipped_for).collect();
         self.jobs(&causes).await?;
         self.room().await?;
-        let row = sqlx::query("SELECT coalesce(max(id), 0) AS last FROM submissions")
-            .fetch_one(&mut *self.connection)
-            .await?;
-        self.set.submitted = number(row.try_get("last")?);
         let told = match self.set.submit(submission, content) {
             Ok(told) => told,
             Err(error) => return Ok(Err(error)),
@@ -160,34 +156,23 @@ impl Session<'_> {
     }
 
     async fn claim(&mut self, request: &ClaimRequest) -> sqlx::Result<Result<Vec<Claim>>> {
-        sqlx::query("DELETE FROM tokens WHERE until <= $1")
-            .bind(micros(request.now))
-            .execute(&mut *self.connection)
-            .await?;
         let token = request.token.as_bytes().to_vec();
-        let rows = sqlx::query("SELECT id FROM jobs WHERE token = $1 AND state = 2 ORDER BY place")
-            .bind(token.clone())
-            .fetch_all(&mut *self.connection)
-            .await?;
-        let own = ids_of(&rows)?;
-        self.jobs(&own).await?;
-        if !own.is_empty() {
-            self.set.claims.insert(request.token, own.clone());
-        }
-        let row = sqlx::query("SELECT until FROM tokens WHERE token = $1")
-            .bind(token.clone())
-            .fetch_optional(&mut *self.connection)
-            .await?;
-        if row.is_some() {
-            self.set.tokens.insert(request.token, request.until);
-        }
-        if own.is_empty() && row.is_none() && request.until > request.now {
-            self.fitting(request).await?;
-            sqlx::query("INSERT INTO tokens (token, until) VALUES ($1, $2)")
-                .bind(token)
-                .bind(micros(request.until))
-                .execute(&mut *self.connection)
-                .await?;
+        let mut own = Vec::new();
+        if request.until > request.now {
+            let insert = "INSERT INTO tokens (token, until) VALUES ($1, $2) ON CONFLICT DO NOTHING";
+            let insert = sqlx::query(insert).bind(token.clone()).bind(micros(request.until));
+            if insert.execute(&mut *self.connection).await?.rows_affected() > 0 {
+                self.fitting(request).await?;
+            } else {
+                let rows = sqlx::query("SELECT id FROM jobs WHERE token = $1 AND state = 2 ORDER BY place")
+                    .bind(token)
+                    .fetch_all(&mut *self.connection)
+                    .await?;
+                own = ids_of(&rows)?;
+                self.jobs(&own).await?;
+                self.set.claims.insert(request.token, own.clone());
+                self.set.tokens.insert(request.token, request.until);
+            }
         }
         self.builds().await?;
         let claims = self.set.claim(request);
@@ -198,35 +183,38 @@ impl Session<'_> {
 
     /// Loads the jobs that the offers may get, and how full the backends are.
     async fn fitting(&mut self, request: &ClaimRequest) -> sqlx::Result<()> {
-        let mut left = limits::CLAIMS_PER_ROUND_MAX;
+        let mut running: HashMap<&str, u32> = HashMap::new();
+        let mut slots: HashMap<&Group, usize> = HashMap::new();
         for offer in &request.offers {
-            let Offer { group, backend, slots, .. } = offer;
+            running.insert(&offer.backend.addr, 0);
+            let slots = slots.entry(&offer.group).or_default();
+            *slots = slots.saturating_add(offer.slots).min(limits::CLAIMS_PER_ROUND_MAX);
+        }
+        for (addr, running) in &mut running {
             let row = sqlx::query("SELECT count(*) AS running FROM jobs WHERE backend = $1 AND state = 2")
-                .bind(backend.addr.clone())
+                .bind((*addr).to_owned())
                 .fetch_one(&mut *self.connection)
                 .await?;
-            let running: i64 = row.try_get("running")?;
-            self.set.running.insert(backend.addr.clone(), u32::try_from(running).unwrap_or(u32::MAX));
-            // Those that earlier offers get are among the first too.
-            let known = self.set.queue.get(group).map_or(0, |places| places.len());
-            let wanted = (*slots).min(left).saturating_add(known);
-            left = left.saturating_sub(*slots);
-            let rows = sqlx::query(
-                "SELECT id FROM jobs WHERE queue = (SELECT id FROM groups WHERE key = $1) AND not_before <= $2 \
-                 ORDER BY priority DESC, rank DESC, id LIMIT $3",
-            )
-            .bind(group_key(group)?)
-            .bind(micros(request.now))
-            .bind(size(wanted))
-            .fetch_all(&mut *self.connection)
-            .await?;
-            let ids = ids_of(&rows)?;
-            self.jobs(&ids).await?;
+            let count: i64 = row.try_get("running")?;
+            *running = u32::try_from(count).unwrap_or(u32::MAX);
         }
+        for (group, slots) in slots {
+            self.first_of(&group_key(group)?, micros(request.now), size(slots)).await?;
+        }
+        // Afterwards: loading running jobs counts them, and not all of them are loaded.
+        self.set.running.extend(running.into_iter().map(|(addr, running)| (addr.to_owned(), running)));
         Ok(())
     }
 
     async fn expire(&mut self, request: ExpireRequest) -> sqlx::Result<Result<Vec<Arc<Job>>>> {
+        // A token whose jobs still run is remembered for as long as they do.
+        sqlx::query(
+            "DELETE FROM tokens WHERE until <= $1 AND NOT EXISTS \
+             (SELECT 1 FROM jobs WHERE jobs.token = tokens.token AND jobs.state = 2)",
+        )
+        .bind(micros(request.now))
+        .execute(&mut *self.connection)
+        .await?;
         let rows = sqlx::query(
             "SELECT id FROM jobs WHERE state = 2 AND lease_until <= $1 ORDER BY lease_until, id LIMIT $2",
         )

@@ -13,7 +13,7 @@ use crate::job_store::Selection;
 use crate::job_store::working_set::{Entry, Known, WorkingSet};
 
 /// Ids of one statement.
-const IDS_MAX: usize = 500;
+const IDS_MAX: usize = 512;
 
 /// What a call needs, as far as that is known before it begins.
 #[derive(Debug)]
@@ -58,12 +58,21 @@ pub(super) struct Session<'c> {
     bounds: DatabaseBounds,
 }
 
-/// `select` with the ids in place of what follows it.
+/// What a job's row has for a session.
+const COLUMNS: &str = "SELECT j.id, j.submission, j.queue, j.lease_until, j.token, j.place, j.lost_needs, \
+                       j.released, j.progress, j.log_bytes, j.log_cut, j.doc, a.doc AS attempt, \
+                       b.needs AS blocked_by FROM jobs j \
+                       LEFT JOIN attempts a ON a.job = j.id AND a.number = j.attempt \
+                       LEFT JOIN blocked b ON b.job = j.id WHERE ";
+
+/// `select` with the ids behind it. Their number is a power of two, the last one repeated, so that there are few different
+/// statements for a database to prepare.
 fn with_ids(select: &str, ids: &[JobId]) -> QueryBuilder<Db> {
     let mut query = QueryBuilder::new(select);
     query.push("(");
     let mut list = query.separated(", ");
-    for id in ids {
+    let surplus = ids.len().next_power_of_two().saturating_sub(ids.len());
+    for id in ids.iter().chain(ids.last().into_iter().cycle().take(surplus)) {
         list.push_bind(id.as_bytes().to_vec());
     }
     query.push(")");
@@ -124,16 +133,27 @@ impl<'c> Session<'c> {
             self.save_blocked().await?;
         }
         for ids in missing.chunks(IDS_MAX) {
-            let select = "SELECT j.submission, j.queue, j.lease_until, j.token, j.place, j.lost_needs, \
-                          j.released, j.progress, j.log_bytes, j.log_cut, j.doc, a.doc AS attempt, \
-                          b.needs AS blocked_by FROM jobs j \
-                          LEFT JOIN attempts a ON a.job = j.id AND a.number = j.attempt \
-                          LEFT JOIN blocked b ON b.job = j.id WHERE j.id IN ";
-            for row in with_ids(select, ids).build().fetch_all(&mut *self.connection).await? {
+            let mut select = with_ids(&format!("{COLUMNS} j.id IN "), ids);
+            for row in select.build().fetch_all(&mut *self.connection).await? {
                 self.adopt(&row)?;
             }
         }
         missing.iter().for_each(|id| _ = self.blocked.remove(id));
+        Ok(())
+    }
+
+    /// Loads the first jobs in the queue of a group that may begin.
+    pub(super) async fn first_of(&mut self, group: &str, now: i64, most: i64) -> sqlx::Result<()> {
+        let select = format!(
+            "{COLUMNS} j.queue = (SELECT id FROM groups WHERE key = $1) AND j.not_before <= $2 \
+             ORDER BY j.priority DESC, j.rank DESC, j.id LIMIT $3"
+        );
+        let select = sqlx::query(sqlx::AssertSqlSafe(select)).bind(group.to_owned()).bind(now).bind(most);
+        for row in select.fetch_all(&mut *self.connection).await? {
+            if !self.set.jobs.contains_key(&job_id(row.try_get("id")?)?) {
+                self.adopt(&row)?;
+            }
+        }
         Ok(())
     }
 
@@ -345,9 +365,12 @@ impl<'c> Session<'c> {
         Ok(())
     }
 
-    /// Loads how many jobs wait, so that the bound on them holds; the database knows all changes.
+    /// Loads how many jobs wait, so that the bound on them holds, and the number of the last submission; the database knows
+    /// all changes.
     pub(super) async fn room(&mut self) -> sqlx::Result<()> {
-        let row = sqlx::query("SELECT waiting FROM counters").fetch_one(&mut *self.connection).await?;
+        let select = "SELECT waiting, (SELECT coalesce(max(id), 0) FROM submissions) AS last FROM counters";
+        let row = sqlx::query(select).fetch_one(&mut *self.connection).await?;
+        self.set.submitted = number(row.try_get("last")?);
         let waiting: i64 = row.try_get("waiting")?;
         let loaded = self.set.jobs.values().filter(|entry| waits(entry.job.state)).count();
         let elsewhere = usize::try_from(waiting).unwrap_or(0).saturating_sub(loaded);
