@@ -243,7 +243,9 @@ pub const REQUEST_BODY_IDLE: Duration = Duration::from_secs(30);
 /// The time that the body of a request may take.
 pub const REQUEST_BODY_TIME: Duration = Duration::from_secs(5 * 60);
 /// Attempts of one job that the farm broke off before it is given up.
-pub const ATTEMPTS_MAX: u32 = 5;
+pub const ATTEMPTS_MIN: u32 = 5;
+/// And for how long at least, counted from the first attempt that broke off.
+pub const RETRIED_FOR_MIN: Duration = Duration::from_secs(600);
 /// How long a stopping server waits for running jobs before it cancels them for good.
 pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(20);
 /// Lines that may wait between a builder and its reader before the builder is asked to slow down.

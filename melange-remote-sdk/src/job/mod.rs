@@ -140,6 +140,9 @@ pub struct Job {
     pub artifacts: Vec<JobArtifact>,
     /// Since when its attempts break off before their first step; such attempts do not count.
     pub trouble_since: Option<Timestamp>,
+    /// When the first of the attempts that count broke off for reasons of the farm.
+    #[serde(default)]
+    pub failing_since: Option<Timestamp>,
 }
 
 impl Job {
@@ -172,6 +175,7 @@ impl Job {
             skipped_for: None,
             artifacts: Vec::new(),
             trouble_since: None,
+            failing_since: None,
         }
     }
 

@@ -305,6 +305,9 @@ impl Job {
             JobEvent::CancelRequested => self.cancel_requested = true,
             JobEvent::Released { error, not_before, counts, avoid } => {
                 self.counted_attempts -= u32::from(!counts && self.counted_attempts > 0);
+                if counts {
+                    self.failing_since.get_or_insert(at);
+                }
                 // An attempt that is given back to be tried again at once, as by a server that stops, was in no trouble.
                 match !counts && not_before.is_some() {
                     true => _ = self.trouble_since.get_or_insert(at),
@@ -318,7 +321,10 @@ impl Job {
                 }
                 self.give_back(error, not_before, at);
             }
-            JobEvent::LeaseLost { error } => self.give_back(error, None, at),
+            JobEvent::LeaseLost { error } => {
+                self.failing_since.get_or_insert(at);
+                self.give_back(error, None, at);
+            }
             JobEvent::Finished { outcome } => match outcome {
                 Outcome::Succeeded { artifacts, note } => {
                     self.artifacts = artifacts;
@@ -338,6 +344,7 @@ impl Job {
                 self.cancel_requested = false;
                 self.skipped_for = None;
                 self.trouble_since = None;
+                self.failing_since = None;
                 self.avoid.clear();
                 self.error = None;
             }

@@ -49,11 +49,14 @@ pub mod database;
 pub mod forward;
 mod hints;
 pub mod memory;
+mod patience;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 mod working_set;
+
+pub use patience::Patience;
 
 /// A job to hand in.
 #[derive(Debug, Clone)]
@@ -378,8 +381,8 @@ pub struct Finished {
 pub struct ExpireRequest {
     /// Leases that ended by this time.
     pub now: Timestamp,
-    /// A job with so many attempts that count is given up.
-    pub attempts_max: u32,
+    /// Jobs for which it is over are given up, the others are tried again.
+    pub patience: Patience,
     /// At most so many, and at most [`limits::SETTLED_PER_CALL_MAX`].
     pub limit: usize,
 }

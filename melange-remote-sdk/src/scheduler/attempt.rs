@@ -10,7 +10,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::{StreamExt, TryStreamExt, stream};
-use jiff::Timestamp;
 use tokio::time::Instant;
 use tokio_util::io::ReaderStream;
 use tokio_util::sync::CancellationToken;
@@ -27,7 +26,7 @@ use crate::backoff::{Backoff, spread};
 use crate::builder::{BuildEvent, BuildInput, BuildOutcome, BuildSink, BuildStatus, BuiltFile, Phase};
 use crate::clock::{elapsed, later};
 use crate::error::{Blame, Error, ErrorKind, Result};
-use crate::job::{FailureClass, JobArtifact, JobError, JobId, Outcome, Progress, ProgressRow};
+use crate::job::{FailureClass, Job, JobArtifact, JobError, JobId, Outcome, Progress, ProgressRow};
 use crate::job_store::{Claim, Fence, Release};
 use crate::limits;
 
@@ -104,11 +103,10 @@ pub(super) struct Attempt {
     options: SchedulerOptions,
     id: JobId,
     fence: Fence,
-    /// The attempts that count, with this one.
-    counted: u32,
+    /// The job as it was claimed.
+    job: Arc<Job>,
     /// Where the attempt's part of the job's log begins.
     log_begin: u64,
-    trouble_since: Option<Timestamp>,
     slot: BackendLease,
     lease: HeldLease,
     events: Arc<EventQueue>,
@@ -130,9 +128,8 @@ impl Attempt {
             options,
             id: claim.job.id,
             fence: claim.fence,
-            counted: claim.job.counted_attempts,
+            job: Arc::clone(&claim.job),
             log_begin: claim.log_bytes,
-            trouble_since: claim.job.trouble_since,
             slot,
             lease,
             events: Arc::default(),
@@ -409,7 +406,7 @@ impl Attempt {
         }
         let now = self.parts.clock.now();
         if error.blamed() == Some(Blame::Backend) && !self.events.step_began() {
-            let troubled = self.trouble_since.map_or(Duration::ZERO, |since| elapsed(since, now));
+            let troubled = self.job.trouble_since.map_or(Duration::ZERO, |since| elapsed(since, now));
             if troubled >= limits::BACKEND_TROUBLE {
                 return End::failed(failure);
             }
@@ -417,10 +414,10 @@ impl Attempt {
             let not_before = Some(later(now, spread(pause)));
             return End::Release(Release { error: failure, not_before, counts: false, avoid: true });
         }
-        if self.counted >= self.options.attempts_max {
+        if self.options.patience.is_over(&self.job, now) {
             return End::failed(failure);
         }
-        let doublings = self.counted.saturating_sub(1).min(16);
+        let doublings = self.job.counted_attempts.saturating_sub(1).min(16);
         let pause = self.options.retry_pause.saturating_mul(1 << doublings).min(limits::RETRY_PAUSE_MAX);
         let not_before = Some(later(now, spread(pause)));
         let avoid = error.blamed() == Some(Blame::Backend);

@@ -30,7 +30,7 @@ use crate::clock::{Clock, earlier, later};
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::{ClaimToken, FailureClass, JobError, ServerId};
 use crate::job_store::{
-    ClaimRequest, ExpireRequest, GiveUp, GroupWaiting, JobStore, Offer, Release, Subject,
+    ClaimRequest, ExpireRequest, GiveUp, GroupWaiting, JobStore, Offer, Patience, Release, Subject,
 };
 use crate::limits;
 
@@ -75,8 +75,8 @@ pub struct SchedulerOptions {
     pub lease: Duration,
     /// How often the queue is read when no hint came.
     pub poll: Duration,
-    /// Attempts of one job.
-    pub attempts_max: u32,
+    /// For how long jobs are tried again.
+    pub patience: Patience,
     /// The pause before a second attempt; it doubles with every further one.
     pub retry_pause: Duration,
     /// How long running jobs may go on when the scheduler stops.
@@ -90,7 +90,7 @@ impl Default for SchedulerOptions {
         Self {
             lease: limits::LEASE,
             poll: limits::SCHEDULER_POLL,
-            attempts_max: limits::ATTEMPTS_MAX,
+            patience: Patience { attempts: limits::ATTEMPTS_MIN, time: limits::RETRIED_FOR_MIN },
             retry_pause: limits::RETRY_PAUSE,
             shutdown_grace: limits::SHUTDOWN_GRACE,
             log_bytes: limits::JOB_LOG_BYTES,
@@ -228,10 +228,10 @@ impl Scheduler {
 
     /// Settles the leases of servers that died.
     async fn expire(&self) -> Result<()> {
-        let (now, attempts_max) = (self.parts.clock.now(), self.options.attempts_max);
+        let (now, patience) = (self.parts.clock.now(), self.options.patience);
         let limit = limits::SETTLED_PER_CALL_MAX;
         loop {
-            let request = ExpireRequest { now, attempts_max, limit };
+            let request = ExpireRequest { now, patience, limit };
             let settled = self.within(self.parts.job_store.expire(&request)).await?;
             for job in &settled {
                 tracing::warn!(job = %job.id, attempt = job.attempt, state = %job.state, "a lease ended without a word");

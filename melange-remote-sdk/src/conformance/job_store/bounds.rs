@@ -82,7 +82,11 @@ async fn pages_and_claims_are_bounded(store: &dyn JobStore) {
     let claims = store.claim(&request).await.expect("claiming works");
     let claimed: Vec<JobId> = claims.iter().map(|claim| claim.job.id).collect();
     assert_eq!(claimed, ids[..round_max], "a call claims what it may, the first ones");
-    let request = ExpireRequest { now: at(10), attempts_max: 3, limit: usize::MAX };
+    let request = ExpireRequest {
+        now: at(10),
+        patience: Patience { attempts: 3, time: Duration::ZERO },
+        limit: usize::MAX,
+    };
     assert_eq!(store.expire(&request).await.expect("it settles").len(), limits::SETTLED_PER_CALL_MAX);
     while !expire(store, 10).await.is_empty() {}
     store.cancel(Selection::Build(build), at(11)).await.expect("it waits");

@@ -152,7 +152,8 @@ async fn a_bad_end_skips_what_waits_for_it(store: &dyn JobStore) {
     // Whoever settles it.
     let lost = chain(store, &[&[], &[0]]).await;
     lost.run(store, 0, 0).await;
-    let request = ExpireRequest { now: at(10), attempts_max: 1, limit: 1_000 };
+    let request =
+        ExpireRequest { now: at(10), patience: Patience { attempts: 1, time: Duration::ZERO }, limit: 1_000 };
     store.expire(&request).await.expect("it settles");
     assert_eq!(lost.states(store).await, [Failed, Skipped]);
     let stuck = chain(store, &[&[], &[0]]).await;

@@ -20,7 +20,7 @@ use crate::job::{
 };
 use crate::job_store::{
     Claim, ClaimRequest, Demand, ExpireRequest, Fence, GiveUp, Group, GroupWaiting, JobStore, ListQuery,
-    NewJob, Offer, Release, Renewal, Selection, Subject, Submission, Submitted,
+    NewJob, Offer, Patience, Release, Renewal, Selection, Subject, Submission, Submitted,
 };
 use crate::labels::LabelSelector;
 use crate::limits;
@@ -192,7 +192,11 @@ impl Lane {
 
 /// Settles every lease that ended.
 async fn expire(store: &dyn JobStore, seconds: u64) -> Vec<Arc<Job>> {
-    let request = ExpireRequest { now: at(seconds), attempts_max: 3, limit: limits::SETTLED_PER_CALL_MAX };
+    expire_with(store, seconds, Patience { attempts: 3, time: Duration::ZERO }).await
+}
+
+async fn expire_with(store: &dyn JobStore, seconds: u64, patience: Patience) -> Vec<Arc<Job>> {
+    let request = ExpireRequest { now: at(seconds), patience, limit: limits::SETTLED_PER_CALL_MAX };
     store.expire(&request).await.expect("it settles")
 }
 

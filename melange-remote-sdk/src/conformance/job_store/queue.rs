@@ -11,6 +11,7 @@ pub(super) async fn all(store: &dyn JobStore) {
     a_settled_lease_is_nobodys(store).await;
     a_late_owner_may_finish_while_nobody_settled(store).await;
     lost_leases_are_bounded_by_attempts(store).await;
+    lost_leases_are_bounded_by_time(store).await;
     ends_may_be_repeated_and_not_changed(store).await;
     a_job_given_back_waits_its_pause(store).await;
     backends_are_avoided_by_group(store).await;
@@ -235,6 +236,25 @@ async fn lost_leases_are_bounded_by_attempts(store: &dyn JobStore) {
     assert_eq!(job.error.as_ref().expect("it says why").class, FailureClass::Infrastructure);
     let last = store.attempt(id, 3).await.expect("it is there");
     assert_eq!(last.outcome, AttemptOutcome::Failed);
+}
+
+/// However many leases end, a job is tried again until its time is over, which begins with the first of them.
+async fn lost_leases_are_bounded_by_time(store: &dyn JobStore) {
+    let lane = Lane::new();
+    let id = lane.insert(store).await;
+    let patience = Patience { attempts: 1, time: Duration::from_secs(30) };
+    for (claimed, expected) in [(0, JobState::Pending), (15, JobState::Pending), (30, JobState::Failed)] {
+        lane.claim_one(store, claimed).await;
+        expire_with(store, claimed + 10, patience).await;
+        assert_eq!(state(store, id).await, expected, "claimed at {claimed}");
+    }
+    store.retry(Selection::Job(id), at(50)).await.expect("it has failed");
+    lane.claim_one(store, 60).await;
+    expire_with(store, 70, patience).await;
+    assert_eq!(state(store, id).await, JobState::Pending, "its time begins anew");
+    lane.claim_one(store, 70).await;
+    expire_with(store, 100, patience).await;
+    assert_eq!(state(store, id).await, JobState::Failed);
 }
 
 /// An end whose answer was lost may be told again, and only the same one.

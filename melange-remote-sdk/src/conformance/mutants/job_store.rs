@@ -21,8 +21,8 @@ use crate::job_store::forward::{Forward, ForwardJobStore};
 use crate::job_store::memory::{MemoryBounds, MemoryJobStore};
 use crate::job_store::{
     Claim, ClaimRequest, Demand, ExpireRequest, Fence, Finished, GiveUp, Group, GroupWaiting, JobIntake,
-    JobPage, JobProgress, JobQueue, JobReading, JobStore, ListQuery, LogChunk, NewJob, Offer, Release,
-    Renewal, Selection, Subject, Submission, Submitted,
+    JobPage, JobProgress, JobQueue, JobReading, JobStore, ListQuery, LogChunk, NewJob, Offer, Patience,
+    Release, Renewal, Selection, Subject, Submission, Submitted,
 };
 use crate::limits;
 
@@ -93,7 +93,7 @@ impl StoreUnderTest for Mutants {
         }
         if matches!(self.bug, Bug::RestartLosesLeases) {
             let (store, limit) = (self.inner().clone(), limits::SETTLED_PER_CALL_MAX);
-            let every = ExpireRequest { now: Timestamp::MAX, attempts_max: u32::MAX, limit };
+            let every = ExpireRequest { now: Timestamp::MAX, patience: Patience::ENDLESS, limit };
             store.expire(&every).await.expect("the store in memory answers");
         }
         self.mutant()
@@ -316,7 +316,7 @@ impl ForwardJobStore for Mutant {
     async fn demand(&self, now: Timestamp) -> Result<Vec<Demand>> {
         if matches!(self.bug, Bug::DemandSettles) {
             let limit = limits::SETTLED_PER_CALL_MAX;
-            self.inner.expire(&ExpireRequest { now, attempts_max: u32::MAX, limit }).await?;
+            self.inner.expire(&ExpireRequest { now, patience: Patience::ENDLESS, limit }).await?;
         }
         let now = if matches!(self.bug, Bug::DemandIgnoresPause) { Timestamp::MAX } else { now };
         let mut demand = self.inner.demand(now).await?;
@@ -458,7 +458,8 @@ impl ForwardJobStore for Mutant {
         match self.bug {
             Bug::ExpireNever => return Ok(Vec::new()),
             Bug::ExpireIgnoresTime => request.now = Timestamp::MAX,
-            Bug::ExpireIgnoresAttempts => request.attempts_max = u32::MAX,
+            Bug::ExpireIgnoresAttempts => request.patience = Patience::ENDLESS,
+            Bug::ExpireIgnoresPatience => request.patience.time = std::time::Duration::ZERO,
             _ => {}
         }
         let mut settled = self.inner.expire(&request).await?;

@@ -11,7 +11,7 @@ use crate::backend_selector::Requirements;
 use crate::conformance::job_store::{at, new_job_for};
 use crate::job::{ClaimToken, FailureClass, JobArtifact, JobBackend, JobError, Progress, Project};
 use crate::job_store::memory::MemoryJobStore;
-use crate::job_store::{Group, JobStore, NewJob, Offer};
+use crate::job_store::{Group, JobStore, NewJob, Offer, Patience};
 use crate::labels::{LabelSelector, Labels};
 
 /// A call. Those in front know what they are about; the others ask the database and come last in a transaction.
@@ -197,7 +197,10 @@ impl World {
             15 => Call::Retry(self.selection()?, now),
             16 => Call::SetPriority(self.selection()?, self.priority()),
             17 => Call::Remove(self.one_of(&jobs)?),
-            18 => Call::Expire(ExpireRequest { now, attempts_max: 3, limit: self.rng.usize(1..4) }),
+            18 => {
+                let patience = Patience { attempts: 2, time: Duration::from_secs(self.rng.u64(..30)) };
+                Call::Expire(ExpireRequest { now, patience, limit: self.rng.usize(1..4) })
+            }
             _ => {
                 let error = JobError::new(FailureClass::Unschedulable, "nobody could run it");
                 let ready_before = at(self.now.saturating_sub(5));

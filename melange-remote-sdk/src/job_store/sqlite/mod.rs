@@ -192,7 +192,7 @@ mod tests {
 
     use super::*;
     use crate::conformance::job_store as suite;
-    use crate::job_store::JobStore;
+    use crate::job_store::{JobStore, Patience};
 
     /// One database in a folder of its own.
     struct Database {
@@ -262,8 +262,11 @@ mod tests {
         let store = database.store().await;
         suite::filled::fill(&store).await;
         // The fill's last lease ends later than this.
-        let request =
-            ExpireRequest { now: suite::at(20), attempts_max: 3, limit: limits::SETTLED_PER_CALL_MAX };
+        let request = ExpireRequest {
+            now: suite::at(20),
+            patience: Patience::ENDLESS,
+            limit: limits::SETTLED_PER_CALL_MAX,
+        };
         assert!(store.expire(&request).await.unwrap().is_empty());
         store.end_leases().await.unwrap();
         assert_eq!(store.expire(&request).await.unwrap().len(), 1);

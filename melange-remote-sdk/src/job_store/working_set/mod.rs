@@ -558,7 +558,7 @@ impl WorkingSet {
             let error = JobError::new(FailureClass::Infrastructure, message);
             let told = if entry.job.cancel_requested {
                 self.end(id, Outcome::Cancelled, request.now).map(|finished| finished.job)
-            } else if entry.job.counted_attempts >= request.attempts_max {
+            } else if request.patience.is_over(&entry.job, request.now) {
                 self.end(id, Outcome::Failed { error }, request.now).map(|finished| finished.job)
             } else {
                 self.apply(id, JobEvent::LeaseLost { error }, request.now)

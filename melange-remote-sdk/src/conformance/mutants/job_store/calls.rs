@@ -172,7 +172,7 @@ impl Mutant {
             }
             Bug::ClaimSettles => {
                 let limit = limits::SETTLED_PER_CALL_MAX;
-                let ended = ExpireRequest { now: request.now, attempts_max: u32::MAX, limit };
+                let ended = ExpireRequest { now: request.now, patience: Patience::ENDLESS, limit };
                 self.inner.expire(&ended).await?;
             }
             Bug::ClaimsOneByOne => return self.claim_one_by_one(request).await,
