@@ -4,11 +4,17 @@ use std::fmt;
 
 use jiff::{SignedDuration, Timestamp};
 
+use crate::pointers::hand_on;
+
 /// Tells the time of day.
 pub trait Clock: Send + Sync + fmt::Debug {
     /// Now, in UTC.
     fn now(&self) -> Timestamp;
 }
+
+hand_on!(Clock; {
+    fn now(&self) -> Timestamp;
+});
 
 /// The clock of the machine.
 #[derive(Debug, Clone, Copy, Default)]

@@ -13,6 +13,7 @@ pub mod backoff;
 pub mod error;
 pub mod labels;
 pub mod limits;
+mod pointers;
 pub mod redact;
 pub mod text;
 

@@ -7,7 +7,7 @@ use crate::support::root;
 
 /// Layers from below; a file may use its own layer and those before it, without circles between modules.
 const LAYERS: [(&str, &[&str]); 6] = [
-    ("vocabulary", &["error", "backoff", "limits", "redact", "arch", "labels", "text"]),
+    ("vocabulary", &["error", "backoff", "limits", "redact", "arch", "labels", "text", "pointers"]),
     ("pure engine", &["apk", "melange", "solver", "analysis"]),
     ("jobs and backends", &["job", "backend", "backend_selector"]),
     ("contracts", &["builder", "guest", "job_store", "artifact_storage", "api"]),

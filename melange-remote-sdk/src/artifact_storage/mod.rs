@@ -10,6 +10,7 @@ use futures_util::stream::BoxStream;
 
 use crate::error::{Error, Result};
 use crate::limits;
+use crate::pointers::hand_on;
 
 pub mod object;
 
@@ -145,6 +146,15 @@ pub trait ArtifactStorage: Send + Sync + fmt::Debug {
     /// Where a person finds the key: a path, or a URL such as `gs://bucket/key`. The key need not exist.
     fn url(&self, key: &ArtifactKey) -> String;
 }
+
+hand_on!(ArtifactStorage; {
+    async fn put(&self, key: &ArtifactKey, bytes: ByteStream) -> Result<StoredArtifact>;
+    async fn get(&self, key: &ArtifactKey, range: Option<Range<u64>>) -> Result<ArtifactBody>;
+    async fn head(&self, key: &ArtifactKey) -> Result<StoredArtifact>;
+    async fn list(&self, prefix: &ArtifactKey) -> Result<Vec<StoredArtifact>>;
+    async fn delete(&self, key: &ArtifactKey) -> Result<()>;
+    fn url(&self, key: &ArtifactKey) -> String;
+});
 
 #[cfg(test)]
 mod tests {

@@ -11,6 +11,7 @@ use crate::arch::Arch;
 use crate::error::{Error, Result};
 use crate::labels::Labels;
 use crate::limits;
+use crate::pointers::hand_on;
 
 mod address;
 pub mod file;
@@ -124,6 +125,10 @@ pub trait BackendProbe: Send + Sync + std::fmt::Debug {
     /// Why it could not, with [`crate::error::Blame::Backend`].
     async fn probe(&self, address: &BackendAddress) -> Result<()>;
 }
+
+hand_on!(BackendProbe; {
+    async fn probe(&self, address: &BackendAddress) -> Result<()>;
+});
 
 /// Takes every backend for reachable: for builders that have none, and for tests.
 #[derive(Debug, Clone, Copy, Default)]

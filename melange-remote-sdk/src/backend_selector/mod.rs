@@ -9,6 +9,7 @@ use crate::arch::Arch;
 use crate::backend::Backend;
 pub use crate::backend::{Candidate, Closed};
 use crate::labels::LabelSelector;
+use crate::pointers::hand_on;
 
 pub mod round_robin;
 
@@ -112,3 +113,7 @@ pub trait BackendSelector: Send + Sync + fmt::Debug {
     /// [`Refusal`], which also tells whether waiting can help.
     fn select(&self, requirements: &Requirements, candidates: &[Candidate]) -> Result<usize, Refusal>;
 }
+
+hand_on!(BackendSelector; {
+    fn select(&self, requirements: &Requirements, candidates: &[Candidate]) -> Result<usize, Refusal>;
+});

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::arch::Arch;
 use crate::error::Result;
+use crate::pointers::hand_on;
 
 pub mod lines;
 pub mod scripted;
@@ -208,6 +209,11 @@ pub trait BuildSink: Send + Sync {
     async fn ready(&self);
 }
 
+hand_on!(BuildSink; {
+    async fn ready(&self);
+    fn emit(&self, event: BuildEvent);
+});
+
 /// A sink that forgets everything.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct NullSink;
@@ -333,3 +339,12 @@ pub trait Builder: Send + Sync + std::fmt::Debug {
         cancel: CancellationToken,
     ) -> Result<BuildOutcome>;
 }
+
+hand_on!(Builder; {
+    async fn build(
+        &self,
+        input: &BuildInput,
+        sink: Arc<dyn BuildSink>,
+        cancel: CancellationToken,
+    ) -> Result<BuildOutcome>;
+});

@@ -32,6 +32,7 @@ use crate::melange::defaults::{self, RepositoryDefaults};
 use crate::melange::pipelines::PipelineSet;
 use crate::melange::plan::{Plan, PlanEnvironment, PlanPackage};
 use crate::melange::{self, CompileOptions, Compiled, emit};
+use crate::pointers::hand_on;
 use crate::rootfs::repository::LoadedRepository;
 use crate::rootfs::{Assembler, Resolution, Rootfs, workspace};
 use crate::text::diagnostics::{Diagnostics, Source};
@@ -56,6 +57,10 @@ pub trait RunnerProvider: Send + Sync + std::fmt::Debug {
     /// `InvalidRequest` for an address that no runner understands.
     fn runner(&self, addr: &str) -> Result<Arc<dyn GuestRunner>>;
 }
+
+hand_on!(RunnerProvider; {
+    fn runner(&self, addr: &str) -> Result<Arc<dyn GuestRunner>>;
+});
 
 /// Gives one runner for every address.
 #[derive(Debug, Clone)]

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::arch::Arch;
 use crate::builder::{BuildSink, StepFailure};
 use crate::error::Result;
+use crate::pointers::hand_on;
 
 mod resources;
 pub mod script;
@@ -162,3 +163,13 @@ pub trait GuestRunner: Send + Sync + std::fmt::Debug {
         cancel: CancellationToken,
     ) -> Result<GuestOutcome>;
 }
+
+hand_on!(GuestRunner; {
+    async fn run(
+        &self,
+        plan: &GuestPlan,
+        output: &Path,
+        sink: Arc<dyn BuildSink>,
+        cancel: CancellationToken,
+    ) -> Result<GuestOutcome>;
+});

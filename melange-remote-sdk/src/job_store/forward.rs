@@ -1,4 +1,5 @@
-//! A store around another one: what a wrapper does not change is handed on.
+//! A store around another one: what a wrapper does not change is handed on. What an `Arc` or a `Box` points to is a
+//! store as it is.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -40,6 +41,7 @@ use super::{
 };
 use crate::error::Result;
 use crate::job::{Build, BuildId, Job, JobAttempt, JobId, JobSpec, Outcome, Priority, ProgressRow, ServerId};
+use crate::pointers::hand_on;
 
 /// The calls of a store that hands on what it does not change; [`Forward`] makes a [`JobStore`] of it.
 #[async_trait]
@@ -249,114 +251,45 @@ pub trait ForwardJobStore: Send + Sync + fmt::Debug {
 #[derive(Debug, Clone)]
 pub struct Forward<T>(pub T);
 
-#[async_trait]
-impl<T: ForwardJobStore> JobIntake for Forward<T> {
-    async fn submit(&self, submission: &Submission) -> Result<Submitted> {
-        self.0.submit(submission).await
-    }
-
-    async fn cancel(&self, selection: Selection, at: Timestamp) -> Result<usize> {
-        self.0.cancel(selection, at).await
-    }
-
-    async fn retry(&self, selection: Selection, at: Timestamp) -> Result<usize> {
-        self.0.retry(selection, at).await
-    }
-
-    async fn set_priority(&self, selection: Selection, priority: Priority) -> Result<usize> {
-        self.0.set_priority(selection, priority).await
-    }
-
-    async fn remove(&self, id: JobId) -> Result<()> {
-        self.0.remove(id).await
+impl<T> AsRef<T> for Forward<T> {
+    fn as_ref(&self) -> &T {
+        &self.0
     }
 }
 
-#[async_trait]
-impl<T: ForwardJobStore> JobQueue for Forward<T> {
-    async fn demand(&self, now: Timestamp) -> Result<Vec<Demand>> {
-        self.0.demand(now).await
-    }
+hand_on!(JobIntake, Forward<T> where ForwardJobStore; {
+    async fn submit(&self, submission: &Submission) -> Result<Submitted>;
+    async fn cancel(&self, selection: Selection, at: Timestamp) -> Result<usize>;
+    async fn retry(&self, selection: Selection, at: Timestamp) -> Result<usize>;
+    async fn set_priority(&self, selection: Selection, priority: Priority) -> Result<usize>;
+    async fn remove(&self, id: JobId) -> Result<()>;
+});
 
-    async fn claim(&self, request: &ClaimRequest) -> Result<Vec<Claim>> {
-        self.0.claim(request).await
-    }
+hand_on!(JobQueue, Forward<T> where ForwardJobStore; {
+    async fn demand(&self, now: Timestamp) -> Result<Vec<Demand>>;
+    async fn claim(&self, request: &ClaimRequest) -> Result<Vec<Claim>>;
+    async fn renew(&self, server: &ServerId, fences: &[Fence], until: Timestamp) -> Result<Vec<Renewal>>;
+    async fn cancel_requests(&self, server: &ServerId) -> Result<Vec<Fence>>;
+    async fn release(&self, fence: Fence, release: &Release, at: Timestamp) -> Result<Arc<Job>>;
+    async fn finish(&self, fence: Fence, outcome: &Outcome, at: Timestamp) -> Result<Finished>;
+    async fn expire(&self, request: &ExpireRequest) -> Result<Vec<Arc<Job>>>;
+    async fn note_waiting(&self, groups: &[GroupWaiting], at: Timestamp) -> Result<Vec<Timestamp>>;
+    async fn give_up(&self, request: &GiveUp) -> Result<usize>;
+});
 
-    async fn renew(&self, server: &ServerId, fences: &[Fence], until: Timestamp) -> Result<Vec<Renewal>> {
-        self.0.renew(server, fences, until).await
-    }
+hand_on!(JobProgress, Forward<T> where ForwardJobStore; {
+    async fn append(&self, fence: Fence, first: u64, rows: &[ProgressRow]) -> Result<u64>;
+    async fn append_log(&self, fence: Fence, offset: u64, bytes: Bytes) -> Result<u64>;
+});
 
-    async fn cancel_requests(&self, server: &ServerId) -> Result<Vec<Fence>> {
-        self.0.cancel_requests(server).await
-    }
-
-    async fn release(&self, fence: Fence, release: &Release, at: Timestamp) -> Result<Arc<Job>> {
-        self.0.release(fence, release, at).await
-    }
-
-    async fn finish(&self, fence: Fence, outcome: &Outcome, at: Timestamp) -> Result<Finished> {
-        self.0.finish(fence, outcome, at).await
-    }
-
-    async fn expire(&self, request: &ExpireRequest) -> Result<Vec<Arc<Job>>> {
-        self.0.expire(request).await
-    }
-
-    async fn note_waiting(&self, groups: &[GroupWaiting], at: Timestamp) -> Result<Vec<Timestamp>> {
-        self.0.note_waiting(groups, at).await
-    }
-
-    async fn give_up(&self, request: &GiveUp) -> Result<usize> {
-        self.0.give_up(request).await
-    }
-}
-
-#[async_trait]
-impl<T: ForwardJobStore> JobProgress for Forward<T> {
-    async fn append(&self, fence: Fence, first: u64, rows: &[ProgressRow]) -> Result<u64> {
-        self.0.append(fence, first, rows).await
-    }
-
-    async fn append_log(&self, fence: Fence, offset: u64, bytes: Bytes) -> Result<u64> {
-        self.0.append_log(fence, offset, bytes).await
-    }
-}
-
-#[async_trait]
-impl<T: ForwardJobStore> JobReading for Forward<T> {
-    async fn get(&self, id: JobId) -> Result<Arc<Job>> {
-        self.0.get(id).await
-    }
-
-    async fn spec(&self, id: JobId) -> Result<Arc<JobSpec>> {
-        self.0.spec(id).await
-    }
-
-    async fn blocked_by(&self, id: JobId, limit: usize) -> Result<Vec<JobId>> {
-        self.0.blocked_by(id, limit).await
-    }
-
-    async fn attempts(&self, id: JobId) -> Result<Vec<JobAttempt>> {
-        self.0.attempts(id).await
-    }
-
-    async fn attempt(&self, id: JobId, number: u32) -> Result<JobAttempt> {
-        self.0.attempt(id, number).await
-    }
-
-    async fn list(&self, query: &ListQuery) -> Result<JobPage> {
-        self.0.list(query).await
-    }
-
-    async fn build(&self, id: BuildId) -> Result<Build> {
-        self.0.build(id).await
-    }
-
-    async fn read_log(&self, id: JobId, offset: u64, limit: usize) -> Result<LogChunk> {
-        self.0.read_log(id, offset, limit).await
-    }
-
-    fn changed(&self, subject: Subject) -> watch::Receiver<u64> {
-        self.0.changed(subject)
-    }
-}
+hand_on!(JobReading, Forward<T> where ForwardJobStore; {
+    async fn get(&self, id: JobId) -> Result<Arc<Job>>;
+    async fn spec(&self, id: JobId) -> Result<Arc<JobSpec>>;
+    async fn blocked_by(&self, id: JobId, limit: usize) -> Result<Vec<JobId>>;
+    async fn attempts(&self, id: JobId) -> Result<Vec<JobAttempt>>;
+    async fn attempt(&self, id: JobId, number: u32) -> Result<JobAttempt>;
+    async fn list(&self, query: &ListQuery) -> Result<JobPage>;
+    async fn build(&self, id: BuildId) -> Result<Build>;
+    async fn read_log(&self, id: JobId, offset: u64, limit: usize) -> Result<LogChunk>;
+    fn changed(&self, subject: Subject) -> watch::Receiver<u64>;
+});

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use async_trait::async_trait;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::pointers::hand_on;
 
 /// A downloaded file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +28,10 @@ pub trait Fetcher: Send + Sync + std::fmt::Debug {
     /// it is taken as it is.
     async fn fetch(&self, url: &str, path: &Path, bytes_max: u64, revalidate: bool) -> Result<Fetched>;
 }
+
+hand_on!(Fetcher; {
+    async fn fetch(&self, url: &str, path: &Path, bytes_max: u64, revalidate: bool) -> Result<Fetched>;
+});
 
 /// A fetcher that refuses: for engines without network.
 #[derive(Debug, Clone, Copy, Default)]
