@@ -67,7 +67,8 @@ fn tree() -> (Tree, Vec<u8>) {
 fn pack(folder: &Path, tree: &Tree, key: &SigningKey) -> u64 {
     let path = folder.join("bench.apk");
     let names = AccountNames::default();
-    let options = EmitOptions { epoch_seconds: 0, build_account: 1000, names: &names, key: Some(key) };
+    let mut options = EmitOptions::new(&names);
+    options.key = Some(key);
     let mut info = PkgInfo { pkgname: "bench".into(), pkgver: "1-r0".into(), ..PkgInfo::default() };
     write_package(&path, tree, &mut info, &BTreeMap::new(), &options).expect("a writable folder");
     std::fs::metadata(&path).expect("the package is there").len()

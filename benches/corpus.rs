@@ -6,6 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+mod support;
+
+use support::rounds;
+
 /// Runs of each architecture; the median counts, the first one warms the disk's cache.
 const RUNS: usize = 7;
 
@@ -47,11 +51,6 @@ fn main() {
             most as f64 / 1024.0
         );
     }
-}
-
-/// `full` when figures are asked for, by `cargo bench`; as a test a bench only shows that it works.
-fn rounds(full: usize, as_test: usize) -> usize {
-    if std::env::args().any(|argument| argument == "--bench") { full } else { as_test }
 }
 
 /// The command beside this bench: `target/release/melange`.

@@ -12,13 +12,12 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use melange_remote_sdk::arch::Arch;
 use melange_remote_sdk::artifact_storage::object::ObjectArtifactStorage;
-use melange_remote_sdk::backend::{AlwaysReachable, Backend, pool::BackendPool};
-use melange_remote_sdk::backend_selector::round_robin::RoundRobin;
+use melange_remote_sdk::backend::{Backend, pool::BackendPool};
 use melange_remote_sdk::builder::{BuildInput, BuildOutcome, BuildSink, BuildStatus, Builder};
 use melange_remote_sdk::clock::{Clock, SystemClock};
 use melange_remote_sdk::conformance::job_store::new_job;
 use melange_remote_sdk::error::Result;
-use melange_remote_sdk::job::{BuildId, JobId, JobState, ServerId};
+use melange_remote_sdk::job::{BuildId, JobId, JobState};
 use melange_remote_sdk::job_store::database::DatabaseBounds;
 use melange_remote_sdk::job_store::memory::MemoryJobStore;
 use melange_remote_sdk::job_store::postgres::PostgresJobStore;
@@ -27,6 +26,10 @@ use melange_remote_sdk::job_store::{JobStore, ListQuery, NewJob, Subject, Submis
 use melange_remote_sdk::labels::Labels;
 use melange_remote_sdk::scheduler::{Scheduler, SchedulerOptions, SchedulerParts};
 use tokio_util::sync::CancellationToken;
+
+mod support;
+
+use support::rounds;
 
 /// Jobs of the graph: a whole distribution. Where fewer definitions are at hand some come twice.
 const GRAPH: usize = 3_401;
@@ -56,11 +59,6 @@ impl Builder for Scripted {
         self.begun.lock().expect("nobody panics").insert(job, Instant::now());
         Ok(BuildOutcome::without_files(BuildStatus::Succeeded))
     }
-}
-
-/// `full` when figures are asked for, by `cargo bench`; as a test a bench only shows that it works.
-fn rounds(full: usize, as_test: usize) -> usize {
-    if std::env::args().any(|argument| argument == "--bench") { full } else { as_test }
 }
 
 /// What each definition waits for, by its place. Circles are cut where a walk in the order of names meets them.
@@ -159,16 +157,12 @@ impl Run {
             let backend = Backend::new(name, Arch::X86_64, Labels::default());
             backend.and_then(|backend| backend.with_max_jobs(slots)).expect("the backend is legal")
         };
-        let parts = SchedulerParts {
-            job_store: Arc::clone(job_store),
-            artifact_storage: Arc::new(ObjectArtifactStorage::memory()),
-            backend_selector: Arc::new(RoundRobin),
-            builder: Arc::clone(&builder) as _,
-            pool: BackendPool::new([backend("tcp://one:1"), backend("tcp://two:1")]).expect("two backends"),
-            probe: Arc::new(AlwaysReachable),
-            clock: Arc::new(SystemClock),
-            server: ServerId::unique(),
-        };
+        let parts = SchedulerParts::new(
+            Arc::clone(job_store),
+            Arc::new(ObjectArtifactStorage::memory()),
+            Arc::clone(&builder) as _,
+            BackendPool::new([backend("tcp://one:1"), backend("tcp://two:1")]).expect("two backends"),
+        );
         let stop = CancellationToken::new();
         let scheduler = Scheduler::new(parts, SchedulerOptions::default());
         let shutdown = stop.clone();

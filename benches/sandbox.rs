@@ -11,18 +11,22 @@ use std::time::{Duration, Instant};
 use melange_remote_sdk::arch::Arch;
 use melange_remote_sdk::builder::NullSink;
 use melange_remote_sdk::guest::{
-    Blob, DEFAULT_CAPABILITIES, GuestOutcome, GuestPlan, GuestResources, GuestRunner, GuestStep, GuestUser,
+    Blob, DEFAULT_CAPABILITIES, GuestOutcome, GuestPlan, GuestRunner, GuestStep,
 };
 use melange_remote_sdk::sandbox::{SandboxOptions, SandboxRunner};
 use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 
+mod support;
+
+use support::rounds;
+
 /// Guests of one measurement.
 const GUESTS: usize = 30;
 
-/// Guests of this run: as a test a bench only shows that it works.
+/// Guests of this run.
 fn count() -> usize {
-    if std::env::args().any(|argument| argument == "--bench") { GUESTS } else { 2 }
+    rounds(GUESTS, 2)
 }
 
 /// How long a guest's folder and groups may take to be gone, and the next launcher to be ready.
@@ -74,24 +78,13 @@ fn plan(folder: &Path, root: Blob, network: bool) -> GuestPlan {
             .expect("tar")
             .success()
     );
-    GuestPlan {
-        name: "trivial".to_owned(),
-        arch: Arch::host().expect("this machine's architecture"),
-        root,
-        workspace: vec![blob(tar)],
-        sources: Vec::new(),
-        steps: vec![GuestStep {
-            name: "nothing".to_owned(),
-            script: String::new(),
-            environment: Vec::new(),
-            network,
-        }],
-        scripts: Vec::new(),
-        shared_root: true,
-        user: GuestUser { uid: 0, gid: 0 },
-        capabilities: DEFAULT_CAPABILITIES.iter().map(|name| (*name).to_owned()).collect(),
-        resources: GuestResources::default(),
-    }
+    let arch = Arch::host().expect("this machine's architecture");
+    let mut step = GuestStep::new("nothing", "");
+    step.network = network;
+    let mut plan = GuestPlan::new("trivial", arch, root, vec![blob(tar)], vec![step]);
+    plan.shared_root = true;
+    plan.capabilities = DEFAULT_CAPABILITIES.iter().map(|name| (*name).to_owned()).collect();
+    plan
 }
 
 /// The program in bubblewrap alone, with the namespaces that a step has.
@@ -115,11 +108,9 @@ fn median(mut times: Vec<Duration>) -> f64 {
 
 fn main() {
     let folder = tempfile::tempdir().expect("a folder");
-    let options = SandboxOptions {
-        launcher: Some(PathBuf::from(env!("CARGO_BIN_EXE_sandbox-launcher"))),
-        ready_launcher: true,
-        ..SandboxOptions::new(folder.path().join("state"))
-    };
+    let mut options = SandboxOptions::new(folder.path().join("state"));
+    options.launcher = Some(PathBuf::from(env!("CARGO_BIN_EXE_sandbox-launcher")));
+    options.ready_launcher = true;
     let runner = SandboxRunner::new(&options).expect("the sandbox works here");
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let (tree, root) = root(folder.path());

@@ -7,13 +7,12 @@ use async_trait::async_trait;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use melange_remote_sdk::arch::Arch;
 use melange_remote_sdk::artifact_storage::object::ObjectArtifactStorage;
-use melange_remote_sdk::backend::{AlwaysReachable, Backend, pool::BackendPool};
-use melange_remote_sdk::backend_selector::round_robin::RoundRobin;
+use melange_remote_sdk::backend::{Backend, pool::BackendPool};
 use melange_remote_sdk::builder::{BuildInput, BuildOutcome, BuildSink, BuildStatus, Builder};
 use melange_remote_sdk::clock::{Clock, SystemClock};
 use melange_remote_sdk::conformance::job_store::new_job;
 use melange_remote_sdk::error::Result;
-use melange_remote_sdk::job::{JobState, ServerId};
+use melange_remote_sdk::job::JobState;
 use melange_remote_sdk::job_store::memory::MemoryJobStore;
 use melange_remote_sdk::job_store::{
     JobIntake, JobReading, JobStore, ListQuery, NewJob, Subject, Submission,
@@ -58,16 +57,12 @@ async fn drain(slots: u32) -> Duration {
     job_store.submit(&Submission::new(jobs, SystemClock.now())).await.expect("they are handed in");
     let backend = Backend::new("tcp://bench:1", Arch::X86_64, Labels::default());
     let backend = backend.and_then(|backend| backend.with_max_jobs(slots)).expect("the backend is legal");
-    let parts = SchedulerParts {
-        job_store: Arc::clone(&job_store) as _,
-        artifact_storage: Arc::new(ObjectArtifactStorage::memory()),
-        backend_selector: Arc::new(RoundRobin),
-        builder: Arc::new(Nothing),
-        pool: BackendPool::new([backend]).expect("one backend"),
-        probe: Arc::new(AlwaysReachable),
-        clock: Arc::new(SystemClock),
-        server: ServerId::unique(),
-    };
+    let parts = SchedulerParts::new(
+        Arc::clone(&job_store) as _,
+        Arc::new(ObjectArtifactStorage::memory()),
+        Arc::new(Nothing),
+        BackendPool::new([backend]).expect("one backend"),
+    );
     let shutdown = CancellationToken::new();
     let scheduler = Scheduler::new(parts, SchedulerOptions::default());
     let stop = shutdown.clone();

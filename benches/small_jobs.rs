@@ -22,20 +22,25 @@ use melange_remote_sdk::builder::NullSink;
 use melange_remote_sdk::buildkit::{BuildkitOptions, BuildkitRunner};
 use melange_remote_sdk::client::{Client, WaitEvent};
 use melange_remote_sdk::guest::{
-    Blob, DEFAULT_CAPABILITIES, GuestOutcome, GuestPlan, GuestResources, GuestRunner, GuestStep, GuestUser,
+    Blob, DEFAULT_CAPABILITIES, GuestOutcome, GuestPlan, GuestRunner, GuestStep,
 };
 use melange_server::assembly;
 use melange_server::config::Config;
 use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 
+mod support;
+
+use support::rounds;
+
 /// Jobs of one measurement.
 const JOBS: usize = 30;
 
-/// Jobs of this run: as a test a bench only shows that it works.
+/// Jobs of this run.
 fn count() -> usize {
-    if std::env::args().any(|argument| argument == "--bench") { JOBS } else { 2 }
+    rounds(JOBS, 2)
 }
+
 /// How often a waiting client looks when nothing tells it of a change.
 const POLL: Duration = Duration::from_millis(200);
 /// The script of the job.
@@ -101,12 +106,9 @@ fn host() -> Arch {
 
 /// Submits the job and waits for its end; the time of its steps.
 async fn job(client: &Client, on: &str) -> Option<Duration> {
-    let request = SubmitRequest {
-        config_yaml: definition(),
-        arch: Some(host().to_string()),
-        backend_selector: BTreeMap::from([("on".to_owned(), on.to_owned())]),
-        ..SubmitRequest::default()
-    };
+    let mut request = SubmitRequest::new(definition());
+    request.arch = Some(host().to_string());
+    request.backend_selector = BTreeMap::from([("on".to_owned(), on.to_owned())]);
     let id = client.submit(&request).await.expect("it is taken");
     let job = client.wait(id, POLL, &mut |_: WaitEvent<'_>| {}).await.expect("it ends");
     assert_eq!(job.status, "success", "{:?}", job.error);
@@ -219,25 +221,14 @@ fn guests(folder: &Path, root: &Blob, apart: bool) -> Vec<GuestPlan> {
 }
 
 fn plan(root: Blob, workspace: Vec<Blob>) -> GuestPlan {
-    GuestPlan {
-        name: "trivial".to_owned(),
-        arch: host(),
-        root,
-        workspace,
-        sources: Vec::new(),
-        steps: vec![GuestStep {
-            name: "trivial".to_owned(),
-            script: SCRIPT.to_owned(),
-            environment: vec![("PATH".to_owned(), "/usr/bin:/bin".to_owned())],
-            // As the steps of a build have it.
-            network: true,
-        }],
-        scripts: Vec::new(),
-        shared_root: true,
-        user: GuestUser { uid: 0, gid: 0 },
-        capabilities: DEFAULT_CAPABILITIES.iter().map(|name| (*name).to_owned()).collect(),
-        resources: GuestResources::default(),
-    }
+    let mut step = GuestStep::new("trivial", SCRIPT);
+    step.environment = vec![("PATH".to_owned(), "/usr/bin:/bin".to_owned())];
+    // As the steps of a build have it.
+    step.network = true;
+    let mut plan = GuestPlan::new("trivial", host(), root, workspace, vec![step]);
+    plan.shared_root = true;
+    plan.capabilities = DEFAULT_CAPABILITIES.iter().map(|name| (*name).to_owned()).collect();
+    plan
 }
 
 /// The program `melange`: the one that is named, or the one that was built beside this bench.

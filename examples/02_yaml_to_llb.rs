@@ -8,7 +8,7 @@
 
 use melange_remote_sdk::arch::Arch;
 use melange_remote_sdk::guest::script;
-use melange_remote_sdk::guest::{Blob, GuestPlan, GuestResources, GuestUser};
+use melange_remote_sdk::guest::{Blob, GuestPlan};
 use melange_remote_sdk::llb::{self, PlanOptions};
 use melange_remote_sdk::melange::pipelines::PipelineSet;
 use melange_remote_sdk::melange::{self, CompileOptions, Compiled};
@@ -45,20 +45,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     // The engine would assemble these two archives; the graph only refers to them by their digests.
     let blob = |digit: &str| Blob { path: "unused".into(), sha256: digit.repeat(64), size_bytes: 0 };
-    let guest = GuestPlan {
-        name: "greeting".to_owned(),
-        arch: Arch::X86_64,
-        root: blob("a"),
-        workspace: vec![blob("b")],
-        sources: Vec::new(),
-        steps,
-        scripts: Vec::new(),
-        shared_root: true,
-        user: GuestUser { uid: 0, gid: 0 },
-        capabilities: Vec::new(),
-        resources: GuestResources::default(),
-    };
-    let lowered = llb::from_plan(&guest, &PlanOptions { attempt: "example", cache: None })?;
+    let guest = GuestPlan::new("greeting", Arch::X86_64, blob("a"), vec![blob("b")], steps);
+    let lowered = llb::from_plan(&guest, &PlanOptions::new("example"))?;
     println!("--- LLB, digest {}\n{}", lowered.definition.digest(), llb::dump(&lowered.definition));
     Ok(())
 }

@@ -21,7 +21,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let key = SigningKey::from_pem("example.rsa", generate_key(2048)?.as_bytes())?;
     let names = AccountNames::parse("root:x:0:0:::\n", "root:x:0:\n");
-    let options = EmitOptions { epoch_seconds: 0, build_account: 1000, names: &names, key: Some(&key) };
+    let mut options = EmitOptions::new(&names);
+    options.key = Some(&key);
     let mut info = PkgInfo {
         pkgname: "greet".to_owned(),
         pkgver: "1.0-r0".to_owned(),

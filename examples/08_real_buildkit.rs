@@ -56,24 +56,22 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let folder = |name: &str| std::env::var_os(name).map(PathBuf::from);
     let (Some(socket), Some(distro)) = (folder("MELANGE_TEST_DOCKER_SOCK"), folder("MELANGE_TEST_DISTRO"))
     else {
-        println!("skipped: set MELANGE_TEST_DOCKER_SOCK and MELANGE_TEST_DISTRO");
-        return if std::env::var_os("CI").is_some() { Err("CI must have both".into()) } else { Ok(()) };
+        return Err("MELANGE_TEST_DOCKER_SOCK or MELANGE_TEST_DISTRO is not set".into());
     };
     let state = tempfile::tempdir()?;
     let mut options = EngineOptions::new(state.path());
-    options.repository_defaults = RepositoryDefaults {
-        repositories: vec![distro.display().to_string()],
-        keyring: vec![distro.join("keys/test-distro.rsa.pub").display().to_string()],
-    };
+    let key = distro.join("keys/test-distro.rsa.pub");
+    options.repository_defaults =
+        RepositoryDefaults::new(vec![distro.display().to_string()], vec![key.display().to_string()]);
     let cache = StateCache::new(state.path(), CACHE_BYTES_DEFAULT);
-    let assembler = Assembler::new(cache, Arc::new(NoNetwork), LocalAccess::Any, true);
+    let assembler = Assembler::new(cache, Arc::new(NoNetwork), LocalAccess::Any);
     let address = format!("docker://{}", socket.display()).parse()?;
     let runner = Arc::new(BuildkitRunner::new(address, BuildkitOptions::default()));
     println!("the daemon builds for {:?}", runner.ping().await?.platforms);
 
     let builder = EngineBuilder::new(options, assembler, Arc::new(SingleRunner(runner)));
-    let input =
-        BuildInput { config_name: "greeting.yaml".to_owned(), ..BuildInput::new(DEFINITION, Arch::X86_64) };
+    let mut input = BuildInput::new(DEFINITION, Arch::X86_64);
+    input.config_name = "greeting.yaml".to_owned();
     let outcome = builder.build(&input, Arc::new(Printer), CancellationToken::new()).await?;
     if outcome.status != BuildStatus::Succeeded {
         return Err(format!("{:?}", outcome.status).into());

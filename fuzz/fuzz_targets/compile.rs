@@ -21,12 +21,10 @@ fuzz_target!(|data: &[u8]| {
         inline.insert("mine.yaml".to_owned(), pipeline.to_owned());
     }
     let file = |name: &str, text: Option<&str>| text.map(|text| Source::new(name, text)).into_iter().collect();
-    let options = CompileOptions {
-        vars_files: file("vars.yaml", parts.next()),
-        env_files: file("build.env", parts.next()),
-        build_options: ["o".to_owned()].into(),
-        ..CompileOptions::default()
-    };
+    let mut options = CompileOptions::default();
+    options.vars_files = file("vars.yaml", parts.next());
+    options.env_files = file("build.env", parts.next());
+    options.build_options = ["o".to_owned()].into();
     let pipelines = PipelineSet::new(&inline).unwrap();
     match compile(&source, Arch::X86_64, &pipelines, &options) {
         Ok(Compiled::Plan(plan)) => {

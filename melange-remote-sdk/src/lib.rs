@@ -60,3 +60,9 @@ pub mod conformance;
 #[cfg(feature = "apk")]
 pub mod engine;
 pub mod scheduler;
+
+/// The crates whose types are in the contracts, in the versions that this library was made with: whoever implements one
+/// need not find them out.
+pub mod dependencies {
+    pub use {async_trait, bytes, futures_util, jiff, tokio, tokio_util};
+}

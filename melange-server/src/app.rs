@@ -7,6 +7,8 @@ use melange_remote_sdk::backend::pool::BackendPool;
 use melange_remote_sdk::backend_selector::BackendSelector;
 use melange_remote_sdk::clock::Clock;
 use melange_remote_sdk::job_store::JobStore;
+use melange_remote_sdk::limits;
+use melange_remote_sdk::scheduler::SchedulerParts;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
@@ -14,6 +16,7 @@ use crate::submission::SubmissionRules;
 
 /// The parts of the service that requests reach. Clones share them.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct App {
     /// Where jobs live.
     pub job_store: Arc<dyn JobStore>,
@@ -33,4 +36,21 @@ pub struct App {
     pub failure: Arc<OnceLock<String>>,
     /// KiB of bodies that may still be read at once.
     pub bodies: Arc<Semaphore>,
+}
+
+impl App {
+    /// The parts of a scheduler as requests reach them.
+    pub fn new(parts: &SchedulerParts, rules: SubmissionRules) -> Self {
+        Self {
+            job_store: Arc::clone(&parts.job_store),
+            artifact_storage: Arc::clone(&parts.artifact_storage),
+            backend_selector: Arc::clone(&parts.backend_selector),
+            pool: parts.pool.clone(),
+            clock: Arc::clone(&parts.clock),
+            rules: Arc::new(rules),
+            stopping: CancellationToken::new(),
+            failure: Arc::default(),
+            bodies: Arc::new(Semaphore::new(limits::REQUEST_BODIES_BYTES_MAX >> 10)),
+        }
+    }
 }

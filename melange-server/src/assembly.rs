@@ -8,29 +8,23 @@ use melange_remote_sdk::artifact_storage::ArtifactStorage;
 use melange_remote_sdk::artifact_storage::object::ObjectArtifactStorage;
 use melange_remote_sdk::backend::pool::BackendPool;
 use melange_remote_sdk::backend::{Backend, BackendAddress, BackendProbe};
-use melange_remote_sdk::backend_selector::round_robin::RoundRobin;
 use melange_remote_sdk::builder::Builder;
 use melange_remote_sdk::buildkit::{BuildkitOptions, TlsIdentity, TlsOptions};
 use melange_remote_sdk::cache::StateCache;
-use melange_remote_sdk::clock::SystemClock;
 use melange_remote_sdk::engine::runners::AddressedRunners;
 use melange_remote_sdk::engine::{EngineBuilder, EngineOptions, RunnerProvider, preflight};
 use melange_remote_sdk::error::{Error, Result};
-use melange_remote_sdk::job::ServerId;
 use melange_remote_sdk::job_store::JobStore;
 use melange_remote_sdk::job_store::database::DatabaseBounds;
 use melange_remote_sdk::job_store::memory::MemoryJobStore;
 use melange_remote_sdk::job_store::postgres::PostgresJobStore;
 use melange_remote_sdk::job_store::sqlite::SqliteJobStore;
-use melange_remote_sdk::limits;
 use melange_remote_sdk::rootfs::Assembler;
 use melange_remote_sdk::rootfs::fetch::{FetchOptions, HttpFetcher};
 use melange_remote_sdk::rootfs::line::RepositoryLine;
 use melange_remote_sdk::rootfs::repository::LocalAccess;
 use melange_remote_sdk::sandbox::SandboxOptions;
 use melange_remote_sdk::scheduler::{Scheduler, SchedulerOptions, SchedulerParts};
-use tokio::sync::Semaphore;
-use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
 use crate::config::{BuildConfig, Config, DatabaseConfig, StorageConfig, TlsFiles};
@@ -54,7 +48,8 @@ pub async fn assemble(config: &Config) -> Result<Assembly> {
     let artifact_storage = storage(&config.storage).await?;
     let pool = BackendPool::new(config.backends.iter().cloned())?;
     let job_store = database(&config.database).await?;
-    Ok(connect(&config.build, builder, job_store, artifact_storage, pool, probe))
+    let parts = SchedulerParts::new(job_store, artifact_storage, builder, pool).with_probe(probe);
+    Ok(Assembly::new(parts, rules(&config.build), scheduler_options(&config.build)))
 }
 
 async fn database(config: &DatabaseConfig) -> Result<Arc<dyn JobStore>> {
@@ -77,45 +72,26 @@ async fn database(config: &DatabaseConfig) -> Result<Arc<dyn JobStore>> {
     })
 }
 
-/// Connects the parts that differ between servers with those that do not.
-pub fn connect(
-    config: &BuildConfig,
-    builder: Arc<dyn Builder>,
-    job_store: Arc<dyn JobStore>,
-    artifact_storage: Arc<dyn ArtifactStorage>,
-    pool: BackendPool,
-    probe: Arc<dyn BackendProbe>,
-) -> Assembly {
-    let parts = SchedulerParts {
-        job_store,
-        artifact_storage,
-        backend_selector: Arc::new(RoundRobin),
-        builder,
-        pool,
-        probe,
-        clock: Arc::new(SystemClock),
-        server: ServerId::unique(),
-    };
-    let rules = SubmissionRules {
-        default_arch: config.default_arch,
-        repositories: config.repositories.clone(),
-        allow_local_repositories: config.allow_local_repositories.clone(),
-        public_hosts: config.public_hosts.clone(),
-    };
-    let app = App {
-        job_store: Arc::clone(&parts.job_store),
-        artifact_storage: Arc::clone(&parts.artifact_storage),
-        backend_selector: Arc::clone(&parts.backend_selector),
-        pool: parts.pool.clone(),
-        clock: Arc::clone(&parts.clock),
-        rules: Arc::new(rules),
-        stopping: CancellationToken::new(),
-        failure: Arc::default(),
-        bodies: Arc::new(Semaphore::new(limits::REQUEST_BODIES_BYTES_MAX >> 10)),
-    };
-    let (log_bytes, lease) = (config.job_log_bytes, config.job_lease);
-    let options = SchedulerOptions { log_bytes, lease, ..SchedulerOptions::default() };
-    Assembly { app, scheduler: Scheduler::new(parts, options) }
+impl Assembly {
+    /// A server of any parts: what requests reach and what runs the jobs share them.
+    pub fn new(parts: SchedulerParts, rules: SubmissionRules, options: SchedulerOptions) -> Self {
+        let app = App::new(&parts, rules);
+        Self { app, scheduler: Scheduler::new(parts, options) }
+    }
+}
+
+fn rules(config: &BuildConfig) -> SubmissionRules {
+    let mut rules = SubmissionRules::new(config.default_arch);
+    rules.repositories = config.repositories.clone();
+    rules.allow_local_repositories.clone_from(&config.allow_local_repositories);
+    rules.public_hosts.clone_from(&config.public_hosts);
+    rules
+}
+
+fn scheduler_options(config: &BuildConfig) -> SchedulerOptions {
+    let mut options = SchedulerOptions::default();
+    (options.log_bytes, options.lease) = (config.job_log_bytes, config.job_lease);
+    options
 }
 
 async fn storage(config: &StorageConfig) -> Result<Arc<dyn ArtifactStorage>> {
@@ -161,17 +137,15 @@ pub fn engine(config: &BuildConfig, backends: &[Backend]) -> Result<Engine> {
     let allowed = own.chain(config.allow_local_repositories.iter().cloned()).collect();
     let fetcher = Arc::new(HttpFetcher::new(fetch_options(config)?)?);
     let cache = StateCache::new(&config.state_dir, config.cache_bytes);
-    let assembler = Assembler::new(Arc::clone(&cache), fetcher, LocalAccess::Below(allowed), true);
+    let assembler = Assembler::new(Arc::clone(&cache), fetcher, LocalAccess::Below(allowed));
     let tls = config.buildkit_tls.as_ref().map(tls_options).transpose()?;
-    let runners = AddressedRunners::new(
-        SandboxOptions {
-            host_ports: config.sandbox_host_ports.clone(),
-            launcher: config.sandbox_launcher.clone(),
-            ready_launcher: true,
-            ..SandboxOptions::with_cache(cache)
-        },
-        BuildkitOptions { tls, ..BuildkitOptions::default() },
-    );
+    let mut sandbox = SandboxOptions::with_cache(cache);
+    sandbox.host_ports.clone_from(&config.sandbox_host_ports);
+    sandbox.launcher.clone_from(&config.sandbox_launcher);
+    sandbox.ready_launcher = true;
+    let mut buildkit = BuildkitOptions::default();
+    buildkit.tls = tls;
+    let runners = AddressedRunners::new(sandbox, buildkit);
     // What a sandbox lacks is said now, not when the first job fails.
     for backend in backends.iter().filter(|backend| *backend.address() == BackendAddress::Sandbox) {
         preflight::check_sandbox_user()?;
@@ -184,8 +158,9 @@ pub fn engine(config: &BuildConfig, backends: &[Backend]) -> Result<Engine> {
 
 /// Where downloads may go: the public internet, what the operator allowed, and the hosts that the operator named.
 fn fetch_options(config: &BuildConfig) -> Result<FetchOptions> {
-    let mut options =
-        FetchOptions { credentials: config.credentials.clone(), addresses: config.addresses.clone() };
+    let mut options = FetchOptions::default();
+    options.credentials = config.credentials.clone();
+    options.addresses = config.addresses.clone();
     let defaults = &config.repositories;
     for line in defaults.repositories.iter().chain(&defaults.keyring) {
         if let Some(host) = RepositoryLine::parse(line)?.host() {
@@ -214,7 +189,8 @@ fn tls_options(files: &TlsFiles) -> Result<TlsOptions> {
         Some((cert, key)) => Some(TlsIdentity { cert: read(cert)?, key: read(key)? }),
         None => None,
     };
-    let options = TlsOptions { ca: read(&files.ca)?, identity, server_name: None };
+    let mut options = TlsOptions::new(read(&files.ca)?);
+    options.identity = identity;
     options.check()?;
     Ok(options)
 }

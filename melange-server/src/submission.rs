@@ -20,6 +20,7 @@ use crate::problem::Problem;
 
 /// What the server's owner decides about submissions.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct SubmissionRules {
     /// The architecture of jobs that name none.
     pub default_arch: Arch,
@@ -29,6 +30,18 @@ pub struct SubmissionRules {
     pub allow_local_repositories: Vec<PathBuf>,
     /// Names by which browsers reach the server, besides addresses and `localhost`.
     pub public_hosts: Vec<String>,
+}
+
+impl SubmissionRules {
+    /// Definitions get the default repositories and name no paths; browsers reach the server by its address.
+    pub fn new(default_arch: Arch) -> Self {
+        Self {
+            default_arch,
+            repositories: RepositoryDefaults::default(),
+            allow_local_repositories: Vec::new(),
+            public_hosts: Vec::new(),
+        }
+    }
 }
 
 /// Checks a request: its fields, its definition and its pipelines.
@@ -53,8 +66,8 @@ fn check_until(
     })?;
     let pipelines = spec.pipelines().iter().map(|(path, text)| (path.to_string(), text.clone())).collect();
     let pipelines = PipelineSet::new(&pipelines)?;
-    let options =
-        CompileOptions { defaults: Some(rules.repositories.clone()), cancel, ..CompileOptions::default() };
+    let mut options = CompileOptions::default();
+    (options.defaults, options.cancel) = (Some(rules.repositories.clone()), cancel);
     let source = Source::new(spec.config_name(), spec.config_yaml());
     let compiled = melange::compile(&source, spec.arch(), &pipelines, &options).map_err(|diagnostics| {
         let details = v1::diagnostic_details(&diagnostics);
@@ -69,7 +82,9 @@ fn check_until(
     }
     let version = plan.package.full_version();
     let subpackages = plan.subpackages.iter().map(|package| package.name.clone()).collect();
-    Ok(spec.with_package(JobPackage { name: plan.package.name.clone(), version, subpackages }))
+    let mut package = JobPackage::new(plan.package.name.clone(), version);
+    package.subpackages = subpackages;
+    Ok(spec.with_package(package))
 }
 
 /// Why a repository or key may not be used; `None` when it may.
@@ -112,7 +127,7 @@ pub fn check_backends(
     mut candidates: Vec<Candidate>,
 ) -> Result<(), Error> {
     candidates.iter_mut().for_each(|candidate| candidate.running = 0);
-    let requirements = Requirements { arch: spec.arch(), labels: spec.backend_selector().clone() };
+    let requirements = Requirements::new(spec.arch(), spec.backend_selector().clone());
     match selector.select(&requirements, &candidates) {
         Ok(_) => Ok(()),
         Err(refusal) => {
@@ -153,12 +168,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let allowed = std::fs::canonicalize(folder.path()).unwrap();
         std::os::unix::fs::symlink("/etc", allowed.join("link")).unwrap();
-        let rules = SubmissionRules {
-            default_arch: Arch::X86_64,
-            repositories: RepositoryDefaults { repositories: vec!["/own".to_owned()], keyring: Vec::new() },
-            allow_local_repositories: vec![allowed.clone()],
-            public_hosts: Vec::new(),
-        };
+        let mut rules = SubmissionRules::new(Arch::X86_64);
+        rules.repositories = RepositoryDefaults::new(vec!["/own".to_owned()], Vec::new());
+        rules.allow_local_repositories = vec![allowed.clone()];
         let below = allowed.join("repo").display().to_string();
         let fine =
             ["https://a.example/r", "@local http://a.example", "/own", &below, &format!("file://{below}")];

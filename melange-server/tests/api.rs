@@ -13,21 +13,21 @@ use http_body_util::BodyExt;
 use melange_remote_sdk::arch::Arch;
 use melange_remote_sdk::artifact_storage::object::ObjectArtifactStorage;
 use melange_remote_sdk::backend::health::BackendStatus;
-use melange_remote_sdk::backend::{AlwaysReachable, Backend, pool::BackendPool};
+use melange_remote_sdk::backend::{Backend, pool::BackendPool};
 use melange_remote_sdk::backend_selector::{BackendSelector, Candidate, Refusal, Requirements};
 use melange_remote_sdk::builder::scripted::{Act, ScriptedBuilder};
 use melange_remote_sdk::builder::{BuildEvent, TestReport, TestStatus};
 use melange_remote_sdk::error::{Error, ErrorKind, Result};
-use melange_remote_sdk::job::{JobId, ServerId};
+use melange_remote_sdk::job::JobId;
 use melange_remote_sdk::job_store::forward::{Forward, ForwardJobStore};
 use melange_remote_sdk::job_store::memory::MemoryJobStore;
 use melange_remote_sdk::job_store::{JobStore, LogChunk};
 use melange_remote_sdk::labels::Labels;
 use melange_remote_sdk::limits;
 use melange_remote_sdk::scheduler::{Scheduler, SchedulerOptions, SchedulerParts};
-use melange_server::assembly::{self, Assembly};
-use melange_server::config::Config;
+use melange_server::assembly::Assembly;
 use melange_server::run_assembly;
+use melange_server::submission::SubmissionRules;
 use melange_server::{App, router};
 use serde_json::{Value, json};
 use tokio::sync::Notify;
@@ -70,21 +70,23 @@ impl Answer {
     }
 }
 
+/// A scripted builder on one backend, with everything in memory.
+fn parts(script: impl IntoIterator<Item = Act>, backend: Backend) -> SchedulerParts {
+    SchedulerParts::new(
+        Arc::new(MemoryJobStore::default()),
+        Arc::new(ObjectArtifactStorage::memory()),
+        Arc::new(ScriptedBuilder::new(script)),
+        BackendPool::new([backend]).unwrap(),
+    )
+}
+
 impl Service {
     fn start(script: impl IntoIterator<Item = Act>) -> Self {
-        let config = Config::read(["melange-server".into()], &|_| None).unwrap();
         let labels = Labels::from_pairs([("tier", "standard")]).unwrap();
         let backend = Backend::new("tcp://amd64-standard:1234", Arch::X86_64, labels).unwrap();
-        let mut build = config.build;
-        build.default_arch = Arch::X86_64;
-        let Assembly { app, scheduler } = assembly::connect(
-            &build,
-            Arc::new(ScriptedBuilder::new(script)),
-            Arc::new(MemoryJobStore::default()),
-            Arc::new(ObjectArtifactStorage::memory()),
-            BackendPool::new([backend]).unwrap(),
-            Arc::new(AlwaysReachable),
-        );
+        let parts = parts(script, backend);
+        let rules = SubmissionRules::new(Arch::X86_64);
+        let Assembly { app, scheduler } = Assembly::new(parts, rules, SchedulerOptions::default());
         let shutdown = CancellationToken::new();
         let stop = shutdown.clone();
         tokio::spawn(async move { scheduler.run(stop).await });
@@ -509,8 +511,7 @@ impl ForwardJobStore for WithoutLogs {
 
 #[tokio::test(start_paused = true)]
 async fn the_log_of_a_test_is_the_same_from_the_artifacts() {
-    let report =
-        TestReport { subject: "hello".to_owned(), status: TestStatus::Passed, took: Duration::from_secs(1) };
+    let report = TestReport::new("hello", TestStatus::Passed, Duration::from_secs(1));
     let service = Service::start([
         Act::line("of the build"),
         Act::Emit(BuildEvent::TestStarted { index: 0, total: 1, subject: "hello".to_owned() }),
@@ -600,30 +601,14 @@ impl BackendSelector for PanickingSelector {
 
 #[tokio::test(start_paused = true)]
 async fn a_scheduler_that_dies_fails_the_health_check_and_ends_the_server() {
-    let config = Config::read(["melange-server".into()], &|_| None).unwrap();
     let backend = Backend::new("tcp://a:1", Arch::X86_64, Labels::default()).unwrap();
-    let assembly = assembly::connect(
-        &config.build,
-        Arc::new(ScriptedBuilder::new([])),
-        Arc::new(MemoryJobStore::default()),
-        Arc::new(ObjectArtifactStorage::memory()),
-        BackendPool::new([backend]).unwrap(),
-        Arc::new(AlwaysReachable),
-    );
-    let app = assembly.app.clone();
-    let parts = SchedulerParts {
-        job_store: Arc::clone(&app.job_store),
-        artifact_storage: Arc::clone(&app.artifact_storage),
-        backend_selector: Arc::new(PanickingSelector),
-        builder: Arc::new(ScriptedBuilder::new([])),
-        pool: app.pool.clone(),
-        probe: Arc::new(AlwaysReachable),
-        clock: Arc::clone(&app.clock),
-        server: ServerId::unique(),
-    };
-    let scheduler = Scheduler::new(parts, SchedulerOptions::default());
+    let parts = parts([], backend);
+    let app = App::new(&parts, SubmissionRules::new(Arch::X86_64));
+    let parts = parts.with_backend_selector(Arc::new(PanickingSelector));
+    let assembly =
+        Assembly { app: app.clone(), scheduler: Scheduler::new(parts, SchedulerOptions::default()) };
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let running = tokio::spawn(run_assembly(Assembly { scheduler, ..assembly }, listener));
+    let running = tokio::spawn(run_assembly(assembly, listener));
     let service = Service { router: router(app.clone()), app, shutdown: CancellationToken::new() };
     service.submit(&hello()).await;
     while service.app.failure.get().is_none() {

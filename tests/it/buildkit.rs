@@ -258,9 +258,9 @@ async fn the_network_is_there_only_for_steps_that_may_use_it() {
 async fn sources_are_read_only_files_and_leave_nothing_in_the_cache() {
     let Some(socket) = daemon() else { return };
     let namespace = format!("test-{}", uuid_like());
-    let options =
-        || BuildkitOptions { cache: Some(CacheMounts::for_tools(&namespace)), ..BuildkitOptions::default() };
-    let runner = runner_with(&socket, options());
+    let mut options = BuildkitOptions::default();
+    options.cache = Some(CacheMounts::for_tools(&namespace));
+    let runner = runner_with(&socket, options.clone());
     let mut guest = Guest::new("sources").await;
     guest.plan.user = GuestUser { uid: 1000, gid: 1000 };
     let name = guest.add_source(b"the source\n");
@@ -395,7 +395,8 @@ async fn a_slow_upload_is_a_phase_and_is_cancelled_at_once() {
 async fn a_silent_connection_is_noticed_by_the_sessions_health_checks() {
     let Some(socket) = daemon() else { return };
     let proxy = Proxy::start(&socket);
-    let options = BuildkitOptions { stall: Duration::from_secs(8), ..BuildkitOptions::default() };
+    let mut options = BuildkitOptions::default();
+    options.stall = Duration::from_secs(8);
     let runner = Arc::new(runner_with(proxy.path(), options));
     let mut guest = Guest::new("stalled").await;
     let marker = guest.marker();

@@ -19,16 +19,12 @@ fn the_engine_keeps_the_builders_contract() {
             let script = |script: &str| SUCCEEDING.replace("mkdir -p", &format!("{script}\n      mkdir -p"));
             let marker = marker();
             let long = format!("sleep {marker} &\n      echo begun\n      wait");
-            all(&Case {
-                succeeds: Arc::clone(&engine),
-                fails: Arc::clone(&engine),
-                runs_long: engine,
-                succeeding: Farm::input(backend, "good", SUCCEEDING),
-                failing: Farm::input(backend, "bad", &script("exit 3")),
-                long: Farm::input(backend, "long", &script(&long)),
-                running: Box::new(move || processes_with(&marker).len()),
-            })
-            .await;
+            let inputs = [
+                Farm::input(backend, "good", SUCCEEDING),
+                Farm::input(backend, "bad", &script("exit 3")),
+                Farm::input(backend, "long", &script(&long)),
+            ];
+            all(&Case::new(&engine, inputs, move || processes_with(&marker).len())).await;
             println!("{backend:?} keeps the contract");
         }
     });

@@ -180,10 +180,8 @@ impl SmallRepository {
     }
 
     async fn build(&self, farm: &Farm, backend: Backend) -> Built {
-        let engine = farm.engine_with(RepositoryDefaults {
-            repositories: vec![self.folder.display().to_string()],
-            keyring: vec![self.key.display().to_string()],
-        });
+        let (folder, key) = (self.folder.display().to_string(), self.key.display().to_string());
+        let engine = farm.engine_with(RepositoryDefaults::new(vec![folder], vec![key]));
         run(&engine, Farm::input(backend, "careful", &one_step("echo fine"))).await
     }
 

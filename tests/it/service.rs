@@ -87,12 +87,9 @@ fn definition(name: &str, script: &str) -> String {
 
 impl Service {
     async fn submit(&self, arch: &str, tier: &str, config_yaml: String) -> JobId {
-        let request = SubmitRequest {
-            config_yaml,
-            arch: Some(arch.to_owned()),
-            backend_selector: BTreeMap::from([("tier".to_owned(), tier.to_owned())]),
-            ..SubmitRequest::default()
-        };
+        let mut request = SubmitRequest::new(config_yaml);
+        request.arch = Some(arch.to_owned());
+        request.backend_selector = BTreeMap::from([("tier".to_owned(), tier.to_owned())]);
         self.client.submit(&request).await.unwrap()
     }
 
@@ -202,13 +199,10 @@ async fn a_job_with_tests_tells_how_each_ended_and_what_it_wrote() {
             ("echo of the main", "success", ["passed", "passed"]),
             ("echo of the main; exit 9", "failed", ["failed", "passed"]),
         ] {
-            let request = SubmitRequest {
-                config_yaml: tested("tested", script),
-                arch: Some(arch.to_owned()),
-                backend_selector: BTreeMap::from([("tier".to_owned(), tier.to_owned())]),
-                with_test: true,
-                ..SubmitRequest::default()
-            };
+            let mut request = SubmitRequest::new(tested("tested", script));
+            request.arch = Some(arch.to_owned());
+            request.backend_selector = BTreeMap::from([("tier".to_owned(), tier.to_owned())]);
+            request.with_test = true;
             let id = service.client.submit(&request).await.unwrap();
             let job = service.wait(id).await;
             assert_eq!(job.status, status, "{:?}", job.error);

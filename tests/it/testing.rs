@@ -3,9 +3,7 @@
 use std::sync::Arc;
 
 use melange_remote_sdk::apk::index::Index;
-use melange_remote_sdk::builder::{
-    BuildEvent, BuildInput, BuildOutcome, BuildSink, BuildStatus, LogStream, TestStatus,
-};
+use melange_remote_sdk::builder::{BuildEvent, BuildOutcome, BuildSink, BuildStatus, LogStream, TestStatus};
 use melange_remote_sdk::engine::package_tests::TestInput;
 use melange_remote_sdk::error::{ErrorKind, Result};
 use tokio_util::sync::CancellationToken;
@@ -70,7 +68,8 @@ test:
 "#;
 
 async fn with_tests(farm: &Farm, backend: Backend, name: &str, yaml: &str) -> Built {
-    let input = BuildInput { with_test: true, ..Farm::input(backend, name, yaml) };
+    let mut input = Farm::input(backend, name, yaml);
+    input.with_test = true;
     run(farm.engine(), input).await
 }
 
@@ -205,11 +204,11 @@ fn tests_run_without_a_build_against_a_repository() {
         }
         let index = std::fs::read(folder.path().join("x86_64/APKINDEX.tar.gz")).unwrap();
         assert_eq!(Index::read(&index, None).unwrap().packages.len(), 2);
-        let input = |package: &str, only: &[&str]| TestInput {
-            build: Farm::input(backend, "greet", GREET),
-            package: package.to_owned(),
-            extra_packages: Vec::new(),
-            only: only.iter().map(|name| (*name).to_owned()).collect(),
+        let input = |package: &str, only: &[&str]| {
+            let mut input = TestInput::new(Farm::input(backend, "greet", GREET));
+            input.package = package.to_owned();
+            input.only = only.iter().map(|name| (*name).to_owned()).collect();
+            input
         };
         let (all, _) = tested(farm, folder.path(), input("", &[])).await;
         assert_eq!((all.status, all.tests.len()), (BuildStatus::Succeeded, 2));

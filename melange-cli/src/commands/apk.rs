@@ -32,7 +32,8 @@ pub(super) async fn run(command: ApkCommand, output: Output) -> Result<Exit> {
 /// An assembler whose downloads go to the user's cache.
 fn assembler(args: &ResolveArgs) -> Result<Assembler> {
     let cache = StateCache::new(&super::local::state_dir(None)?, limits::CACHE_BYTES_DEFAULT);
-    Ok(Assembler::new(cache, super::local::fetcher()?, LocalAccess::Any, !args.repositories.allow_untrusted))
+    let assembler = Assembler::new(cache, super::local::fetcher()?, LocalAccess::Any);
+    Ok(if args.repositories.allow_untrusted { assembler.with_unsigned_repositories() } else { assembler })
 }
 
 fn environment(args: &ResolveArgs) -> Result<PlanEnvironment> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use melange_remote_sdk::apk::index::Index;
 use melange_remote_sdk::arch::Arch;
-use melange_remote_sdk::builder::{BuildInput, BuildOutcome, BuildStatus, Builder, BuiltFile};
+use melange_remote_sdk::builder::{BuildOutcome, BuildStatus, Builder, BuiltFile};
 use melange_remote_sdk::buildkit::{BuildkitOptions, BuildkitRunner};
 use melange_remote_sdk::engine::EngineBuilder;
 use melange_remote_sdk::error::{Error, Result};
@@ -125,7 +125,8 @@ async fn build(
     output: Output,
 ) -> Result<Exit> {
     let (file, arch) = (job.file, job.arch);
-    let input = BuildInput { with_test: args.test, ..local::input(file, arch, &args.run)? };
+    let mut input = local::input(file, arch, &args.run)?;
+    input.with_test = args.test;
     let printer = Printer::new(output);
     let outcome = builder.build(&input, Arc::clone(&printer) as _, cancel.clone()).await?;
     // The status line goes before the results come.

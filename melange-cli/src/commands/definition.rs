@@ -56,13 +56,11 @@ pub(super) fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
 pub(super) fn compiler(args: &DefinitionArgs) -> Result<(PipelineSet, CompileOptions)> {
     let pipelines = PipelineSet::new(&collect_pipelines(&args.pipeline_dirs)?)?;
     let sources = |paths: &[PathBuf]| paths.iter().map(|path| source(path)).collect::<Result<Vec<_>>>();
-    let options = CompileOptions {
-        build_options: args.build_options.iter().cloned().collect(),
-        vars_files: sources(&args.vars_files)?,
-        env_files: sources(&args.env_files)?,
-        libc_flavor: args.libc_flavor.clone(),
-        ..CompileOptions::default()
-    };
+    let mut options = CompileOptions::default();
+    options.build_options = args.build_options.iter().cloned().collect();
+    options.vars_files = sources(&args.vars_files)?;
+    options.env_files = sources(&args.env_files)?;
+    options.libc_flavor.clone_from(&args.libc_flavor);
     Ok((pipelines, options))
 }
 

@@ -6,8 +6,7 @@ use std::sync::Arc;
 use melange_remote_sdk::apk::signature::SigningKey;
 use melange_remote_sdk::arch::Arch;
 use melange_remote_sdk::builder::{
-    BuildEvent, BuildInput, BuildOutcome, BuildSink, BuildStatus, DefinitionOptions, LogStream, TestReport,
-    TestStatus,
+    BuildEvent, BuildInput, BuildOutcome, BuildSink, BuildStatus, LogStream, TestReport, TestStatus,
 };
 use melange_remote_sdk::buildkit::BuildkitOptions;
 use melange_remote_sdk::cache::StateCache;
@@ -73,7 +72,9 @@ pub(super) fn fetcher() -> Result<Arc<HttpFetcher>> {
     {
         credentials.add_netrc(&text).map_err(|error| error.with("file", path.display()))?;
     }
-    Ok(Arc::new(HttpFetcher::new(FetchOptions { addresses: AddressPolicy::allow_any(), credentials })?))
+    let mut options = FetchOptions::default();
+    (options.addresses, options.credentials) = (AddressPolicy::allow_any(), credentials);
+    Ok(Arc::new(HttpFetcher::new(options)?))
 }
 
 /// What only builds have.
@@ -103,23 +104,20 @@ pub(super) fn builder(args: &RunArgs, extras: Extras) -> Result<EngineBuilder> {
     options.extra_keyring = lines(&args.repositories.keyring)?;
     if !options.extra_repositories.is_empty() {
         // Whoever names repositories does not want the default ones: a definition that names none gets theirs alone.
-        options.repository_defaults =
-            RepositoryDefaults { repositories: options.extra_repositories.clone(), keyring: Vec::new() };
+        options.repository_defaults = RepositoryDefaults::new(options.extra_repositories.clone(), Vec::new());
     }
     if args.buildkit_addr.is_none() {
         preflight::check_sandbox_user()?;
     }
-    let verify = !args.repositories.allow_untrusted;
     let cache = StateCache::new(&state, limits::CACHE_BYTES_DEFAULT);
-    let runners = AddressedRunners::new(
-        SandboxOptions {
-            extra_capabilities: true,
-            host_ports: args.sandbox_allow_host_port.clone(),
-            ..SandboxOptions::with_cache(Arc::clone(&cache))
-        },
-        BuildkitOptions::default(),
-    );
-    let assembler = Assembler::new(cache, fetcher()?, LocalAccess::Any, verify);
+    let mut sandbox = SandboxOptions::with_cache(Arc::clone(&cache));
+    sandbox.extra_capabilities = true;
+    sandbox.host_ports.clone_from(&args.sandbox_allow_host_port);
+    let runners = AddressedRunners::new(sandbox, BuildkitOptions::default());
+    let mut assembler = Assembler::new(cache, fetcher()?, LocalAccess::Any);
+    if args.repositories.allow_untrusted {
+        assembler = assembler.with_unsigned_repositories();
+    }
     Ok(EngineBuilder::new(options, assembler, Arc::new(runners)))
 }
 
@@ -146,22 +144,20 @@ pub(super) fn input(file: &Path, arch: Arch, args: &RunArgs) -> Result<BuildInpu
             |path: &PathBuf| definition::source(path).map(|read| (read.name.clone(), read.text.clone()));
         paths.iter().map(named).collect::<Result<Vec<_>>>()
     };
-    Ok(BuildInput {
-        attempt: attempt(file),
-        config_name: input::name(file),
-        pipelines: collect_pipelines(&args.definition.pipeline_dirs)?,
-        debug: args.debug,
-        backend_addr: args.buildkit_addr.clone().unwrap_or_else(|| sandbox::ADDRESS.to_owned()),
-        source_dir: args.source_dir.clone().or(beside),
-        test_packages: args.test_package_append.clone(),
-        options: DefinitionOptions {
-            build_options: args.definition.build_options.clone(),
-            vars_files: files(&args.definition.vars_files)?,
-            env_files: files(&args.definition.env_files)?,
-            libc_flavor: args.definition.libc_flavor.clone(),
-        },
-        ..BuildInput::new(text, arch)
-    })
+    let mut input = BuildInput::new(text, arch);
+    input.attempt = attempt(file);
+    input.config_name = input::name(file);
+    input.pipelines = collect_pipelines(&args.definition.pipeline_dirs)?;
+    input.debug = args.debug;
+    input.backend_addr = args.buildkit_addr.clone().unwrap_or_else(|| sandbox::ADDRESS.to_owned());
+    input.source_dir = args.source_dir.clone().or(beside);
+    input.test_packages.clone_from(&args.test_package_append);
+    let options = &mut input.options;
+    options.build_options.clone_from(&args.definition.build_options);
+    options.vars_files = files(&args.definition.vars_files)?;
+    options.env_files = files(&args.definition.env_files)?;
+    options.libc_flavor.clone_from(&args.definition.libc_flavor);
+    Ok(input)
 }
 
 /// A token that interrupt and terminate signals use, from now on.

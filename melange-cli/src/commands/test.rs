@@ -13,12 +13,10 @@ use crate::out;
 
 pub(super) async fn run(args: TestArgs, output: Output) -> Result<Exit> {
     let builder = local::builder(&args.run, Extras::default())?;
-    let input = TestInput {
-        build: local::input(&args.file, args.arch, &args.run)?,
-        package: args.package.clone().unwrap_or_default(),
-        extra_packages: args.run.test_package_append.clone(),
-        only: args.only.clone(),
-    };
+    let mut input = TestInput::new(local::input(&args.file, args.arch, &args.run)?);
+    input.package = args.package.clone().unwrap_or_default();
+    input.extra_packages.clone_from(&args.run.test_package_append);
+    input.only.clone_from(&args.only);
     let printer = Printer::new(output);
     let outcome = builder.test(&input, Arc::clone(&printer) as _, local::cancelled_by_signals()).await?;
     drop(printer);

@@ -75,6 +75,7 @@ pub fn job_artifact(id: JobId, name: &str) -> String {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[non_exhaustive]
 pub struct SubmitRequest {
     /// The definition; needed.
     pub config_yaml: String,
@@ -122,6 +123,11 @@ pub struct SubmitPlace {
 }
 
 impl SubmitRequest {
+    /// A definition, with nothing else said.
+    pub fn new(config_yaml: impl Into<String>) -> Self {
+        Self { config_yaml: config_yaml.into(), ..Self::default() }
+    }
+
     /// Where the submission stands among others.
     ///
     /// # Errors

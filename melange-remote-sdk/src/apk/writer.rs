@@ -54,6 +54,7 @@ impl AccountNames {
 
 /// What is the same for every package of a build.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct EmitOptions<'a> {
     /// Seconds since 1970 for every entry.
     pub epoch_seconds: u64,
@@ -63,6 +64,14 @@ pub struct EmitOptions<'a> {
     pub names: &'a AccountNames,
     /// The key that signs; `None` leaves the package unsigned.
     pub key: Option<&'a SigningKey>,
+}
+
+impl<'a> EmitOptions<'a> {
+    /// Unsigned packages of files from 1970, whose owners have these names; the build's account is the one that builds
+    /// have, 1000.
+    pub fn new(names: &'a AccountNames) -> Self {
+        Self { epoch_seconds: 0, build_account: 1000, names, key: None }
+    }
 }
 
 /// The installed size as packages record it: files, link targets, and 4096 for each directory, the root's

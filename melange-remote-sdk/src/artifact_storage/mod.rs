@@ -75,6 +75,7 @@ impl fmt::Display for ArtifactKey {
 
 /// An artifact that lies in a storage.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct StoredArtifact {
     /// Its key.
     pub key: ArtifactKey,
@@ -84,7 +85,15 @@ pub struct StoredArtifact {
     pub sha256: String,
 }
 
+impl StoredArtifact {
+    /// An artifact with its size and its SHA-256 in lower-case hex.
+    pub fn new(key: ArtifactKey, size_bytes: u64, sha256: impl Into<String>) -> Self {
+        Self { key, size_bytes, sha256: sha256.into() }
+    }
+}
+
 /// An artifact, or a part of it, on its way out.
+#[non_exhaustive]
 pub struct ArtifactBody {
     /// The whole artifact's description.
     pub artifact: StoredArtifact,
@@ -92,6 +101,13 @@ pub struct ArtifactBody {
     pub range: Range<u64>,
     /// The bytes.
     pub bytes: ByteStream,
+}
+
+impl ArtifactBody {
+    /// The bytes of a range of an artifact.
+    pub fn new(artifact: StoredArtifact, range: Range<u64>, bytes: ByteStream) -> Self {
+        Self { artifact, range, bytes }
+    }
 }
 
 impl fmt::Debug for ArtifactBody {

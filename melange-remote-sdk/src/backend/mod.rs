@@ -84,6 +84,7 @@ impl Backend {
 
 /// A backend as the selector sees it at one moment.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Candidate {
     /// The backend.
     pub backend: Arc<Backend>,
@@ -110,6 +111,11 @@ pub enum Closed {
 }
 
 impl Candidate {
+    /// A backend that runs nothing and never did.
+    pub fn new(backend: Arc<Backend>) -> Self {
+        Self { backend, running: 0, last_chosen: 0, closed: None }
+    }
+
     /// Whether it could take one more job.
     pub fn has_free_slot(&self) -> bool {
         self.closed.is_none() && self.running < self.backend.max_jobs()

@@ -5,6 +5,8 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use crate::arch::Arch;
 use crate::backend::Backend;
 pub use crate::backend::{Candidate, Closed};
@@ -14,7 +16,8 @@ use crate::pointers::hand_on;
 pub mod round_robin;
 
 /// What a job needs of a backend.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Requirements {
     /// The architecture.
     pub arch: Arch,
@@ -23,6 +26,11 @@ pub struct Requirements {
 }
 
 impl Requirements {
+    /// An architecture and labels that must all be there.
+    pub fn new(arch: Arch, labels: LabelSelector) -> Self {
+        Self { arch, labels }
+    }
+
     /// Whether `backend` could run the job when it has a free slot.
     pub fn matched_by(&self, backend: &Backend) -> bool {
         backend.arch() == self.arch && self.labels.matches(backend.labels())

@@ -21,6 +21,7 @@ pub mod scripted;
 
 /// Everything that a builder may read of a job.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct BuildInput {
     /// The name that identifies this attempt in logs and in the builder's own scratch folders.
     pub attempt: String,
@@ -67,6 +68,7 @@ impl BuildInput {
 
 /// What changes how a definition is read; files by name and text, in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct DefinitionOptions {
     /// Build options that are switched on.
     pub build_options: Vec<String>,
@@ -227,6 +229,7 @@ impl BuildSink for NullSink {
 
 /// A step that ended badly: what a person needs first.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct StepFailure {
     /// The step's name.
     pub step: String,
@@ -236,8 +239,16 @@ pub struct StepFailure {
     pub tail: Vec<String>,
 }
 
+impl StepFailure {
+    /// A step that ended with a code, without its last lines.
+    pub fn new(step: impl Into<String>, exit_code: i32) -> Self {
+        Self { step: step.into(), exit_code, tail: Vec::new() }
+    }
+}
+
 /// How the test of one package ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct TestReport {
     /// The package under test.
     pub subject: String,
@@ -245,6 +256,13 @@ pub struct TestReport {
     pub status: TestStatus,
     /// How long it took, its environment included.
     pub took: Duration,
+}
+
+impl TestReport {
+    /// How the test of a package ended, and how long it took.
+    pub fn new(subject: impl Into<String>, status: TestStatus, took: Duration) -> Self {
+        Self { subject: subject.into(), status, took }
+    }
 }
 
 /// How a test ended.
@@ -285,6 +303,7 @@ pub enum BuildStatus {
 
 /// A file that a build made, on the builder's disk until the outcome is dropped.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct BuiltFile {
     /// Its name relative to the job, such as `x86_64/hello-2.10-r0.apk`.
     pub name: String,
@@ -296,8 +315,21 @@ pub struct BuiltFile {
     pub sha256: String,
 }
 
+impl BuiltFile {
+    /// A file with its size and its SHA-256 in lower-case hex.
+    pub fn new(
+        name: impl Into<String>,
+        path: impl Into<PathBuf>,
+        size_bytes: u64,
+        sha256: impl Into<String>,
+    ) -> Self {
+        Self { name: name.into(), path: path.into(), size_bytes, sha256: sha256.into() }
+    }
+}
+
 /// What a build gave.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct BuildOutcome {
     /// How it ended.
     pub status: BuildStatus,
@@ -312,6 +344,11 @@ pub struct BuildOutcome {
 }
 
 impl BuildOutcome {
+    /// A success whose files lie in a scratch folder.
+    pub fn succeeded(files: Vec<BuiltFile>, scratch: Arc<tempfile::TempDir>) -> Self {
+        Self { files, scratch: Some(scratch), ..Self::without_files(BuildStatus::Succeeded) }
+    }
+
     /// An outcome without files.
     pub fn without_files(status: BuildStatus) -> Self {
         Self { status, files: Vec::new(), tests: Vec::new(), timings: BTreeMap::new(), scratch: None }

@@ -27,6 +27,7 @@ use crate::llb::{CacheMounts, LoweredPlan, PlanOptions, from_plan};
 
 /// What a runner needs besides an address.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct BuildkitOptions {
     /// TLS; only for addresses that begin with `tcp://`.
     pub tls: Option<TlsOptions>,

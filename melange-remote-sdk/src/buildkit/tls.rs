@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 
 /// TLS for [`crate::backend::BackendAddress::Tcp`]. All in PEM.
 #[derive(Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct TlsOptions {
     /// The certificates of the authorities that may vouch for the daemon; no others do.
     pub ca: Vec<u8>,
@@ -34,6 +35,11 @@ impl fmt::Debug for TlsOptions {
 }
 
 impl TlsOptions {
+    /// TLS with these authorities, showing nothing of ourselves.
+    pub fn new(ca: impl Into<Vec<u8>>) -> Self {
+        Self { ca: ca.into(), identity: None, server_name: None }
+    }
+
     /// Whether the certificates and the key can be used at all, so that a wrong file is told at the start and not by
     /// the first job.
     ///

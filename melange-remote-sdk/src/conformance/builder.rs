@@ -14,6 +14,7 @@ use crate::builder::{BuildEvent, BuildInput, BuildOutcome, BuildSink, BuildStatu
 use crate::limits;
 
 /// Builders and inputs for them; the three builders may be one.
+#[non_exhaustive]
 pub struct Case {
     /// Builds [`Self::succeeding`].
     pub succeeds: Arc<dyn Builder>,
@@ -30,6 +31,18 @@ pub struct Case {
     /// How much of [`Self::long`] runs at this moment, as somebody sees it who does not ask the builder: processes of
     /// its step, for one. 0 when nothing runs.
     pub running: Box<dyn Fn() -> usize + Send + Sync>,
+}
+
+impl Case {
+    /// One builder for all three inputs; `running` tells how much of the long one runs.
+    pub fn new(
+        builder: &Arc<dyn Builder>,
+        [succeeding, failing, long]: [BuildInput; 3],
+        running: impl Fn() -> usize + Send + Sync + 'static,
+    ) -> Self {
+        let [succeeds, fails, runs_long] = [(); 3].map(|()| Arc::clone(builder));
+        Self { succeeds, fails, runs_long, succeeding, failing, long, running: Box::new(running) }
+    }
 }
 
 impl std::fmt::Debug for Case {

@@ -74,6 +74,7 @@ impl RunnerProvider for SingleRunner {
 
 /// What an operator decides about every build.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct EngineOptions {
     /// Scratch folders are made below it.
     pub state_dir: PathBuf,

@@ -24,6 +24,7 @@ use crate::rootfs::repository::LoadedRepository;
 
 /// What a caller decides about a run of tests.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct TestInput {
     /// The definition and all that goes with it, as for a build.
     pub build: BuildInput,
@@ -33,6 +34,13 @@ pub struct TestInput {
     pub extra_packages: Vec<String>,
     /// Only the tests of these packages; all when empty.
     pub only: Vec<String>,
+}
+
+impl TestInput {
+    /// All tests of a definition, on the package that it builds.
+    pub fn new(build: BuildInput) -> Self {
+        Self { build, package: String::new(), extra_packages: Vec::new(), only: Vec::new() }
+    }
 }
 
 /// The tests of one definition.

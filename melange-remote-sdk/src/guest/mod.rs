@@ -78,6 +78,7 @@ pub struct SourceFile {
 
 /// One script of the chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct GuestStep {
     /// What people call it, such as `hello: autoconf/make`.
     pub name: String,
@@ -87,6 +88,13 @@ pub struct GuestStep {
     pub environment: Vec<(String, String)>,
     /// Whether the step may use the network.
     pub network: bool,
+}
+
+impl GuestStep {
+    /// A step with an empty environment and without network.
+    pub fn new(name: impl Into<String>, script: impl Into<String>) -> Self {
+        Self { name: name.into(), script: script.into(), environment: Vec::new(), network: false }
+    }
 }
 
 /// The account that steps run as.
@@ -100,6 +108,7 @@ pub struct GuestUser {
 
 /// Everything needed to run one build.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct GuestPlan {
     /// A name for logs and scratch folders: characters `[A-Za-z0-9._-]`.
     pub name: String,
@@ -125,6 +134,31 @@ pub struct GuestPlan {
     pub capabilities: Vec<String>,
     /// What the definition asks for; a runner that keeps bounds takes it as one.
     pub resources: GuestResources,
+}
+
+impl GuestPlan {
+    /// Steps that root runs, without capabilities, over a root filesystem that no other guest has.
+    pub fn new(
+        name: impl Into<String>,
+        arch: Arch,
+        root: Blob,
+        workspace: Vec<Blob>,
+        steps: Vec<GuestStep>,
+    ) -> Self {
+        Self {
+            name: name.into(),
+            arch,
+            root,
+            workspace,
+            sources: Vec::new(),
+            steps,
+            scripts: Vec::new(),
+            shared_root: false,
+            user: GuestUser { uid: 0, gid: 0 },
+            capabilities: Vec::new(),
+            resources: GuestResources::default(),
+        }
+    }
 }
 
 /// How the chain ended.

@@ -5,6 +5,7 @@ use crate::melange::document::Resources;
 
 /// What a definition asks of the machine; `None` where it says nothing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct GuestResources {
     /// Memory in bytes.
     pub memory_bytes: Option<u64>,

@@ -153,7 +153,8 @@ impl fmt::Debug for BuildId {
 stored_as_text!(BuildId);
 
 /// Names one call that claims jobs, so that a repeated call gives the same claims; the jobs' owner shows it afterwards.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct ClaimToken(Uuid);
 
 impl ClaimToken {
@@ -184,6 +185,16 @@ impl fmt::Display for ClaimToken {
         self.0.simple().fmt(f)
     }
 }
+
+impl FromStr for ClaimToken {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        Uuid::parse_str(text).map(Self).map_err(|_| Error::invalid("this is no token of a claim"))
+    }
+}
+
+stored_as_text!(ClaimToken);
 
 /// Defines a short plain name: lower-case letters, digits, `.`, `_` and `-`, 1 to 63 bytes, a letter or digit first.
 macro_rules! plain_name {

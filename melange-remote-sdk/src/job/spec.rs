@@ -15,6 +15,7 @@ pub const CONFIG_NAME: &str = "config.yaml";
 
 /// A submission as it was written, before any check; also the stored form of [`JobSpec`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct UncheckedSpec {
     /// The definition.
     pub config_yaml: String,
@@ -43,8 +44,16 @@ pub struct UncheckedSpec {
     pub debug: bool,
 }
 
+impl UncheckedSpec {
+    /// A definition to be built for the architecture with a name, with nothing else said.
+    pub fn new(config_yaml: impl Into<String>, arch: impl Into<String>) -> Self {
+        Self { config_yaml: config_yaml.into(), arch: arch.into(), ..Self::default() }
+    }
+}
+
 /// The package that a job builds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct JobPackage {
     /// Its name.
     pub name: String,
@@ -53,6 +62,13 @@ pub struct JobPackage {
     /// The subpackages that come with it, in order.
     #[serde(default)]
     pub subpackages: Vec<String>,
+}
+
+impl JobPackage {
+    /// A package without subpackages.
+    pub fn new(name: impl Into<String>, version: impl Into<String>) -> Self {
+        Self { name: name.into(), version: version.into(), subpackages: Vec::new() }
+    }
 }
 
 /// What the farm knows of a job without its texts.

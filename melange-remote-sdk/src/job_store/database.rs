@@ -5,6 +5,7 @@ use crate::limits;
 
 /// The bounds of a store on a database.
 #[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
 pub struct DatabaseBounds {
     /// Jobs that may wait.
     pub pending: usize,

@@ -25,7 +25,6 @@
 //! Times come from the callers, and leases are compared with the clock of whoever calls [`JobQueue::expire`]: the clocks
 //! of servers that share a store must agree within a small part of a lease, as those of machines that run NTP do.
 
-use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::sync::Arc;
 
@@ -33,11 +32,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 
 use crate::backend_selector::Requirements;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::job::{
     Build, BuildId, ClaimToken, Job, JobAttempt, JobBackend, JobError, JobId, JobSpec, JobState, Outcome,
     Priority, ProgressRow, Project, ServerId,
@@ -54,192 +52,14 @@ mod patience;
 pub mod postgres;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
+mod submission;
 mod working_set;
 
 pub use patience::Patience;
-
-/// A job to hand in.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct NewJob {
-    /// Its name.
-    pub id: JobId,
-    /// What is asked.
-    pub spec: Arc<JobSpec>,
-    /// How urgent it is.
-    pub priority: Priority,
-    /// Among equally urgent jobs the greater ones first.
-    pub rank: i64,
-    /// Jobs that must succeed before it begins: of the same submission, or of the same project and there already.
-    pub waits_for: Vec<JobId>,
-}
-
-impl NewJob {
-    /// A job of the usual priority that waits for no other.
-    pub fn new(id: JobId, spec: Arc<JobSpec>) -> Self {
-        Self { id, spec, priority: Priority::default(), rank: 0, waits_for: Vec::new() }
-    }
-
-    /// The same job, waiting for others.
-    #[must_use]
-    pub fn waiting_for(mut self, jobs: impl IntoIterator<Item = JobId>) -> Self {
-        self.waits_for.extend(jobs);
-        self
-    }
-}
-
-/// Jobs that are handed in together: all of them are there afterwards, or none.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct Submission {
-    /// Whose they are.
-    pub project: Project,
-    /// Names the submission within the project, so that a repeated one makes no second jobs; at most
-    /// [`limits::IDEMPOTENCY_KEY_BYTES_MAX`] bytes.
-    pub key: Option<String>,
-    /// The build that they make up.
-    pub build: Option<BuildId>,
-    /// The jobs; at least one, at most [`limits::SUBMISSION_JOBS_MAX`].
-    pub jobs: Vec<NewJob>,
-    /// When they were handed in.
-    pub at: Timestamp,
-}
-
-impl Submission {
-    /// Jobs of the default project.
-    pub fn new(jobs: impl IntoIterator<Item = NewJob>, at: Timestamp) -> Self {
-        Self { project: Project::default(), key: None, build: None, jobs: jobs.into_iter().collect(), at }
-    }
-
-    /// The same submission with a key.
-    #[must_use]
-    pub fn with_key(mut self, key: impl Into<String>) -> Self {
-        self.key = Some(key.into());
-        self
-    }
-
-    /// The same submission as a build.
-    #[must_use]
-    pub fn as_build(mut self, build: BuildId) -> Self {
-        self.build = Some(build);
-        self
-    }
-
-    /// The same submission in another project.
-    #[must_use]
-    pub fn in_project(mut self, project: Project) -> Self {
-        self.project = project;
-        self
-    }
-
-    /// A digest of what is asked, which submissions with the same content share whatever ids their jobs have.
-    pub fn content(&self) -> [u8; 32] {
-        let places: HashMap<JobId, usize> =
-            self.jobs.iter().enumerate().map(|(place, job)| (job.id, place)).collect();
-        let place = |id: &JobId| match places.get(id) {
-            Some(place) => format!("#{place}"),
-            None => id.to_string(),
-        };
-        let mut digest = Sha256::new();
-        // The version of what follows: the stored form of a spec, and the order of the fields.
-        digest.update(b"1");
-        let mut add = |text: &str| {
-            digest.update(text.len().to_le_bytes());
-            digest.update(text);
-        };
-        add(self.project.as_str());
-        add(if self.build.is_some() { "build" } else { "jobs" });
-        for job in &self.jobs {
-            // The stored form has its maps in order, so that equal specs have equal texts.
-            add(&serde_json::to_string(&*job.spec).unwrap_or_default());
-            add(&format!("{} {} {}", job.priority.get(), job.rank, job.waits_for.len()));
-            job.waits_for.iter().map(place).for_each(|place| add(&place));
-        }
-        digest.finalize().into()
-    }
-
-    /// Checks what needs no store: bounds, keys, ids that come twice, jobs that wait for themselves.
-    ///
-    /// # Errors
-    /// `InvalidRequest`.
-    pub fn check(&self) -> Result<()> {
-        let (jobs, most) = (self.jobs.len(), limits::SUBMISSION_JOBS_MAX);
-        if !(1..=most).contains(&jobs) {
-            return Err(Error::invalid(format!("a submission has 1 to {most} jobs, not {jobs}")));
-        }
-        if let Some(key) = &self.key
-            && !(1..=limits::IDEMPOTENCY_KEY_BYTES_MAX).contains(&key.len())
-        {
-            let bound = limits::IDEMPOTENCY_KEY_BYTES_MAX;
-            return Err(Error::invalid(format!("an idempotency key has 1 to {bound} bytes")));
-        }
-        if let Some(job) = self.jobs.iter().find(|job| job.waits_for.len() > limits::WAITS_FOR_MAX) {
-            let message = format!("a job waits for at most {} others", limits::WAITS_FOR_MAX);
-            return Err(Error::invalid(message).with("job", job.id));
-        }
-        let waits: usize = self.jobs.iter().map(|job| job.waits_for.len()).sum();
-        if waits > limits::SUBMISSION_WAITS_MAX {
-            let message = format!("{waits} waits, more than {}", limits::SUBMISSION_WAITS_MAX);
-            return Err(Error::invalid(message));
-        }
-        self.order().map(drop)
-    }
-
-    /// The places of the jobs, each behind those that it waits for.
-    ///
-    /// # Errors
-    /// `InvalidRequest` for ids that come twice and for jobs that wait for themselves, perhaps by way of others.
-    pub fn order(&self) -> Result<Vec<usize>> {
-        let mut places = HashMap::new();
-        for (place, job) in self.jobs.iter().enumerate() {
-            if places.insert(job.id, place).is_some() {
-                return Err(Error::invalid("two jobs of the submission have one id").with("job", job.id));
-            }
-        }
-        let inside = |job: &NewJob| -> BTreeSet<usize> {
-            job.waits_for.iter().filter_map(|id| places.get(id).copied()).collect()
-        };
-        let mut dependents = vec![Vec::new(); self.jobs.len()];
-        let mut left: Vec<usize> = Vec::new();
-        for (place, job) in self.jobs.iter().enumerate() {
-            let needs = inside(job);
-            left.push(needs.len());
-            needs.into_iter().for_each(|need| dependents[need].push(place));
-        }
-        let mut order: Vec<usize> = (0..left.len()).filter(|place| left[*place] == 0).collect();
-        let mut next = 0;
-        while let Some(place) = order.get(next).copied() {
-            next += 1;
-            for dependent in &dependents[place] {
-                left[*dependent] -= 1;
-                if left[*dependent] == 0 {
-                    order.push(*dependent);
-                }
-            }
-        }
-        match left.iter().position(|left| *left > 0) {
-            Some(place) => {
-                let error = Error::invalid("jobs wait for one another in a circle");
-                Err(error.with("job", self.jobs[place].id).hint("leave out one of the waits of the circle"))
-            }
-            None => Ok(order),
-        }
-    }
-}
-
-/// What a submission came to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Submitted {
-    /// Whether the jobs are new.
-    pub created: bool,
-    /// The jobs, new or known, in the order of the submission.
-    pub jobs: Vec<JobId>,
-    /// The build, new or known.
-    pub build: Option<BuildId>,
-}
+pub use submission::{NewJob, Submission, Submitted};
 
 /// Jobs that a call acts on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Selection {
     /// One job.
     Job(JobId),
@@ -248,7 +68,8 @@ pub enum Selection {
 }
 
 /// Jobs that can take one another's place in the queue: of one project, with the same needs.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Group {
     /// Whose they are.
     pub project: Project,
@@ -259,6 +80,11 @@ pub struct Group {
 }
 
 impl Group {
+    /// Jobs of a project with these needs, which avoid no backend.
+    pub fn new(project: Project, needs: Requirements) -> Self {
+        Self { project, needs, avoid: Vec::new() }
+    }
+
     /// The group of a job.
     pub fn of(job: &Job) -> Self {
         let needs = Requirements { arch: job.facts.arch, labels: job.facts.backend_selector.clone() };
@@ -271,6 +97,7 @@ impl Group {
 
 /// The jobs of a group that could be claimed now.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Demand {
     /// The group.
     pub group: Group,
@@ -284,8 +111,16 @@ pub struct Demand {
     pub running: usize,
 }
 
+impl Demand {
+    /// So many jobs of a group, with the first of them and its priority, while `running` of their project run.
+    pub fn new(group: Group, ready: usize, first: JobId, priority: Priority, running: usize) -> Self {
+        Self { group, ready, first, priority, running }
+    }
+}
+
 /// Free slots of a backend, for jobs of a group.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Offer {
     /// The group.
     pub group: Group,
@@ -297,8 +132,16 @@ pub struct Offer {
     pub max_jobs: u32,
 }
 
+impl Offer {
+    /// Slots of a backend that runs `max_jobs` at once.
+    pub fn new(group: Group, backend: JobBackend, slots: usize, max_jobs: u32) -> Self {
+        Self { group, backend, slots, max_jobs }
+    }
+}
+
 /// A claim of jobs.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct ClaimRequest {
     /// Names this call.
     pub token: ClaimToken,
@@ -312,8 +155,21 @@ pub struct ClaimRequest {
     pub until: Timestamp,
 }
 
+impl ClaimRequest {
+    /// A claim of jobs for a server, with leases from `now` to `until`.
+    pub fn new(
+        token: ClaimToken,
+        server: ServerId,
+        offers: Vec<Offer>,
+        now: Timestamp,
+        until: Timestamp,
+    ) -> Self {
+        Self { token, server, offers, now, until }
+    }
+}
+
 /// Names the owner of a running job: the attempt, and the claim that began it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Fence {
     /// The job.
     pub job: JobId,
@@ -331,6 +187,7 @@ impl fmt::Display for Fence {
 
 /// A claimed job.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Claim {
     /// The job, running.
     pub job: Arc<Job>,
@@ -338,6 +195,13 @@ pub struct Claim {
     pub fence: Fence,
     /// How long the job's log is: where the attempt's part of it begins.
     pub log_bytes: u64,
+}
+
+impl Claim {
+    /// A claimed job whose log is that long.
+    pub fn new(job: Arc<Job>, fence: Fence, log_bytes: u64) -> Self {
+        Self { job, fence, log_bytes }
+    }
 }
 
 /// What a renewal came to.
@@ -354,6 +218,7 @@ pub enum Renewal {
 
 /// A job that its owner gives back.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Release {
     /// Why.
     pub error: JobError,
@@ -365,8 +230,16 @@ pub struct Release {
     pub avoid: bool,
 }
 
+impl Release {
+    /// Gives a job back for a reason: its attempt does not count, and any backend may have it at once.
+    pub fn new(error: JobError) -> Self {
+        Self { error, not_before: None, counts: false, avoid: false }
+    }
+}
+
 /// What an end of a job came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Finished {
     /// The job as it is then.
     pub job: Arc<Job>,
@@ -376,8 +249,16 @@ pub struct Finished {
     pub skipped: usize,
 }
 
+impl Finished {
+    /// The job as it is then, with so many unlocked and skipped ones.
+    pub fn new(job: Arc<Job>, unlocked: usize, skipped: usize) -> Self {
+        Self { job, unlocked, skipped }
+    }
+}
+
 /// Which leases to settle.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct ExpireRequest {
     /// Leases that ended by this time.
     pub now: Timestamp,
@@ -387,8 +268,16 @@ pub struct ExpireRequest {
     pub limit: usize,
 }
 
+impl ExpireRequest {
+    /// As many leases as a call may settle.
+    pub fn new(now: Timestamp, patience: Patience) -> Self {
+        Self { now, patience, limit: limits::SETTLED_PER_CALL_MAX }
+    }
+}
+
 /// Jobs of a group that nobody could run.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct GiveUp {
     /// The group.
     pub group: Group,
@@ -400,8 +289,16 @@ pub struct GiveUp {
     pub at: Timestamp,
 }
 
+impl GiveUp {
+    /// Those of a group that have been ready since a time.
+    pub fn new(group: Group, ready_before: Timestamp, error: JobError, at: Timestamp) -> Self {
+        Self { group, ready_before, error, at }
+    }
+}
+
 /// Why the jobs of a group wait.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct GroupWaiting {
     /// The group.
     pub group: Group,
@@ -409,6 +306,13 @@ pub struct GroupWaiting {
     pub reason: String,
     /// Whether only another set of backends can help, not time.
     pub needs_other_backends: bool,
+}
+
+impl GroupWaiting {
+    /// A group that time alone may help.
+    pub fn new(group: Group, reason: impl Into<String>) -> Self {
+        Self { group, reason: reason.into(), needs_other_backends: false }
+    }
 }
 
 /// Which jobs to list.
@@ -455,6 +359,7 @@ impl ListQuery {
 
 /// A page of a listing, newest first.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct JobPage {
     /// The jobs.
     pub jobs: Vec<Arc<Job>>,
@@ -462,13 +367,28 @@ pub struct JobPage {
     pub more: bool,
 }
 
+impl JobPage {
+    /// The last page.
+    pub fn new(jobs: Vec<Arc<Job>>) -> Self {
+        Self { jobs, more: false }
+    }
+}
+
 /// A part of a log.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct LogChunk {
     /// The bytes from the asked offset; empty at the end of what there is so far.
     pub bytes: Bytes,
     /// The length of the log so far.
     pub len: u64,
+}
+
+impl LogChunk {
+    /// A part of a log that is `len` bytes long.
+    pub fn new(bytes: Bytes, len: u64) -> Self {
+        Self { bytes, len }
+    }
 }
 
 /// What a hint is about.

@@ -54,11 +54,19 @@ impl CacheMounts {
 
 /// What the graph depends on besides the plan.
 #[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
 pub struct PlanOptions<'a> {
     /// A name that no other attempt on the same daemon has: characters `[A-Za-z0-9._-]`.
     pub attempt: &'a str,
     /// Persistent folders; `None` gives every build empty ones.
     pub cache: Option<&'a CacheMounts>,
+}
+
+impl<'a> PlanOptions<'a> {
+    /// An attempt without persistent folders.
+    pub fn new(attempt: &'a str) -> Self {
+        Self { attempt, cache: None }
+    }
 }
 
 /// A plan as a graph, with the ops that its parts became.

@@ -12,6 +12,7 @@ pub const NAMESPACE: &str = "wolfi";
 
 /// What is injected into definitions that name no repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct RepositoryDefaults {
     /// Repositories.
     pub repositories: Vec<String>,
@@ -26,6 +27,11 @@ impl Default for RepositoryDefaults {
 }
 
 impl RepositoryDefaults {
+    /// These repositories with their keys.
+    pub fn new(repositories: Vec<String>, keyring: Vec<String>) -> Self {
+        Self { repositories, keyring }
+    }
+
     /// Adds repositories and keys to `environment` exactly when it names no repository; returns whether it did.
     pub fn inject(&self, environment: &mut Environment) -> bool {
         let contents = &mut environment.contents;

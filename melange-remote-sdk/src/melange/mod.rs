@@ -39,6 +39,7 @@ use plan::Plan;
 
 /// What a caller decides about a compilation.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct CompileOptions {
     /// Build options that are switched on.
     pub build_options: BTreeSet<String>,

@@ -95,17 +95,23 @@ pub struct Rootfs {
 }
 
 impl Assembler {
-    /// An assembler that keeps downloads and root filesystems in `cache`. With `verify` off, unsigned repositories are
-    /// used too.
-    pub fn new(cache: Arc<StateCache>, fetcher: Arc<dyn Fetcher>, local: LocalAccess, verify: bool) -> Self {
+    /// An assembler that keeps downloads and root filesystems in `cache` and uses signed repositories alone.
+    pub fn new(cache: Arc<StateCache>, fetcher: Arc<dyn Fetcher>, local: LocalAccess) -> Self {
         Self {
             cache,
             making: NamedLocks::default(),
             fetcher,
             local,
-            verify,
+            verify: true,
             indexes: RepositoryCache::default(),
         }
+    }
+
+    /// The same assembler, which uses unsigned repositories too.
+    #[must_use]
+    pub fn with_unsigned_repositories(mut self) -> Self {
+        self.verify = false;
+        self
     }
 
     /// Chooses the packages of an environment.

@@ -45,7 +45,7 @@ impl Folders {
 
     fn assembler_within(&self, cache_bytes: u64) -> Assembler {
         let cache = StateCache::new(self.root.path(), cache_bytes);
-        Assembler::new(cache, Arc::new(NoNetwork), LocalAccess::Any, false)
+        Assembler::new(cache, Arc::new(NoNetwork), LocalAccess::Any).with_unsigned_repositories()
     }
 
     fn environment(&self, packages: &[&str]) -> PlanEnvironment {

@@ -10,6 +10,7 @@ use crate::limits;
 
 /// What an operator decides about the sandbox.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct SandboxOptions {
     /// Unpacked root filesystems and running guests are kept below its folder, readable by nobody else; the former
     /// count against its bound.
@@ -31,6 +32,7 @@ pub struct SandboxOptions {
 
 /// What one guest may use.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct SandboxBounds {
     /// Memory of all its processes, in bytes, and the most that a definition's `resources` can ask for; `None` for
     /// nine tenths of this machine's.

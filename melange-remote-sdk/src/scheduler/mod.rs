@@ -21,12 +21,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::artifact_storage::ArtifactStorage;
-use crate::backend::BackendProbe;
 use crate::backend::health::BackendFailure;
 use crate::backend::pool::{BackendLease, BackendPool};
+use crate::backend::{AlwaysReachable, BackendProbe};
+use crate::backend_selector::round_robin::RoundRobin;
 use crate::backend_selector::{BackendSelector, Candidate};
 use crate::builder::Builder;
-use crate::clock::{Clock, earlier, later};
+use crate::clock::{Clock, SystemClock, earlier, later};
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::{ClaimToken, FailureClass, JobError, ServerId};
 use crate::job_store::{
@@ -49,6 +50,7 @@ use leases::Leases;
 
 /// What a scheduler works with.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct SchedulerParts {
     /// Where jobs live.
     pub job_store: Arc<dyn JobStore>,
@@ -68,8 +70,51 @@ pub struct SchedulerParts {
     pub server: ServerId,
 }
 
+impl SchedulerParts {
+    /// Backends take turns and count as reachable until their builds break off; the clock is the machine's.
+    pub fn new(
+        job_store: Arc<dyn JobStore>,
+        artifact_storage: Arc<dyn ArtifactStorage>,
+        builder: Arc<dyn Builder>,
+        pool: BackendPool,
+    ) -> Self {
+        Self {
+            job_store,
+            artifact_storage,
+            backend_selector: Arc::new(RoundRobin),
+            builder,
+            pool,
+            probe: Arc::new(AlwaysReachable),
+            clock: Arc::new(SystemClock),
+            server: ServerId::unique(),
+        }
+    }
+
+    /// The same parts with another way to choose backends.
+    #[must_use]
+    pub fn with_backend_selector(mut self, backend_selector: Arc<dyn BackendSelector>) -> Self {
+        self.backend_selector = backend_selector;
+        self
+    }
+
+    /// The same parts with somebody who asks backends whether they are there.
+    #[must_use]
+    pub fn with_probe(mut self, probe: Arc<dyn BackendProbe>) -> Self {
+        self.probe = probe;
+        self
+    }
+
+    /// The same parts with another clock.
+    #[must_use]
+    pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+}
+
 /// What a scheduler's owner may change; the defaults are those of [`limits`].
 #[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
 pub struct SchedulerOptions {
     /// The length of a lease; it is renewed at a third of it.
     pub lease: Duration,

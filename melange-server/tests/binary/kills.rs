@@ -114,8 +114,7 @@ impl Servers {
                  echo line $i; sleep 0.02; done\n      mkdir -p ${{{{targets.destdir}}}}/usr/share\n      \
                  echo {number} > ${{{{targets.destdir}}}}/usr/share/number\n"
             );
-            let request = SubmitRequest { config_yaml: config, ..SubmitRequest::default() };
-            ids.push(self.client(name).submit(&request).await.unwrap());
+            ids.push(self.client(name).submit(&SubmitRequest::new(config)).await.unwrap());
         }
         ids
     }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use melange_remote_sdk::builder::{BuildStatus, Builder};
 use melange_remote_sdk::cache::StateCache;
 use melange_remote_sdk::error::Blame;
-use melange_remote_sdk::guest::{GuestOutcome, GuestResources};
+use melange_remote_sdk::guest::GuestOutcome;
 use melange_remote_sdk::sandbox::{SandboxBounds, SandboxOptions, SandboxRunner};
 use tokio_util::sync::CancellationToken;
 
@@ -18,7 +18,9 @@ use crate::support::tree::Entry;
 
 /// A sandbox with bounds that a test can meet, in which no launcher waits.
 fn bounded(folder: &Path, bounds: SandboxBounds) -> Option<SandboxRunner> {
-    sandbox(&SandboxOptions { bounds, ready_launcher: false, ..sandbox_options(folder) })
+    let mut options = sandbox_options(folder);
+    (options.bounds, options.ready_launcher) = (bounds, false);
+    sandbox(&options)
 }
 
 /// Folders of the control groups of the guest of this name.
@@ -78,7 +80,7 @@ fn memory_is_bounded_by_the_definition_and_said_so() {
             return;
         }
         let Some(mut guest) = guest("bound-memory", 0, "eat 400").await else { return };
-        guest.plan.resources = GuestResources { memory_bytes: Some(64 << 20), ..GuestResources::default() };
+        guest.plan.resources.memory_bytes = Some(64 << 20);
         let (code, tail) = failed(&run_and_see_no_groups(folder.path(), &runner, &guest).await);
         assert!(code != 0 && tail.ends_with("killed: it used more than 64 MiB of memory"), "{code}: {tail}");
         guest.plan.resources.memory_bytes = Some(600 << 20);
@@ -174,7 +176,7 @@ fn many_small_processes_that_use_too_much_memory_are_told_so_too() {
                       tr '\\0' x); sleep 5) &\n  i=$((i + 1))\ndone\nwait\nexit 3";
         let Some(mut guest) = guest("many", 0, "descriptors").await else { return };
         guest.plan.steps = vec![guest.step("many", script)];
-        guest.plan.resources = GuestResources { memory_bytes: Some(64 << 20), ..GuestResources::default() };
+        guest.plan.resources.memory_bytes = Some(64 << 20);
         let (code, tail) = failed(&run_and_see_no_groups(folder.path(), &runner, &guest).await);
         assert!(code != 0 && tail.ends_with("killed: it used more than 64 MiB of memory"), "{code}: {tail}");
     });
@@ -211,7 +213,8 @@ fn resources_of_a_definition_are_bounds_and_nonsense_is_refused() {
 fn a_step_with_as_many_processes_as_it_may_have_writes_no_more_than_it_may() {
     on_farm(async |_| {
         let folder = tempfile::tempdir().unwrap();
-        let bounds = SandboxBounds { processes: 60, tree_bytes: 8 << 20, ..SandboxBounds::default() };
+        let mut bounds = SandboxBounds::default();
+        (bounds.processes, bounds.tree_bytes) = (60, 8 << 20);
         let Some(runner) = bounded(folder.path(), bounds) else { return };
         if !can_make_groups() {
             return;
@@ -231,7 +234,7 @@ fn large_environments_are_refused_and_others_run_in_the_least_memory() {
         let folder = tempfile::tempdir().unwrap();
         let Some(runner) = bounded(folder.path(), SandboxBounds::default()) else { return };
         let Some(mut guest) = guest("environment", 0, "descriptors").await else { return };
-        guest.plan.resources = GuestResources { memory_bytes: Some(96 << 20), ..GuestResources::default() };
+        guest.plan.resources.memory_bytes = Some(96 << 20);
         let mut step = guest.plan.steps[0].clone();
         step.environment.push(("LARGE".to_owned(), "x".repeat(100 << 10)));
         guest.plan.steps = vec![step.clone(); 400];
@@ -254,7 +257,8 @@ fn large_environments_are_refused_and_others_run_in_the_least_memory() {
 fn processes_are_bounded_and_said_so() {
     on_farm(async |_| {
         let folder = tempfile::tempdir().unwrap();
-        let bounds = SandboxBounds { processes: 40, ..SandboxBounds::default() };
+        let mut bounds = SandboxBounds::default();
+        bounds.processes = 40;
         let Some(runner) = bounded(folder.path(), bounds) else { return };
         if !can_make_groups() {
             return;
@@ -270,7 +274,8 @@ fn processes_are_bounded_and_said_so() {
 fn what_is_written_is_bounded_and_said_so() {
     on_farm(async |_| {
         let folder = tempfile::tempdir().unwrap();
-        let bounds = SandboxBounds { tree_bytes: 8 << 20, ..SandboxBounds::default() };
+        let mut bounds = SandboxBounds::default();
+        bounds.tree_bytes = 8 << 20;
         let Some(runner) = bounded(folder.path(), bounds) else { return };
         let Some(mut guest) = guest("bound-tree", 0, "descriptors").await else { return };
         // The step ends only when it is ended.
@@ -285,7 +290,8 @@ fn what_is_written_is_bounded_and_said_so() {
 fn shared_memory_is_bounded() {
     on_farm(async |_| {
         let folder = tempfile::tempdir().unwrap();
-        let bounds = SandboxBounds { shm_bytes: 4 << 20, ..SandboxBounds::default() };
+        let mut bounds = SandboxBounds::default();
+        bounds.shm_bytes = 4 << 20;
         let Some(runner) = bounded(folder.path(), bounds) else { return };
         let Some(mut guest) = guest("bound-shm", 0, "descriptors").await else { return };
         guest.plan.steps[0].script =
@@ -301,7 +307,8 @@ fn unpacked_root_filesystems_leave_when_nobody_uses_them() {
         let folder = tempfile::tempdir().unwrap();
         // No room for any that nobody uses.
         let cache = StateCache::new(folder.path(), 0);
-        let options = SandboxOptions { launcher: Some(launcher()), ..SandboxOptions::with_cache(cache) };
+        let mut options = SandboxOptions::with_cache(cache);
+        options.launcher = Some(launcher());
         let Some(runner) = sandbox(&options) else { return };
         // What a killed engine left half unpacked.
         let half = folder.path().join("roots/unpacking.killed");

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use melange_remote_sdk::guest::GuestRunner;
-use melange_remote_sdk::sandbox::SandboxOptions;
 
 use super::{guest, lines, sandbox, sandbox_in};
 use crate::support::farm::{on_farm, sandbox_options};
@@ -111,7 +110,8 @@ fn forbidden_calls_are_refused_as_containers_refuse_them() {
 fn a_capability_opens_what_it_means_where_the_operator_allows_it() {
     on_farm(async |_| {
         let folder = tempfile::tempdir().unwrap();
-        let options = SandboxOptions { extra_capabilities: true, ..sandbox_options(folder.path()) };
+        let mut options = sandbox_options(folder.path());
+        options.extra_capabilities = true;
         let Some(runner) = sandbox(&options) else { return };
         let Some(mut guest) = guest("admin", 0, "descriptors").await else { return };
         guest.plan.capabilities.push("CAP_SYS_ADMIN".to_owned());

@@ -72,8 +72,9 @@ fn sandbox_in(folder: &Path) -> Option<SandboxRunner> {
 fn sandbox_with_own_launcher(folder: &Path, ready_launcher: bool) -> Option<(SandboxRunner, PathBuf)> {
     let own = folder.join("launcher");
     std::fs::copy(launcher(), &own).unwrap();
-    let launcher = Some(own.clone());
-    let runner = sandbox(&SandboxOptions { launcher, ready_launcher, ..sandbox_options(folder) })?;
+    let mut options = sandbox_options(folder);
+    (options.launcher, options.ready_launcher) = (Some(own.clone()), ready_launcher);
+    let runner = sandbox(&options)?;
     Some((runner, own))
 }
 

@@ -3,7 +3,6 @@
 use std::net::{IpAddr, Ipv6Addr, TcpListener, UdpSocket};
 use std::process::Command;
 
-use melange_remote_sdk::sandbox::SandboxOptions;
 use rustix::mount::{
     MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_change, unmount,
 };
@@ -45,7 +44,8 @@ fn a_step_with_network_does_not_reach_this_machine() {
         let _closed_six = TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).ok();
         let open = TcpListener::bind("127.0.0.1:0").unwrap();
         let allowed = open.local_addr().unwrap().port();
-        let options = SandboxOptions { host_ports: vec![allowed], ..sandbox_options(folder.path()) };
+        let mut options = sandbox_options(folder.path());
+        options.host_ports = vec![allowed];
         let Some(runner) = sandbox(&options) else { return };
         let mut addresses = own_addresses();
         assert!(addresses.contains(&"127.0.0.1".parse().unwrap()), "{addresses:?}");

@@ -113,7 +113,10 @@ pub(crate) fn toolchains() -> Option<&'static Farm> {
 
 /// The sandbox of tests, whose launcher is a program of its own and waits for guests as a server's does.
 pub(crate) fn sandbox_options(state_dir: &Path) -> SandboxOptions {
-    SandboxOptions { launcher: Some(launcher()), ready_launcher: true, ..SandboxOptions::new(state_dir) }
+    let mut options = SandboxOptions::new(state_dir);
+    options.launcher = Some(launcher());
+    options.ready_launcher = true;
+    options
 }
 
 /// The launcher; a test that runs as another user has it at another place.
@@ -177,10 +180,9 @@ impl Farm {
         fs::create_dir_all(&places.sandbox).unwrap();
         let offered = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         offered.set_nonblocking(true).unwrap();
-        let sandbox = SandboxRunner::new(&SandboxOptions {
-            host_ports: vec![offered.local_addr().unwrap().port()],
-            ..sandbox_options(&places.sandbox)
-        });
+        let mut options = sandbox_options(&places.sandbox);
+        options.host_ports = vec![offered.local_addr().unwrap().port()];
+        let sandbox = SandboxRunner::new(&options);
         if let Err(error) = &sandbox {
             missing(&error.to_string());
         }
@@ -210,15 +212,14 @@ impl Farm {
 
     /// What builds of `yaml` are given.
     pub(crate) fn input(backend: Backend, name: &str, yaml: &str) -> BuildInput {
-        BuildInput {
-            attempt: name.to_owned(),
-            config_name: format!("{name}.yaml"),
-            backend_addr: match backend {
-                Backend::Sandbox => sandbox::ADDRESS.to_owned(),
-                Backend::Buildkit => "docker://".to_owned(),
-            },
-            ..BuildInput::new(yaml, Arch::host().unwrap())
-        }
+        let mut input = BuildInput::new(yaml, Arch::host().unwrap());
+        input.attempt = name.to_owned();
+        input.config_name = format!("{name}.yaml");
+        input.backend_addr = match backend {
+            Backend::Sandbox => sandbox::ADDRESS.to_owned(),
+            Backend::Buildkit => "docker://".to_owned(),
+        };
+        input
     }
 
     /// Builds `yaml` to its end, whatever the end is.
@@ -324,10 +325,8 @@ pub(crate) fn distro_definition(name: &str) -> String {
 
 /// The distribution as the repository of definitions that name none.
 pub(crate) fn distro_defaults(distro: &Path) -> RepositoryDefaults {
-    RepositoryDefaults {
-        repositories: vec![distro.display().to_string()],
-        keyring: vec![distro.join("keys/test-distro.rsa.pub").display().to_string()],
-    }
+    let key = distro.join("keys/test-distro.rsa.pub");
+    RepositoryDefaults::new(vec![distro.display().to_string()], vec![key.display().to_string()])
 }
 
 fn signing_key(pem: &str) -> SigningKey {
@@ -335,17 +334,12 @@ fn signing_key(pem: &str) -> SigningKey {
 }
 
 fn assembler(state: &Path) -> Assembler {
+    let mut options = FetchOptions::default();
+    options.addresses = AddressPolicy::allow_any();
     Assembler::new(
         StateCache::new(state, CACHE_BYTES_DEFAULT),
-        Arc::new(
-            HttpFetcher::new(FetchOptions {
-                addresses: AddressPolicy::allow_any(),
-                ..FetchOptions::default()
-            })
-            .unwrap(),
-        ),
+        Arc::new(HttpFetcher::new(options).unwrap()),
         LocalAccess::Any,
-        true,
     )
 }
 

@@ -10,9 +10,7 @@ use melange_remote_sdk::backend::BackendAddress;
 use melange_remote_sdk::builder::BuildSink;
 use melange_remote_sdk::buildkit::{BuildkitOptions, BuildkitRunner};
 use melange_remote_sdk::error::Result;
-use melange_remote_sdk::guest::{
-    Blob, GuestOutcome, GuestPlan, GuestResources, GuestRunner, GuestStep, GuestUser, SourceFile,
-};
+use melange_remote_sdk::guest::{Blob, GuestOutcome, GuestPlan, GuestRunner, GuestStep, SourceFile};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
@@ -48,33 +46,19 @@ impl Guest {
     pub(crate) async fn new(name: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let nothing = Blob { path: PathBuf::new(), sha256: String::new(), size_bytes: 0 };
-        let plan = GuestPlan {
-            name: name.to_owned(),
-            arch: Arch::host().unwrap(),
-            root: nothing.clone(),
-            workspace: vec![nothing],
-            sources: Vec::new(),
-            steps: Vec::new(),
-            scripts: Vec::new(),
-            shared_root: true,
-            user: GuestUser { uid: 0, gid: 0 },
-            capabilities: vec!["CAP_CHOWN".to_owned()],
-            resources: GuestResources::default(),
-        };
+        let arch = Arch::host().unwrap();
+        let mut plan = GuestPlan::new(name, arch, nothing.clone(), vec![nothing], Vec::new());
+        plan.shared_root = true;
+        plan.capabilities = vec!["CAP_CHOWN".to_owned()];
         let workspace = vec![Entry::folder("").mode(0o755), Entry::folder("melange-out")];
         Self { plan, root: busybox_root().await, workspace, folder }
     }
 
     pub(crate) fn step(&self, name: &str, script: &str) -> GuestStep {
-        GuestStep {
-            name: name.to_owned(),
-            script: format!("set -e\n{script}\n"),
-            environment: vec![
-                ("PATH".to_owned(), "/bin".to_owned()),
-                ("HOME".to_owned(), "/home/build".to_owned()),
-            ],
-            network: false,
-        }
+        let mut step = GuestStep::new(name, format!("set -e\n{script}\n"));
+        step.environment =
+            vec![("PATH".to_owned(), "/bin".to_owned()), ("HOME".to_owned(), "/home/build".to_owned())];
+        step
     }
 
     pub(crate) fn add_to_root(&mut self, entry: Entry) {
@@ -103,7 +87,9 @@ impl Guest {
             write_tar(&root, &self.root);
             write_tar(&workspace, &self.workspace);
         }
-        GuestPlan { root: blob(&root), workspace: vec![blob(&workspace)], ..self.plan.clone() }
+        let mut plan = self.plan.clone();
+        (plan.root, plan.workspace) = (blob(&root), vec![blob(&workspace)]);
+        plan
     }
 
     pub(crate) fn spawn(

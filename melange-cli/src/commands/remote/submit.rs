@@ -79,19 +79,17 @@ async fn submit(
 ) -> Result<JobId> {
     let source = definition::source(config)?;
     let name = config.file_name().filter(|_| !input::is_stdin(config));
-    let request = SubmitRequest {
-        config_yaml: source.text.clone(),
-        config_name: name.map(|name| name.to_string_lossy().into_owned()),
-        test_packages: args.test_packages.clone(),
-        pipelines: pipelines.clone(),
-        arch: arch.map(|arch| arch.to_string()),
-        backend_selector: args.backend_selector.iter().cloned().collect(),
-        with_test: args.test,
-        debug: args.debug,
-        project: args.project.clone(),
-        priority: args.priority,
-        waits_for: waits_for.to_vec(),
-    };
+    let mut request = SubmitRequest::new(source.text.clone());
+    request.config_name = name.map(|name| name.to_string_lossy().into_owned());
+    request.test_packages.clone_from(&args.test_packages);
+    request.pipelines.clone_from(pipelines);
+    request.arch = arch.map(|arch| arch.to_string());
+    request.backend_selector = args.backend_selector.iter().cloned().collect();
+    request.with_test = args.test;
+    request.debug = args.debug;
+    request.project.clone_from(&args.project);
+    request.priority = args.priority;
+    request.waits_for = waits_for.to_vec();
     if let Some(folder) = local::beside(config) {
         warn_of_files(&folder);
     }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -459,7 +460,7 @@ impl ForwardJobStore for Mutant {
             Bug::ExpireNever => return Ok(Vec::new()),
             Bug::ExpireIgnoresTime => request.now = Timestamp::MAX,
             Bug::ExpireIgnoresAttempts => request.patience = Patience::ENDLESS,
-            Bug::ExpireIgnoresPatience => request.patience.time = std::time::Duration::ZERO,
+            Bug::ExpireIgnoresPatience => request.patience.time = Duration::ZERO,
             _ => {}
         }
         let mut settled = self.inner.expire(&request).await?;

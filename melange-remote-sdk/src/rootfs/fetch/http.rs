@@ -22,6 +22,7 @@ const REDIRECTS_MAX: usize = 5;
 
 /// What a caller decides about downloads.
 #[derive(Debug, Clone, Default)]
+#[non_exhaustive]
 pub struct FetchOptions {
     /// Where they may go; public addresses only unless something else is allowed. A proxy that is configured for the
     /// process resolves names itself, so that only addresses written into URLs are looked at then.
