@@ -37,7 +37,7 @@ const CONNECTIONS_GRACE: Duration = Duration::from_secs(3);
 /// How long a server that cannot go on says so by its health check before it ends.
 const FAILURE_GRACE: Duration = Duration::from_secs(3);
 
-/// The routes of the service.
+/// The routes of the service. Another program may nest them under a prefix: the links in answers tell it.
 pub fn router(app: App) -> Router {
     routes::router(app)
 }

@@ -675,3 +675,17 @@ async fn the_api_is_described_as_it_is() {
     let now = melange_server::api_reference(melange_server::args::ApiFormat::Markdown);
     assert!(written == now, "docs/api.md is old: `make reference` writes it anew");
 }
+
+#[tokio::test(start_paused = true)]
+async fn links_tell_the_prefix_that_the_service_lies_under() {
+    let mut service = Service::start([]);
+    service.router = Router::new().nest("/builds", service.router.clone());
+    let made = service.post("/builds/api/v1/jobs", &hello()).await;
+    assert_eq!(service.get(made.header(header::LOCATION)).await.status, StatusCode::OK);
+    service.post("/builds/api/v1/jobs", &hello()).await;
+    let page = service.get("/builds/api/v1/jobs?limit=1").await;
+    let next = page.header(header::LINK).split(['<', '>']).nth(1).unwrap();
+    assert_eq!(service.get(next).await.status, StatusCode::OK);
+    assert!(service.get("/builds/nothing").await.text().contains("jobs are at /builds/api/v1/jobs"));
+    assert_eq!(service.get("/builds/api/openapi.json").await.json()["servers"][0]["url"], "/builds");
+}

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::{OriginalUri, Path, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use melange_remote_sdk::api::v1::{self, AttemptView, ErrorResponse, JobView, SubmitRequest, SubmitResponse};
@@ -37,7 +37,12 @@ use crate::submission;
         (status = "5XX", description = "The server is at fault or stops; the same request may succeed later", body = ErrorResponse)
     )
 )]
-pub(super) async fn submit(State(app): State<App>, headers: HeaderMap, body: Body) -> Handled<Response> {
+pub(super) async fn submit(
+    State(app): State<App>,
+    original: OriginalUri,
+    headers: HeaderMap,
+    body: Body,
+) -> Handled<Response> {
     if app.stopping.is_cancelled() {
         return Err(Error::new(ErrorKind::Unavailable, "the server stops and takes no more jobs").into());
     }
@@ -60,7 +65,8 @@ pub(super) async fn submit(State(app): State<App>, headers: HeaderMap, body: Bod
     let id = *submitted.jobs.first().ok_or_else(|| Error::unexpected("the job store tells no job"))?;
     tracing::info!(job = %id, created = submitted.created, "a job was handed in");
     let answer = Json(SubmitResponse { id: id.to_string() });
-    Ok((StatusCode::CREATED, [(header::LOCATION, v1::job(id))], answer).into_response())
+    Ok((StatusCode::CREATED, [(header::LOCATION, format!("{}/{id}", original.path()))], answer)
+        .into_response())
 }
 
 /// List jobs.
@@ -79,7 +85,7 @@ pub(super) async fn submit(State(app): State<App>, headers: HeaderMap, body: Bod
         (status = "5XX", description = "The server is at fault or stops; the same request may succeed later", body = ErrorResponse)
     )
 )]
-pub(super) async fn list(State(app): State<App>, uri: Uri) -> Handled<Response> {
+pub(super) async fn list(State(app): State<App>, original: OriginalUri, uri: Uri) -> Handled<Response> {
     let parameters = Parameters::read(&uri, &["limit", "cursor", "status"])?;
     let limit: Option<usize> = parameters.get("limit", "a whole number from 1")?;
     let limit = limit.unwrap_or(limits::PAGE_ITEMS_MAX);
@@ -95,7 +101,7 @@ pub(super) async fn list(State(app): State<App>, uri: Uri) -> Handled<Response> 
     let mut response = Json(views).into_response();
     if let Some(cursor) = next {
         let status = state.map(|state| format!("&status={state}")).unwrap_or_default();
-        let link = format!("<{}?limit={limit}&cursor={cursor}{status}>; rel=\"next\"", v1::JOBS);
+        let link = format!("<{}?limit={limit}&cursor={cursor}{status}>; rel=\"next\"", original.path());
         let mut set = |name: HeaderName, value: String| {
             if let Ok(value) = HeaderValue::from_str(&value) {
                 response.headers_mut().insert(name, value);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{Query, Request};
+use axum::extract::{OriginalUri, Query, Request};
 use axum::http::{Method, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -38,7 +38,12 @@ pub(crate) fn router(app: App) -> Router {
     let (routes, document) = documented().split_for_parts();
     let document = Arc::new(openapi::plain_paths(document));
     routes
-        .route(openapi::PATH, get(move || async move { openapi::answer(&document) }))
+        .route(
+            openapi::PATH,
+            get(move |original: OriginalUri, uri: Uri| async move {
+                openapi::answer(&document, prefix(&original, &uri))
+            }),
+        )
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .layer(middleware::from_fn_with_state(app.clone(), guard::check))
@@ -68,14 +73,20 @@ fn documented() -> OpenApiRouter<App> {
         .routes(routes!(backends::enable))
 }
 
-async fn unknown_path(uri: Uri) -> Problem {
-    let error = Error::new(ErrorKind::NotFound, format!("there is nothing at {}", uri.path()));
-    error.hint(format!("jobs are at {}, backends at {}", v1::JOBS, v1::BACKENDS)).into()
+/// Where another program has put the service among its own routes; nothing where it is alone.
+fn prefix<'u>(original: &'u OriginalUri, uri: &Uri) -> &'u str {
+    original.path().strip_suffix(uri.path()).unwrap_or_default()
+}
+
+async fn unknown_path(original: OriginalUri, uri: Uri) -> Problem {
+    let error = Error::new(ErrorKind::NotFound, format!("there is nothing at {}", original.path()));
+    let prefix = prefix(&original, &uri);
+    error.hint(format!("jobs are at {prefix}{}, backends at {prefix}{}", v1::JOBS, v1::BACKENDS)).into()
 }
 
 /// The router adds the `Allow` header.
-async fn wrong_method(method: Method, uri: Uri) -> Problem {
-    let error = Error::invalid(format!("{} does not take {method}", uri.path()));
+async fn wrong_method(method: Method, original: OriginalUri) -> Problem {
+    let error = Error::invalid(format!("{} does not take {method}", original.path()));
     let error = error.hint("the Allow header names the methods that it takes");
     Problem::from(error).with_status(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed")
 }

@@ -25,8 +25,16 @@ pub(super) fn plain_paths(mut document: utoipa::openapi::OpenApi) -> utoipa::ope
     document
 }
 
-pub(super) fn answer(document: &utoipa::openapi::OpenApi) -> Response {
-    match document.to_json() {
+/// The document; below a prefix it says so.
+pub(super) fn answer(document: &utoipa::openapi::OpenApi, prefix: &str) -> Response {
+    let json = if prefix.is_empty() {
+        document.to_json()
+    } else {
+        let mut document = document.clone();
+        document.servers = Some(vec![utoipa::openapi::Server::new(prefix)]);
+        document.to_json()
+    };
+    match json {
         Ok(json) => ([(header::CONTENT_TYPE, "application/json")], json).into_response(),
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
