@@ -8,9 +8,11 @@ use tokio::sync::watch;
 use super::Subject;
 use super::working_set::Changes;
 
-/// The counters that somebody looks at.
+/// The counters that somebody looks at: what [`JobReading::changed`](super::JobReading::changed) gives.
+///
+/// Of what another process changes it knows nothing.
 #[derive(Debug, Default)]
-pub(super) struct Hints {
+pub struct Hints {
     counters: Mutex<Counters>,
 }
 
@@ -27,7 +29,7 @@ impl Hints {
     }
 
     /// The counter of a subject.
-    pub(super) fn subscribe(&self, subject: Subject) -> watch::Receiver<u64> {
+    pub fn subscribe(&self, subject: Subject) -> watch::Receiver<u64> {
         let mut counters = self.lock();
         if counters.of.len() >= counters.sweep_at {
             counters.of.retain(|_, counter| counter.receiver_count() > 0);
@@ -37,7 +39,7 @@ impl Hints {
     }
 
     /// Moves the counters of what changed. Whoever follows a job that is gone is told by the end of its counter.
-    pub(super) fn tell(&self, changes: &Changes) {
+    pub fn tell(&self, changes: &Changes) {
         let mut counters = self.lock();
         let queue = changes.queue.then_some(Subject::Queue);
         let cancellations = changes.cancellations.then_some(Subject::Cancellations);
@@ -53,6 +55,7 @@ impl Hints {
             counters.of.remove(&Subject::Log(*id));
         }
     }
+
     /// Moves all counters: something may have changed.
     #[cfg(feature = "postgres")]
     pub(super) fn tell_all(&self) {

@@ -9,16 +9,14 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 
 use super::hints::Hints;
-use super::working_set::{Bounds, WorkingSet, no_build};
+use super::working_set::{Bounds, WorkingSet};
 use super::{
     Claim, ClaimRequest, Demand, ExpireRequest, Fence, Finished, GiveUp, GroupWaiting, JobIntake, JobPage,
     JobProgress, JobQueue, JobReading, ListQuery, LogChunk, Release, Renewal, Selection, Subject, Submission,
     Submitted,
 };
-use crate::error::{Error, ErrorKind, Result};
-use crate::job::{
-    Build, BuildId, Job, JobAttempt, JobId, JobSpec, JobState, Outcome, Priority, ProgressRow, ServerId,
-};
+use crate::error::Result;
+use crate::job::{Build, BuildId, Job, JobAttempt, JobId, JobSpec, Outcome, Priority, ProgressRow, ServerId};
 use crate::limits;
 
 mod calls;
@@ -26,6 +24,7 @@ mod logs;
 
 /// The bounds of a [`MemoryJobStore`].
 #[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
 pub struct MemoryBounds {
     /// Jobs kept.
     pub jobs: usize,
@@ -99,7 +98,7 @@ impl MemoryJobStore {
     fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.lock();
         let told = change(&mut state);
-        let changes = std::mem::take(&mut state.set.changes);
+        let changes = state.set.take_changes();
         for id in &changes.forgotten {
             state.logs.remove(id);
         }
@@ -113,6 +112,7 @@ impl MemoryJobStore {
 mod tests {
     use super::*;
     use crate::conformance::job_store as suite;
+    use crate::error::ErrorKind;
     use crate::job_store::JobStore;
 
     #[async_trait]

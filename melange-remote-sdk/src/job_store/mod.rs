@@ -1,4 +1,5 @@
-//! Stations 3, 4 and 13: where jobs live. The contract; implementations: [`memory`].
+//! Stations 3, 4 and 13: where jobs live. The contract; implementations: [`memory`], and what one's own may be made of:
+//! [`working_set`].
 //!
 //! The contract is four roles, and each user takes the one that it needs: [`JobIntake`] hands jobs in and changes its
 //! mind, [`JobQueue`] gives them to servers and takes them back, [`JobProgress`] takes what attempts tell,
@@ -53,8 +54,9 @@ pub mod postgres;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 mod submission;
-mod working_set;
+pub mod working_set;
 
+pub use hints::Hints;
 pub use patience::Patience;
 pub use submission::{NewJob, Submission, Submitted};
 

@@ -38,23 +38,11 @@ impl JobQueue for MemoryJobStore {
     }
 
     async fn renew(&self, server: &ServerId, fences: &[Fence], until: Timestamp) -> Result<Vec<Renewal>> {
-        if fences.len() > limits::LEASES_PER_CALL_MAX {
-            return Err(Error::invalid(format!(
-                "more than {} leases in a call",
-                limits::LEASES_PER_CALL_MAX
-            )));
-        }
-        let mut state = self.lock();
-        Ok(fences.iter().map(|fence| state.set.renew(server, *fence, until)).collect())
+        self.lock().set.renew_all(server, fences, until)
     }
 
     async fn cancel_requests(&self, server: &ServerId) -> Result<Vec<Fence>> {
-        let state = self.lock();
-        let running = &state.set.by_state[JobState::Running.index()];
-        let entries = running.iter().filter_map(|id| state.set.jobs.get(id));
-        let asked =
-            entries.filter(|entry| entry.job.cancel_requested && entry.job.server.as_ref() == Some(server));
-        Ok(asked.filter_map(|entry| entry.fence()).collect())
+        Ok(self.lock().set.cancel_requests(server))
     }
 
     async fn release(&self, fence: Fence, release: &Release, at: Timestamp) -> Result<Arc<Job>> {
@@ -93,35 +81,23 @@ impl JobProgress for MemoryJobStore {
 #[async_trait]
 impl JobReading for MemoryJobStore {
     async fn get(&self, id: JobId) -> Result<Arc<Job>> {
-        let state = self.lock();
-        state.set.entry(id).map(|entry| state.set.told(entry))
+        self.lock().set.get(id)
     }
 
     async fn spec(&self, id: JobId) -> Result<Arc<JobSpec>> {
-        let spec = self.lock().set.entry(id)?.spec.clone();
-        spec.ok_or_else(|| Error::unexpected("the store in memory keeps what was asked"))
+        self.lock().set.spec(id)
     }
 
     async fn blocked_by(&self, id: JobId, limit: usize) -> Result<Vec<JobId>> {
-        let state = self.lock();
-        let mut jobs: Vec<JobId> = state.set.entry(id)?.waits_for.clone();
-        jobs.retain(|id| state.set.jobs.get(id).is_some_and(|entry| entry.job.state != JobState::Success));
-        jobs.sort();
-        jobs.truncate(limit.min(limits::PAGE_ITEMS_MAX));
-        Ok(jobs)
+        self.lock().set.blocked_by(id, limit)
     }
 
     async fn attempts(&self, id: JobId) -> Result<Vec<JobAttempt>> {
-        self.lock().set.entry(id).map(|entry| entry.attempts.clone())
+        self.lock().set.attempts(id)
     }
 
     async fn attempt(&self, id: JobId, number: u32) -> Result<JobAttempt> {
-        let state = self.lock();
-        let attempts = &state.set.entry(id)?.attempts;
-        attempts.iter().find(|attempt| attempt.number == number).cloned().ok_or_else(|| {
-            let error = Error::new(ErrorKind::NotFound, format!("the job has no attempt {number}"));
-            error.with("job", id).hint(format!("it had {} so far", attempts.len()))
-        })
+        self.lock().set.attempt(id, number)
     }
 
     async fn list(&self, query: &ListQuery) -> Result<JobPage> {
@@ -129,17 +105,13 @@ impl JobReading for MemoryJobStore {
     }
 
     async fn build(&self, id: BuildId) -> Result<Build> {
-        self.lock().set.builds.get(&id).map(|(build, _)| build.clone()).ok_or_else(|| no_build(id))
+        self.lock().set.build(id)
     }
 
     async fn read_log(&self, id: JobId, offset: u64, limit: usize) -> Result<LogChunk> {
         let state = self.lock();
-        state.set.entry(id)?;
         let log = state.logs.get(&id).map(|log| log.bytes.as_slice()).unwrap_or_default();
-        let start = usize::try_from(offset).unwrap_or(usize::MAX).min(log.len());
-        let end = start.saturating_add(limit.min(limits::LOG_READ_BYTES_MAX)).min(log.len());
-        let len = u64::try_from(log.len()).unwrap_or(u64::MAX);
-        Ok(LogChunk { bytes: Bytes::copy_from_slice(&log[start..end]), len })
+        state.set.read_log(id, log, offset, limit)
     }
 
     fn changed(&self, subject: Subject) -> watch::Receiver<u64> {

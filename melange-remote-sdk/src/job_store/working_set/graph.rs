@@ -3,11 +3,12 @@
 use super::*;
 
 impl WorkingSet {
-    pub(in crate::job_store) fn submit(
-        &mut self,
-        submission: &Submission,
-        content: [u8; 32],
-    ) -> Result<Submitted> {
+    /// As [`JobIntake::submit`](crate::job_store::JobIntake::submit), of a submission that passed
+    /// [`Submission::check`] and has this [`Submission::content`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn submit(&mut self, submission: &Submission, content: [u8; 32]) -> Result<Submitted> {
         if let Some(known) = self.known(submission, content)? {
             return Ok(known);
         }
@@ -205,7 +206,11 @@ impl WorkingSet {
         Ok((unlocked, skipped))
     }
 
-    pub(in crate::job_store) fn cancel(&mut self, selection: Selection, at: Timestamp) -> Result<usize> {
+    /// As [`JobIntake::cancel`](crate::job_store::JobIntake::cancel).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn cancel(&mut self, selection: Selection, at: Timestamp) -> Result<usize> {
         let jobs = self.selected(selection)?;
         if let Selection::Job(id) = selection {
             match self.entry(id)?.job.state {
@@ -239,7 +244,11 @@ impl WorkingSet {
         Ok(changed)
     }
 
-    pub(in crate::job_store) fn retry(&mut self, selection: Selection, at: Timestamp) -> Result<usize> {
+    /// As [`JobIntake::retry`](crate::job_store::JobIntake::retry).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn retry(&mut self, selection: Selection, at: Timestamp) -> Result<usize> {
         let mut again = BTreeSet::new();
         match selection {
             Selection::Job(id) => match self.entry(id)?.job.state {
@@ -306,11 +315,11 @@ impl WorkingSet {
         }
     }
 
-    pub(in crate::job_store) fn set_priority(
-        &mut self,
-        selection: Selection,
-        priority: Priority,
-    ) -> Result<usize> {
+    /// As [`JobIntake::set_priority`](crate::job_store::JobIntake::set_priority).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn set_priority(&mut self, selection: Selection, priority: Priority) -> Result<usize> {
         let mut changed = 0;
         for id in self.selected(selection)? {
             let job = Arc::clone(&self.entry(id)?.job);

@@ -1,8 +1,11 @@
-//! The rules of the contract, applied to jobs that are in memory.
+//! The rules of the contract, applied to jobs that are in memory: what a store of one's own may be made of.
+//!
+//! A [`WorkingSet`] reads no clock and draws no numbers: the same calls in the same order give the same answers. So a
+//! store that keeps the calls, or what they changed, keeps the contract (`examples/05_custom_job_store.rs`). Those of
+//! this crate put the jobs into it that a call is about, and write down what it changed.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::ops::Bound;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -19,6 +22,7 @@ use crate::job::{
 };
 use crate::limits;
 
+mod answers;
 mod entry;
 mod graph;
 mod log;
@@ -27,28 +31,37 @@ pub(super) use log::Fitting;
 
 /// The bounds of a working set.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Bounds {
+#[non_exhaustive]
+pub struct Bounds {
     /// Jobs kept.
-    pub(super) jobs: usize,
+    pub jobs: usize,
     /// Jobs that may wait.
-    pub(super) pending: usize,
+    pub pending: usize,
     /// Bytes of texts and logs kept.
-    pub(super) bytes: usize,
+    pub bytes: usize,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        let (jobs, pending) = (limits::MEMORY_JOBS_MAX, limits::PENDING_JOBS_MAX);
+        Self { jobs, pending, bytes: limits::MEMORY_STORE_BYTES_MAX }
+    }
 }
 
 /// What changed.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Changes {
+#[non_exhaustive]
+pub struct Changes {
     /// These jobs, or what their attempts tell.
-    pub(super) jobs: BTreeSet<JobId>,
+    pub jobs: BTreeSet<JobId>,
     /// The logs of these jobs: they grew, or will not grow any more.
-    pub(super) logs: BTreeSet<JobId>,
+    pub logs: BTreeSet<JobId>,
     /// These jobs are gone.
-    pub(super) forgotten: Vec<JobId>,
+    pub forgotten: Vec<JobId>,
     /// A job may be claimable that was not before.
-    pub(super) queue: bool,
+    pub queue: bool,
     /// A running job was asked to stop.
-    pub(super) cancellations: bool,
+    pub cancellations: bool,
 }
 
 /// The place of a job in the queue of its group.
@@ -57,7 +70,7 @@ pub(super) type Place = (Reverse<Priority>, Reverse<i64>, JobId);
 /// Jobs with all that is needed to change them by the rules of the contract: all jobs of a store that lives in memory, or
 /// those that a call to another store is about.
 #[derive(Debug)]
-pub(super) struct WorkingSet {
+pub struct WorkingSet {
     pub(super) bounds: Bounds,
     pub(super) jobs: BTreeMap<JobId, Entry>,
     pub(super) by_state: [BTreeSet<JobId>; JobState::ALL.len()],
@@ -142,7 +155,7 @@ pub(super) struct Entry {
 
 impl WorkingSet {
     /// An empty one.
-    pub(super) fn new(bounds: Bounds) -> Self {
+    pub fn new(bounds: Bounds) -> Self {
         Self {
             bounds,
             jobs: BTreeMap::new(),
@@ -393,7 +406,11 @@ impl WorkingSet {
         self.changes.forgotten.push(id);
     }
 
-    pub(super) fn remove(&mut self, id: JobId) -> Result<()> {
+    /// As [`JobIntake::remove`](super::JobIntake::remove).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn remove(&mut self, id: JobId) -> Result<()> {
         let entry = self.entry(id)?;
         if !entry.job.state.is_terminal() {
             return Err(conflict(id, "the job has not finished").hint("cancel it first"));
@@ -421,7 +438,8 @@ impl WorkingSet {
         reason.map_or_else(|| Arc::clone(job), |reason| reason.told(job))
     }
 
-    pub(super) fn demand(&self, now: Timestamp) -> Vec<Demand> {
+    /// As [`JobQueue::demand`](super::JobQueue::demand).
+    pub fn demand(&self, now: Timestamp) -> Vec<Demand> {
         let due = |place: &&Place| self.jobs.get(&place.2).is_some_and(|entry| entry.is_due(now));
         let mut demand: Vec<Demand> = Vec::new();
         for (group, places) in &self.queue {
@@ -436,7 +454,8 @@ impl WorkingSet {
         demand
     }
 
-    pub(super) fn claim(&mut self, request: &ClaimRequest) -> Vec<Claim> {
+    /// As [`JobQueue::claim`](super::JobQueue::claim).
+    pub fn claim(&mut self, request: &ClaimRequest) -> Vec<Claim> {
         if self.tokens.len() >= self.tokens_swept_at {
             self.tokens.retain(|_, until| *until > request.now);
             self.tokens_swept_at = self.tokens.len().saturating_mul(2).max(1_024);
@@ -511,7 +530,8 @@ impl WorkingSet {
         }
     }
 
-    pub(super) fn renew(&mut self, server: &ServerId, fence: Fence, until: Timestamp) -> Renewal {
+    /// Moves the end of one lease; see [`Self::renew_all`].
+    pub fn renew(&mut self, server: &ServerId, fence: Fence, until: Timestamp) -> Renewal {
         let Some(entry) = self.jobs.get(&fence.job) else { return Renewal::Lost };
         if entry.check_fence(fence).is_err() || entry.job.server.as_ref() != Some(server) {
             return Renewal::Lost;
@@ -521,7 +541,11 @@ impl WorkingSet {
         Renewal::Kept { cancel_requested }
     }
 
-    pub(super) fn release(&mut self, fence: Fence, release: &Release, at: Timestamp) -> Result<Arc<Job>> {
+    /// As [`JobQueue::release`](super::JobQueue::release).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn release(&mut self, fence: Fence, release: &Release, at: Timestamp) -> Result<Arc<Job>> {
         let entry = self.entry(fence.job)?;
         if entry.is_last(fence) && entry.released.as_ref() == Some(release) {
             return Ok(self.told(entry));
@@ -538,7 +562,11 @@ impl WorkingSet {
         Ok(job)
     }
 
-    pub(super) fn finish(&mut self, fence: Fence, outcome: &Outcome, at: Timestamp) -> Result<Finished> {
+    /// As [`JobQueue::finish`](super::JobQueue::finish).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn finish(&mut self, fence: Fence, outcome: &Outcome, at: Timestamp) -> Result<Finished> {
         let entry = self.entry(fence.job)?;
         if entry.is_last(fence) && entry.came_to(outcome) {
             return Ok(Finished { job: Arc::clone(&entry.job), unlocked: 0, skipped: 0 });
@@ -547,7 +575,8 @@ impl WorkingSet {
         self.end(fence.job, outcome.clone(), at)
     }
 
-    pub(super) fn expire(&mut self, request: &ExpireRequest) -> Vec<Arc<Job>> {
+    /// As [`JobQueue::expire`](super::JobQueue::expire).
+    pub fn expire(&mut self, request: &ExpireRequest) -> Vec<Arc<Job>> {
         let limit = request.limit.min(limits::SETTLED_PER_CALL_MAX);
         let ended = self.leases.iter().take_while(|(until, _)| *until <= request.now).take(limit);
         let ended: Vec<JobId> = ended.map(|(_, id)| *id).collect();
@@ -570,7 +599,8 @@ impl WorkingSet {
         settled
     }
 
-    pub(super) fn note_waiting(&mut self, waiting: &GroupWaiting, at: Timestamp) -> Timestamp {
+    /// Notes why a group waits; since when it has needed other backends, or has waited for time alone.
+    pub fn note_waiting(&mut self, waiting: &GroupWaiting, at: Timestamp) -> Timestamp {
         if !self.queue.contains_key(&waiting.group) {
             return at;
         }
@@ -585,7 +615,8 @@ impl WorkingSet {
         kind_since
     }
 
-    pub(super) fn give_up(&mut self, request: &GiveUp) -> usize {
+    /// As [`JobQueue::give_up`](super::JobQueue::give_up).
+    pub fn give_up(&mut self, request: &GiveUp) -> usize {
         let places = self.queue.get(&request.group).into_iter().flatten().map(|place| place.2);
         let long = |id: &JobId| {
             let ready_at = self.jobs.get(id).and_then(|entry| entry.job.ready_at);
@@ -625,7 +656,11 @@ impl WorkingSet {
         Ok(rows.get(usize::try_from(known).unwrap_or(usize::MAX)..).unwrap_or_default())
     }
 
-    pub(super) fn append(&mut self, fence: Fence, first: u64, rows: &[ProgressRow]) -> Result<u64> {
+    /// As [`JobProgress::append`](super::JobProgress::append).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn append(&mut self, fence: Fence, first: u64, rows: &[ProgressRow]) -> Result<u64> {
         let new = self.new_rows(fence, first, rows)?;
         let entry = self.entry_mut(fence.job)?;
         if let Some(attempt) = entry.attempts.last_mut() {
@@ -637,24 +672,5 @@ impl WorkingSet {
             self.changes.jobs.insert(fence.job);
         }
         Ok(progress)
-    }
-
-    pub(super) fn list(&self, query: &ListQuery) -> JobPage {
-        let limit = query.limit.min(limits::PAGE_ITEMS_MAX);
-        let upper = query.before.map_or(Bound::Unbounded, Bound::Excluded);
-        let range = (Bound::Unbounded, upper);
-        let of_state = query.state.map(|state| &self.by_state[state.index()]);
-        let nothing = BTreeSet::new();
-        let of_build = query.build.map(|id| self.builds.get(&id).map_or(&nothing, |(_, jobs)| jobs));
-        let ids: Box<dyn Iterator<Item = &JobId>> = match (of_build, of_state) {
-            (Some(ids), None) | (None, Some(ids)) => Box::new(ids.range(range).rev()),
-            (Some(ids), Some(wanted)) => Box::new(ids.range(range).rev().filter(|id| wanted.contains(id))),
-            (None, None) => Box::new(self.jobs.range(range).rev().map(|(id, _)| id)),
-        };
-        let told = ids.take(limit + 1).filter_map(|id| self.jobs.get(id)).map(|entry| self.told(entry));
-        let mut jobs: Vec<Arc<Job>> = told.collect();
-        let more = jobs.len() > limit;
-        jobs.truncate(limit);
-        JobPage { jobs, more }
     }
 }
