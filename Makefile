@@ -1,6 +1,6 @@
 # One-word commands. `make demo` and `make test` do all their set-up on a fresh Debian machine with a Rust
 # toolchain; the others expect what those install.
-.PHONY: fuzz reference demo test corpus-build lint bench bench-queue doc deny features ci fmt
+.PHONY: fuzz reference demo test corpus-build lint bench bench-queue doc deny features api api-check ci fmt
 
 # Builds GNU hello through melange-server in the embedded sandbox, installs the package and runs it.
 demo:
@@ -54,5 +54,12 @@ deny:
 features:
 	@tests/features.sh
 
+# The library's public items, as `melange-remote-sdk/api.txt` has them: written anew, or compared.
+api:
+	@tests/api.sh write
+
+api-check:
+	@tests/api.sh check
+
 # What CI runs, in its order.
-ci: lint deny doc features test
+ci: lint deny doc features api-check test

@@ -61,8 +61,8 @@ pub mod conformance;
 pub mod engine;
 pub mod scheduler;
 
-/// The crates whose types are in the contracts, in the versions that this library was made with: whoever implements one
-/// need not find them out.
+/// The crates whose types are in contracts and constructors, in the versions that this library was made with: whoever
+/// needs one need not find it out.
 pub mod dependencies {
-    pub use {async_trait, bytes, futures_util, jiff, tokio, tokio_util};
+    pub use {async_trait, bytes, futures_util, jiff, object_store, serde_json, tempfile, tokio, tokio_util};
 }

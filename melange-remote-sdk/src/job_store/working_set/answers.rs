@@ -124,7 +124,7 @@ impl WorkingSet {
         self.builds.get(&id).map(|(build, _)| build.clone()).ok_or_else(|| no_build(id))
     }
 
-    /// As [`JobReading::list`](super::JobReading::list).
+    /// As [`JobReading::list`](crate::job_store::JobReading::list).
     pub fn list(&self, query: &ListQuery) -> JobPage {
         let limit = query.limit.min(limits::PAGE_ITEMS_MAX);
         let upper = query.before.map_or(Bound::Unbounded, Bound::Excluded);
