@@ -117,7 +117,7 @@ fn is_below(path: &Path, folder: &Path) -> bool {
     plain && real.starts_with(folder)
 }
 
-/// Refuses a job that no backend could run even if all were free.
+/// Refuses a job that no backend could run even if all were free and worked: trouble passes, and a job waits for that.
 ///
 /// # Errors
 /// `Unsupported` with the selector's reason.
@@ -126,7 +126,7 @@ pub fn check_backends(
     selector: &dyn BackendSelector,
     mut candidates: Vec<Candidate>,
 ) -> Result<(), Error> {
-    candidates.iter_mut().for_each(|candidate| candidate.running = 0);
+    candidates.iter_mut().for_each(|candidate| (candidate.running, candidate.closed) = (0, None));
     let requirements = Requirements::new(spec.arch(), spec.backend_selector().clone());
     match selector.select(&requirements, &candidates) {
         Ok(_) => Ok(()),

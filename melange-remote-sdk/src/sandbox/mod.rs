@@ -41,7 +41,7 @@ use launcher::Met;
 pub use launcher::run_if_asked;
 pub use options::{SandboxBounds, SandboxOptions};
 use output::Lines;
-use protocol::{GuestOrder, Message, Order, Root, StepEnd, StepOrder};
+use protocol::{GuestOrder, Lack, Message, Order, Root, StepEnd, StepOrder};
 use ready::{Prepared, Ready};
 
 /// The address of the embedded sandbox in a list of backends.
@@ -290,6 +290,16 @@ fn starved() -> Error {
         .hint("run fewer jobs on it at one time, or give them less memory each")
 }
 
+fn full(failure: &StepFailure) -> Error {
+    let message = "the disk of this machine was full when a step failed";
+    let error = Error::new(ErrorKind::Unavailable, message).blame(Blame::Farm).with("step", &failure.step);
+    let error = match failure.tail.last() {
+        Some(last) => error.with("last_line", last),
+        None => error,
+    };
+    error.hint("make room where the state folder is, or run fewer jobs at one time")
+}
+
 /// The bytes of a variable, with its name.
 fn variable_bytes((name, value): &(String, String)) -> usize {
     name.len() + value.len()
@@ -427,8 +437,10 @@ impl Progress<'_> {
             lines.note(met);
         }
         let tail = lines.finish();
-        if end.starved {
-            return Err(starved());
+        match end.lacked {
+            Some(Lack::Memory) => return Err(starved()),
+            Some(Lack::Disk) => return Err(full(&self.failure_of(index, end.status, tail))),
+            None => {}
         }
         if end.lost && end.met.is_none() {
             let error = Error::new(ErrorKind::Unavailable, "a process of the sandbox's own was killed");

@@ -156,6 +156,15 @@ pub(super) enum Message {
     Killed(String),
 }
 
+/// What a machine may have too little of for its guests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Lack {
+    /// The kernel ended a process because memory was short outside of the guest.
+    Memory,
+    /// The file system is full to which guests write.
+    Disk,
+}
+
 /// How a step ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct StepEnd {
@@ -165,8 +174,8 @@ pub(super) struct StepEnd {
     pub(super) started: bool,
     /// Whether a signal ended bubblewrap itself: it tells of signals to its step by its exit code.
     pub(super) lost: bool,
-    /// Whether the kernel ended a process of it because memory was short outside of the guest.
-    pub(super) starved: bool,
+    /// What the machine had too little of as it failed, through no fault of its own.
+    pub(super) lacked: Option<Lack>,
     /// The bound that it met, in words.
     pub(super) met: Option<String>,
 }

@@ -163,6 +163,50 @@ fn short_of_memory() {
     });
 }
 
+/// A file system of its own with little room.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    /// `None` after saying that this user mounts nothing.
+    fn new(megabytes: u32) -> Option<Self> {
+        let folder = tempfile::tempdir().unwrap();
+        let mut mount = std::process::Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", &format!("size={megabytes}m"), "melange-test"]).arg(folder.path());
+        let output = mount.output().unwrap();
+        if !output.status.success() {
+            missing(&format!("the right to mount: {}", String::from_utf8_lossy(&output.stderr)));
+            return None;
+        }
+        Some(Self(folder))
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // Lazily: a guest's folder may be on its way out still.
+        let _ = std::process::Command::new("umount").arg("-l").arg(self.0.path()).status();
+    }
+}
+
+#[test]
+fn a_full_disk_is_the_farms_fault() {
+    on_farm(async |_| {
+        let Some(disk) = SmallDisk::new(64) else { return };
+        let Some(runner) = bounded(disk.0.path(), SandboxBounds::default()) else { return };
+        let Some(mut guest) = guest("disk", 0, "descriptors").await else { return };
+        guest.plan.steps = vec![guest.step("fill", "dd if=/dev/zero of=/big bs=64k count=10000")];
+        let error = run(&runner, &guest).await.outcome.unwrap_err();
+        let told = error.to_string();
+        assert!(
+            told.starts_with("the disk of this machine was full when a step failed (step: fill"),
+            "{told}"
+        );
+        assert_eq!(error.blamed(), Some(Blame::Farm));
+        guest.plan.steps = vec![guest.step("fail", "exit 3")];
+        assert_eq!(failed(&run(&runner, &guest).await).0, 3, "with room it is the step's own failure");
+    });
+}
+
 /// The kernel takes the largest process, which then is the launcher.
 #[test]
 fn many_small_processes_that_use_too_much_memory_are_told_so_too() {

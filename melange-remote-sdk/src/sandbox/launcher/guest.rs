@@ -12,11 +12,13 @@ use super::step::{Sources, Steps};
 use super::watch::Measurer;
 use super::wire::Wire;
 use super::{Result, Stop, collect, failed, mounts, tree, workspace};
-use crate::sandbox::protocol::{GuestOrder, Message, Root, SCRIPTS, TREE, UPPER};
+use crate::sandbox::protocol::{GuestOrder, Lack, Message, Root, SCRIPTS, TREE, UPPER};
 use crate::sandbox::seccomp;
 
 /// Bytes of scripts that count little against the smallest bound on memory.
 const SMALL_SCRIPTS: usize = 1 << 20;
+/// A file system with fewer free bytes is full: programs write in blocks, and stop a little before its end.
+const FULL_BELOW: u64 = 1 << 20;
 
 /// Where the devices of the guest's networks are shown.
 const VIEW_OFFLINE: &str = "sys-offline";
@@ -136,7 +138,8 @@ fn live(
             if end.status != 0 && end.met.is_none() {
                 match networks.early.groups.counts().met_since(before, &order.bounds) {
                     Some(Met::Bound(words)) => end.met = Some(words),
-                    Some(Met::MachineMemory) => end.starved = true,
+                    Some(Met::MachineMemory) => end.lacked = Some(Lack::Memory),
+                    None if is_full(steps.written) => end.lacked = Some(Lack::Disk),
                     None => {}
                 }
             }
@@ -151,6 +154,15 @@ fn live(
         mounts::end_reach(&order.folder)?;
         collect::collect(children, &order.output)?;
         Ok(Quiet(true))
+    })
+}
+
+/// Whether the file system of a folder has no room for another file of a step.
+fn is_full(folder: &str) -> bool {
+    let stat = rustix::fs::statvfs(folder);
+    // Some file systems count no files.
+    stat.is_ok_and(|stat| {
+        stat.f_bavail.saturating_mul(stat.f_frsize) < FULL_BELOW || (stat.f_files > 0 && stat.f_favail == 0)
     })
 }
 

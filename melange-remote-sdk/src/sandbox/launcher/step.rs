@@ -135,7 +135,7 @@ impl Steps<'_> {
             }
         });
         let started = has_run(told.into());
-        Ok(StepEnd { status, started, lost, starved: false, met })
+        Ok(StepEnd { status, started, lost, lacked: None, met })
     }
 
     /// Bubblewrap around the step's shell. All that keeps the step in stands here, and only the tree, its first mount,
