@@ -477,7 +477,8 @@ fn parse_interval(text: &str) -> Result<std::time::Duration, String> {
         "ms" => number,
         "s" | "" => number.saturating_mul(1_000),
         "m" => number.saturating_mul(60_000),
-        _ => return Err(format!("{unit:?} is not one of ms, s and m")),
+        "h" => number.saturating_mul(3_600_000),
+        _ => return Err(format!("{unit:?} is not one of ms, s, m and h")),
     };
     if milliseconds == 0 {
         return Err("the interval must not be 0".to_owned());

@@ -354,11 +354,46 @@ async fn the_same_idempotency_key_gives_the_same_job() {
         service.send(request).await
     };
     let (first, second) = (send("k1", HELLO).await.json(), send("k1", HELLO).await.json());
-    assert_eq!(first, second);
-    assert_ne!(send("k2", HELLO).await.json(), first);
+    assert_eq!(first["id"], second["id"]);
+    assert_eq!((&first["created"], &second["created"]), (&json!(true), &json!(false)));
+    assert_ne!(send("k2", HELLO).await.json()["id"], first["id"]);
     let other = send("k1", &HELLO.replace("1.0.0", "2.0.0")).await;
     assert_eq!(other.status, StatusCode::CONFLICT);
     assert_eq!(send(&"k".repeat(200), HELLO).await.status, StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_waits_for_a_backend_that_is_out_of_service() {
+    let service = Service::start([]);
+    let name = json!({ "addr": "tcp://amd64-standard:1234" });
+    assert_eq!(service.post("/api/v1/backends/drain", &name).await.status, StatusCode::OK);
+    let id = service.submit(&hello()).await;
+    let job = format!("/api/v1/jobs/{id}");
+    let reason = async || service.get(&job).await.json()["waiting_reason"].clone();
+    while reason().await != "the only matching backend is drained" {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(service.post("/api/v1/backends/enable", &name).await.status, StatusCode::OK);
+    service.wait(&id, "success").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_equal_job_is_joined_by_who_asks_for_it() {
+    let service = Service::start([]);
+    let send = async |more: Value| {
+        let mut body = json!({ "config_yaml": HELLO });
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        service.post("/api/v1/jobs", &body).await
+    };
+    let first = send(json!({ "dedupe_seconds": 60 })).await.json();
+    assert_eq!(first["created"], true);
+    let joined = send(json!({ "dedupe_seconds": 60 })).await.json();
+    assert_eq!(joined, json!({ "id": first["id"], "created": false }));
+    assert_ne!(send(json!({})).await.json()["id"], first["id"], "nobody joins unasked");
+    assert_ne!(send(json!({ "dedupe_seconds": 60, "debug": true })).await.json()["id"], first["id"]);
+    let wrong = send(json!({ "dedupe_seconds": "1h" })).await;
+    assert_eq!(wrong.status, StatusCode::BAD_REQUEST);
+    assert_eq!(wrong.json()["error"]["details"][0]["field"], "dedupe_seconds");
 }
 
 #[tokio::test(start_paused = true)]

@@ -159,6 +159,10 @@ pub(crate) struct SubmitArgs {
     /// A job that must succeed before these begin: its id, the beginning of it, or @last (repeatable)
     #[arg(long = "wait-for", value_name = "JOB")]
     pub(crate) wait_for: Vec<String>,
+    /// Join an equal job of the last hour, or of the time given, such as 10m, unless it failed: what is printed is its id
+    #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_missing_value = "1h",
+          value_parser = parse_interval)]
+    pub(crate) dedupe: Option<std::time::Duration>,
     /// Wait for the job to finish, showing its log
     #[arg(long)]
     pub(crate) wait: bool,

@@ -84,6 +84,31 @@ fn last_is_the_job_that_was_submitted_last_to_the_same_server() {
 }
 
 #[test]
+fn a_submission_may_join_an_equal_job() {
+    let server = Server::start(|line, body| {
+        assert!(line.starts_with("POST"));
+        let asked: serde_json::Value = serde_json::from_str(body).unwrap();
+        let created = asked.get("dedupe_seconds").is_none();
+        let answer = serde_json::json!({ "id": ID, "created": created, "asked": asked["dedupe_seconds"] });
+        (200, answer.to_string().into_bytes())
+    });
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("good.yaml"), GOOD).unwrap();
+    let submit =
+        |more: &[&str]| server.melange(folder.path(), &[&["remote", "submit", "good.yaml"], more].concat());
+    assert!(!text(&submit(&[]).stderr).contains("joined"));
+    for flag in ["--dedupe", "--dedupe=10m"] {
+        let joined = submit(&[flag]);
+        assert_eq!(text(&joined.stdout).trim(), ID);
+        let said = text(&joined.stderr);
+        assert!(said.contains(&format!("joined {ID}, an equal job that was handed in before")), "{said}");
+    }
+    let json = text(&submit(&["--dedupe", "--output", "json"]).stdout);
+    assert!(json.contains("\"created\":false"), "{json}");
+    assert_eq!(submit(&["--dedupe=soon"]).status.code(), Some(2));
+}
+
+#[test]
 fn a_failed_job_is_shown_with_its_step_and_times_have_a_zone() {
     let server = Server::start(|_, _| {
         let mut job = job(ID, "failed");

@@ -109,6 +109,10 @@ pub struct SubmitRequest {
     /// Jobs of the same project that must succeed before it begins. When one of them does not, the job is skipped.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub waits_for: Vec<String>,
+    /// Instead of a new job, the one of an equal submission of the last so many seconds, unless it failed, was skipped or
+    /// cancelled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dedupe_seconds: Option<u32>,
 }
 
 /// Where a submission stands among others.
@@ -183,6 +187,14 @@ impl SubmitRequest {
 pub struct SubmitResponse {
     /// The job's name.
     pub id: String,
+    /// Whether the job is new; not so when it was handed in before with the same key, or is an equal one.
+    #[serde(default = "is_new")]
+    pub created: bool,
+}
+
+/// What servers mean that do not tell.
+fn is_new() -> bool {
+    true
 }
 
 /// A backend, in requests and responses.

@@ -29,6 +29,16 @@ pub use wait::{WaitEvent, WaitObserver};
 const ENCODED: &AsciiSet =
     &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b':').remove(b'@');
 
+/// What a submission came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SubmittedJob {
+    /// The job.
+    pub job: JobId,
+    /// Whether it is new; otherwise it is an equal one that was handed in before.
+    pub created: bool,
+}
+
 /// A connection to one server.
 #[derive(Debug, Clone)]
 pub struct Client {
@@ -71,6 +81,15 @@ impl Client {
     /// # Errors
     /// The server's; `Unavailable` when it does not answer after several tries.
     pub async fn submit(&self, request: &SubmitRequest) -> Result<JobId> {
+        self.submit_or_join(request).await.map(|told| told.job)
+    }
+
+    /// As [`Self::submit`]; tells too whether the job is new, which the [`SubmitRequest::dedupe_seconds`] of the request
+    /// decide.
+    ///
+    /// # Errors
+    /// As [`Self::submit`].
+    pub async fn submit_or_join(&self, request: &SubmitRequest) -> Result<SubmittedJob> {
         let key = uuid::Uuid::now_v7().to_string();
         let body = serde_json::to_vec(request)
             .map_err(|e| Error::unexpected("cannot write the request").source(e))?;
@@ -87,7 +106,7 @@ impl Client {
                 .body(body.clone())
         };
         let response: SubmitResponse = self.json(make).await?;
-        response.id.parse()
+        Ok(SubmittedJob { job: response.id.parse()?, created: response.created })
     }
 
     /// One job.

@@ -12,7 +12,7 @@
 //!
 //! | Call | Repeated after a lost answer |
 //! |---|---|
-//! | `submit` | the same ids, or the same key, with the same content: the jobs that are there, `created` false |
+//! | `submit` | the same ids, or the same key, with the same content: the jobs that are there, `created` false. One that joined an equal submission joins it again, unless that has failed since |
 //! | `cancel`, `set_priority` | changes nothing more; they carry no name and act on the job as it is then |
 //! | `retry` | a job that waits or runs is left as it is; it carries no name either |
 //! | `claim` | the same token: those of its claims that have not ended, their leases extended, and never others |

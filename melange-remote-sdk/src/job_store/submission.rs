@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -54,6 +55,10 @@ pub struct Submission {
     pub build: Option<BuildId>,
     /// The jobs; at least one, at most [`limits::SUBMISSION_JOBS_MAX`].
     pub jobs: Vec<NewJob>,
+    /// Makes no jobs when the newest submission with the same content was handed in at this moment or later and none of
+    /// its jobs failed, was skipped, removed or asked to stop: its jobs are the answer. Whoever joins leaves no trace, a
+    /// key neither.
+    pub joins_since: Option<Timestamp>,
     /// When they were handed in.
     pub at: Timestamp,
 }
@@ -61,7 +66,8 @@ pub struct Submission {
 impl Submission {
     /// Jobs of the default project.
     pub fn new(jobs: impl IntoIterator<Item = NewJob>, at: Timestamp) -> Self {
-        Self { project: Project::default(), key: None, build: None, jobs: jobs.into_iter().collect(), at }
+        let (project, jobs) = (Project::default(), jobs.into_iter().collect());
+        Self { project, key: None, build: None, jobs, joins_since: None, at }
     }
 
     /// The same submission with a key.
@@ -75,6 +81,14 @@ impl Submission {
     #[must_use]
     pub fn as_build(mut self, build: BuildId) -> Self {
         self.build = Some(build);
+        self
+    }
+
+    /// The same submission, joining an equal one that is no older than this.
+    #[must_use]
+    pub fn joining_within(mut self, age: Duration) -> Self {
+        // An age that reaches before all times joins whatever there is.
+        self.joins_since = Some(self.at.checked_sub(age).unwrap_or(Timestamp::MIN));
         self
     }
 

@@ -1,6 +1,7 @@
 //! Jobs: submit, list, get, cancel.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::body::Body;
@@ -32,7 +33,7 @@ use crate::submission;
     ),
     request_body = SubmitRequest,
     responses(
-        (status = 201, description = "The job waits, or was handed in before with the same key", body = SubmitResponse, headers(("location" = String, description = "The path of the job"))),
+        (status = 201, description = "The job waits, was handed in before with the same key, or is an equal one", body = SubmitResponse, headers(("location" = String, description = "The path of the job"))),
         (status = "4XX", description = "The request is refused; `code` tells why", body = ErrorResponse),
         (status = "5XX", description = "The server is at fault or stops; the same request may succeed later", body = ErrorResponse)
     )
@@ -49,6 +50,7 @@ pub(super) async fn submit(
     let body = read_body(&app, body).await?;
     let request = v1::read_submit(&body).map_err(crate::problem::Problem::mistakes)?;
     let place = request.place().map_err(crate::problem::Problem::mistakes)?;
+    let dedupe = request.dedupe_seconds;
     let spec = submission::check_aside(request, Arc::clone(&app.rules)).await?;
     submission::check_backends(&spec, &*app.backend_selector, app.pool.candidates())?;
     let idempotency_key = headers
@@ -61,10 +63,13 @@ pub(super) async fn submit(
     job.priority = place.priority;
     let mut submission = Submission::new([job], at).in_project(place.project);
     submission.key = idempotency_key;
+    if let Some(seconds) = dedupe {
+        submission = submission.joining_within(Duration::from_secs(seconds.into()));
+    }
     let submitted = app.job_store.submit(&submission).await?;
     let id = *submitted.jobs.first().ok_or_else(|| Error::unexpected("the job store tells no job"))?;
     tracing::info!(job = %id, created = submitted.created, "a job was handed in");
-    let answer = Json(SubmitResponse { id: id.to_string() });
+    let answer = Json(SubmitResponse { id: id.to_string(), created: submitted.created });
     Ok((StatusCode::CREATED, [(header::LOCATION, format!("{}/{id}", original.path()))], answer)
         .into_response())
 }

@@ -6,9 +6,8 @@ use std::sync::Arc;
 
 use melange_remote_sdk::api::v1::{ErrorDetail, SubmitRequest};
 use melange_remote_sdk::arch::Arch;
-use melange_remote_sdk::client::{Client, Refusal};
+use melange_remote_sdk::client::{Client, Refusal, SubmittedJob};
 use melange_remote_sdk::error::{Error, Result};
-use melange_remote_sdk::job::JobId;
 use melange_remote_sdk::text::diagnostics::{Diagnostic, Diagnostics, Position, Source};
 
 use super::{POLL, client, ids, watch};
@@ -40,10 +39,14 @@ pub(super) async fn run(args: &SubmitArgs, output: Output) -> Result<Exit> {
     let (mut exit, mut ids) = (Exit::Ok, Vec::new());
     for (config, arch) in jobs {
         match submit(&client, args, config, arch, &pipelines, &waits_for).await {
-            Ok(id) => {
-                ids.push(id);
+            Ok(told) => {
+                ids.push(told.job);
+                // Without the wish to join, a call was repeated whose answer was lost.
+                if args.dedupe.is_some() && !told.created {
+                    note::line(&format!("joined {}, an equal job that was handed in before", told.job));
+                }
                 if !args.wait {
-                    tell(&client, id, output)?;
+                    tell(&client, &told, output)?;
                 }
             }
             Err(error) if !several => return Err(error),
@@ -76,7 +79,7 @@ async fn submit(
     arch: Option<Arch>,
     pipelines: &BTreeMap<String, String>,
     waits_for: &[String],
-) -> Result<JobId> {
+) -> Result<SubmittedJob> {
     let source = definition::source(config)?;
     let name = config.file_name().filter(|_| !input::is_stdin(config));
     let mut request = SubmitRequest::new(source.text.clone());
@@ -90,19 +93,25 @@ async fn submit(
     request.project.clone_from(&args.project);
     request.priority = args.priority;
     request.waits_for = waits_for.to_vec();
+    // Less than a second is one.
+    request.dedupe_seconds = args.dedupe.map(|time| u32::try_from(time.as_secs().max(1)).unwrap_or(u32::MAX));
     if let Some(folder) = local::beside(config) {
         warn_of_files(&folder);
     }
-    let id = client.submit(&request).await.map_err(|error| with_own_places(error, &source, args))?;
-    ids::remember(client.server(), id);
-    Ok(id)
+    let told =
+        client.submit_or_join(&request).await.map_err(|error| with_own_places(error, &source, args))?;
+    ids::remember(client.server(), told.job);
+    Ok(told)
 }
 
 /// Prints a job that was submitted, and what to do next.
-fn tell(client: &Client, id: JobId, output: Output) -> Result<()> {
+fn tell(client: &Client, told: &SubmittedJob, output: Output) -> Result<()> {
+    let id = told.job;
     let url = client.job_url(id);
     if output == Output::Json {
-        return out::json_line(&serde_json::json!({ "id": id.to_string(), "url": url }));
+        return out::json_line(
+            &serde_json::json!({ "id": id.to_string(), "url": url, "created": told.created }),
+        );
     }
     out::line(&id.to_string())?;
     note::line(&url);

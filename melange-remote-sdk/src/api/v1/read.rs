@@ -25,6 +25,7 @@ pub fn read_submit(body: &[u8]) -> Result<SubmitRequest, Vec<ErrorDetail>> {
         project: fields.text("project"),
         priority: fields.number("priority"),
         waits_for: fields.list("waits_for"),
+        dedupe_seconds: fields.number("dedupe_seconds"),
     };
     fields.finish(request)
 }

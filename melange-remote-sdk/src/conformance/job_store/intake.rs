@@ -6,6 +6,7 @@ pub(super) async fn all(store: &dyn JobStore) {
     submissions_are_idempotent_by_key(store).await;
     submissions_are_idempotent_by_ids(store).await;
     keys_are_a_projects_own(store).await;
+    equal_submissions_are_joined_within_their_time(store).await;
     listings_are_newest_first_and_paged(store).await;
     cancelling_works_in_every_state(store).await;
     a_failed_job_is_tried_again(store).await;
@@ -75,6 +76,42 @@ async fn keys_are_a_projects_own(store: &dyn JobStore) {
     }
     let other = two.submission([new_job("b")]).with_key(&key);
     conflicts(store.submit(&other).await, "it is used in this one");
+}
+
+/// Whoever asks for it gets the jobs of an equal submission that is young enough and did not go wrong.
+async fn equal_submissions_are_joined_within_their_time(store: &dyn JobStore) {
+    let lane = Lane::new();
+    let submit = async |text: &str, since: Option<Timestamp>, seconds: u64| {
+        let mut submission = lane.submission([new_job(text)]);
+        submission.at = at(seconds);
+        submission.joins_since = since;
+        store.submit(&submission).await.expect("it is handed in or joined")
+    };
+    let first = submit("a", Some(START), 0).await;
+    assert!(first.created, "there is nothing to join");
+    let joined = submit("a", Some(START), 5).await;
+    assert_eq!(joined, Submitted { created: false, ..first.clone() });
+    assert!(submit("b", Some(START), 5).await.created, "other content");
+    let elsewhere = Lane::new().submission([new_job("a")]).joining_within(Duration::ZERO);
+    assert!(store.submit(&elsewhere).await.expect("it is handed in").created, "another project");
+    let apart = submit("a", None, 6).await;
+    assert!(apart.created, "it did not ask to join");
+    assert_eq!(submit("a", Some(at(6)), 7).await.jobs, apart.jobs, "the newest one is joined");
+    let late = submit("a", Some(at(7)), 8).await;
+    assert!(late.created, "the newest one is too old");
+    store.cancel(Selection::Job(late.jobs[0]), at(9)).await.expect("it waits");
+    let anew = submit("a", Some(START), 9).await;
+    assert!(anew.created, "the newest one was cancelled");
+    for claim in lane.claim(store, limits::CLAIMS_PER_ROUND_MAX, 10).await {
+        let outcome = if claim.job.id == anew.jobs[0] { succeeded() } else { failed() };
+        store.finish(claim.fence, &outcome, at(11)).await.expect("the owner ends it");
+    }
+    let keyed = lane.submission([new_job("a")]).with_key(fresh_key()).joining_within(Duration::from_secs(1));
+    let joined = store.submit(&keyed).await.expect("it is joined");
+    assert_eq!(joined, Submitted { created: false, ..anew.clone() }, "what succeeded is joined");
+    store.remove(anew.jobs[0]).await.expect("it has finished");
+    let failed = submit("a", Some(START), 12).await;
+    assert!(failed.created, "the newest one that is left was cancelled");
 }
 
 /// Takes a pending job of the lane into `state`.

@@ -24,6 +24,8 @@ CREATE TABLE submissions (
     jobs BYTEA NOT NULL
 );
 CREATE UNIQUE INDEX submissions_key ON submissions (project, key) WHERE key IS NOT NULL;
+-- Equal submissions may be joined.
+CREATE INDEX submissions_content ON submissions (content, id);
 
 CREATE TABLE builds (
     id BYTEA PRIMARY KEY,

@@ -99,6 +99,17 @@ impl Session<'_> {
                 self.submission(number(row.try_get("id")?)).await?;
             }
         }
+        if submission.joins_since.is_some() {
+            let newest = "SELECT id FROM submissions WHERE content = $1 ORDER BY id DESC LIMIT 1";
+            let newest =
+                sqlx::query(newest).bind(content.to_vec()).fetch_optional(&mut *self.connection).await?;
+            if let Some(row) = newest {
+                let id = number(row.try_get("id")?);
+                self.submission(id).await?;
+                let jobs = self.set.submissions.get(&id).map(|known| known.jobs.clone()).unwrap_or_default();
+                self.jobs(&jobs).await?;
+            }
+        }
         let ids: Vec<JobId> = submission.jobs.iter().map(|job| job.id).collect();
         self.jobs(&ids).await?;
         let known: HashSet<u64> = self.set.jobs.values().map(|entry| entry.submission).collect();

@@ -361,6 +361,7 @@ impl<'c> Session<'c> {
         if let Some(key) = key {
             self.set.keys.insert(key, id);
         }
+        self.set.contents.insert((known.content, id));
         self.set.submissions.insert(id, known);
         Ok(())
     }

@@ -131,6 +131,9 @@ CREATE TABLE blocked (
     needs INTEGER NOT NULL
 ) WITHOUT ROWID;
 INSERT INTO blocked SELECT id, json_extract(doc, '$.blocked_by') FROM jobs WHERE state = 0;
+
+-- Equal submissions may be joined.
+CREATE INDEX submissions_content ON submissions (content, id);
 ";
 
 /// Brings a database to the newest version; refuses one that is newer.

@@ -38,6 +38,7 @@ impl WorkingSet {
             self.keys.insert(key.clone(), number);
         }
         let (build, left) = (submission.build, jobs.len());
+        self.contents.insert((content, number));
         self.submissions.insert(number, Known { key, content, jobs: jobs.clone(), build, left });
         if let Some(id) = build {
             let (project, created_at) = (submission.project.clone(), submission.at);
@@ -51,7 +52,7 @@ impl WorkingSet {
         Ok(Submitted { created: true, jobs, build })
     }
 
-    /// What an earlier submission with the same key or the same ids made.
+    /// What an earlier submission made that has the same key or the same ids, or that this one joins.
     fn known(&self, submission: &Submission, content: [u8; 32]) -> Result<Option<Submitted>> {
         let told = |known: &Known| {
             Ok(Some(Submitted { created: false, jobs: known.jobs.clone(), build: known.build }))
@@ -85,7 +86,22 @@ impl WorkingSet {
                 Error::new(ErrorKind::Conflict, "the id of the build was used for another submission");
             return Err(error.with("build", build));
         }
-        Ok(None)
+        let joined = submission.joins_since.and_then(|since| self.joinable(content, since));
+        joined.map_or(Ok(None), told)
+    }
+
+    /// The newest submission of something, when it was made since then and none of its jobs went wrong.
+    fn joinable(&self, content: [u8; 32], since: Timestamp) -> Option<&Known> {
+        let (_, newest) = self.contents.range((content, 0)..=(content, u64::MAX)).next_back()?;
+        let known = self.submissions.get(newest)?;
+        let sound = |id: &JobId| {
+            self.jobs.get(id).is_some_and(|entry| {
+                let job = &entry.job;
+                let ended_badly = job.state.is_terminal() && job.state != JobState::Success;
+                job.created_at >= since && !ended_badly && !job.cancel_requested
+            })
+        };
+        known.jobs.iter().all(sound).then_some(known)
     }
 
     /// Adds a job behind those that it waits for.

@@ -85,6 +85,8 @@ pub struct WorkingSet {
     pub(super) running: HashMap<String, u32>,
     pub(super) submissions: HashMap<u64, Known>,
     pub(super) submitted: u64,
+    /// The submissions by what was asked.
+    pub(super) contents: BTreeSet<([u8; 32], u64)>,
     pub(super) keys: HashMap<(Project, String), u64>,
     pub(super) builds: BTreeMap<BuildId, (Build, BTreeSet<JobId>)>,
     /// Jobs in the order in which they finished.
@@ -167,6 +169,7 @@ impl WorkingSet {
             running: HashMap::new(),
             submissions: HashMap::new(),
             submitted: 0,
+            contents: BTreeSet::new(),
             keys: HashMap::new(),
             builds: BTreeMap::new(),
             finished: BTreeSet::new(),
@@ -398,9 +401,11 @@ impl WorkingSet {
             known.left -= 1;
             if known.left == 0
                 && let Some(known) = self.submissions.remove(&entry.submission)
-                && let Some(key) = known.key
             {
-                self.keys.remove(&key);
+                self.contents.remove(&(known.content, entry.submission));
+                if let Some(key) = known.key {
+                    self.keys.remove(&key);
+                }
             }
         }
         self.changes.forgotten.push(id);

@@ -76,6 +76,10 @@ impl Mutant {
             }
             Bug::SubmitForgetsPriority => jobs.iter_mut().for_each(|job| job.priority = Priority::default()),
             Bug::SubmitForgetsRank => jobs.iter_mut().for_each(|job| job.rank = 0),
+            Bug::SubmitJoinsNothing => changed.joins_since = None,
+            Bug::SubmitJoinsAnyAge => {
+                changed.joins_since = changed.joins_since.map(|_| Timestamp::MIN);
+            }
             Bug::SubmitForgetsProject => changed.project = Project::default(),
             Bug::SubmitForgetsWaits => jobs.iter_mut().for_each(|job| job.waits_for.clear()),
             Bug::SubmitForgetsOneWait => {
