@@ -67,7 +67,8 @@ pub const PROBES_MAX: usize = 64;
 /// How long a job is tried again whose attempts break off before their first step: they cost no attempt, and the
 /// backend may come back.
 pub const BACKEND_TROUBLE: Duration = Duration::from_secs(10 * 60);
-/// How long storing is repeated for packages that were built before the attempt is given up.
+/// How long storing is repeated for packages that were built before the attempt is given up, and how long a call on the
+/// job store is repeated by an attempt that keeps its lease.
 pub const STORE_TROUBLE: Duration = Duration::from_secs(10 * 60);
 /// How long storing is repeated that the storage refuses: it takes some seconds until a new bucket or a changed right
 /// is known everywhere.

@@ -295,9 +295,10 @@ impl Attempt {
         in_time(self.options.lease, call).await
     }
 
-    /// Repeats a call on the job store while it is unavailable, for at most a lease. A lost fence stops all.
+    /// Repeats a call on the job store while it is unavailable, for as long as the lease is kept: while renewals come
+    /// through, lines and an end are worth more than patience. A lost lease stops all.
     async fn persist<'a, T>(&'a self, call: impl Fn() -> BoxFuture<'a, Result<T>> + Send) -> Result<T> {
-        let give_up_at = Instant::now() + self.options.lease;
+        let give_up_at = Instant::now() + limits::STORE_TROUBLE;
         let mut backoff = Backoff::new(AGAIN_PAUSE, self.options.lease / 3);
         loop {
             if self.signal().reason() == Some(Stop::Lost) {

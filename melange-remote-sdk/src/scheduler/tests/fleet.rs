@@ -189,3 +189,59 @@ async fn a_store_that_does_not_answer_holds_neither_the_scheduler_nor_its_end_up
     let stops = tokio::time::timeout(limits::LEASE, farm.stop());
     stops.await.expect("it stops");
 }
+
+/// A store that takes neither lines nor ends, and renews leases.
+#[derive(Debug, Default)]
+struct ReadOnly {
+    inner: MemoryJobStore,
+    refuses: AtomicBool,
+}
+
+impl ReadOnly {
+    fn answer(&self) -> Result<()> {
+        if self.refuses.load(Ordering::Relaxed) {
+            return Err(Error::new(ErrorKind::Unavailable, "the disk is full"));
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl ForwardJobStore for Arc<ReadOnly> {
+    fn inner(&self) -> &dyn JobStore {
+        &self.inner
+    }
+    async fn append_log(&self, fence: Fence, offset: u64, bytes: Bytes) -> Result<u64> {
+        self.answer()?;
+        self.inner.append_log(fence, offset, bytes).await
+    }
+    async fn finish(&self, fence: Fence, outcome: &Outcome, at: Timestamp) -> Result<Finished> {
+        self.answer()?;
+        self.inner.finish(fence, outcome, at).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_that_keeps_its_lease_loses_neither_lines_nor_its_end() {
+    let gate = Arc::new(Notify::new());
+    let printed = [Act::line("one"), Act::Wait(Arc::clone(&gate)), Act::line("two")];
+    let after = [Act::Wait(Arc::clone(&gate)), Act::line("three"), Act::Wait(Arc::clone(&gate))];
+    let (builder, store) = (ScriptedBuilder::new(printed.into_iter().chain(after)), Arc::default());
+    let store: Arc<ReadOnly> = store;
+    let parts = SchedulerParts { job_store: Arc::new(Forward(Arc::clone(&store))), ..parts(&builder, 4) };
+    let farm = Farm::start_with(builder, parts);
+    let id = farm.submit().await;
+    farm.wait(id, |job| job.backend.is_some()).await;
+    // Lines, then the end: each meets a store that refuses for several leases.
+    for refuses in [true, false, true, false] {
+        store.refuses.store(refuses, Ordering::Relaxed);
+        gate.notify_one();
+        tokio::time::sleep(limits::LEASE * 4).await;
+    }
+    let job = farm.end(id).await;
+    assert_eq!((job.state, job.attempt), (JobState::Success, 1));
+    let log = farm.log(id).await;
+    let lines: Vec<&str> = log.lines().filter(|line| !line.starts_with("---")).collect();
+    assert_eq!(lines, ["one", "two", "three"]);
+    farm.stop().await;
+}
