@@ -1,6 +1,6 @@
 # One-word commands. `make demo` and `make test` do all their set-up on a fresh Debian machine with a Rust
 # toolchain; the others expect what those install.
-.PHONY: fuzz reference demo test corpus-build lint bench bench-queue doc deny features api api-check ci fmt
+.PHONY: sim fuzz reference demo test corpus-build lint bench bench-queue doc deny features api api-check ci fmt
 
 # Builds GNU hello through melange-server in the embedded sandbox, installs the package and runs it.
 demo:
@@ -14,6 +14,11 @@ test:
 # Builds Wolfi's own definitions, unmodified, as far as Debian's archive has what they fetch; prints a table.
 corpus-build:
 	@tests/corpus/run.sh
+
+# Schedulers, a store and builders under a virtual clock with seeded faults: so many seeds, from FIRST on.
+sim:
+	MELANGE_SIM_FIRST=$(or $(FIRST),1) MELANGE_SIM_SEEDS=$(or $(SEEDS),1000) cargo test --release \
+		-p melange-remote-sdk --no-default-features --features conformance --lib simulation:: -- --nocapture
 
 lint:
 	cargo fmt --all --check

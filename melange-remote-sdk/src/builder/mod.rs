@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
 use crate::arch::Arch;
@@ -309,6 +310,8 @@ pub struct BuiltFile {
     pub name: String,
     /// Where it lies.
     pub path: PathBuf,
+    /// Its bytes, when the builder has them in memory; nothing lies at `path` then.
+    pub in_memory: Option<Bytes>,
     /// Its size.
     pub size_bytes: u64,
     /// Its SHA-256 in lower-case hex.

@@ -9,3 +9,4 @@ pub mod backend_selector;
 pub mod builder;
 pub mod job_store;
 pub mod mutants;
+pub mod simulation;

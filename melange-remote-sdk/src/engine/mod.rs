@@ -648,7 +648,8 @@ impl Emission {
     fn built(&self, path: &Path) -> Result<BuiltFile> {
         let size_bytes = std::fs::metadata(path).map_err(|e| Error::io("read", path, e))?.len();
         let name = format!("{}/{}", self.plan.arch, file_name(path));
-        Ok(BuiltFile { name, path: path.to_owned(), size_bytes, sha256: digest_of(path)? })
+        let (path, sha256) = (path.to_owned(), digest_of(path)?);
+        Ok(BuiltFile { name, path, in_memory: None, size_bytes, sha256 })
     }
 }
 

@@ -113,18 +113,6 @@ mod tests {
     use super::*;
     use crate::conformance::job_store as suite;
     use crate::error::ErrorKind;
-    use crate::job_store::JobStore;
-
-    #[async_trait]
-    impl suite::StoreUnderTest for MemoryJobStore {
-        async fn handle(&self) -> Arc<dyn JobStore> {
-            Arc::new(self.clone())
-        }
-
-        async fn reopen(&self) -> Arc<dyn JobStore> {
-            Arc::new(self.clone())
-        }
-    }
 
     #[tokio::test(start_paused = true)]
     async fn keeps_the_contract() {

@@ -147,8 +147,10 @@ impl Attempt {
             std::future::pending::<()>().await;
         };
         tokio::select! {
-            () = self.work() => {}
+            // The reason to stop is known before the work looks for one.
+            biased;
             () = stopping => {}
+            () = self.work() => {}
         }
     }
 
@@ -207,6 +209,8 @@ impl Attempt {
             tokio::time::sleep(limits::CANCEL_GRACE).await;
         };
         tokio::select! {
+            // An end that is there counts, also when it is late.
+            biased;
             ended = &mut task => ended.unwrap_or_else(|error| {
                 Err(Error::unexpected("the builder panicked").source(error))
             }),
@@ -513,15 +517,12 @@ impl Attempt {
     }
 
     async fn store_file(&self, key: &ArtifactKey, file: &BuiltFile) -> Result<JobArtifact, NotStored> {
-        let content = tokio::fs::File::open(&file.path).await;
-        let content = content.map_err(|source| NotStored::Files(Error::io("open", &file.path, source)))?;
-        let (path, is_readable) = (file.path.clone(), Arc::new(AtomicBool::new(true)));
-        let readable = Arc::clone(&is_readable);
-        let bytes = ReaderStream::with_capacity(content, limits::LOG_WRITE_BYTES).map_err(move |source| {
-            readable.store(false, Ordering::Relaxed);
-            Error::io("read", &path, source)
-        });
-        let stored = self.parts.artifact_storage.put(key, bytes.boxed()).await.map_err(|error| {
+        let is_readable = Arc::new(AtomicBool::new(true));
+        let bytes = match &file.in_memory {
+            Some(bytes) => stream::iter([Ok(bytes.clone())]).boxed(),
+            None => read_file(file, Arc::clone(&is_readable)).await.map_err(NotStored::Files)?,
+        };
+        let stored = self.parts.artifact_storage.put(key, bytes).await.map_err(|error| {
             if is_readable.load(Ordering::Relaxed) {
                 NotStored::Storage(error)
             } else {
@@ -568,6 +569,17 @@ impl Attempt {
             }
         }
     }
+}
+
+/// The bytes of a file on the disk; `is_readable` becomes false when they cannot be read to their end.
+async fn read_file(file: &BuiltFile, is_readable: Arc<AtomicBool>) -> Result<ByteStream> {
+    let path = file.path.clone();
+    let content = tokio::fs::File::open(&path).await.map_err(|source| Error::io("open", &path, source))?;
+    let bytes = ReaderStream::with_capacity(content, limits::LOG_WRITE_BYTES).map_err(move |source| {
+        is_readable.store(false, Ordering::Relaxed);
+        Error::io("read", &path, source)
+    });
+    Ok(bytes.boxed())
 }
 
 /// An error as the job tells it, with whose fault it is.

@@ -1,6 +1,6 @@
 //! The leases of all attempts of a server: one call renews them, one asks which jobs shall stop.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -67,7 +67,8 @@ struct Held {
 pub(super) struct Leases {
     parts: Arc<SchedulerParts>,
     lease: Duration,
-    held: Mutex<HashMap<JobId, Held>>,
+    /// In order, so that all that is done to them is done in the same order in every run.
+    held: Mutex<BTreeMap<JobId, Held>>,
 }
 
 /// Keeps a lease renewed until it is dropped.
@@ -92,7 +93,7 @@ impl Leases {
         Arc::new(Self { parts: Arc::clone(parts), lease, held: Mutex::default() })
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<JobId, Held>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<JobId, Held>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

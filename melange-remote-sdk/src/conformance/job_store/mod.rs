@@ -18,6 +18,7 @@ use crate::job::{
     JobError, JobId, JobPhase, JobSpec, JobState, JobStepFailure, Outcome, Priority, Progress, ProgressRow,
     Project, ServerId, UncheckedSpec,
 };
+use crate::job_store::memory::MemoryJobStore;
 use crate::job_store::{
     Claim, ClaimRequest, Demand, ExpireRequest, Fence, GiveUp, Group, GroupWaiting, JobStore, ListQuery,
     NewJob, Offer, Patience, Release, Renewal, Selection, Subject, Submission, Submitted,
@@ -49,6 +50,18 @@ pub trait StoreUnderTest: Send + Sync {
     /// Closes the store and opens it anew, as a server does that was stopped and started again; gives a handle of
     /// it. The suite uses no handle from before afterwards.
     async fn reopen(&self) -> Arc<dyn JobStore>;
+}
+
+/// It lives in its handles.
+#[async_trait]
+impl StoreUnderTest for MemoryJobStore {
+    async fn handle(&self) -> Arc<dyn JobStore> {
+        Arc::new(self.clone())
+    }
+
+    async fn reopen(&self) -> Arc<dyn JobStore> {
+        Arc::new(self.clone())
+    }
 }
 
 /// The time at which the suite begins.

@@ -156,6 +156,7 @@ impl Mutant {
         let path = folder.join("a.apk");
         std::fs::write(&path, &content).map_err(|source| Error::io("write", &path, source))?;
         let mut file = BuiltFile {
+            in_memory: None,
             name: "x86_64/a.apk".to_owned(),
             path,
             size_bytes: 11,

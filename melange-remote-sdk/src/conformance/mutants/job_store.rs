@@ -56,6 +56,25 @@ pub async fn run() -> Verdict {
     verdict
 }
 
+/// What each mistake is called.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    BUGS.iter().map(|(name, _)| *name)
+}
+
+/// A store with the mistake of this name.
+pub fn named(name: &str) -> Option<Arc<dyn StoreUnderTest>> {
+    let (_, bug) = BUGS.iter().find(|(known, _)| *known == name)?;
+    Some(Arc::new(Mutants::new(*bug)))
+}
+
+/// What the suite says of the store with the mistake of this name; `None` when it lets it pass.
+pub async fn caught(name: &str) -> Option<String> {
+    let (name, bug) = BUGS.iter().find(|(known, _)| *known == name)?;
+    let mut verdict = Verdict::new("JobStore");
+    verdict.try_on(name, all(&Mutants::new(*bug))).await;
+    verdict.caught.pop().map(|(_, told)| told)
+}
+
 /// A store with a mistake, as the suite needs it.
 struct Mutants {
     bug: Bug,
