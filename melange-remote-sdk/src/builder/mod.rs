@@ -326,7 +326,7 @@ impl BuiltFile {
         size_bytes: u64,
         sha256: impl Into<String>,
     ) -> Self {
-        Self { name: name.into(), path: path.into(), size_bytes, sha256: sha256.into() }
+        Self { name: name.into(), path: path.into(), in_memory: None, size_bytes, sha256: sha256.into() }
     }
 }
 

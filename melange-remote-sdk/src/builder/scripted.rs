@@ -112,7 +112,7 @@ impl Scene {
         std::fs::write(&path, content).map_err(|source| Error::io("write", &path, source))?;
         let size_bytes = u64::try_from(content.len()).unwrap_or(u64::MAX);
         let sha256 = hex::encode(Sha256::digest(content));
-        self.files.push(BuiltFile { name, path, in_memory: None, size_bytes, sha256 });
+        self.files.push(BuiltFile::new(name, path, size_bytes, sha256));
         Ok(())
     }
 

@@ -649,7 +649,7 @@ impl Emission {
         let size_bytes = std::fs::metadata(path).map_err(|e| Error::io("read", path, e))?.len();
         let name = format!("{}/{}", self.plan.arch, file_name(path));
         let (path, sha256) = (path.to_owned(), digest_of(path)?);
-        Ok(BuiltFile { name, path, in_memory: None, size_bytes, sha256 })
+        Ok(BuiltFile::new(name, path, size_bytes, sha256))
     }
 }
 

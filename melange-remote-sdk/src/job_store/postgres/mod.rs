@@ -12,12 +12,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::Timestamp;
-use sqlx::migrate::MigrateError;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::database::{DatabaseBounds, unavailable};
+use super::database::{self, DatabaseBounds, unavailable};
 use super::hints::Hints;
 use super::working_set::{Bounds, Changes, no_build, not_found};
 use super::{
@@ -108,10 +107,10 @@ impl PostgresJobStore {
         let pool = PgPoolOptions::new().max_connections(READERS_MAX).acquire_timeout(CONNECT);
         let readers = pool.connect_with(options.clone()).await.map_err(failed)?;
         let mut connection = sqlx::ConnectOptions::connect(&options).await.map_err(failed)?;
-        schema::migrator()
+        database::migrator(&schema::VERSIONS)
             .run_direct(None, &mut connection, false)
             .await
-            .map_err(|error| migration_error(error, &at))?;
+            .map_err(|error| database::migration_error(error, &at))?;
         let hints = Arc::new(Hints::default());
         let name = uuid::Uuid::new_v4().simple().to_string();
         let listener = tokio::spawn(notify::listen(readers.clone(), name.clone(), Arc::clone(&hints)));
@@ -125,23 +124,6 @@ impl PostgresJobStore {
         self.writer.close().await;
         self.listener.abort();
         self.readers.close().await;
-    }
-}
-
-fn migration_error(error: MigrateError, at: &str) -> Error {
-    match error {
-        MigrateError::VersionMissing(version) | MigrateError::VersionMismatch(version) => {
-            let message = format!("the job database has schema {version}, which this program does not know");
-            Error::new(ErrorKind::Unsupported, message)
-                .with("database", at)
-                .hint("a newer melange-server wrote it: start that one, or give another --database")
-        }
-        MigrateError::Execute(error) => unavailable(error).with("database", at),
-        other => {
-            Error::new(ErrorKind::Unavailable, "the job database could not be brought to the present schema")
-                .source(other)
-                .with("database", at)
-        }
     }
 }
 

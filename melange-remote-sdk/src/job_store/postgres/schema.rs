@@ -1,12 +1,7 @@
 //! The schema of the database, version by version. A version that was released never changes.
 
-use std::borrow::Cow;
-
-use sqlx::SqlStr;
-use sqlx::migrate::{Migration, MigrationType, Migrator};
-
 /// The versions, oldest first: what each is about, and its statements.
-const VERSIONS: [(&str, &str); 1] = [("jobs", JOBS)];
+pub(super) const VERSIONS: [(&str, &str); 1] = [("jobs", JOBS)];
 
 /// Times are microseconds since 1970, ids are 16 bytes, documents are JSON. States are numbered as `JobState::ALL`.
 const JOBS: &str = "
@@ -126,18 +121,3 @@ CREATE TABLE counters (
 );
 INSERT INTO counters VALUES (1, 0);
 ";
-
-/// Brings a database to the newest version; refuses one that is newer.
-pub(super) fn migrator() -> Migrator {
-    let migration = |(index, (about, statements)): (usize, &(&'static str, &'static str))| {
-        let version = i64::try_from(index).unwrap_or(i64::MAX).saturating_add(1);
-        Migration::new(
-            version,
-            Cow::Borrowed(*about),
-            MigrationType::Simple,
-            SqlStr::from_static(statements),
-            false,
-        )
-    };
-    Migrator::with_migrations(VERSIONS.iter().enumerate().map(migration).collect())
-}

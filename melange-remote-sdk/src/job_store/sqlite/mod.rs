@@ -13,13 +13,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::Timestamp;
-use sqlx::migrate::MigrateError;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
 use tokio::sync::watch;
 
-use super::database::{DatabaseBounds, unavailable};
+use super::database::{self, DatabaseBounds, unavailable};
 use super::hints::Hints;
 use super::working_set::{Bounds, Changes, no_build, not_found};
 use super::{
@@ -111,10 +110,10 @@ impl SqliteJobStore {
             error.hint("is the folder there, with room on the disk, and may this user write it?")
         };
         let mut connection = sqlx::ConnectOptions::connect(&options).await.map_err(failed)?;
-        schema::migrator()
+        database::migrator(&schema::VERSIONS)
             .run_direct(None, &mut connection, false)
             .await
-            .map_err(|error| migration_error(error, path))?;
+            .map_err(|error| database::migration_error(error, path.display()))?;
         let readers = SqlitePoolOptions::new().max_connections(READERS_MAX).min_connections(0);
         let readers = readers.connect_with(options.clone().read_only(true)).await.map_err(failed)?;
         let hints = Arc::new(Hints::default());
@@ -165,23 +164,6 @@ fn own(path: &Path) -> Result<File> {
             Err(error.with("database", path.display()).hint("give each server a --database of its own"))
         }
         Err(TryLockError::Error(source)) => Err(Error::io("lock", &beside, source)),
-    }
-}
-
-fn migration_error(error: MigrateError, path: &Path) -> Error {
-    match error {
-        MigrateError::VersionMissing(version) | MigrateError::VersionMismatch(version) => {
-            let message = format!("the job database has schema {version}, which this program does not know");
-            Error::new(ErrorKind::Unsupported, message)
-                .with("database", path.display())
-                .hint("a newer melange-server wrote it: start that one, or give another --database")
-        }
-        MigrateError::Execute(error) => unavailable(error).with("database", path.display()),
-        other => {
-            Error::new(ErrorKind::Unavailable, "the job database could not be brought to the present schema")
-                .source(other)
-                .with("database", path.display())
-        }
     }
 }
 

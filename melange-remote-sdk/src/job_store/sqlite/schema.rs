@@ -1,12 +1,8 @@
 //! The schema of the database, version by version. A version that was released never changes.
 
-use std::borrow::Cow;
-
-use sqlx::SqlStr;
-use sqlx::migrate::{Migration, MigrationType, Migrator};
-
 /// The versions, oldest first: what each is about, and its statements.
-const VERSIONS: [(&str, &str); 2] = [("jobs", JOBS), ("small rows for what changes often", SMALL_ROWS)];
+pub(super) const VERSIONS: [(&str, &str); 2] =
+    [("jobs", JOBS), ("small rows for what changes often", SMALL_ROWS)];
 
 /// Times are microseconds since 1970, ids are 16 bytes, documents are JSON. States are numbered as `JobState::ALL`.
 const JOBS: &str = "
@@ -135,18 +131,3 @@ INSERT INTO blocked SELECT id, json_extract(doc, '$.blocked_by') FROM jobs WHERE
 -- Equal submissions may be joined.
 CREATE INDEX submissions_content ON submissions (content, id);
 ";
-
-/// Brings a database to the newest version; refuses one that is newer.
-pub(super) fn migrator() -> Migrator {
-    let migration = |(index, (about, statements)): (usize, &(&'static str, &'static str))| {
-        let version = i64::try_from(index).unwrap_or(i64::MAX).saturating_add(1);
-        Migration::new(
-            version,
-            Cow::Borrowed(*about),
-            MigrationType::Simple,
-            SqlStr::from_static(statements),
-            false,
-        )
-    };
-    Migrator::with_migrations(VERSIONS.iter().enumerate().map(migration).collect())
-}
