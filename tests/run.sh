@@ -15,6 +15,7 @@ need xz xz-utils
 need setcap libcap2-bin
 command -v cargo > /dev/null || fail "a Rust toolchain is needed"
 
+check_room 16
 say "building"
 cargo build --workspace --all-targets
 make_distro "$target/debug/test-distro"

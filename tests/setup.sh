@@ -20,6 +20,13 @@ need() {
 
 target=${CARGO_TARGET_DIR:-$root/target}
 
+# check_room GIGABYTES: tells when the disk has less room than all that follows takes.
+check_room() {
+  mkdir -p "$target"
+  room=$(($(df -Pk "$target" | awk 'END { print $4 }') / 1048576))
+  [ "$room" -ge "$1" ] || say "$room GB are free for $target, and what follows takes $1 GB when none of it is there yet"
+}
+
 # make_distro BINARY: the test distribution and the upstream tarballs, kept between runs.
 make_distro() {
   distro=${MELANGE_TEST_DISTRO:-$target/test-distro}

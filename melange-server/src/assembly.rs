@@ -28,7 +28,7 @@ use melange_remote_sdk::scheduler::{Scheduler, SchedulerOptions, SchedulerParts}
 
 use crate::app::App;
 use crate::config::{BuildConfig, Config, DatabaseConfig, StorageConfig, TlsFiles};
-use crate::submission::SubmissionRules;
+use crate::submission::{Fleet, SubmissionRules};
 
 /// A server that is put together and does not run yet.
 #[derive(Debug)]
@@ -49,7 +49,11 @@ pub async fn assemble(config: &Config) -> Result<Assembly> {
     let pool = BackendPool::new(config.backends.iter().cloned())?;
     let job_store = database(&config.database).await?;
     let parts = SchedulerParts::new(job_store, artifact_storage, builder, pool).with_probe(probe);
-    Ok(Assembly::new(parts, rules(&config.build), scheduler_options(&config.build)))
+    let mut rules = rules(&config.build);
+    if matches!(config.database, DatabaseConfig::Postgres(_)) {
+        rules.fleet = Fleet::Shared;
+    }
+    Ok(Assembly::new(parts, rules, scheduler_options(&config.build)))
 }
 
 async fn database(config: &DatabaseConfig) -> Result<Arc<dyn JobStore>> {

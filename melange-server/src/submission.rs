@@ -30,6 +30,18 @@ pub struct SubmissionRules {
     pub allow_local_repositories: Vec<PathBuf>,
     /// Names by which browsers reach the server, besides addresses and `localhost`.
     pub public_hosts: Vec<String>,
+    /// Whose backends run the jobs.
+    pub fleet: Fleet,
+}
+
+/// Whose backends run the jobs that a server takes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Fleet {
+    /// Its own: a job that none of them could ever run is refused.
+    #[default]
+    Own,
+    /// Those of all servers that share its database, which it does not know: every job is taken.
+    Shared,
 }
 
 impl SubmissionRules {
@@ -40,6 +52,7 @@ impl SubmissionRules {
             repositories: RepositoryDefaults::default(),
             allow_local_repositories: Vec::new(),
             public_hosts: Vec::new(),
+            fleet: Fleet::Own,
         }
     }
 }

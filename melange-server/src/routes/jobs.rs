@@ -19,7 +19,7 @@ use melange_remote_sdk::scheduler::artifacts::{LOG_NAME, attempt_folder, job_fol
 use super::{Parameters, job_id, read_body, require_finished};
 use crate::app::App;
 use crate::problem::Handled;
-use crate::submission;
+use crate::submission::{self, Fleet};
 
 /// Hand in a definition.
 ///
@@ -52,7 +52,9 @@ pub(super) async fn submit(
     let place = request.place().map_err(crate::problem::Problem::mistakes)?;
     let dedupe = request.dedupe_seconds;
     let spec = submission::check_aside(request, Arc::clone(&app.rules)).await?;
-    submission::check_backends(&spec, &*app.backend_selector, app.pool.candidates())?;
+    if app.rules.fleet == Fleet::Own {
+        submission::check_backends(&spec, &*app.backend_selector, app.pool.candidates())?;
+    }
     let idempotency_key = headers
         .get(v1::IDEMPOTENCY_KEY)
         .map(|value| value.to_str().map(str::to_owned))

@@ -84,10 +84,13 @@ fn parts(script: impl IntoIterator<Item = Act>, backend: Backend) -> SchedulerPa
 
 impl Service {
     fn start(script: impl IntoIterator<Item = Act>) -> Self {
+        Self::with_rules(SubmissionRules::new(Arch::X86_64), script)
+    }
+
+    fn with_rules(rules: SubmissionRules, script: impl IntoIterator<Item = Act>) -> Self {
         let labels = Labels::from_pairs([("tier", "standard")]).unwrap();
         let backend = Backend::new("tcp://amd64-standard:1234", Arch::X86_64, labels).unwrap();
         let parts = parts(script, backend);
-        let rules = SubmissionRules::new(Arch::X86_64);
         let Assembly { app, scheduler } = Assembly::new(parts, rules, SchedulerOptions::default());
         let shutdown = CancellationToken::new();
         let stop = shutdown.clone();
