@@ -65,6 +65,7 @@ fn a_build_that_takes_too_long_fails_and_leaves_no_process() {
             let marker = marker();
             let yaml = endless(&marker).replace("  epoch: 0\n", "  epoch: 0\n  timeout: 3s\n");
             let built = farm.build(backend, "endless", &yaml).await;
+            assert!(matches!(built.outcome.status, BuildStatus::LimitExceeded { .. }), "{built:?}");
             assert!(built.complaint().contains("took longer than its timeout of 3 s"), "{built:?}");
             assert!(built.events.text().contains("begun"), "{backend:?} began");
             wait_until(SOON, || processes_with(&marker).is_empty()).await;

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use melange_remote_sdk::apk::signature::SigningKey;
 use melange_remote_sdk::arch::Arch;
 use melange_remote_sdk::builder::{
-    BuildEvent, BuildInput, BuildOutcome, BuildSink, BuildStatus, LogStream, TestReport, TestStatus,
+    BuildEvent, BuildInput, BuildOutcome, BuildSink, BuildStatus, LogStream, StepFailure, TestReport,
+    TestStatus,
 };
 use melange_remote_sdk::buildkit::BuildkitOptions;
 use melange_remote_sdk::cache::StateCache;
@@ -180,16 +181,11 @@ pub(super) fn exit_of(outcome: &BuildOutcome, output: Output) -> Result<Exit> {
     match &outcome.status {
         BuildStatus::Succeeded => Ok(Exit::Ok),
         BuildStatus::Failed { reason, failure } => {
-            if output == Output::Json {
-                let error = serde_json::json!({ "code": "build_failed", "message": reason, "hint": null, "details": [] });
-                note::text(&format!("{}\n", shown::json(&serde_json::json!({ "error": error }).to_string())));
-                return Ok(Exit::Failed);
-            }
-            note::line(&format!("failed: {reason}"));
-            if let Some(failure) = failure {
-                note::line("its last lines:");
-                failure.tail.iter().for_each(|line| note::line(&format!("  {line}")));
-            }
+            failed(reason, failure.as_ref(), output);
+            Ok(Exit::Failed)
+        }
+        BuildStatus::LimitExceeded { reason } => {
+            failed(reason, None, output);
             Ok(Exit::Failed)
         }
         BuildStatus::Cancelled => {
@@ -210,6 +206,21 @@ pub(super) fn exit_of(outcome: &BuildOutcome, output: Output) -> Result<Exit> {
     }
 }
 
+/// Tells why a build failed.
+fn failed(reason: &str, failure: Option<&StepFailure>, output: Output) {
+    if output == Output::Json {
+        let error =
+            serde_json::json!({ "code": "build_failed", "message": reason, "hint": null, "details": [] });
+        note::text(&format!("{}\n", shown::json(&serde_json::json!({ "error": error }).to_string())));
+        return;
+    }
+    note::line(&format!("failed: {reason}"));
+    if let Some(failure) = failure {
+        note::line("its last lines:");
+        failure.tail.iter().for_each(|line| note::line(&format!("  {line}")));
+    }
+}
+
 /// An outcome for programs; the files are where the caller put them.
 pub(super) fn as_json(
     file: &Path,
@@ -219,7 +230,9 @@ pub(super) fn as_json(
 ) -> serde_json::Value {
     let (status, reason) = match &outcome.status {
         BuildStatus::Succeeded => ("success", None),
-        BuildStatus::Failed { reason, .. } => ("failed", Some(reason)),
+        BuildStatus::Failed { reason, .. } | BuildStatus::LimitExceeded { reason } => {
+            ("failed", Some(reason))
+        }
         BuildStatus::Cancelled => ("cancelled", None),
         BuildStatus::Skipped { reason } => ("skipped", Some(reason)),
         _ => ("unknown", None),

@@ -293,6 +293,11 @@ pub enum BuildStatus {
         /// The step at fault, when a step is.
         failure: Option<StepFailure>,
     },
+    /// It met a limit that the definition or the operator set, such as one of time; nothing runs any more.
+    LimitExceeded {
+        /// One line.
+        reason: String,
+    },
     /// The cancellation token was used; nothing runs any more.
     Cancelled,
     /// There is nothing to do, such as a definition for other architectures.

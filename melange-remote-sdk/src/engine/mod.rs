@@ -208,7 +208,7 @@ impl Builder for EngineBuilder {
         let Some(result) = result else {
             let limit = deadline.unwrap_or_default();
             let reason = format!("the build took longer than its timeout of {} s", limit.as_secs());
-            return Ok(run.outcome(BuildStatus::Failed { reason, failure: None }));
+            return Ok(run.outcome(BuildStatus::LimitExceeded { reason }));
         };
         match result {
             Ok(outcome) => Ok(BuildOutcome { timings: run.timings, ..outcome }),
@@ -404,7 +404,7 @@ impl EngineBuilder {
         Ok(match ended.map_err(blame_backend)? {
             Watched::Ended(GuestOutcome::Succeeded) => None,
             Watched::Ended(GuestOutcome::Cancelled) => Some(BuildStatus::Cancelled),
-            Watched::Silent(reason) => Some(BuildStatus::Failed { reason, failure: None }),
+            Watched::Silent(reason) => Some(BuildStatus::LimitExceeded { reason }),
             Watched::Ended(GuestOutcome::StepFailed { failure, .. }) => {
                 let reason = step_reason(&failure, "environment.contents.packages");
                 Some(BuildStatus::Failed { reason, failure: Some(failure) })

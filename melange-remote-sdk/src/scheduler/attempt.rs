@@ -351,6 +351,9 @@ impl Attempt {
                     let error = JobError { class: FailureClass::Build, message: reason, step };
                     End::failed(error)
                 }
+                BuildStatus::LimitExceeded { reason } => {
+                    End::failed(JobError::new(FailureClass::Policy, reason))
+                }
                 BuildStatus::Cancelled => self.interrupted()?,
             },
             Err(_) if self.signal().reason() == Some(Stop::Shutdown) => self.interrupted()?,

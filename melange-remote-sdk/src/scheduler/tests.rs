@@ -576,10 +576,13 @@ async fn storing_is_repeated_while_the_packages_are_kept() {
 async fn a_rule_of_the_operator_is_told_as_one_and_not_tried_again() {
     let message = "this sandbox does not give the capability CAP_SYS_ADMIN".to_owned();
     let fail = Act::FailBy(crate::error::Blame::Policy, ErrorKind::Unsupported, message);
-    let farm = Farm::start(ScriptedBuilder::new([fail]));
-    let id = farm.submit().await;
-    let job = farm.end(id).await;
-    assert_eq!((job.state, job.attempt), (JobState::Failed, 1));
-    assert_eq!(job.error.as_ref().unwrap().class, FailureClass::Policy);
-    farm.stop().await;
+    let limit = Act::Finish(BuildStatus::LimitExceeded { reason: "it took longer than 2 s".to_owned() });
+    for act in [fail, limit] {
+        let farm = Farm::start(ScriptedBuilder::new([act]));
+        let id = farm.submit().await;
+        let job = farm.end(id).await;
+        assert_eq!((job.state, job.attempt), (JobState::Failed, 1));
+        assert_eq!(job.error.as_ref().unwrap().class, FailureClass::Policy);
+        farm.stop().await;
+    }
 }

@@ -398,7 +398,9 @@ impl Built {
 
     /// The reason of a failed build with what the engine said about it.
     pub(crate) fn complaint(&self) -> String {
-        let BuildStatus::Failed { reason, .. } = &self.outcome.status else {
+        let (BuildStatus::Failed { reason, .. } | BuildStatus::LimitExceeded { reason }) =
+            &self.outcome.status
+        else {
             panic!("it did not fail: {self:?}")
         };
         assert!(self.outcome.files.is_empty());
