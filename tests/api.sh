@@ -3,14 +3,19 @@
 # change of them is seen in review. `make api` writes the file anew.
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
+. "$root/tests/setup.sh"
 cd "$root"
 # It reads what the rustdoc of rust-toolchain.toml writes; another toolchain needs another version.
 version=0.52.0
-target=${CARGO_TARGET_DIR:-$root/target}
 snapshot=melange-remote-sdk/api.txt
 
 if ! cargo public-api --version 2> /dev/null | grep -q " $version\$"; then
-  printf '== installing cargo-public-api %s\n' "$version" >&2
+  # The tool is linked with the system's OpenSSL.
+  if ! pkg-config --exists openssl 2> /dev/null; then
+    as_root apt-get update -qq
+    as_root apt-get install -y -qq --no-install-recommends pkg-config libssl-dev > /dev/null
+  fi
+  say "installing cargo-public-api $version"
   # Without optimisation, which takes longer than it saves.
   cargo install --quiet --locked --debug --target-dir "$target/tools" "cargo-public-api@$version"
 fi
