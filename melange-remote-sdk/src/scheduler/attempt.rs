@@ -395,7 +395,7 @@ impl Attempt {
             Some(Stop::Shutdown) => {
                 let message = "the server stopped while the job ran";
                 let error = JobError::new(FailureClass::Infrastructure, message);
-                Some(End::Release(Release { error, not_before: None, counts: false, avoid: false }))
+                Some(End::Release(Release::new(error)))
             }
             None => {
                 let message = "the builder stopped without being asked to";

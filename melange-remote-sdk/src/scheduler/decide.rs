@@ -111,8 +111,7 @@ mod tests {
     use crate::job::{JobId, Priority};
 
     fn demand(arch: Arch, labels: &[(&str, &str)], ready: usize) -> Demand {
-        let group =
-            Group { project: Project::default(), needs: requirements(arch, labels), avoid: Vec::new() };
+        let group = Group::new(Project::default(), requirements(arch, labels));
         let (first, priority) = (JobId::new(Timestamp::UNIX_EPOCH), Priority::default());
         Demand { group, ready, first, priority, running: 0 }
     }

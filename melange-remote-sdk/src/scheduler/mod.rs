@@ -273,15 +273,13 @@ impl Scheduler {
 
     /// Settles the leases of servers that died.
     async fn expire(&self) -> Result<()> {
-        let (now, patience) = (self.parts.clock.now(), self.options.patience);
-        let limit = limits::SETTLED_PER_CALL_MAX;
+        let request = ExpireRequest::new(self.parts.clock.now(), self.options.patience);
         loop {
-            let request = ExpireRequest { now, patience, limit };
             let settled = self.within(self.parts.job_store.expire(&request)).await?;
             for job in &settled {
                 tracing::warn!(job = %job.id, attempt = job.attempt, state = %job.state, "a lease ended without a word");
             }
-            if settled.len() < limit {
+            if settled.len() < request.limit {
                 return Ok(());
             }
         }
@@ -360,7 +358,7 @@ impl Scheduler {
         claiming.lease_from(self.parts.clock.now(), self.options.lease);
         let Ok(claims) = self.within(self.parts.job_store.claim(&claiming.request)).await else { return };
         let error = JobError::new(FailureClass::Infrastructure, "the server stopped before the job began");
-        let release = Release { error, not_before: None, counts: false, avoid: false };
+        let release = Release::new(error);
         for claim in claims {
             let released = self.parts.job_store.release(claim.fence, &release, self.parts.clock.now());
             if let Err(error) = self.within(released).await {

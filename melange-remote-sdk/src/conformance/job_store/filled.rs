@@ -35,7 +35,7 @@ fn submissions() -> Vec<Submission> {
 
 fn offer(slots: usize) -> Offer {
     let needs = Requirements { arch: Arch::X86_64, labels: LabelSelector::default() };
-    let group = Group { project: Project::default(), needs, avoid: Vec::new() };
+    let group = Group::new(Project::default(), needs);
     let backend =
         JobBackend { addr: "tcp://one:1".to_owned(), arch: Arch::X86_64, labels: Labels::default() };
     Offer { group, backend, slots, max_jobs: 10_000 }
@@ -61,7 +61,7 @@ async fn claim(store: &dyn JobStore, avoid: &[&str], seconds: u64) -> Claim {
 
 fn group_of_the_urgent() -> Group {
     let needs = Requirements { arch: Arch::Aarch64, labels: LabelSelector::default() };
-    Group { project: "other".parse().expect("it is one"), needs, avoid: Vec::new() }
+    Group::new("other".parse().expect("it is one"), needs)
 }
 
 /// Fills an empty store.

@@ -152,7 +152,7 @@ impl Lane {
 
     fn group(&self) -> Group {
         let needs = Requirements { arch: Arch::X86_64, labels: LabelSelector::default() };
-        Group { project: self.project.clone(), needs, avoid: Vec::new() }
+        Group::new(self.project.clone(), needs)
     }
 
     fn offer(&self, slots: usize) -> Offer {
@@ -209,7 +209,7 @@ async fn expire(store: &dyn JobStore, seconds: u64) -> Vec<Arc<Job>> {
 }
 
 async fn expire_with(store: &dyn JobStore, seconds: u64, patience: Patience) -> Vec<Arc<Job>> {
-    let request = ExpireRequest { now: at(seconds), patience, limit: limits::SETTLED_PER_CALL_MAX };
+    let request = ExpireRequest::new(at(seconds), patience);
     store.expire(&request).await.expect("it settles")
 }
 

@@ -2,9 +2,11 @@
 
 use std::fmt;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
-use super::{Mistake, run_with};
+use super::{Mistake, Report, run_with, runtime};
 use crate::conformance::mutants::job_store;
+use crate::job_store::memory::MemoryJobStore;
 
 /// Mistakes of a store that matter to a farm as a whole; see [`job_store::names`] for all of them.
 pub const STORE_BUGS: [&str; 28] = [
@@ -88,15 +90,11 @@ impl fmt::Display for Hunted {
 /// # Panics
 /// When there is no mistake of this name, or no room for a runtime.
 pub fn hunt_store(bug: &'static str, seeds: RangeInclusive<u64>) -> Hunted {
-    for seed in seeds {
-        let store = job_store::named(bug).expect("the mistake has this name");
-        if let Some(violation) = run_with(seed, store, Mistake::None).violation {
-            return Hunted { bug, by: FoundBy::Simulation { seed, violation } };
-        }
-    }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
-    let told = runtime.expect("there is room for a runtime").block_on(job_store::caught(bug));
-    Hunted { bug, by: told.map_or(FoundBy::Nothing, FoundBy::Suite) }
+    let run = |seed| run_with(seed, job_store::named(bug).expect("the mistake has this name"), Mistake::None);
+    let by = hunt(seeds, run).unwrap_or_else(|| {
+        runtime().block_on(job_store::caught(bug)).map_or(FoundBy::Nothing, FoundBy::Suite)
+    });
+    Hunted { bug, by }
 }
 
 /// Looks for a mistake of all servers.
@@ -104,11 +102,11 @@ pub fn hunt_store(bug: &'static str, seeds: RangeInclusive<u64>) -> Hunted {
 /// # Panics
 /// When there is no room for a runtime.
 pub fn hunt_mistake(bug: &'static str, mistake: Mistake, seeds: RangeInclusive<u64>) -> Hunted {
-    for seed in seeds {
-        let store = std::sync::Arc::new(crate::job_store::memory::MemoryJobStore::default());
-        if let Some(violation) = run_with(seed, store, mistake).violation {
-            return Hunted { bug, by: FoundBy::Simulation { seed, violation } };
-        }
-    }
-    Hunted { bug, by: FoundBy::Nothing }
+    let run = |seed| run_with(seed, Arc::new(MemoryJobStore::default()), mistake);
+    Hunted { bug, by: hunt(seeds, run).unwrap_or(FoundBy::Nothing) }
+}
+
+/// The first run that breaks a rule.
+fn hunt(mut seeds: RangeInclusive<u64>, run: impl Fn(u64) -> Report) -> Option<FoundBy> {
+    seeds.find_map(|seed| run(seed).violation.map(|violation| FoundBy::Simulation { seed, violation }))
 }

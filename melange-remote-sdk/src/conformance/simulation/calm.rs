@@ -5,12 +5,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use futures_util::TryStreamExt;
 use tokio::time::Instant;
 
 use super::builder::{content, line};
 use super::servers::{Present, Server};
-use super::world::{World, lock, short};
+use super::world::{World, short};
+use crate::artifact_storage::ArtifactStorage;
 use crate::backend_selector::Candidate;
+use crate::error::Error;
 use crate::job::{AttemptOutcome, Job, JobAttempt, JobId, JobState};
 use crate::job_store::{Group, Subject};
 use crate::limits;
@@ -145,7 +149,7 @@ pub(super) async fn check_all(world: &World) {
 }
 
 async fn check_job(world: &World, job: &Job) -> Result<(), String> {
-    let read = |error: crate::error::Error| error.chain();
+    let read = |error: Error| error.chain();
     let attempts = world.reader.attempts(job.id).await.map_err(read)?;
     let chunk = world.reader.read_log(job.id, 0, usize::MAX).await.map_err(read)?;
     check_attempts(job, &attempts)?;
@@ -167,7 +171,7 @@ async fn check_job(world: &World, job: &Job) -> Result<(), String> {
         return Err(format!("the log has {} bytes, and its attempts {end}", chunk.len));
     }
     if job.state == JobState::Success {
-        check_artifacts(world, job, &chunk.bytes)?;
+        check_artifacts(world, job, &chunk.bytes).await?;
     }
     Ok(())
 }
@@ -226,19 +230,21 @@ fn check_lines(world: &World, job: JobId, attempt: &JobAttempt, text: &str) -> R
     Ok(())
 }
 
-fn check_artifacts(world: &World, job: &Job, log: &[u8]) -> Result<(), String> {
-    let stored = lock(&world.artifacts);
-    let find = |name: &str| {
+async fn check_artifacts(world: &World, job: &Job, log: &[u8]) -> Result<(), String> {
+    let find = async |name: &str| {
         let key = artifact_key(job.id, job.attempt, name).map_err(|error| error.chain())?;
-        stored.get(&key).ok_or_else(|| format!("{key} is not in the storage"))
+        let missing = |error: Error| format!("{key} is not in the storage: {}", error.chain());
+        let stored = world.artifacts.get(&key, None).await.map_err(missing)?;
+        let chunks: Vec<Bytes> = stored.bytes.try_collect().await.map_err(missing)?;
+        Ok::<_, String>(chunks.concat())
     };
     for artifact in &job.artifacts {
-        let bytes = find(&artifact.name)?;
-        if *bytes != content(job.id, job.attempt, &artifact.name).as_bytes() {
+        let bytes = find(&artifact.name).await?;
+        if bytes != content(job.id, job.attempt, &artifact.name).as_bytes() {
             return Err(format!("{} holds something else than the last attempt made", artifact.name));
         }
     }
-    if find(LOG_NAME)? != log {
+    if find(LOG_NAME).await? != log {
         return Err("the stored log differs from the job's".to_owned());
     }
     Ok(())

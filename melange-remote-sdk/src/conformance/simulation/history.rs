@@ -88,7 +88,7 @@ impl History {
             self.compare(before.get(&job.id), job, cause);
         }
         self.check_waits(&now);
-        self.check_backends(&now);
+        self.check_backends();
     }
 
     fn compare(&mut self, before: Option<&Arc<Job>>, job: &Arc<Job>, cause: &'static str) {
@@ -188,10 +188,10 @@ impl History {
         running
     }
 
-    fn check_backends(&mut self, now: &[Arc<Job>]) {
+    fn check_backends(&mut self) {
         for (addr, count) in self.running_on() {
             let most = self.max_jobs.get(&addr).copied().unwrap_or(0);
-            if count > most && now.iter().any(|job| job.state == JobState::Running) {
+            if count > most {
                 self.violate(format!("{addr} runs {count} jobs, more than {most}"));
             }
         }

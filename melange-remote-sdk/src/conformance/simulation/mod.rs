@@ -148,12 +148,13 @@ pub fn run(seed: u64, store: Arc<dyn StoreUnderTest>) -> Report {
 /// # Panics
 /// As [`run`].
 pub fn run_with(seed: u64, store: Arc<dyn StoreUnderTest>, mistake: Mistake) -> Report {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .start_paused(true)
-        .build()
-        .expect("there is room for a runtime");
-    runtime.block_on(Box::pin(simulate(seed, store, mistake)))
+    runtime().block_on(Box::pin(simulate(seed, store, mistake)))
+}
+
+/// One thread and virtual time.
+fn runtime() -> tokio::runtime::Runtime {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_time().start_paused(true).build().expect("there is room for a runtime")
 }
 
 async fn simulate(seed: u64, store: Arc<dyn StoreUnderTest>, mistake: Mistake) -> Report {

@@ -13,9 +13,8 @@ use super::builder::SimulatedBuilder;
 use super::storage::FaultyStorage;
 use super::store::FaultyStore;
 use super::world::{JumpingClock, Party, World, lock};
+use crate::backend::Backend;
 use crate::backend::pool::{BackendLease, BackendPool};
-use crate::backend::{AlwaysReachable, Backend};
-use crate::backend_selector::round_robin::RoundRobin;
 use crate::job::ServerId;
 use crate::job_store::Patience;
 use crate::job_store::forward::Forward;
@@ -116,16 +115,10 @@ impl Server {
         let store = FaultyStore { world: Arc::clone(world), party: Arc::clone(&party), inner };
         let storage = FaultyStorage { world: Arc::clone(world), party: Arc::clone(&party) };
         let builder = SimulatedBuilder { world: Arc::clone(world), party: Arc::clone(&party) };
-        let parts = SchedulerParts {
-            job_store: Arc::new(Forward(store)),
-            artifact_storage: Arc::new(storage),
-            backend_selector: Arc::new(RoundRobin),
-            builder: Arc::new(builder),
-            pool: pool.clone(),
-            probe: Arc::new(AlwaysReachable),
-            clock: Arc::new(self.clock.clone()),
-            server,
-        };
+        let (store, builder) = (Arc::new(Forward(store)), Arc::new(builder));
+        let parts = SchedulerParts::new(store, Arc::new(storage), builder, pool.clone());
+        let mut parts = parts.with_clock(Arc::new(self.clock.clone()));
+        parts.server = server;
         let (shutdown, since) = (CancellationToken::new(), Instant::now());
         (Present { party, pool, shutdown, since }, Scheduler::new(parts, self.options()))
     }

@@ -4,12 +4,9 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use bytes::{Bytes, BytesMut};
-use futures_util::{StreamExt, stream};
-use sha2::{Digest, Sha256};
 
 use super::Mistake;
-use super::world::{Party, World, lock};
+use super::world::{Party, World};
 use crate::artifact_storage::{ArtifactBody, ArtifactKey, ArtifactStorage, ByteStream, StoredArtifact};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -18,11 +15,6 @@ use crate::error::{Error, ErrorKind, Result};
 pub(super) struct FaultyStorage {
     pub(super) world: Arc<World>,
     pub(super) party: Arc<Party>,
-}
-
-fn described(key: &ArtifactKey, content: &[u8]) -> StoredArtifact {
-    let size_bytes = u64::try_from(content.len()).unwrap_or(u64::MAX);
-    StoredArtifact { key: key.clone(), size_bytes, sha256: hex::encode(Sha256::digest(content)) }
 }
 
 impl FaultyStorage {
@@ -38,59 +30,39 @@ impl FaultyStorage {
         }
         Ok(())
     }
-
-    fn find(&self, key: &ArtifactKey) -> Result<Bytes> {
-        let found = lock(&self.world.artifacts).get(key).cloned();
-        found.ok_or_else(|| Error::new(ErrorKind::NotFound, "there is no such artifact"))
-    }
 }
 
 #[async_trait]
 impl ArtifactStorage for FaultyStorage {
-    async fn put(&self, key: &ArtifactKey, mut bytes: ByteStream) -> Result<StoredArtifact> {
+    async fn put(&self, key: &ArtifactKey, bytes: ByteStream) -> Result<StoredArtifact> {
         self.delay_or_fail("before a put").await?;
-        let mut content = BytesMut::new();
-        while let Some(chunk) = bytes.next().await {
-            content.extend_from_slice(&chunk?);
-        }
-        self.party.breathe().await;
-        let content = content.freeze();
-        let stored = described(key, &content);
+        let stored = self.world.artifacts.put(key, bytes).await?;
         let is_log = key.as_str().ends_with(".log");
-        if !(self.world.mistake == Mistake::StoresNothing && !is_log && self.world.chance(0.3)) {
-            lock(&self.world.artifacts).insert(key.clone(), content);
+        if self.world.mistake == Mistake::StoresNothing && !is_log && self.world.chance(0.3) {
+            self.world.artifacts.delete(key).await?;
         }
         self.delay_or_fail("after a put").await?;
         Ok(stored)
     }
 
     async fn get(&self, key: &ArtifactKey, range: Option<Range<u64>>) -> Result<ArtifactBody> {
-        let content = self.find(key)?;
-        let artifact = described(key, &content);
-        let range = range.unwrap_or(0..artifact.size_bytes);
-        let place = |at: u64| usize::try_from(at).unwrap_or(usize::MAX).min(content.len());
-        let bytes = content.slice(place(range.start)..place(range.end));
-        Ok(ArtifactBody { artifact, range, bytes: stream::iter([Ok(bytes)]).boxed() })
+        self.world.artifacts.get(key, range).await
     }
 
     async fn head(&self, key: &ArtifactKey) -> Result<StoredArtifact> {
-        self.find(key).map(|content| described(key, &content))
+        self.world.artifacts.head(key).await
     }
 
     async fn list(&self, prefix: &ArtifactKey) -> Result<Vec<StoredArtifact>> {
-        let folder = format!("{prefix}/");
-        let artifacts = lock(&self.world.artifacts);
-        let within = artifacts.iter().filter(|(key, _)| key.as_str().starts_with(&folder));
-        Ok(within.map(|(key, content)| described(key, content)).collect())
+        self.world.artifacts.list(prefix).await
     }
 
     async fn delete(&self, key: &ArtifactKey) -> Result<()> {
         self.delay_or_fail("before a removal").await?;
-        lock(&self.world.artifacts).remove(key);
-        Ok(())
+        self.world.artifacts.delete(key).await
     }
 
     fn url(&self, key: &ArtifactKey) -> String {
-        format!("memory:{key}")
+        self.world.artifacts.url(key)
     }
 }

@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
@@ -15,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::Mistake;
 use super::builder::Builds;
 use super::history::History;
-use crate::artifact_storage::ArtifactKey;
+use crate::artifact_storage::object::ObjectArtifactStorage;
 use crate::clock::{Clock, SteadyClock};
 use crate::conformance::job_store::{START, StoreUnderTest};
 use crate::job::JobId;
@@ -152,7 +151,7 @@ pub(super) struct World {
     pub(super) lease: Duration,
     /// Cancelled at the first violation.
     pub(super) violated: CancellationToken,
-    pub(super) artifacts: Mutex<BTreeMap<ArtifactKey, Bytes>>,
+    pub(super) artifacts: ObjectArtifactStorage,
     history: Mutex<History>,
     builds: Mutex<Builds>,
     clock: SteadyClock,
@@ -201,7 +200,7 @@ impl World {
             levels,
             lease,
             violated: CancellationToken::new(),
-            artifacts: Mutex::default(),
+            artifacts: ObjectArtifactStorage::memory(),
             history: Mutex::default(),
             builds: Mutex::default(),
             clock: SteadyClock::starting_at(START),

@@ -18,13 +18,13 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::database::{self, DatabaseBounds, unavailable};
 use super::hints::Hints;
-use super::working_set::{Bounds, Changes, no_build, not_found};
+use super::working_set::{Bounds, Changes, check_leases, no_attempt, no_build, not_found};
 use super::{
     Claim, ClaimRequest, Demand, ExpireRequest, Fence, Finished, GiveUp, GroupWaiting, JobIntake, JobPage,
     JobProgress, JobQueue, JobReading, ListQuery, LogChunk, Release, Renewal, Selection, Subject, Submission,
     Submitted,
 };
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::job::{
     Build, BuildId, Job, JobAttempt, JobId, JobSpec, JobState, Outcome, Priority, ProgressRow, ServerId,
 };
@@ -133,6 +133,7 @@ mod tests {
 
     use super::*;
     use crate::conformance::job_store as suite;
+    use crate::error::ErrorKind;
     use crate::job_store::JobStore;
 
     /// A database of its own on the server that `MELANGE_TEST_POSTGRES` names, removed at the end.

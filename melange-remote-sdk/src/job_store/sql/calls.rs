@@ -397,10 +397,7 @@ impl JobQueue for Store {
     }
 
     async fn renew(&self, server: &ServerId, fences: &[Fence], until: Timestamp) -> Result<Vec<Renewal>> {
-        if fences.len() > limits::LEASES_PER_CALL_MAX {
-            let message = format!("more than {} leases in a call", limits::LEASES_PER_CALL_MAX);
-            return Err(Error::invalid(message));
-        }
+        check_leases(fences)?;
         let (server, fences) = (server.clone(), fences.to_vec());
         let wanted = Wanted::Jobs(fences.iter().map(|fence| fence.job).collect());
         self.writer

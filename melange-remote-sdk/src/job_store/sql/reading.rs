@@ -225,9 +225,7 @@ impl JobReading for Store {
     async fn attempt(&self, id: JobId, number: u32) -> Result<JobAttempt> {
         self.exists(id).await?;
         let attempt = self.read_attempts(id, Some(number)).await.map_err(unavailable)?.pop();
-        attempt.ok_or_else(|| {
-            Error::new(ErrorKind::NotFound, format!("the job has no attempt {number}")).with("job", id)
-        })
+        attempt.ok_or_else(|| no_attempt(id, number))
     }
 
     async fn list(&self, query: &ListQuery) -> Result<JobPage> {

@@ -20,7 +20,7 @@ use tokio::sync::watch;
 
 use super::database::{self, DatabaseBounds, unavailable};
 use super::hints::Hints;
-use super::working_set::{Bounds, Changes, no_build, not_found};
+use super::working_set::{Bounds, Changes, check_leases, no_attempt, no_build, not_found};
 use super::{
     Claim, ClaimRequest, Demand, ExpireRequest, Fence, Finished, GiveUp, GroupWaiting, JobIntake, JobPage,
     JobProgress, JobQueue, JobReading, ListQuery, LogChunk, Release, Renewal, Selection, Subject, Submission,
@@ -244,11 +244,7 @@ mod tests {
         let store = database.store().await;
         suite::filled::fill(&store).await;
         // The fill's last lease ends later than this.
-        let request = ExpireRequest {
-            now: suite::at(20),
-            patience: Patience::ENDLESS,
-            limit: limits::SETTLED_PER_CALL_MAX,
-        };
+        let request = ExpireRequest::new(suite::at(20), Patience::ENDLESS);
         assert!(store.expire(&request).await.unwrap().is_empty());
         store.end_leases().await.unwrap();
         assert_eq!(store.expire(&request).await.unwrap().len(), 1);

@@ -24,10 +24,7 @@ impl WorkingSet {
         fences: &[Fence],
         until: Timestamp,
     ) -> Result<Vec<Renewal>> {
-        let most = limits::LEASES_PER_CALL_MAX;
-        if fences.len() > most {
-            return Err(Error::invalid(format!("more than {most} leases in a call")));
-        }
+        check_leases(fences)?;
         Ok(fences.iter().map(|fence| self.renew(server, *fence, until)).collect())
     }
 
@@ -110,10 +107,11 @@ impl WorkingSet {
     /// As there.
     pub fn attempt(&self, id: JobId, number: u32) -> Result<JobAttempt> {
         let attempts = &self.entry(id)?.attempts;
-        attempts.iter().find(|attempt| attempt.number == number).cloned().ok_or_else(|| {
-            let error = Error::new(ErrorKind::NotFound, format!("the job has no attempt {number}"));
-            error.with("job", id).hint(format!("it had {} so far", attempts.len()))
-        })
+        attempts
+            .iter()
+            .find(|attempt| attempt.number == number)
+            .cloned()
+            .ok_or_else(|| no_attempt(id, number).hint(format!("it had {} so far", attempts.len())))
     }
 
     /// As [`JobReading::build`](crate::job_store::JobReading::build).

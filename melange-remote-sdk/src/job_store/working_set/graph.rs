@@ -49,7 +49,7 @@ impl WorkingSet {
         for place in order {
             self.insert(&submission.jobs[place], submission, number)?;
         }
-        Ok(Submitted { created: true, jobs, build })
+        Ok(Submitted::new(jobs, build))
     }
 
     /// What an earlier submission made that has the same key or the same ids, or that this one joins.

@@ -192,6 +192,19 @@ pub(super) fn no_build(id: BuildId) -> Error {
     Error::new(ErrorKind::NotFound, "there is no such build").with("build", id)
 }
 
+pub(super) fn no_attempt(id: JobId, number: u32) -> Error {
+    Error::new(ErrorKind::NotFound, format!("the job has no attempt {number}")).with("job", id)
+}
+
+/// That a renewal asks for no more than it may.
+pub(super) fn check_leases(fences: &[Fence]) -> Result<()> {
+    let most = limits::LEASES_PER_CALL_MAX;
+    if fences.len() > most {
+        return Err(Error::invalid(format!("more than {most} leases in a call")));
+    }
+    Ok(())
+}
+
 pub(super) fn conflict(id: JobId, message: &'static str) -> Error {
     Error::new(ErrorKind::Conflict, message).with("job", id)
 }
