@@ -33,7 +33,7 @@ async function measure(name, worker) {
     await utils.addJob("nothing", { number: `single ${number}` });
     await over;
     times.push(begun.get(`single ${number}`) - added);
-    await new Promise((resolve) => setTimeout(resolve, 5));
+    await new Promise((resolve) => setTimeout(resolve, 20));
   }
   await runner.stop();
 

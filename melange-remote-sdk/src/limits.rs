@@ -215,6 +215,8 @@ pub const LEASE: Duration = Duration::from_secs(15);
 pub const LEASE_MIN: Duration = Duration::from_secs(3);
 /// See [`LEASE_MIN`].
 pub const LEASE_MAX: Duration = Duration::from_secs(3_600);
+/// For how long what an attempt tells is gathered into one write.
+pub const EVENTS_GATHER: Duration = Duration::from_millis(20);
 /// How often the scheduler looks when no hint of a change came.
 pub const SCHEDULER_POLL: Duration = Duration::from_secs(1);
 /// The least time from one look of the scheduler at the queue to the next one.

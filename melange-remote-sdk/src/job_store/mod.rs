@@ -197,12 +197,14 @@ pub struct Claim {
     pub fence: Fence,
     /// How long the job's log is: where the attempt's part of it begins.
     pub log_bytes: u64,
+    /// What the job asks for.
+    pub spec: Arc<JobSpec>,
 }
 
 impl Claim {
     /// A claimed job whose log is that long.
-    pub fn new(job: Arc<Job>, fence: Fence, log_bytes: u64) -> Self {
-        Self { job, fence, log_bytes }
+    pub fn new(job: Arc<Job>, fence: Fence, log_bytes: u64, spec: Arc<JobSpec>) -> Self {
+        Self { job, fence, log_bytes, spec }
     }
 }
 

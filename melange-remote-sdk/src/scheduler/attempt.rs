@@ -26,7 +26,7 @@ use crate::backoff::{Backoff, spread};
 use crate::builder::{BuildEvent, BuildInput, BuildOutcome, BuildSink, BuildStatus, BuiltFile, Phase};
 use crate::clock::{elapsed, later};
 use crate::error::{Blame, Error, ErrorKind, Result};
-use crate::job::{FailureClass, Job, JobArtifact, JobError, JobId, Outcome, Progress, ProgressRow};
+use crate::job::{FailureClass, Job, JobArtifact, JobError, JobId, JobSpec, Outcome, Progress, ProgressRow};
 use crate::job_store::{Claim, Fence, Release};
 use crate::limits;
 
@@ -97,6 +97,28 @@ impl NotStored {
     }
 }
 
+/// A job's log as far as an attempt knows it.
+struct Written {
+    length: u64,
+    /// All of it, while it is short and known to be all.
+    whole: Vec<u8>,
+}
+
+impl Written {
+    /// The store took `bytes`, and the log is that long now.
+    fn grow(&mut self, bytes: &[u8], length: u64) {
+        if self.whole().is_some() && self.whole.len() + bytes.len() <= limits::LOG_WRITE_BYTES {
+            self.whole.extend(bytes);
+        }
+        self.length = length;
+    }
+
+    /// The log, when it is known without asking the store.
+    fn whole(&self) -> Option<&[u8]> {
+        (self.whole.len() as u64 == self.length).then_some(&self.whole)
+    }
+}
+
 /// A claimed job with the slot that it runs in.
 pub(super) struct Attempt {
     parts: Arc<SchedulerParts>,
@@ -105,6 +127,7 @@ pub(super) struct Attempt {
     fence: Fence,
     /// The job as it was claimed.
     job: Arc<Job>,
+    spec: Arc<JobSpec>,
     /// Where the attempt's part of the job's log begins.
     log_begin: u64,
     slot: BackendLease,
@@ -129,6 +152,7 @@ impl Attempt {
             id: claim.job.id,
             fence: claim.fence,
             job: Arc::clone(&claim.job),
+            spec: Arc::clone(&claim.spec),
             log_begin: claim.log_bytes,
             slot,
             lease,
@@ -173,8 +197,8 @@ impl Attempt {
             self.events.close();
             end
         };
-        let (end, ()) = tokio::join!(build, self.record_events());
-        let Some(end) = self.with_log(end).await else { return };
+        let (end, written) = tokio::join!(build, self.record_events());
+        let Some(end) = self.with_log(end, &written).await else { return };
         let name = end.name();
         match self.record_end(&end).await {
             Ok(()) => {
@@ -188,7 +212,7 @@ impl Attempt {
 
     /// Runs the builder in a task of its own, so that neither its panics nor its pauses harm the lease.
     async fn build(&self) -> Result<BuildOutcome> {
-        let spec = self.persist(|| self.parts.job_store.spec(self.id)).await?;
+        let spec = &self.spec;
         let input = BuildInput {
             attempt: self.fence.to_string(),
             pipelines: spec.pipelines().iter().map(|(p, text)| (p.to_string(), text.clone())).collect(),
@@ -222,40 +246,40 @@ impl Attempt {
     }
 
     /// Writes lines and events to the job store as they come.
-    async fn record_events(&self) {
-        // How long the log is.
-        let mut length = self.log_begin;
+    async fn record_events(&self) -> Written {
+        let mut written = Written { length: self.log_begin, whole: Vec::new() };
         let mut told = 0;
         let mut log = BoundedLog::new(self.options.log_bytes);
         while let Some(item) = self.events.next().await {
             match item {
                 Item::Progress(all) => {
-                    let all = all.into_iter().map(|progress| progress.at_log_offset(length));
+                    let all = all.into_iter().map(|progress| progress.at_log_offset(written.length));
                     self.append(all.collect(), &mut told).await;
                 }
                 Item::Lines(lines) => {
                     for bytes in log.push(lines).await {
-                        self.append_log(bytes, &mut length).await;
+                        self.append_log(bytes, &mut written).await;
                     }
                 }
             }
         }
         let mut rest = log.finish();
         while let Some(bytes) = rest.next().await {
-            self.append_log(bytes, &mut length).await;
+            self.append_log(bytes, &mut written).await;
         }
+        written
     }
 
-    async fn append_log(&self, bytes: Bytes, length: &mut u64) {
-        let offset = *length;
+    async fn append_log(&self, bytes: Bytes, written: &mut Written) {
+        let offset = written.length;
         let append = || self.parts.job_store.append_log(self.fence, offset, bytes.clone());
         match self.persist(append).await {
-            Ok(grown) => *length = grown,
+            Ok(grown) => written.grow(&bytes, grown),
             Err(error) => {
                 tracing::warn!(job = %self.id, error = %error.chain(), "lines of a log are lost");
                 // They may be there although nobody said so; what follows goes behind them.
                 if let Ok(chunk) = self.within(self.parts.job_store.read_log(self.id, 0, 0)).await {
-                    *length = chunk.len;
+                    written.length = chunk.len;
                 }
             }
         }
@@ -363,17 +387,17 @@ impl Attempt {
     }
 
     /// The end, once the whole log is stored too, where it is.
-    async fn with_log(&self, end: Option<End>) -> Option<End> {
+    async fn with_log(&self, end: Option<End>, written: &Written) -> Option<End> {
         match end? {
             end @ End::Finish(Outcome::Failed { .. } | Outcome::Cancelled) => {
-                if let Err(error) = self.store_log().await {
+                if let Err(error) = self.store_log(written).await {
                     tracing::warn!(job = %self.id, error = %error.chain(), "the log was not stored");
                 }
                 Some(end)
             }
             End::Finish(Outcome::Succeeded { artifacts, note }) => {
                 let store_log = || -> BoxFuture<'_, Result<(), NotStored>> {
-                    Box::pin(async { Ok(self.store_log().await?) })
+                    Box::pin(async { Ok(self.store_log(written).await?) })
                 };
                 let store = self.repeat("the log", store_log);
                 match self.signal().token.run_until_cancelled(store).await {
@@ -540,8 +564,13 @@ impl Attempt {
         Ok(JobArtifact { name, size_bytes: stored.size_bytes, sha256: stored.sha256 })
     }
 
-    /// Copies the log from the job store to the artifacts, a chunk at a time.
-    async fn store_log(&self) -> Result<()> {
+    /// Puts the log to the artifacts: from the job store, a chunk at a time, when it is long.
+    async fn store_log(&self, written: &Written) -> Result<()> {
+        let key = self.artifact_key(LOG_NAME)?;
+        if let Some(whole) = written.whole() {
+            let bytes: ByteStream = stream::iter([Ok(Bytes::copy_from_slice(whole))]).boxed();
+            return self.parts.artifact_storage.put(&key, bytes).await.map(drop);
+        }
         let (job_store, id) = (Arc::clone(&self.parts.job_store), self.id);
         let chunks = stream::try_unfold(Some(0u64), move |offset| {
             let job_store = Arc::clone(&job_store);
@@ -555,7 +584,7 @@ impl Attempt {
             }
         });
         let chunks: ByteStream = chunks.boxed();
-        self.parts.artifact_storage.put(&self.artifact_key(LOG_NAME)?, chunks).await.map(drop)
+        self.parts.artifact_storage.put(&key, chunks).await.map(drop)
     }
 
     /// The key of an artifact of this attempt, which no other attempt writes to.

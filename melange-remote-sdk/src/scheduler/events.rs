@@ -8,6 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::builder::{BuildEvent, BuildSink, LogStream, Phase, StepFailure, TestStatus};
 use crate::job::{JobPhase, JobStepFailure, Progress};
@@ -42,6 +43,8 @@ enum Waiting {
 #[derive(Debug, Default)]
 struct State {
     waiting: VecDeque<Waiting>,
+    /// Of the first of them nobody waits any longer for what follows them.
+    due: usize,
     lines: usize,
     line_bytes: usize,
     closed: bool,
@@ -69,22 +72,35 @@ impl EventQueue {
         self.taken.notify_waiters();
     }
 
-    /// The next item; `None` once the queue is closed and empty.
+    /// The next item; `None` once the queue is closed and empty. What comes shortly after one another comes as one item, so
+    /// that a step that prints line by line is not a write for each.
     pub(super) async fn next(&self) -> Option<Item> {
+        let mut gathered_at = None;
         loop {
             {
                 let mut state = self.lock();
-                if let Some(item) = state.take() {
+                if gathered_at.is_some_and(|at| at <= Instant::now()) {
+                    state.due = state.waiting.len();
+                }
+                if state.due > 0 || !state.may_gather() {
+                    let item = state.take();
                     drop(state);
                     self.taken.notify_waiters();
-                    return Some(item);
+                    return item;
                 }
                 if state.closed {
                     return None;
                 }
+                if !state.waiting.is_empty() {
+                    gathered_at = gathered_at.or(Some(Instant::now() + limits::EVENTS_GATHER));
+                }
             }
             // There is one reader, and the permit of `notify_one` waits for it: no wake-up is lost.
-            self.arrived.notified().await;
+            let arrived = self.arrived.notified();
+            match gathered_at {
+                Some(at) => tokio::time::timeout_at(at, arrived).await.unwrap_or_default(),
+                None => arrived.await,
+            }
         }
     }
 
@@ -172,6 +188,12 @@ impl BuildSink for EventQueue {
 }
 
 impl State {
+    /// Whether more may come into the same write, and nobody waits for this one.
+    fn may_gather(&self) -> bool {
+        self.waiting.is_empty()
+            || !self.closed && self.line_bytes < limits::LOG_WRITE_BYTES && self.has_room()
+    }
+
     fn has_room(&self) -> bool {
         self.closed || self.lines < limits::EVENT_QUEUE_MAX && self.line_bytes < limits::EVENT_QUEUE_BYTES_MAX
     }
@@ -195,6 +217,13 @@ impl State {
 
     /// As many events in a row, or as many lines, as one write may have.
     fn take(&mut self) -> Option<Item> {
+        let before = self.waiting.len();
+        let item = self.take_first();
+        self.due = self.due.saturating_sub(before.saturating_sub(self.waiting.len()));
+        item
+    }
+
+    fn take_first(&mut self) -> Option<Item> {
         let mut bytes = String::new();
         let (mut count, mut side) = (0, false);
         while bytes.len() < limits::LOG_WRITE_BYTES {
@@ -284,6 +313,25 @@ mod tests {
             lines("c\n", 1, false),
         ];
         assert_eq!(drain(&queue).await, expected);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_comes_shortly_after_one_another_is_one_write() {
+        let queue = EventQueue::default();
+        let begun = Instant::now();
+        queue.emit(log("a"));
+        let next = queue.next();
+        tokio::pin!(next);
+        assert!(next.as_mut().now_or_never().is_none(), "more may come");
+        tokio::time::advance(limits::EVENTS_GATHER / 2).await;
+        queue.emit(log("b"));
+        queue.emit(BuildEvent::StepStarted { index: 0, total: 1, name: "make".to_owned() });
+        assert_eq!(next.await, Some(lines("a\nb\n", 2, false)));
+        assert_eq!(begun.elapsed(), limits::EVENTS_GATHER);
+        // What was there by then is not held up once more.
+        assert!(queue.next().now_or_never().is_some());
+        assert!(queue.next().now_or_never().is_some());
+        assert!(queue.next().now_or_never().is_none());
     }
 
     #[tokio::test]

@@ -95,12 +95,19 @@ async fn claims_are_ordered_and_exclusive(store: &dyn JobStore) {
 /// A claim whose answer was lost is made again by the same token.
 async fn a_repeated_claim_gives_the_same_jobs(store: &dyn JobStore) {
     let lane = Lane::new();
-    for _ in 0..4 {
-        lane.insert(store).await;
+    for number in 0..4 {
+        lane.submit(store, new_job(&format!("package: {{name: p{number}}}\n"))).await;
     }
     let request = lane.request(vec![lane.offer(2)], 0);
     let first = store.claim(&request).await.expect("claiming works");
     assert_eq!(first.len(), 2);
+    for claim in &first {
+        assert_eq!(
+            claim.spec,
+            store.spec(claim.job.id).await.expect("it is there"),
+            "with what they ask for"
+        );
+    }
     let later = ClaimRequest { now: at(3), until: at(13), ..request.clone() };
     let again = store.claim(&later).await.expect("claiming works");
     assert_eq!(again, first, "the same token gives the same claims");

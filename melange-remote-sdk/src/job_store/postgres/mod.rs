@@ -57,19 +57,25 @@ mod dialect {
     pub(super) use super::PostgresJobStore as Store;
     pub(super) use super::notify::Teller;
 
-    /// Begins a transaction that will write, when no other server's does. The number is this lock's alone.
-    pub(super) const BEGIN: &str = "BEGIN; SELECT pg_advisory_xact_lock(7810203125437212016)";
+    /// Begins a transaction that will write, when no other server's does. The number is this lock's alone. All of them are
+    /// on the disk when they are answered: the database may die alone, and the attempts go on.
+    pub(super) fn begin(_: super::writer::Outlives) -> &'static str {
+        "BEGIN; SELECT pg_advisory_xact_lock(7810203125437212016)"
+    }
 }
 
 use dialect::{Db, Store, StoredRow, Teller};
-use session::{Session, Wanted};
-use writer::Writer;
+use session::{LogPart, NewRow, Session, Wanted};
+use writer::{Outlives, Writer};
 
 /// Connections that read.
 const READERS_MAX: u32 = 8;
 
 /// How long a new connection may take.
 const CONNECT: Duration = Duration::from_secs(10);
+
+/// For how long an idle connection is taken to be there.
+const TRUSTED: Duration = Duration::from_secs(1);
 
 /// What the database ends by itself, so that a server that is cut off holds nobody up: statements, and transactions in
 /// which nothing is asked; in milliseconds.
@@ -104,7 +110,13 @@ impl PostgresJobStore {
         let options = options.application_name("melange-server").options(ENDS);
         let at = format!("{}:{}", options.get_host(), options.get_port());
         let failed = |error: sqlx::Error| unavailable(error).with("database", &at);
+        // A connection that was used a moment ago is not asked whether it is still there.
         let pool = PgPoolOptions::new().max_connections(READERS_MAX).acquire_timeout(CONNECT);
+        let pool = pool.test_before_acquire(false).before_acquire(|connection, known| {
+            Box::pin(async move {
+                Ok(known.idle_for < TRUSTED || sqlx::Connection::ping(connection).await.is_ok())
+            })
+        });
         let readers = pool.connect_with(options.clone()).await.map_err(failed)?;
         let mut connection = sqlx::ConnectOptions::connect(&options).await.map_err(failed)?;
         database::migrator(&schema::VERSIONS)

@@ -60,7 +60,8 @@ CREATE TABLE jobs (
     log_bytes BIGINT NOT NULL,
     log_cut BOOLEAN NOT NULL,
     doc TEXT NOT NULL
-);
+-- Room on each page for the rows' next versions: where no index looks at what changed, none is written.
+) WITH (fillfactor = 60);
 CREATE INDEX jobs_state ON jobs (state, id);
 CREATE INDEX jobs_build ON jobs (build, id) WHERE build IS NOT NULL;
 CREATE INDEX jobs_submission ON jobs (submission);

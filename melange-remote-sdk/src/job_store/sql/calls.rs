@@ -5,19 +5,19 @@ use std::collections::{HashMap, HashSet};
 use futures_util::future::BoxFuture;
 use sqlx::{QueryBuilder, Row};
 
-use super::codec::{count, from_doc, group_key, ids_of, job_id, micros, number, size, to_doc};
+use super::codec::{from_doc, group_key, ids_of, job_id, micros, number, size, to_doc};
 use super::*;
 use crate::job_store::Group;
 use crate::job_store::working_set::{Fitting, Reason, WorkingSet};
 
 impl Store {
-    /// Makes a call that asks the database what it is about.
+    /// Makes a call that asks the database what it is about, and whose changes outlive the machine.
     async fn change<T, F>(&self, work: F) -> Result<T>
     where
         T: Send + 'static,
         F: for<'s, 'c> FnOnce(&'s mut Session<'c>) -> BoxFuture<'s, sqlx::Result<Result<T>>> + Send + 'static,
     {
-        self.writer.call(Wanted::Unknown, work).await
+        self.writer.call(Wanted::Unknown, Outlives::Machine, work).await
     }
 }
 
@@ -181,6 +181,7 @@ impl Session<'_> {
                     .await?;
                 own = ids_of(&rows)?;
                 self.jobs(&own).await?;
+                self.specs(&own).await?;
                 self.set.claims.insert(request.token, own.clone());
                 self.set.tokens.insert(request.token, request.until);
             }
@@ -201,13 +202,20 @@ impl Session<'_> {
             let slots = slots.entry(&offer.group).or_default();
             *slots = slots.saturating_add(offer.slots).min(limits::CLAIMS_PER_ROUND_MAX);
         }
-        for (addr, running) in &mut running {
-            let row = sqlx::query("SELECT count(*) AS running FROM jobs WHERE backend = $1 AND state = 2")
-                .bind((*addr).to_owned())
-                .fetch_one(&mut *self.connection)
-                .await?;
-            let count: i64 = row.try_get("running")?;
-            *running = u32::try_from(count).unwrap_or(u32::MAX);
+        if running.is_empty() {
+            return Ok(());
+        }
+        let mut select: QueryBuilder<Db> = QueryBuilder::new(
+            "SELECT backend, count(*) AS running FROM jobs WHERE state = 2 AND backend IN (",
+        );
+        let mut list = select.separated(", ");
+        running.keys().for_each(|addr| _ = list.push_bind((*addr).to_owned()));
+        select.push(") GROUP BY backend");
+        for row in select.build().fetch_all(&mut *self.connection).await? {
+            let (addr, count): (&str, i64) = (row.try_get("backend")?, row.try_get("running")?);
+            if let Some(running) = running.get_mut(addr) {
+                *running = u32::try_from(count).unwrap_or(u32::MAX);
+            }
         }
         for (group, slots) in slots {
             self.first_of(&group_key(group)?, micros(request.now), size(slots)).await?;
@@ -295,16 +303,9 @@ impl Session<'_> {
         if new.is_empty() {
             return Ok(Ok(told));
         }
-        let docs = new.iter().map(to_doc).collect::<sqlx::Result<Vec<String>>>()?;
-        let mut insert: QueryBuilder<Db> =
-            QueryBuilder::new("INSERT INTO progress (job, attempt, number, doc) ");
-        insert.push_values((before..).zip(docs), |mut row, (number, doc)| {
-            row.push_bind(fence.job.as_bytes().to_vec())
-                .push_bind(i64::from(fence.attempt))
-                .push_bind(count(number))
-                .push_bind(doc);
-        });
-        insert.build().execute(&mut *self.connection).await?;
+        for (number, row) in (before..).zip(new) {
+            self.rows.push(NewRow { fence, number, doc: to_doc(row)? });
+        }
         self.counters.insert(fence.job);
         self.told.jobs.insert(fence.job);
         Ok(Ok(told))
@@ -329,18 +330,13 @@ impl Session<'_> {
             return Ok(Ok(length));
         }
         let fitting = Fitting::below(bound, length, bytes);
-        let written = [fitting.kept, fitting.notice].concat();
-        entry.log_bytes = length.saturating_add(number(size(written.len())));
+        let bytes = [fitting.kept, fitting.notice].concat();
+        entry.log_bytes = length.saturating_add(number(size(bytes.len())));
         let told = entry.log_bytes;
         if fitting.is_cut() {
             self.cut.insert(id);
         }
-        sqlx::query("INSERT INTO logs (job, start, bytes) VALUES ($1, $2, $3)")
-            .bind(id.as_bytes().to_vec())
-            .bind(count(length))
-            .bind(written)
-            .execute(&mut *self.connection)
-            .await?;
+        self.parts.push(LogPart { job: id, start: length, bytes });
         self.counters.insert(id);
         self.told.logs.insert(id);
         Ok(Ok(told))
@@ -393,7 +389,11 @@ impl JobQueue for Store {
 
     async fn claim(&self, request: &ClaimRequest) -> Result<Vec<Claim>> {
         let request = request.clone();
-        self.change(move |session| Box::pin(async move { session.claim(&request).await })).await
+        self.writer
+            .call(Wanted::Unknown, Outlives::Process, move |session| {
+                Box::pin(async move { session.claim(&request).await })
+            })
+            .await
     }
 
     async fn renew(&self, server: &ServerId, fences: &[Fence], until: Timestamp) -> Result<Vec<Renewal>> {
@@ -401,7 +401,7 @@ impl JobQueue for Store {
         let (server, fences) = (server.clone(), fences.to_vec());
         let wanted = Wanted::Jobs(fences.iter().map(|fence| fence.job).collect());
         self.writer
-            .call(wanted, move |session| {
+            .call(wanted, Outlives::Process, move |session| {
                 Box::pin(async move { session.renew(&server, &fences, until).await.map(Ok) })
             })
             .await
@@ -414,7 +414,7 @@ impl JobQueue for Store {
     async fn release(&self, fence: Fence, release: &Release, at: Timestamp) -> Result<Arc<Job>> {
         let release = release.clone();
         self.writer
-            .call(Wanted::Jobs(vec![fence.job]), move |session| {
+            .call(Wanted::Jobs(vec![fence.job]), Outlives::Machine, move |session| {
                 Box::pin(async move { session.release(fence, &release, at).await })
             })
             .await
@@ -427,7 +427,9 @@ impl JobQueue for Store {
             _ => Wanted::Jobs(vec![fence.job]),
         };
         self.writer
-            .call(wanted, move |session| Box::pin(async move { session.finish(fence, &outcome, at).await }))
+            .call(wanted, Outlives::Machine, move |session| {
+                Box::pin(async move { session.finish(fence, &outcome, at).await })
+            })
             .await
     }
 
@@ -461,7 +463,7 @@ impl JobProgress for Store {
     async fn append(&self, fence: Fence, first: u64, rows: &[ProgressRow]) -> Result<u64> {
         let rows = rows.to_vec();
         self.writer
-            .call(Wanted::Jobs(vec![fence.job]), move |session| {
+            .call(Wanted::Jobs(vec![fence.job]), Outlives::Process, move |session| {
                 Box::pin(async move { session.append(fence, first, &rows).await })
             })
             .await
@@ -469,7 +471,7 @@ impl JobProgress for Store {
 
     async fn append_log(&self, fence: Fence, offset: u64, bytes: Bytes) -> Result<u64> {
         self.writer
-            .call(Wanted::Jobs(vec![fence.job]), move |session| {
+            .call(Wanted::Jobs(vec![fence.job]), Outlives::Process, move |session| {
                 Box::pin(async move { session.append_log(fence, offset, &bytes).await })
             })
             .await

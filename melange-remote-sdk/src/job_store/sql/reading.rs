@@ -19,7 +19,7 @@ fn told(row: &StoredRow) -> sqlx::Result<Arc<Job>> {
 impl Store {
     pub(super) async fn read_demand(&self, now: Timestamp) -> sqlx::Result<Vec<Demand>> {
         // The first job of each group by its place in the queue, and how many there are up to the bound.
-        let rows = sqlx::query(
+        let groups = sqlx::query(
             "SELECT g.key, f.id, f.priority, \
              (SELECT count(*) FROM (SELECT 1 FROM jobs WHERE queue = g.id AND not_before <= $1 LIMIT $2) firsts) AS ready \
              FROM groups g JOIN jobs f ON f.id = (SELECT id FROM jobs WHERE queue = g.id AND not_before <= $1 \
@@ -28,15 +28,11 @@ impl Store {
         )
         .bind(micros(now))
         .bind(size(limits::DEMAND_COUNT_MAX))
-        .bind(size(limits::DEMAND_GROUPS_MAX))
-        .fetch_all(&self.readers)
-        .await?;
-        if rows.is_empty() {
-            return Ok(Vec::new());
-        }
-        let mut running = BTreeMap::new();
+        .bind(size(limits::DEMAND_GROUPS_MAX));
         let jobs = sqlx::query("SELECT project, count(*) AS running FROM jobs WHERE state = 2 GROUP BY 1");
-        for row in jobs.fetch_all(&self.readers).await? {
+        let (rows, jobs) = tokio::try_join!(groups.fetch_all(&self.readers), jobs.fetch_all(&self.readers))?;
+        let mut running = BTreeMap::new();
+        for row in jobs {
             let (project, count): (String, i64) = (row.try_get("project")?, row.try_get("running")?);
             running.insert(project, usize::try_from(count).unwrap_or(0));
         }

@@ -1,15 +1,15 @@
 //! What changed, written back: all of a transaction in a few statements.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use sha2::{Digest, Sha256};
 use sqlx::query_builder::Separated;
-use sqlx::{QueryBuilder, Row};
+use sqlx::{Executor, QueryBuilder, Row};
 
-use super::Session;
 use super::codec::{count, group_key, micros, size, state, to_doc};
 use super::dialect::{Connection, Db};
 use super::session::waits;
+use super::{Changes, Session};
 use crate::job::{JobId, JobState};
 use crate::job_store::working_set::Entry;
 use crate::job_store::{Group, Submission};
@@ -141,6 +141,29 @@ async fn write_attempts(connection: &mut Connection, attempts: &[(JobId, u32, St
 impl Session<'_> {
     /// Writes all that changed since the last time, so that statements see it.
     pub(super) async fn flush(&mut self) -> sqlx::Result<()> {
+        self.write_changes().await?;
+        self.run_last().await
+    }
+
+    /// Writes all that changed since the last time, and ends the transaction.
+    pub(super) async fn commit(mut self) -> sqlx::Result<Changes> {
+        self.write_changes().await?;
+        self.last.push("COMMIT".to_owned());
+        self.run_last().await?;
+        Ok(self.told)
+    }
+
+    /// Runs the statements that are kept for the end: one way to the database and back for all.
+    async fn run_last(&mut self) -> sqlx::Result<()> {
+        let last = std::mem::take(&mut self.last);
+        if !last.is_empty() {
+            // They hold numbers and words of this program's.
+            self.connection.execute(sqlx::AssertSqlSafe(last.join("; "))).await?;
+        }
+        Ok(())
+    }
+
+    async fn write_changes(&mut self) -> sqlx::Result<()> {
         let changes = std::mem::take(&mut self.set.changes);
         let mut left = HashSet::new();
         let waiting = self.save_jobs(&changes.jobs, &mut left).await?;
@@ -155,12 +178,10 @@ impl Session<'_> {
             self.delete(*id).await?;
         }
         self.save_builds().await?;
-        self.drop_groups(left).await?;
+        self.save_told().await?;
+        self.drop_groups(left);
         if waiting != gone {
-            sqlx::query("UPDATE counters SET waiting = waiting + $1")
-                .bind(waiting - gone)
-                .execute(&mut *self.connection)
-                .await?;
+            self.last.push(format!("UPDATE counters SET waiting = waiting + {}", waiting - gone));
         }
         self.told.jobs.extend(changes.jobs);
         self.told.logs.extend(changes.logs);
@@ -274,6 +295,29 @@ impl Session<'_> {
         Ok(())
     }
 
+    /// Writes what attempts told, and what logs grew by.
+    async fn save_told(&mut self) -> sqlx::Result<()> {
+        for rows in parts(&std::mem::take(&mut self.rows)) {
+            let mut insert: QueryBuilder<Db> =
+                QueryBuilder::new("INSERT INTO progress (job, attempt, number, doc) ");
+            insert.push_values(rows, |mut row, told| {
+                row.push_bind(id_bytes(told.fence.job))
+                    .push_bind(i64::from(told.fence.attempt))
+                    .push_bind(count(told.number))
+                    .push_bind(told.doc.clone());
+            });
+            insert.build().execute(&mut *self.connection).await?;
+        }
+        for rows in parts(&std::mem::take(&mut self.parts)) {
+            let mut insert: QueryBuilder<Db> = QueryBuilder::new("INSERT INTO logs (job, start, bytes) ");
+            insert.push_values(rows, |mut row, part| {
+                row.push_bind(id_bytes(part.job)).push_bind(count(part.start)).push_bind(part.bytes.clone());
+            });
+            insert.build().execute(&mut *self.connection).await?;
+        }
+        Ok(())
+    }
+
     async fn save_builds(&mut self) -> sqlx::Result<()> {
         for (build, _) in self.set.builds.values() {
             if self.builds_before.get(&build.id) == Some(build) {
@@ -290,16 +334,12 @@ impl Session<'_> {
     }
 
     /// A group is there while something waits in it, and its reason with it.
-    async fn drop_groups(&mut self, left: HashSet<i64>) -> sqlx::Result<()> {
-        for group in left {
-            let delete =
-                "DELETE FROM groups WHERE id = $1 AND NOT EXISTS (SELECT 1 FROM jobs WHERE queue = $1)";
-            let deleted = sqlx::query(delete).bind(group).execute(&mut *self.connection).await?;
-            if deleted.rows_affected() > 0 {
-                self.groups.retain(|_, known| *known != group);
-            }
-        }
-        Ok(())
+    fn drop_groups(&mut self, left: HashSet<i64>) {
+        // They may be gone then.
+        self.groups.retain(|_, known| !left.contains(known));
+        self.last.extend(left.into_iter().map(|group| {
+            format!("DELETE FROM groups WHERE id = {group} AND NOT EXISTS (SELECT 1 FROM jobs WHERE queue = {group})")
+        }));
     }
 
     /// The number of a group, new or known.
@@ -308,14 +348,9 @@ impl Session<'_> {
         if let Some(id) = self.groups.get(&key) {
             return Ok(*id);
         }
-        let select = sqlx::query("SELECT id FROM groups WHERE key = $1").bind(&key);
-        let row = match select.fetch_optional(&mut *self.connection).await? {
-            Some(row) => row,
-            None => {
-                let insert = sqlx::query("INSERT INTO groups (key) VALUES ($1) RETURNING id").bind(&key);
-                insert.fetch_one(&mut *self.connection).await?
-            }
-        };
+        // The row is given back only when it is written.
+        let insert = "INSERT INTO groups (key) VALUES ($1) ON CONFLICT (key) DO UPDATE SET key = excluded.key RETURNING id";
+        let row = sqlx::query(insert).bind(&key).fetch_one(&mut *self.connection).await?;
         let id = row.try_get("id")?;
         self.groups.insert(key, id);
         Ok(id)
@@ -335,15 +370,22 @@ impl Session<'_> {
         .bind(jobs)
         .execute(&mut *self.connection)
         .await?;
+        // Equal ones come as one.
+        let mut specs: BTreeMap<Vec<u8>, String> = BTreeMap::new();
         for job in &submission.jobs {
             let body = to_doc(&*job.spec)?;
             let digest = Sha256::digest(&body).to_vec();
-            sqlx::query("INSERT INTO specs (digest, body) VALUES ($1, $2) ON CONFLICT DO NOTHING")
-                .bind(digest.clone())
-                .bind(body)
-                .execute(&mut *self.connection)
-                .await?;
+            specs.insert(digest.clone(), body);
             self.new.insert(job.id, digest);
+        }
+        let specs: Vec<(Vec<u8>, String)> = specs.into_iter().collect();
+        for specs in parts(&specs) {
+            let mut insert: QueryBuilder<Db> = QueryBuilder::new("INSERT INTO specs (digest, body) ");
+            insert.push_values(specs, |mut row, (digest, body)| {
+                row.push_bind(digest.clone()).push_bind(body.clone());
+            });
+            insert.push(" ON CONFLICT DO NOTHING");
+            insert.build().execute(&mut *self.connection).await?;
         }
         let edges: BTreeSet<(JobId, JobId)> =
             submission.jobs.iter().flat_map(|job| job.waits_for.iter().map(|need| (*need, job.id))).collect();

@@ -9,8 +9,8 @@ use super::codec::{from_doc, ids_of, job_id, number, token};
 use super::dialect::{Connection, Db, StoredRow};
 use super::{Bounds, Changes, DatabaseBounds};
 use crate::job::{Build, BuildId, JobId, JobState};
-use crate::job_store::Selection;
 use crate::job_store::working_set::{Entry, Known, WorkingSet};
+use crate::job_store::{Fence, Selection};
 
 /// Ids of one statement.
 const IDS_MAX: usize = 512;
@@ -31,6 +31,22 @@ pub(super) enum Wanted {
 pub(super) struct Blocked {
     pub(super) count: u32,
     pub(super) changed: bool,
+}
+
+/// A row that an attempt told.
+#[derive(Debug)]
+pub(super) struct NewRow {
+    pub(super) fence: Fence,
+    pub(super) number: u64,
+    pub(super) doc: String,
+}
+
+/// A part of a log.
+#[derive(Debug)]
+pub(super) struct LogPart {
+    pub(super) job: JobId,
+    pub(super) start: u64,
+    pub(super) bytes: Vec<u8>,
 }
 
 /// A transaction under way.
@@ -55,15 +71,22 @@ pub(super) struct Session<'c> {
     edges: HashMap<JobId, Vec<JobId>>,
     /// Blocked jobs that are not loaded.
     pub(super) blocked: HashMap<JobId, Blocked>,
+    /// What attempts told, not written yet.
+    pub(super) rows: Vec<NewRow>,
+    /// What logs grew by, not written yet.
+    pub(super) parts: Vec<LogPart>,
+    /// Statements kept for the end, without values to bind.
+    pub(super) last: Vec<String>,
     bounds: DatabaseBounds,
 }
 
 /// What a job's row has for a session.
-const COLUMNS: &str = "SELECT j.id, j.submission, j.queue, j.lease_until, j.token, j.place, j.lost_needs, \
-                       j.released, j.progress, j.log_bytes, j.log_cut, j.doc, a.doc AS attempt, \
-                       b.needs AS blocked_by FROM jobs j \
-                       LEFT JOIN attempts a ON a.job = j.id AND a.number = j.attempt \
-                       LEFT JOIN blocked b ON b.job = j.id WHERE ";
+const COLUMNS: &str = "j.id, j.submission, j.queue, j.lease_until, j.token, j.place, j.lost_needs, j.released, \
+                       j.progress, j.log_bytes, j.log_cut, j.doc, a.doc AS attempt, b.needs AS blocked_by";
+
+/// Where that stands.
+const TABLES: &str = "jobs j LEFT JOIN attempts a ON a.job = j.id AND a.number = j.attempt \
+                      LEFT JOIN blocked b ON b.job = j.id";
 
 /// `select` with the ids behind it. Their number is a power of two, the last one repeated, so that there are few different
 /// statements for a database to prepare.
@@ -94,6 +117,9 @@ impl<'c> Session<'c> {
             cut: HashSet::new(),
             edges: HashMap::new(),
             blocked: HashMap::new(),
+            rows: Vec::new(),
+            parts: Vec::new(),
+            last: Vec::new(),
             bounds,
         }
     }
@@ -133,7 +159,7 @@ impl<'c> Session<'c> {
             self.save_blocked().await?;
         }
         for ids in missing.chunks(IDS_MAX) {
-            let mut select = with_ids(&format!("{COLUMNS} j.id IN "), ids);
+            let mut select = with_ids(&format!("SELECT {COLUMNS} FROM {TABLES} WHERE j.id IN "), ids);
             for row in select.build().fetch_all(&mut *self.connection).await? {
                 self.adopt(&row)?;
             }
@@ -142,10 +168,11 @@ impl<'c> Session<'c> {
         Ok(())
     }
 
-    /// Loads the first jobs in the queue of a group that may begin.
+    /// Loads the first jobs in the queue of a group that may begin, with what they ask for.
     pub(super) async fn first_of(&mut self, group: &str, now: i64, most: i64) -> sqlx::Result<()> {
         let select = format!(
-            "{COLUMNS} j.queue = (SELECT id FROM groups WHERE key = $1) AND j.not_before <= $2 \
+            "SELECT {COLUMNS}, s.body FROM {TABLES} JOIN specs s ON s.digest = j.spec \
+             WHERE j.queue = (SELECT id FROM groups WHERE key = $1) AND j.not_before <= $2 \
              ORDER BY j.priority DESC, j.rank DESC, j.id LIMIT $3"
         );
         let select = sqlx::query(sqlx::AssertSqlSafe(select)).bind(group.to_owned()).bind(now).bind(most);
@@ -153,6 +180,25 @@ impl<'c> Session<'c> {
             if !self.set.jobs.contains_key(&job_id(row.try_get("id")?)?) {
                 self.adopt(&row)?;
             }
+            self.adopt_spec(&row)?;
+        }
+        Ok(())
+    }
+
+    /// Loads what jobs ask for that are loaded.
+    pub(super) async fn specs(&mut self, ids: &[JobId]) -> sqlx::Result<()> {
+        let select = "SELECT j.id, s.body FROM jobs j JOIN specs s ON s.digest = j.spec WHERE j.id IN ";
+        for ids in ids.chunks(IDS_MAX) {
+            for row in with_ids(select, ids).build().fetch_all(&mut *self.connection).await? {
+                self.adopt_spec(&row)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn adopt_spec(&mut self, row: &StoredRow) -> sqlx::Result<()> {
+        if let Some(entry) = self.set.jobs.get_mut(&job_id(row.try_get("id")?)?) {
+            entry.spec = Some(Arc::new(from_doc(row.try_get("body")?)?));
         }
         Ok(())
     }

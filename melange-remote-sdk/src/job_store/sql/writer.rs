@@ -8,7 +8,7 @@ use futures_util::future::BoxFuture;
 use sqlx::{ConnectOptions as _, Connection as _, Executor};
 use tokio::sync::{mpsc, oneshot};
 
-use super::dialect::{BEGIN, ConnectOptions, Connection, Teller};
+use super::dialect::{ConnectOptions, Connection, Teller, begin};
 use super::session::{Session, Wanted};
 use super::{Changes, DatabaseBounds, Hints, unavailable};
 use crate::error::{Error, ErrorKind, Result};
@@ -33,8 +33,19 @@ type Answer = Box<dyn FnOnce(Result<()>) + Send>;
 type Work =
     Box<dyn for<'s, 'c> FnOnce(&'s mut Session<'c>) -> BoxFuture<'s, (sqlx::Result<()>, Answer)> + Send>;
 
+/// What a call's changes outlive before it is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Outlives {
+    /// This process; the machine too where other servers use the database. What only an attempt of this machine needs ends
+    /// with the machine, as the attempt does: a claim, what it tells, what it prints.
+    Process,
+    /// The machine.
+    Machine,
+}
+
 struct Call {
     wanted: Wanted,
+    outlives: Outlives,
     work: Work,
 }
 
@@ -71,14 +82,14 @@ impl Writer {
 
     /// Waits until everything that was asked before is done.
     pub(super) async fn close(self) {
-        let done = self.call(Wanted::Unknown, |_| Box::pin(async { Ok(Ok(())) }));
+        let done = self.call(Wanted::Unknown, Outlives::Machine, |_| Box::pin(async { Ok(Ok(())) }));
         // Closed already is as good.
         done.await.unwrap_or_default();
     }
 
-    /// Makes a call: what it needs, as far as that is known before, and what it does. The answer comes when that is on the
-    /// disk. What fails must not have changed anything.
-    pub(super) async fn call<T, F>(&self, wanted: Wanted, work: F) -> Result<T>
+    /// Makes a call: what it needs, as far as that is known before, what its changes outlive, and what it does. The answer
+    /// comes when they do. What fails must not have changed anything.
+    pub(super) async fn call<T, F>(&self, wanted: Wanted, outlives: Outlives, work: F) -> Result<T>
     where
         T: Send + 'static,
         F: for<'s, 'c> FnOnce(&'s mut Session<'c>) -> BoxFuture<'s, sqlx::Result<Result<T>>> + Send + 'static,
@@ -95,7 +106,7 @@ impl Writer {
                 (done, Box::new(answer) as Answer)
             })
         });
-        self.calls.send(Call { wanted, work }).await.map_err(|_| gone())?;
+        self.calls.send(Call { wanted, outlives, work }).await.map_err(|_| gone())?;
         told.await.unwrap_or_else(|_| Err(gone()))
     }
 }
@@ -108,9 +119,10 @@ struct Line {
 
 impl Line {
     /// A connection on which a transaction has begun.
-    async fn begin(&mut self) -> sqlx::Result<&mut Connection> {
+    async fn begin(&mut self, outlives: Outlives) -> sqlx::Result<&mut Connection> {
+        let begin = begin(outlives);
         if let Some(mut connection) = self.connection.take() {
-            match connection.execute(BEGIN).await {
+            match connection.execute(begin).await {
                 Ok(_) => return Ok(self.connection.insert(connection)),
                 // Nothing was asked on it yet: another connection may do.
                 Err(error) => {
@@ -119,7 +131,7 @@ impl Line {
             }
         }
         let mut connection = self.options.connect().await?;
-        connection.execute(BEGIN).await?;
+        connection.execute(begin).await?;
         Ok(self.connection.insert(connection))
     }
 
@@ -199,7 +211,8 @@ async fn write(
     calls: Vec<Call>,
     answers: &mut Vec<Answer>,
 ) -> sqlx::Result<Changes> {
-    let connection = line.begin().await?;
+    let outlives = calls.iter().map(|call| call.outlives).max().unwrap_or(Outlives::Machine);
+    let connection = line.begin(outlives).await?;
     let mut session = Session::new(connection, bounds);
     // Those that ask the database what they are about come last: it must know what the others changed. Nobody waits for
     // one of them before he asks for another one.
@@ -219,8 +232,5 @@ async fn write(
         answers.push(answer);
         done?;
     }
-    session.flush().await?;
-    let changes = session.told;
-    connection.execute("COMMIT").await?;
-    Ok(changes)
+    session.commit().await
 }

@@ -58,9 +58,16 @@ mod dialect {
 
     use super::Changes;
     pub(super) use super::SqliteJobStore as Store;
+    use super::writer::Outlives;
 
-    /// Begins a transaction that will write.
-    pub(super) const BEGIN: &str = "BEGIN IMMEDIATE";
+    /// Begins a transaction that will write. Without a sync it is in the hands of the system, and on the disk with the
+    /// next one that has its own.
+    pub(super) fn begin(outlives: Outlives) -> &'static str {
+        match outlives {
+            Outlives::Process => "PRAGMA synchronous = NORMAL; BEGIN IMMEDIATE",
+            Outlives::Machine => "PRAGMA synchronous = FULL; BEGIN IMMEDIATE",
+        }
+    }
 
     /// There are no other servers to tell.
     pub(super) struct Teller;
@@ -71,8 +78,8 @@ mod dialect {
 }
 
 use dialect::{Db, Store, StoredRow};
-use session::{Session, Wanted};
-use writer::Writer;
+use session::{LogPart, NewRow, Session, Wanted};
+use writer::{Outlives, Writer};
 
 /// Connections that read.
 const READERS_MAX: u32 = 4;
@@ -128,7 +135,7 @@ impl SqliteJobStore {
     /// `Unavailable` when the database cannot be written.
     pub async fn end_leases(&self) -> Result<()> {
         self.writer
-            .call(Wanted::Unknown, |session| {
+            .call(Wanted::Unknown, Outlives::Machine, |session| {
                 Box::pin(async move {
                     sqlx::query("UPDATE jobs SET lease_until = 0 WHERE state = $1")
                         .bind(codec::state(JobState::Running))

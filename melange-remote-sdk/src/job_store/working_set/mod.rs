@@ -535,7 +535,7 @@ impl WorkingSet {
         let job = Arc::clone(&entry.job);
         let fence = Fence { job: id, attempt: job.attempt, token };
         let log_bytes = entry.attempts.last()?.log_begin;
-        Some(Claim { job, fence, log_bytes })
+        Some(Claim { job, fence, log_bytes, spec: entry.spec.clone()? })
     }
 
     /// Moves the end of a lease, never back.

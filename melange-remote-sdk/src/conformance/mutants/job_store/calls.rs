@@ -140,9 +140,9 @@ impl Mutant {
     }
 
     /// A claim that was never made, of a job that is somebody else's.
-    fn forged(job: Arc<Job>, request: &ClaimRequest) -> Claim {
+    async fn forged(&self, job: &Arc<Job>, request: &ClaimRequest) -> Result<Claim> {
         let fence = Fence { job: job.id, attempt: job.attempt, token: request.token };
-        Claim { job, fence, log_bytes: 0 }
+        Ok(Claim { job: Arc::clone(job), fence, log_bytes: 0, spec: self.inner.spec(job.id).await? })
     }
 
     pub(super) async fn in_state(&self, state: JobState) -> Vec<Arc<Job>> {
@@ -179,6 +179,13 @@ impl Mutant {
                 let ended = ExpireRequest { now: request.now, patience: Patience::ENDLESS, limit };
                 self.inner.expire(&ended).await?;
             }
+            Bug::ClaimMixesSpecs => {
+                let mut claims = self.inner.claim(request).await?;
+                if let Some((first, others)) = claims.split_first_mut() {
+                    others.iter_mut().for_each(|other| other.spec = Arc::clone(&first.spec));
+                }
+                return Ok(claims);
+            }
             Bug::ClaimsOneByOne => return self.claim_one_by_one(request).await,
             Bug::ClaimIgnoresBound => return self.claim_without_bound(request).await,
             Bug::ClaimRaces => return self.claim_in_two_looks(request).await,
@@ -186,8 +193,9 @@ impl Mutant {
                 let mut claims = self.inner.claim(request).await?;
                 if claims.is_empty() {
                     let running = self.in_state(JobState::Running).await;
-                    let again = running.iter().find(|job| is_offered(job, request));
-                    claims.extend(again.map(|job| Self::forged(Arc::clone(job), request)));
+                    if let Some(again) = running.iter().find(|job| is_offered(job, request)) {
+                        claims.push(self.forged(again, request).await?);
+                    }
                 }
                 return Ok(claims);
             }
@@ -235,7 +243,7 @@ impl Mutant {
             let now = self.inner.get(job.id).await?;
             let ours = claims.iter().any(|claim| claim.job.id == job.id);
             if now.state == JobState::Running && !ours {
-                claims.push(Self::forged(now, request));
+                claims.push(self.forged(&now, request).await?);
             }
         }
         Ok(claims)
