@@ -7,7 +7,7 @@
 #![expect(clippy::print_stdout, reason = "an example prints what it shows")]
 
 use melange_remote_sdk::arch::Arch;
-use melange_remote_sdk::guest::script;
+use melange_remote_sdk::guest::script::{self, ScriptOptions};
 use melange_remote_sdk::guest::{Blob, GuestPlan};
 use melange_remote_sdk::llb::{self, PlanOptions};
 use melange_remote_sdk::melange::pipelines::PipelineSet;
@@ -38,7 +38,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
 
     println!("packages of the environment: {}", plan.environment.packages.join(", "));
-    let steps = script::guest_steps(&plan, 0, false)?;
+    let steps = script::guest_steps(&plan, &ScriptOptions::default())?;
     for step in &steps {
         println!("--- {} (network: {})\n{}", step.name, step.network, step.script);
     }

@@ -9,7 +9,7 @@ use melange_remote_sdk::arch::Arch;
 use melange_remote_sdk::text::diagnostics::Source;
 use melange_remote_sdk::melange::emit::{compiled_definition, yaml};
 use melange_remote_sdk::melange::pipelines::PipelineSet;
-use melange_remote_sdk::guest::script::{guest_steps, test_steps};
+use melange_remote_sdk::guest::script::{ScriptOptions, guest_steps, test_steps};
 use melange_remote_sdk::melange::{CompileOptions, Compiled, compile};
 
 fuzz_target!(|data: &[u8]| {
@@ -28,9 +28,9 @@ fuzz_target!(|data: &[u8]| {
     let pipelines = PipelineSet::new(&inline).unwrap();
     match compile(&source, Arch::X86_64, &pipelines, &options) {
         Ok(Compiled::Plan(plan)) => {
-            let _ = guest_steps(&plan, 0, false);
+            let _ = guest_steps(&plan, &ScriptOptions::default());
             for test in &plan.tests {
-                let _ = test_steps(test, false);
+                let _ = test_steps(test, &ScriptOptions::default());
             }
             assert!(yaml(&compiled_definition(&plan)).is_ok());
         }

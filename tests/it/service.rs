@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use melange_remote_sdk::api::v1::{JobView, SubmitRequest};
 use melange_remote_sdk::apk::reader::ApkFile;
-use melange_remote_sdk::client::{Client, WaitEvent};
+use melange_remote_sdk::client::{Client, LogQuery, WaitEvent};
 use melange_remote_sdk::job::JobId;
 use melange_server::assembly;
 use melange_server::config::Config;
@@ -99,7 +99,7 @@ impl Service {
 
     /// What the test of a package wrote.
     async fn log_of(&self, id: JobId, package: &str) -> String {
-        let mut log = self.client.log(id, 0, true, Some(package)).await.unwrap();
+        let mut log = self.client.log(id, &LogQuery::default().following().of_test(package)).await.unwrap();
         let mut text = Vec::new();
         while let Some(chunk) = log.next().await {
             text.extend_from_slice(&chunk.unwrap());
@@ -218,7 +218,7 @@ async fn a_job_with_tests_tells_how_each_ended_and_what_it_wrote() {
             let (main, sub) = (service.log_of(id, "tested").await, service.log_of(id, "tested-sub").await);
             assert!(main.contains("of the main\n") && !main.contains("of the sub"), "{main}");
             assert!(sub.contains("of the sub\n") && !sub.contains("of the main"), "{sub}");
-            assert!(service.client.log(id, 0, false, Some("nobody")).await.is_err());
+            assert!(service.client.log(id, &LogQuery::default().of_test("nobody")).await.is_err());
         }
     }
 }
@@ -239,7 +239,7 @@ async fn no_line_of_fast_output_is_lost() {
         };
         let job = service.client.wait(id, POLL, &mut observer).await.unwrap();
         assert_eq!(job.status, "success", "{:?}", job.error);
-        let mut log = service.client.log(id, 0, false, None).await.unwrap();
+        let mut log = service.client.log(id, &LogQuery::default()).await.unwrap();
         let mut read = Vec::new();
         while let Some(chunk) = log.next().await {
             read.extend_from_slice(&chunk.unwrap());

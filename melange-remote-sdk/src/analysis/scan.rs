@@ -393,7 +393,7 @@ fn read_elf(tree: &Tree, path: &str) -> Option<ElfFacts> {
 
 /// Reads interpreter, needs and sonames; `None` when the bytes are no ELF file. Only headers, the dynamic section and its
 /// strings are read, however large the file is.
-pub fn elf_facts<'d, R: ReadRef<'d>>(data: R) -> Option<ElfFacts> {
+pub(crate) fn elf_facts<'d, R: ReadRef<'d>>(data: R) -> Option<ElfFacts> {
     match data.read_bytes_at(0, 5).ok()? {
         [b'\x7f', b'E', b'L', b'F', 1] => facts_of::<elf::FileHeader32<object::Endianness>, R>(data),
         [b'\x7f', b'E', b'L', b'F', 2] => facts_of::<elf::FileHeader64<object::Endianness>, R>(data),

@@ -19,7 +19,7 @@ pub enum MemberKind {
 }
 
 /// An encoder whose output depends on its input alone.
-pub fn encoder<W: Write>(kind: MemberKind, inner: W) -> GzEncoder<W> {
+pub(crate) fn encoder<W: Write>(kind: MemberKind, inner: W) -> GzEncoder<W> {
     let mtime = match kind {
         MemberKind::Package => GO_ZERO_TIME,
         MemberKind::Plain => 0,

@@ -8,7 +8,7 @@ use super::checksum::{self, Sha1Bytes};
 use super::dependency::Dependency;
 use super::gzip::{self, Counting, MemberKind};
 use super::reader::ApkFile;
-use super::signature::{Keyring, SigningKey};
+use super::signature::{Keyring, Signed, SigningKey};
 use super::tar_reader::TarReader;
 use super::tar_writer::{EntryType, Header, TarWriter};
 use crate::error::{Error, ErrorKind, Result};
@@ -241,7 +241,7 @@ impl Index {
         let unsigned = pack(&text, &self.description)
             .map_err(|e| Error::unexpected("cannot write the index").source(e))?;
         match key {
-            Some(key) => Ok([key.signature_member(&unsigned, 0, false)?, unsigned].concat()),
+            Some(key) => Ok([key.signature_member(&unsigned, Signed::Index)?, unsigned].concat()),
             None => Ok(unsigned),
         }
     }

@@ -18,6 +18,18 @@ use super::tar_reader::TarReader;
 use super::tar_writer::{EntryType, Header, TarWriter};
 use crate::error::{Error, ErrorKind, Result};
 
+/// What a signature stands before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signed {
+    /// A package: its signature has the time of its build, in seconds since 1970, and names of owners.
+    Package {
+        /// That time.
+        mtime: u64,
+    },
+    /// An index: its signature has neither.
+    Index,
+}
+
 /// A private key with the name under which its signatures are found.
 pub struct SigningKey {
     name: String,
@@ -86,17 +98,17 @@ impl SigningKey {
         Ok(signature)
     }
 
-    /// A gzip member with the signature of `bytes`, as packages (`mtime` is the build's) and indexes (0) begin.
+    /// A gzip member with the signature of `bytes`, as what is signed begins.
     ///
     /// # Errors
     /// As [`Self::sign`].
-    pub fn signature_member(&self, bytes: &[u8], mtime: u64, owner_names: bool) -> Result<Vec<u8>> {
+    pub fn signature_member(&self, bytes: &[u8], signed: Signed) -> Result<Vec<u8>> {
         let signature = self.sign(bytes)?;
         let name = format!(".SIGN.RSA256.{}", self.public_name());
         let mut header = Header::new(&name, EntryType::File, 0o644);
         header.size = signature.len() as u64;
-        header.mtime = mtime;
-        if owner_names {
+        if let Signed::Package { mtime } = signed {
+            header.mtime = mtime;
             header.uname = "root";
             header.gname = "root";
         }
@@ -254,7 +266,7 @@ mod tests {
     #[test]
     fn signs_and_verifies_and_refuses() {
         let key = SigningKey::from_pem("test.rsa", generate_key(2048).unwrap().as_bytes()).unwrap();
-        let member = key.signature_member(b"content", 0, true).unwrap();
+        let member = key.signature_member(b"content", Signed::Package { mtime: 0 }).unwrap();
         let section = gzip::Counting::new(&member[..]).read_member(1 << 20).unwrap();
         let mut keyring = Keyring::default();
         assert_eq!(keyring.verify(&section, b"content").unwrap_err().kind(), ErrorKind::Untrusted);

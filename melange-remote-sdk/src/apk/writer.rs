@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use super::checksum::{self, HashingWriter};
 use super::gzip::{self, MemberKind};
 use super::pkginfo::PkgInfo;
-use super::signature::SigningKey;
+use super::signature::{Signed, SigningKey};
 use super::tar_writer::{EntryType, Header, TarWriter};
 use super::tree::{EntryKind, Tree, TreeEntry};
 use crate::error::{Error, Result};
@@ -108,7 +108,7 @@ pub fn write_package(
     info.datahash = write_data(&mut data, tree, options).map_err(failed)?;
     let control = control_section(info, control, options.epoch_seconds).map_err(failed)?;
     let signature = match options.key {
-        Some(key) => key.signature_member(&control, options.epoch_seconds, true)?,
+        Some(key) => key.signature_member(&control, Signed::Package { mtime: options.epoch_seconds })?,
         None => Vec::new(),
     };
     let mut file = tempfile::NamedTempFile::new_in(&folder).map_err(failed)?;

@@ -145,9 +145,14 @@ impl BackendLease {
         });
     }
 
-    /// The backend is at fault; `unreachable` when it did not answer at all.
-    pub fn failed(&self, failure: BackendFailure, unreachable: bool) {
-        self.tell(|entry| entry.note_failure(failure, unreachable));
+    /// The backend is at fault for what it did.
+    pub fn failed(&self, failure: BackendFailure) {
+        self.tell(|entry| entry.note_failure(failure, false));
+    }
+
+    /// The backend did not answer at all.
+    pub fn unreachable(&self, failure: BackendFailure) {
+        self.tell(|entry| entry.note_failure(failure, true));
     }
 
     fn tell(&self, what: impl FnOnce(&mut Entry)) {
@@ -293,11 +298,23 @@ impl BackendPool {
         self.0.lock().entries.iter().map(Entry::state).collect()
     }
 
-    /// Whether a backend gets further jobs: those that run on it go on.
+    /// Gives a backend no further jobs: those that run on it go on.
     ///
     /// # Errors
     /// `NotFound` when there is none at the address.
-    pub fn set_draining(&self, addr: &str, draining: bool) -> Result<BackendState> {
+    pub fn drain(&self, addr: &str) -> Result<BackendState> {
+        self.set_draining(addr, true)
+    }
+
+    /// Gives a drained backend jobs again.
+    ///
+    /// # Errors
+    /// As [`Self::drain`].
+    pub fn enable(&self, addr: &str) -> Result<BackendState> {
+        self.set_draining(addr, false)
+    }
+
+    fn set_draining(&self, addr: &str, draining: bool) -> Result<BackendState> {
         let mut state = self.0.lock();
         let entry = state.entries.iter_mut().find(|entry| entry.backend.addr() == addr);
         let entry = entry.ok_or_else(|| no_backend(addr))?;
@@ -440,7 +457,7 @@ mod tests {
         assert_eq!(due.len(), 1);
         assert!(pool.due_probes(Instant::now()).is_empty(), "once an interval");
         let failure = BackendFailure { message: "refused".to_owned(), hint: None, at: Timestamp::UNIX_EPOCH };
-        pool.lease("tcp://a:1").unwrap().failed(failure, true);
+        pool.lease("tcp://a:1").unwrap().unreachable(failure);
         assert!(pool.lease("tcp://a:1").is_none());
         assert_eq!(pool.candidates()[0].closed, Some(Closed::Failing { message: "refused".to_owned() }));
         tokio::time::advance(limits::BREAKER_PAUSE).await;

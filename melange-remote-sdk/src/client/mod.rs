@@ -39,6 +39,41 @@ pub struct SubmittedJob {
     pub created: bool,
 }
 
+/// Which part of a log is asked for; all that is there of it when nothing is said.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LogQuery {
+    /// From this byte on.
+    pub offset: u64,
+    /// Also what will come, until the job has finished.
+    pub follow: bool,
+    /// The part that the test of this package wrote.
+    pub test: Option<String>,
+}
+
+impl LogQuery {
+    /// The same from a byte on.
+    #[must_use]
+    pub fn from_offset(mut self, offset: u64) -> Self {
+        self.offset = offset;
+        self
+    }
+
+    /// The same, and what will come until the job has finished.
+    #[must_use]
+    pub fn following(mut self) -> Self {
+        self.follow = true;
+        self
+    }
+
+    /// Of the same what the test of a package wrote.
+    #[must_use]
+    pub fn of_test(mut self, package: impl Into<String>) -> Self {
+        self.test = Some(package.into());
+        self
+    }
+}
+
 /// A connection to one server.
 #[derive(Debug, Clone)]
 pub struct Client {
@@ -163,18 +198,16 @@ impl Client {
         decode(self.answer(|| self.get(&v1::job_attempts(id))).await?).await
     }
 
-    /// A job's log from `offset` (in bytes) as it is; with `follow` until the job has finished; with `test` the part
-    /// that the test of this package wrote.
+    /// A job's log, or a part of it.
     ///
     /// # Errors
     /// `NotFound`, or as [`Self::submit`]; in the stream `Unavailable` when the connection breaks.
     pub async fn log(
         &self,
         id: JobId,
-        offset: u64,
-        follow: bool,
-        test: Option<&str>,
+        query: &LogQuery,
     ) -> Result<impl Stream<Item = Result<bytes::Bytes>> + Unpin + use<>> {
+        let LogQuery { offset, follow, test } = query;
         let mut path = format!("{}?offset={offset}&follow={follow}", v1::job_logs(id));
         if let Some(package) = test {
             path.push_str(&format!("&test={}", encode(package)));
@@ -251,12 +284,23 @@ impl Client {
         decode(response).await
     }
 
-    /// Lets a backend finish what it runs and gives it nothing more, or gives it jobs again.
+    /// Lets a backend finish what it runs and gives it nothing more.
     ///
     /// # Errors
     /// `NotFound` when there is none at the address.
-    pub async fn drain_backend(&self, addr: &str, draining: bool) -> Result<BackendView> {
-        let path = if draining { v1::BACKENDS_DRAIN } else { v1::BACKENDS_ENABLE };
+    pub async fn drain_backend(&self, addr: &str) -> Result<BackendView> {
+        self.tell_backend(v1::BACKENDS_DRAIN, addr).await
+    }
+
+    /// Gives a drained backend jobs again.
+    ///
+    /// # Errors
+    /// As [`Self::drain_backend`].
+    pub async fn enable_backend(&self, addr: &str) -> Result<BackendView> {
+        self.tell_backend(v1::BACKENDS_ENABLE, addr).await
+    }
+
+    async fn tell_backend(&self, path: &str, addr: &str) -> Result<BackendView> {
         let body = v1::BackendName { addr: addr.to_owned() };
         let response = self.once(self.http.post(format!("{}{path}", self.base)).json(&body)).await?;
         decode(response).await

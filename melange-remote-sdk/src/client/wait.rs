@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 
-use super::Client;
+use super::{Client, LogQuery};
 use crate::api::v1::JobView;
 use crate::error::Result;
 use crate::job::JobId;
@@ -73,7 +73,7 @@ impl Client {
         rest: &mut Vec<u8>,
         observer: &mut dyn WaitObserver,
     ) -> Result<()> {
-        let mut log = self.log(id, *offset, true, None).await?;
+        let mut log = self.log(id, &LogQuery::default().from_offset(*offset).following()).await?;
         loop {
             match tokio::time::timeout(poll, log.next()).await {
                 Ok(Some(chunk)) => take(&chunk?, offset, rest, observer),
@@ -94,7 +94,7 @@ impl Client {
         rest: &mut Vec<u8>,
         observer: &mut dyn WaitObserver,
     ) -> Result<()> {
-        let mut log = self.log(id, *offset, false, None).await?;
+        let mut log = self.log(id, &LogQuery::default().from_offset(*offset)).await?;
         while let Some(chunk) = log.next().await {
             take(&chunk?, offset, rest, observer);
         }

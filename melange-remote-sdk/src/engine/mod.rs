@@ -23,7 +23,7 @@ use crate::builder::{
     StepFailure,
 };
 use crate::error::{Blame, Error, ErrorKind, Result};
-use crate::guest::script;
+use crate::guest::script::{self, ScriptOptions};
 use crate::guest::{
     Blob, DEFAULT_CAPABILITIES, GuestOutcome, GuestPlan, GuestResources, GuestRunner, GuestStep, GuestUser,
     SourceFile,
@@ -338,8 +338,11 @@ impl EngineBuilder {
         };
         let scratch = self.scratch(&input.attempt)?;
         let output = scratch.path().join("output.tar");
-        let steps = script::guest_steps(&plan, self.options.epoch_seconds, input.debug)
-            .map_err(|e| Error::invalid(e.to_string()).blame(Blame::Definition))?;
+        let steps = script::guest_steps(
+            &plan,
+            &ScriptOptions::new(self.options.epoch_seconds).with_debug(input.debug),
+        )
+        .map_err(|e| Error::invalid(e.to_string()).blame(Blame::Definition))?;
         let parts = GuestParts { plan: &plan, environment: &plan.environment, rootfs: &rootfs, steps };
         let guest = self.guest_plan(input, parts, scratch.path()).map_err(blame_plan)?;
         let count = guest.steps.len();
@@ -569,8 +572,7 @@ impl Emission {
             tree.add_file(&sbom::path(package), 0o644, &sbom)?;
             trees.push(tree);
         }
-        let definition = emit::locked_definition(&self.plan, &self.resolution.lock)
-            .map_err(|e| Error::unexpected("cannot write the definition").source(e))?;
+        let definition = emit::locked_definition(&self.plan, &self.resolution.lock)?;
         let folder = self.folder.join(self.plan.arch.apk_name());
         std::fs::create_dir_all(&folder).map_err(|e| Error::io("create", &folder, e))?;
         let mut index = Index::default();

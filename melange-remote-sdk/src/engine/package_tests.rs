@@ -16,7 +16,7 @@ use crate::builder::{
     BuildEvent, BuildInput, BuildOutcome, BuildSink, BuildStatus, LogStream, Phase, TestReport, TestStatus,
 };
 use crate::error::{Blame, Error, Result};
-use crate::guest::script;
+use crate::guest::script::{self, ScriptOptions};
 use crate::guest::{GuestOutcome, GuestResources, GuestRunner, GuestStep};
 use crate::melange::Compiled;
 use crate::melange::plan::{Plan, PlanTest};
@@ -122,8 +122,8 @@ impl EngineBuilder {
         cancel: &CancellationToken,
     ) -> Result<Option<Vec<TestReport>>> {
         let total = tests.plan.tests.len();
-        let chains: Vec<_> =
-            tests.plan.tests.iter().map(|test| script::test_steps(test, tests.input.debug)).collect();
+        let options = ScriptOptions::default().with_debug(tests.input.debug);
+        let chains: Vec<_> = tests.plan.tests.iter().map(|test| script::test_steps(test, &options)).collect();
         let counts: Vec<usize> = chains.iter().map(|chain| chain.as_ref().map_or(0, Vec::len)).collect();
         let last_step = tests.first_step + counts.iter().sum::<usize>();
         let mut reports = Vec::with_capacity(total);

@@ -20,15 +20,40 @@ pub struct RequiredSteps {
     pub ran: u64,
 }
 
+/// How scripts are made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ScriptOptions {
+    /// `SOURCE_DATE_EPOCH`, in seconds since 1970.
+    pub epoch_seconds: i64,
+    /// Whether each command is printed before it runs.
+    pub debug: bool,
+}
+
+impl ScriptOptions {
+    /// Scripts that begin at this `SOURCE_DATE_EPOCH`, in seconds since 1970.
+    pub fn new(epoch_seconds: i64) -> Self {
+        Self { epoch_seconds, debug: false }
+    }
+
+    /// The same, with each command printed before it runs when `debug` says so.
+    #[must_use]
+    pub fn with_debug(mut self, debug: bool) -> Self {
+        self.debug = debug;
+        self
+    }
+}
+
 /// The chain of scripts of a plan, main first, then each subpackage.
 ///
 /// A step without a script creates its directory only; that is folded into the next script of the chain.
 ///
 /// # Errors
 /// An assertion about the number of steps that does not hold.
-pub fn guest_steps(plan: &Plan, epoch_seconds: i64, debug: bool) -> Result<Vec<GuestStep>, RequiredSteps> {
-    let base = [("SOURCE_DATE_EPOCH".to_owned(), epoch_seconds.to_string())];
-    let mut chain = Chain::new(base.into_iter().chain(plan.environment.variables.clone()).collect(), debug);
+pub fn guest_steps(plan: &Plan, options: &ScriptOptions) -> Result<Vec<GuestStep>, RequiredSteps> {
+    let base = [("SOURCE_DATE_EPOCH".to_owned(), options.epoch_seconds.to_string())];
+    let variables = base.into_iter().chain(plan.environment.variables.clone()).collect();
+    let mut chain = Chain::new(variables, options.debug);
     for package in plan.packages() {
         chain.package = &package.name;
         let folder = format!("/home/build/melange-out/{}", package.name);
@@ -45,8 +70,8 @@ pub fn guest_steps(plan: &Plan, epoch_seconds: i64, debug: bool) -> Result<Vec<G
 ///
 /// # Errors
 /// As [`guest_steps`].
-pub fn test_steps(test: &PlanTest, debug: bool) -> Result<Vec<GuestStep>, RequiredSteps> {
-    let mut chain = Chain::new(test.environment.variables.clone(), debug);
+pub fn test_steps(test: &PlanTest, options: &ScriptOptions) -> Result<Vec<GuestStep>, RequiredSteps> {
+    let mut chain = Chain::new(test.environment.variables.clone(), options.debug);
     chain.package = &test.subject;
     for step in &test.pipeline {
         chain.walk(step)?;

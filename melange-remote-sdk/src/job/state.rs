@@ -226,7 +226,7 @@ impl JobEvent {
     }
 
     /// What the attempt under way comes to by this event, when it ends it: the outcome, whether it counts, and why.
-    pub fn end_of_attempt(&self) -> Option<(AttemptOutcome, bool, Option<&JobError>)> {
+    pub(crate) fn end_of_attempt(&self) -> Option<(AttemptOutcome, bool, Option<&JobError>)> {
         Some(match self {
             Self::Released { error, counts, .. } => (AttemptOutcome::GivenBack, *counts, Some(error)),
             Self::LeaseLost { error } => (AttemptOutcome::Lost, true, Some(error)),

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::document::{BuildOption, Checks, Copyright, Cpe, Resources, SetCap, Text, TextMap, Update};
 use super::plan::{Plan, PlanEnvironment, PlanPackage, PlanStep, PlanTest};
+use crate::error::{Error, Result};
 use crate::redact::redact;
 
 /// A compiled definition, ready for any serializer.
@@ -354,16 +355,20 @@ fn is_default<T: Default + PartialEq>(value: &&T) -> bool {
 ///
 /// # Errors
 /// The YAML writer's, which these types never cause.
-pub fn locked_definition(plan: &Plan, lock: &[String]) -> Result<String, serde_yaml::Error> {
-    serde_yaml::to_string(&view(plan, lock))
+pub fn locked_definition(plan: &Plan, lock: &[String]) -> Result<String> {
+    written(&view(plan, lock))
+}
+
+fn written(value: &impl Serialize) -> Result<String> {
+    serde_yaml::to_string(value).map_err(|e| Error::unexpected("cannot write the definition").source(e))
 }
 
 /// A compiled definition as YAML.
 ///
 /// # Errors
 /// The YAML writer's, which these types never cause.
-pub fn yaml(definition: &CompiledDefinition<'_>) -> Result<String, serde_yaml::Error> {
-    serde_yaml::to_string(definition)
+pub fn yaml(definition: &CompiledDefinition<'_>) -> Result<String> {
+    written(definition)
 }
 
 /// The compiled definition, with the packages that its environment asks for.

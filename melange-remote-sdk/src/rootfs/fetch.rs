@@ -16,6 +16,15 @@ pub struct Fetched {
     pub version: String,
 }
 
+/// What becomes of a file that is there already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Present {
+    /// It is taken as it is.
+    Taken,
+    /// It is asked for again, by its version.
+    Renewed,
+}
+
 /// Downloads files.
 ///
 /// # Contract
@@ -24,13 +33,12 @@ pub struct Fetched {
 ///   [`crate::limits::DOWNLOAD_TRIES_MAX`]; `LimitExceeded` beyond `bytes_max`.
 #[async_trait]
 pub trait Fetcher: Send + Sync + std::fmt::Debug {
-    /// Gets `url` to `path`. With `revalidate`, a file that is there is asked for again by its version; without,
-    /// it is taken as it is.
-    async fn fetch(&self, url: &str, path: &Path, bytes_max: u64, revalidate: bool) -> Result<Fetched>;
+    /// Gets `url` to `path`, where a file may be already.
+    async fn fetch(&self, url: &str, path: &Path, bytes_max: u64, present: Present) -> Result<Fetched>;
 }
 
 hand_on!(Fetcher; {
-    async fn fetch(&self, url: &str, path: &Path, bytes_max: u64, revalidate: bool) -> Result<Fetched>;
+    async fn fetch(&self, url: &str, path: &Path, bytes_max: u64, present: Present) -> Result<Fetched>;
 });
 
 /// A fetcher that refuses: for engines without network.
@@ -39,7 +47,7 @@ pub struct NoNetwork;
 
 #[async_trait]
 impl Fetcher for NoNetwork {
-    async fn fetch(&self, url: &str, _path: &Path, _bytes_max: u64, _revalidate: bool) -> Result<Fetched> {
+    async fn fetch(&self, url: &str, _path: &Path, _bytes_max: u64, _present: Present) -> Result<Fetched> {
         Err(Error::new(
             ErrorKind::Unsupported,
             format!("{url} cannot be fetched: the network is switched off"),

@@ -13,7 +13,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::limits;
 use crate::redact::redact;
 
-use super::fetch::Fetcher;
+use super::fetch::{Fetcher, Present};
 use super::line::RepositoryLine;
 
 /// Which folders of the engine's own disk a definition may name.
@@ -183,7 +183,7 @@ async fn download(
     package: &IndexPackage,
     fetcher: &dyn Fetcher,
 ) -> Result<()> {
-    fetcher.fetch(url, unchecked, limits::APK_BYTES_MAX, false).await?;
+    fetcher.fetch(url, unchecked, limits::APK_BYTES_MAX, Present::Taken).await?;
     let (file, package) = (unchecked.to_owned(), package.clone());
     tokio::task::spawn_blocking(move || verified(ApkFile::open(&file)?, &package).map(drop))
         .await
@@ -239,7 +239,13 @@ impl RepositoryCache {
                 let name = format!("{}.gz", sha256_hex(url.as_bytes()));
                 let path = cache.folder().join("indexes").join(name);
                 let held = cache.hold(&path);
-                (fetcher.fetch(&url, &path, limits::INDEX_COMPRESSED_BYTES_MAX, true).await?.path, Some(held))
+                (
+                    fetcher
+                        .fetch(&url, &path, limits::INDEX_COMPRESSED_BYTES_MAX, Present::Renewed)
+                        .await?
+                        .path,
+                    Some(held),
+                )
             }
         };
         let bytes = tokio::fs::read(&path).await.map_err(|e| Error::io("read", &path, e))?;
@@ -312,7 +318,7 @@ pub(super) async fn read_key(
         let name = format!("{}.{name}", sha256_hex(entry.as_bytes()));
         let path = cache.folder().join("keys").join(name);
         let held = cache.hold(&path);
-        (fetcher.fetch(entry, &path, limits::KEY_BYTES_MAX, true).await?.path, Some(held))
+        (fetcher.fetch(entry, &path, limits::KEY_BYTES_MAX, Present::Renewed).await?.path, Some(held))
     } else {
         (local.check(Path::new(line.path().unwrap_or(entry)))?, None)
     };

@@ -352,9 +352,14 @@ impl Attempt {
                 self.slot.worked();
             }
             Err(error) if error.blamed() == Some(Blame::Backend) => {
-                let unreachable = !self.events.step_began()
-                    && matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Untrusted);
-                self.slot.failed(failure_of(error, self.parts.clock.now()), unreachable);
+                let failure = failure_of(error, self.parts.clock.now());
+                let answered = self.events.step_began()
+                    || !matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Untrusted);
+                if answered {
+                    self.slot.failed(failure);
+                } else {
+                    self.slot.unreachable(failure);
+                }
             }
             _ => {}
         }

@@ -9,7 +9,9 @@ use melange_remote_sdk::api::v1::{
     self, BackendName, BackendView, BackendsResponse, ErrorDetail, ErrorResponse,
 };
 use melange_remote_sdk::arch::Arch;
+use melange_remote_sdk::backend::pool::{BackendPool, BackendState};
 use melange_remote_sdk::backend::{Backend, BackendAddress, check_max_jobs};
+use melange_remote_sdk::error::Result;
 use melange_remote_sdk::labels::Labels;
 use melange_remote_sdk::limits;
 
@@ -94,7 +96,7 @@ fn read_backend(request: BackendView) -> Handled<Backend> {
     )
 )]
 pub(super) async fn drain(State(app): State<App>, body: Body) -> Handled<Json<BackendView>> {
-    set_draining(&app, body, true).await
+    tell(&app, body, BackendPool::drain).await
 }
 
 /// Give a drained backend jobs again.
@@ -110,14 +112,18 @@ pub(super) async fn drain(State(app): State<App>, body: Body) -> Handled<Json<Ba
     )
 )]
 pub(super) async fn enable(State(app): State<App>, body: Body) -> Handled<Json<BackendView>> {
-    set_draining(&app, body, false).await
+    tell(&app, body, BackendPool::enable).await
 }
 
-async fn set_draining(app: &App, body: Body, draining: bool) -> Handled<Json<BackendView>> {
+async fn tell(
+    app: &App,
+    body: Body,
+    what: impl Fn(&BackendPool, &str) -> Result<BackendState>,
+) -> Handled<Json<BackendView>> {
     let name = v1::read_backend_name(&read_body(app, body).await?).map_err(Problem::mistakes)?;
     let addr = canonical(&name.addr);
-    let state = app.pool.set_draining(&addr, draining)?;
-    tracing::info!(addr, draining, "a backend was drained or enabled");
+    let state = what(&app.pool, &addr)?;
+    tracing::info!(addr, status = state.status.name(), "a backend was drained or enabled");
     Ok(Json(BackendView::from(&state)))
 }
 

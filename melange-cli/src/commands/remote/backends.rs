@@ -22,11 +22,11 @@ pub(super) async fn run(command: BackendsCommand, output: Output) -> Result<Exit
             show(output, &added, || format!("added {}", added.addr))?;
         }
         BackendsCommand::Drain { addr, server } => {
-            let view = client(&server)?.drain_backend(&addr, true).await?;
+            let view = client(&server)?.drain_backend(&addr).await?;
             show(output, &view, || format!("{} gets no further jobs", view.addr))?;
         }
         BackendsCommand::Enable { addr, server } => {
-            let view = client(&server)?.drain_backend(&addr, false).await?;
+            let view = client(&server)?.enable_backend(&addr).await?;
             show(output, &view, || format!("{} gets jobs again", view.addr))?;
         }
         BackendsCommand::Remove { addr, server } => {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt;
 use jiff::Timestamp;
 use melange_remote_sdk::api::v1::JobView;
-use melange_remote_sdk::client::Client;
+use melange_remote_sdk::client::{Client, LogQuery};
 use melange_remote_sdk::error::{Error, ErrorKind, Result};
 use melange_remote_sdk::job::JobId;
 use melange_remote_sdk::limits;
@@ -43,7 +43,9 @@ pub(super) async fn run(command: RemoteCommand, output: Output) -> Result<Exit> 
         }
         RemoteCommand::Logs { job, follow, test, server } => {
             let (client, id) = client_and_id(&server, &job).await?;
-            logs(&client, id, follow, test.as_deref()).await
+            let whole = LogQuery::default();
+            let query = if follow { whole.following() } else { whole };
+            logs(&client, id, test.into_iter().fold(query, LogQuery::of_test)).await
         }
         RemoteCommand::Get { job, names, out_dir, server } => {
             let (client, id) = client_and_id(&server, &job).await?;
@@ -116,15 +118,15 @@ async fn list(server: &ServerArgs, limit: usize, status: Option<&str>, output: O
 
 /// Prints a log; with `follow` until the job has finished, and what goes on while nothing comes. A followed log that
 /// breaks off is taken up where it ended.
-async fn logs(client: &Client, id: JobId, follow: bool, test: Option<&str>) -> Result<Exit> {
-    let mut log = client.log(id, 0, follow, test).await?;
+async fn logs(client: &Client, id: JobId, query: LogQuery) -> Result<Exit> {
+    let mut log = client.log(id, &query).await?;
     let mut raw = out::Raw::default();
     let (mut offset, mut failures) = (0, 0);
     let mut quiet = Quiet { said: String::new(), heard: Instant::now() };
     // The first look is early: a job that waits may do so for long.
     let mut patience = Duration::from_millis(300);
     loop {
-        let chunk = if follow {
+        let chunk = if query.follow {
             let Ok(chunk) = tokio::time::timeout(patience, log.next()).await else {
                 patience = POLL;
                 quiet.look(&client.job(id).await?);
@@ -144,13 +146,13 @@ async fn logs(client: &Client, id: JobId, follow: bool, test: Option<&str>) -> R
             }
             // The part of one test has no offsets.
             Some(Err(error))
-                if follow
-                    && test.is_none()
+                if query.follow
+                    && query.test.is_none()
                     && error.kind().is_retryable()
                     && failures < limits::CLIENT_TRIES_MAX =>
             {
                 failures += 1;
-                log = client.log(id, offset, follow, test).await?;
+                log = client.log(id, &query.clone().from_offset(offset)).await?;
             }
             Some(Err(error)) => return Err(error),
         }

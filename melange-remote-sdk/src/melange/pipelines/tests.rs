@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::arch::Arch;
-use crate::guest::script::guest_steps;
+use crate::guest::script::{ScriptOptions, guest_steps};
 use crate::melange::{CompileOptions, Compiled, compile};
 
 /// Every built-in pipeline of melange.
@@ -107,7 +107,7 @@ fn scripts(name: &str, with: &[(&str, &str)]) -> Vec<(String, String)> {
     let Compiled::Plan(plan) = compiled.unwrap_or_else(|mistakes| panic!("{mistakes}")) else {
         panic!("{name} was skipped")
     };
-    let steps = guest_steps(&plan, 0, false).unwrap();
+    let steps = guest_steps(&plan, &ScriptOptions::default()).unwrap();
     steps.into_iter().map(|step| (step.name, step.script)).collect()
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
-use super::{Fetched, Fetcher};
+use super::{Fetched, Fetcher, Present};
 use crate::backoff::Backoff;
 use crate::error::{Error, ErrorKind, Result, causes};
 use crate::limits;
@@ -193,14 +193,14 @@ impl Resolve for FilteredNames {
 
 #[async_trait]
 impl Fetcher for HttpFetcher {
-    async fn fetch(&self, url: &str, path: &Path, bytes_max: u64, revalidate: bool) -> Result<Fetched> {
+    async fn fetch(&self, url: &str, path: &Path, bytes_max: u64, present: Present) -> Result<Fetched> {
         let etag_path = path.with_extension("etag");
         let known = if tokio::fs::try_exists(path).await.unwrap_or(false) {
             Some(tokio::fs::read_to_string(&etag_path).await.unwrap_or_default())
         } else {
             None
         };
-        if let (Some(version), false) = (&known, revalidate) {
+        if let (Some(version), Present::Taken) = (&known, present) {
             return Ok(Fetched { path: path.to_owned(), version: version.clone() });
         }
         let _permit =

@@ -60,7 +60,7 @@ fn allowing(places: &[&str]) -> FetchOptions {
 async fn fetch(options: FetchOptions, url: &str) -> Result<String> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("x");
-    let fetched = HttpFetcher::new(options).unwrap().fetch(url, &path, KEY_BYTES_MAX, false).await;
+    let fetched = HttpFetcher::new(options).unwrap().fetch(url, &path, KEY_BYTES_MAX, Present::Taken).await;
     if fetched.is_err() {
         // Whatever went wrong, nothing is left behind.
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
