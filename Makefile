@@ -1,6 +1,6 @@
 # One-word commands. `make demo` and `make test` do all their set-up on a fresh Debian machine with a Rust
 # toolchain; the others expect what those install.
-.PHONY: sim fuzz reference demo test corpus-build lint bench bench-queue doc deny features api api-check ci fmt
+.PHONY: sim trials fuzz reference demo test corpus-build lint bench bench-queue doc deny features api api-check ci fmt
 
 # Builds GNU hello through melange-server in the embedded sandbox, installs the package and runs it.
 demo:
@@ -19,6 +19,10 @@ corpus-build:
 sim:
 	MELANGE_SIM_FIRST=$(or $(FIRST),1) MELANGE_SIM_SEEDS=$(or $(SEEDS),1000) cargo test --release \
 		-p melange-remote-sdk --no-default-features --features conformance --lib simulation:: -- --nocapture
+
+# What servers work with is killed and taken away, at length, on release programs.
+trials:
+	@tests/run.sh trials
 
 lint:
 	cargo fmt --all --check

@@ -1,5 +1,6 @@
 #!/bin/sh
-# `make test`: sets everything up, then runs every test, the examples and the demo.
+# `make test`: sets everything up, then runs every test, the examples and the demo. `make trials`: sets the same up, and
+# runs the tests that kill servers and take away what they work with, with many jobs, on release programs.
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
 . "$root/tests/setup.sh"
@@ -67,6 +68,23 @@ if [ -z "${MELANGE_TEST_POSTGRES:-}" ]; then
   # The tests keep nothing: nobody has to wait for the disk.
   start_postgres "-c fsync=off"
   export MELANGE_TEST_POSTGRES=$postgres_url
+fi
+
+if [ "${1:-}" = trials ]; then
+  say "trials"
+  export MELANGE_TRIAL_JOBS="${MELANGE_TRIAL_JOBS:-1000}" MELANGE_TRIAL_SLOTS="${MELANGE_TRIAL_SLOTS:-4}"
+  export MELANGE_TRIAL_PAUSE_MS="${MELANGE_TRIAL_PAUSE_MS:-2}" MELANGE_TRIAL_OUTAGE_MS="${MELANGE_TRIAL_OUTAGE_MS:-20000}"
+  trial() {
+    MELANGE_TRIAL_KILLS=$1 cargo test --release -p melange-server --test binary -- --nocapture --exact "$2"
+  }
+  trial 200 kills::a_server_that_is_killed_again_and_again_loses_nothing
+  trial 200 kills::a_server_on_postgresql_that_is_killed_again_and_again_loses_nothing
+  trial 2 kills::two_servers_share_a_database_and_one_may_die_and_one_may_leave
+  trial 20 outages::jobs_outlive_a_daemon_that_is_killed
+  for what in a_database_that_goes_away a_storage_that_cannot_be_written a_full_disk; do
+    trial 0 "outages::jobs_outlive_$what"
+  done
+  exit
 fi
 
 say "tests"
