@@ -74,8 +74,11 @@ if [ "${1:-}" = trials ]; then
   say "trials"
   export MELANGE_TRIAL_JOBS="${MELANGE_TRIAL_JOBS:-1000}" MELANGE_TRIAL_SLOTS="${MELANGE_TRIAL_SLOTS:-4}"
   export MELANGE_TRIAL_PAUSE_MS="${MELANGE_TRIAL_PAUSE_MS:-2}" MELANGE_TRIAL_OUTAGE_MS="${MELANGE_TRIAL_OUTAGE_MS:-20000}"
+  said=$target/trial
   trial() {
-    MELANGE_TRIAL_KILLS=$1 cargo test --release -p melange-server --test binary -- --nocapture --exact "$2"
+    MELANGE_TRIAL_KILLS=$1 cargo test --release -p melange-server --test binary -- --nocapture --exact "$2" |
+      tee "$said"
+    grep -q "^test result: ok. 1 passed" "$said" || fail "$2"
   }
   trial 200 kills::a_server_that_is_killed_again_and_again_loses_nothing
   trial 200 kills::a_server_on_postgresql_that_is_killed_again_and_again_loses_nothing

@@ -360,7 +360,7 @@ fn required_names(value: &str) -> Option<Vec<String>> {
 
 /// What is read of an ELF file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ElfFacts {
+pub(crate) struct ElfFacts {
     /// `PT_INTERP`.
     pub interpreter: Option<String>,
     /// `DT_NEEDED`.

@@ -177,7 +177,7 @@ impl Health {
 
     /// It failed: nobody answered (`unreachable`), or an attempt broke off. Returns whether it was fit for work
     /// before.
-    pub fn failed(&mut self, failure: BackendFailure, unreachable: bool, now: Instant) -> bool {
+    pub(super) fn failed(&mut self, failure: BackendFailure, unreachable: bool, now: Instant) -> bool {
         let was_closed = self.breaker == Breaker::Closed;
         self.failures = self.failures.saturating_add(1);
         self.failing_since.get_or_insert(failure.at);

@@ -66,7 +66,7 @@ pub fn guest_steps(plan: &Plan, options: &ScriptOptions) -> Result<Vec<GuestStep
     Ok(chain.finish())
 }
 
-/// The chain of scripts of a test. Tests have no `SOURCE_DATE_EPOCH`.
+/// The chain of scripts of a test. Tests have no `SOURCE_DATE_EPOCH`: that of the options says nothing.
 ///
 /// # Errors
 /// As [`guest_steps`].

@@ -101,21 +101,18 @@ impl NotStored {
 struct Written {
     length: u64,
     /// All of it, while it is short and known to be all.
-    whole: Vec<u8>,
+    whole: Option<Vec<u8>>,
 }
 
 impl Written {
     /// The store took `bytes`, and the log is that long now.
     fn grow(&mut self, bytes: &[u8], length: u64) {
-        if self.whole().is_some() && self.whole.len() + bytes.len() <= limits::LOG_WRITE_BYTES {
-            self.whole.extend(bytes);
-        }
+        // A store that cuts a log off takes something else.
+        let taken = self.length.saturating_add(bytes.len() as u64) == length;
+        let fits = |whole: &Vec<u8>| whole.len() + bytes.len() <= limits::LOG_WRITE_BYTES;
+        self.whole = self.whole.take().filter(|whole| taken && fits(whole));
+        self.whole.iter_mut().for_each(|whole| whole.extend(bytes));
         self.length = length;
-    }
-
-    /// The log, when it is known without asking the store.
-    fn whole(&self) -> Option<&[u8]> {
-        (self.whole.len() as u64 == self.length).then_some(&self.whole)
     }
 }
 
@@ -247,7 +244,8 @@ impl Attempt {
 
     /// Writes lines and events to the job store as they come.
     async fn record_events(&self) -> Written {
-        let mut written = Written { length: self.log_begin, whole: Vec::new() };
+        let whole = (self.log_begin == 0).then(Vec::new);
+        let mut written = Written { length: self.log_begin, whole };
         let mut told = 0;
         let mut log = BoundedLog::new(self.options.log_bytes);
         while let Some(item) = self.events.next().await {
@@ -277,6 +275,7 @@ impl Attempt {
             Ok(grown) => written.grow(&bytes, grown),
             Err(error) => {
                 tracing::warn!(job = %self.id, error = %error.chain(), "lines of a log are lost");
+                written.whole = None;
                 // They may be there although nobody said so; what follows goes behind them.
                 if let Ok(chunk) = self.within(self.parts.job_store.read_log(self.id, 0, 0)).await {
                     written.length = chunk.len;
@@ -572,7 +571,7 @@ impl Attempt {
     /// Puts the log to the artifacts: from the job store, a chunk at a time, when it is long.
     async fn store_log(&self, written: &Written) -> Result<()> {
         let key = self.artifact_key(LOG_NAME)?;
-        if let Some(whole) = written.whole() {
+        if let Some(whole) = &written.whole {
             let bytes: ByteStream = stream::iter([Ok(Bytes::copy_from_slice(whole))]).boxed();
             return self.parts.artifact_storage.put(&key, bytes).await.map(drop);
         }

@@ -43,7 +43,7 @@ enum Waiting {
 #[derive(Debug, Default)]
 struct State {
     waiting: VecDeque<Waiting>,
-    /// Of the first of them nobody waits any longer for what follows them.
+    /// How many of the first of them must go out now.
     due: usize,
     lines: usize,
     line_bytes: usize,

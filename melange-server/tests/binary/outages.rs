@@ -6,7 +6,7 @@ use std::io::Write;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
@@ -15,6 +15,9 @@ use super::servers::{Database, Servers, distro, needed};
 
 /// The longest time for which a daemon that was started again works.
 const LONGEST: Duration = Duration::from_secs(3);
+
+/// How long something may take that is a matter of moments.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Runs a program, which must end well.
 fn run(program: &str, arguments: &[&str]) {
@@ -86,6 +89,7 @@ async fn jobs_outlive_a_full_disk() {
     assert!(servers.busy("one").await);
     let filler = fill(&disk);
     tokio::time::sleep(servers.size.outage).await;
+    servers.check_under_way("one", &ids).await;
     fs::remove_file(filler).unwrap();
     servers.check("one", &ids).await;
     servers.check_left_overs().await;
@@ -104,6 +108,7 @@ async fn jobs_outlive_a_storage_that_cannot_be_written() {
     assert!(servers.busy("one").await);
     let at = storage.path().to_str().unwrap();
     // A file that is written just now holds it up.
+    let begun = Instant::now();
     while !Command::new("mount")
         .args(["-o", "remount,ro", at])
         .stderr(Stdio::null())
@@ -111,9 +116,11 @@ async fn jobs_outlive_a_storage_that_cannot_be_written() {
         .unwrap()
         .success()
     {
+        assert!(begun.elapsed() < PATIENCE, "the storage is written all the time");
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     tokio::time::sleep(servers.size.outage).await;
+    servers.check_under_way("one", &ids).await;
     run("mount", &["-o", "remount,rw", at]);
     servers.check("one", &ids).await;
     servers.check_left_overs().await;
@@ -128,7 +135,9 @@ struct Postgres {
 impl Postgres {
     fn new() -> Self {
         let versions = fs::read_dir("/usr/lib/postgresql").unwrap().flatten();
-        let programs = versions.map(|version| version.path().join("bin")).max().unwrap();
+        let number = |path: &PathBuf| path.file_name()?.to_str()?.parse::<u32>().ok();
+        let newest = versions.map(|version| version.path()).max_by_key(number).unwrap();
+        let programs = newest.join("bin");
         let folder = tempfile::tempdir().unwrap();
         if rustix::process::geteuid().is_root() {
             run("chown", &["postgres:", folder.path().to_str().unwrap()]);
@@ -139,8 +148,13 @@ impl Postgres {
         postgres
     }
 
-    /// Runs one of its programs on its data, as a user whom it accepts.
+    /// Runs one of its programs on its data, which must end well.
     fn run(&self, program: &str, arguments: &[&str]) {
+        assert!(self.asked(program, arguments), "{program} {arguments:?}");
+    }
+
+    /// Runs one of its programs on its data, as a user whom it accepts; whether it ended well.
+    fn asked(&self, program: &str, arguments: &[&str]) -> bool {
         let (program, data) = (self.programs.join(program), self.folder.path().join("data"));
         let mut all = vec![program.to_str().unwrap(), "-D", data.to_str().unwrap()];
         all.extend(arguments);
@@ -155,7 +169,7 @@ impl Postgres {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null());
-        assert!(command.status().unwrap().success(), "{all:?}");
+        command.status().is_ok_and(|status| status.success())
     }
 
     fn start(&self) {
@@ -177,7 +191,8 @@ impl Postgres {
 
 impl Drop for Postgres {
     fn drop(&mut self) {
-        self.stop();
+        // It may be away.
+        let _ = self.asked("pg_ctl", &["stop", "-s", "-m", "immediate"]);
     }
 }
 
@@ -255,6 +270,11 @@ impl Drop for Dockerd {
     fn drop(&mut self) {
         if let Some(mut child) = self.child.take() {
             let _ = kill_process(Pid::from_child(&child), Signal::TERM);
+            let begun = Instant::now();
+            while begun.elapsed() < PATIENCE && matches!(child.try_wait(), Ok(None)) {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            let _ = child.kill();
             let _ = child.wait();
         }
         // What a killed one had mounted, and what one mounts upon itself where "/" is not shared.

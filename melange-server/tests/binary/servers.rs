@@ -51,7 +51,7 @@ impl Size {
 
     /// How long all jobs of a test may take.
     fn patience(self) -> Duration {
-        Duration::from_secs(120) + Duration::from_secs(2) * u32::try_from(self.jobs + self.kills).unwrap()
+        Duration::from_secs(240) + Duration::from_secs(2) * u32::try_from(self.jobs + self.kills).unwrap()
     }
 
     /// Moments at which something is killed, from one to the next; others in each run, told when it fails.
@@ -197,6 +197,11 @@ impl Servers {
         }
     }
 
+    /// That something was held up: some of the jobs have not succeeded yet.
+    pub(super) async fn check_under_way(&self, name: &str, ids: &[JobId]) {
+        assert!(self.succeeded(name).await < ids.len(), "all had ended before:\n{}", self.log());
+    }
+
     /// Waits until all jobs have ended, as a server tells it.
     async fn ended(&self, name: &str, ids: &[JobId]) -> Vec<JobView> {
         let (begun, patience) = (Instant::now(), self.size.patience());
@@ -243,12 +248,12 @@ impl Servers {
         let begun = Instant::now();
         let some = async |state| !self.client(name).jobs(1, None, Some(state)).await.unwrap().0.is_empty();
         loop {
-            // What waits now may run at the next look.
-            let waits = some("pending").await;
+            // A job may go from one to the other between two looks, and back.
+            let waited = some("pending").await;
             if some("running").await {
                 return true;
             }
-            if !waits {
+            if !waited && !some("pending").await {
                 return false;
             }
             assert!(begun.elapsed() < self.size.patience(), "{}", self.log());
@@ -337,6 +342,15 @@ pub(super) struct Database {
     pub(super) url: String,
 }
 
+impl Drop for Database {
+    fn drop(&mut self) {
+        // Its server may be gone.
+        let statement = format!("DROP DATABASE {} WITH (FORCE)", self.name);
+        let _ =
+            std::process::Command::new("psql").args(["-X", "-q", "-c", &statement, &self.server]).output();
+    }
+}
+
 impl Database {
     pub(super) fn new(server: &str) -> Self {
         let name = format!("melange_{}", fastrand::u64(..));
@@ -345,10 +359,6 @@ impl Database {
         let base = before.rsplit_once('/').map_or(before, |(base, _)| base);
         let url = format!("{base}/{name}?{options}");
         Self { server: server.to_owned(), name, url }
-    }
-
-    pub(super) fn remove(&self) {
-        psql(&self.server, &format!("DROP DATABASE {} WITH (FORCE)", self.name));
     }
 }
 

@@ -114,7 +114,10 @@ impl PostgresJobStore {
         let pool = PgPoolOptions::new().max_connections(READERS_MAX).acquire_timeout(CONNECT);
         let pool = pool.test_before_acquire(false).before_acquire(|connection, known| {
             Box::pin(async move {
-                Ok(known.idle_for < TRUSTED || sqlx::Connection::ping(connection).await.is_ok())
+                if known.idle_for >= TRUSTED {
+                    sqlx::Connection::ping(connection).await?;
+                }
+                Ok(true)
             })
         });
         let readers = pool.connect_with(options.clone()).await.map_err(failed)?;

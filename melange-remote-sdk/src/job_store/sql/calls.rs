@@ -7,6 +7,7 @@ use sqlx::{QueryBuilder, Row};
 
 use super::codec::{from_doc, group_key, ids_of, job_id, micros, number, size, to_doc};
 use super::*;
+use crate::job::{FailureClass, JobError};
 use crate::job_store::Group;
 use crate::job_store::working_set::{Fitting, Reason, WorkingSet};
 
@@ -174,6 +175,7 @@ impl Session<'_> {
             let insert = sqlx::query(insert).bind(token.clone()).bind(micros(request.until));
             if insert.execute(&mut *self.connection).await?.rows_affected() > 0 {
                 self.fitting(request).await?;
+                self.fail_unreadable(request.now).await?;
             } else {
                 let rows = sqlx::query("SELECT id FROM jobs WHERE token = $1 AND state = 2 ORDER BY place")
                     .bind(token)
@@ -222,6 +224,22 @@ impl Session<'_> {
         }
         // Afterwards: loading running jobs counts them, and not all of them are loaded.
         self.set.running.extend(running.into_iter().map(|(addr, running)| (addr.to_owned(), running)));
+        Ok(())
+    }
+
+    /// Ends the jobs that nobody could build.
+    async fn fail_unreadable(&mut self, at: Timestamp) -> sqlx::Result<()> {
+        let unreadable = std::mem::take(&mut self.unreadable);
+        let ids: Vec<JobId> = unreadable.keys().copied().collect();
+        self.ends(&ids).await?;
+        for (id, why) in unreadable {
+            tracing::error!(job = %id, error = why, "the database holds what is no spec of a job");
+            let message = format!("what the job asks for cannot be read any more: {why}");
+            let error = JobError::new(FailureClass::Infrastructure, message);
+            // Only jobs of the queue are looked at, and the table lets them fail.
+            let ended = self.set.end(id, Outcome::Failed { error }, at);
+            debug_assert!(ended.is_ok(), "{ended:?}");
+        }
         Ok(())
     }
 
@@ -389,11 +407,7 @@ impl JobQueue for Store {
 
     async fn claim(&self, request: &ClaimRequest) -> Result<Vec<Claim>> {
         let request = request.clone();
-        self.writer
-            .call(Wanted::Unknown, Outlives::Process, move |session| {
-                Box::pin(async move { session.claim(&request).await })
-            })
-            .await
+        self.change(move |session| Box::pin(async move { session.claim(&request).await })).await
     }
 
     async fn renew(&self, server: &ServerId, fences: &[Fence], until: Timestamp) -> Result<Vec<Renewal>> {

@@ -75,6 +75,8 @@ pub(super) struct Session<'c> {
     pub(super) rows: Vec<NewRow>,
     /// What logs grew by, not written yet.
     pub(super) parts: Vec<LogPart>,
+    /// Jobs whose specs this program does not understand, and why.
+    pub(super) unreadable: HashMap<JobId, String>,
     /// Statements kept for the end, without values to bind.
     pub(super) last: Vec<String>,
     bounds: DatabaseBounds,
@@ -119,6 +121,7 @@ impl<'c> Session<'c> {
             blocked: HashMap::new(),
             rows: Vec::new(),
             parts: Vec::new(),
+            unreadable: HashMap::new(),
             last: Vec::new(),
             bounds,
         }
@@ -197,8 +200,12 @@ impl<'c> Session<'c> {
     }
 
     fn adopt_spec(&mut self, row: &StoredRow) -> sqlx::Result<()> {
-        if let Some(entry) = self.set.jobs.get_mut(&job_id(row.try_get("id")?)?) {
-            entry.spec = Some(Arc::new(from_doc(row.try_get("body")?)?));
+        let id = job_id(row.try_get("id")?)?;
+        let Some(entry) = self.set.jobs.get_mut(&id) else { return Ok(()) };
+        match from_doc(row.try_get("body")?) {
+            Ok(spec) => entry.spec = Some(Arc::new(spec)),
+            // One job that cannot be built must not hold up the others.
+            Err(error) => _ = self.unreadable.insert(id, error.to_string()),
         }
         Ok(())
     }

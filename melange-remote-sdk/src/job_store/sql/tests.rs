@@ -62,7 +62,8 @@ impl Call {
             Self::Claim(request) => {
                 let claims = store.claim(&request).await.unwrap();
                 let fences: Vec<Fence> = claims.iter().map(|claim| claim.fence).collect();
-                (format!("{fences:?}"), fences)
+                let specs: Vec<&str> = claims.iter().map(|claim| claim.spec.config_yaml()).collect();
+                (format!("{fences:?} {specs:?}"), fences)
             }
             Self::Cancel(selection, at) => told(store.cancel(selection, at).await),
             Self::Retry(selection, at) => told(store.retry(selection, at).await),
@@ -113,7 +114,8 @@ impl World {
         let mut new: Vec<NewJob> = Vec::new();
         for (place, id) in jobs.iter().enumerate() {
             let arch = if self.rng.u8(..5) == 0 { Arch::Aarch64 } else { Arch::X86_64 };
-            let mut job = NewJob { id: *id, ..new_job_for("package: {}\n", arch) };
+            let text = format!("package: {{name: p{}}}\n", self.rng.u8(..3));
+            let mut job = NewJob { id: *id, ..new_job_for(&text, arch) };
             (job.priority, job.rank) = (self.priority(), self.rng.i64(0..3));
             for _ in 0..self.rng.usize(..4) {
                 let earlier = self.one_of(&jobs[..place]);

@@ -37,7 +37,8 @@ type Work =
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Outlives {
     /// This process; the machine too where other servers use the database. What only an attempt of this machine needs ends
-    /// with the machine, as the attempt does: a claim, what it tells, what it prints.
+    /// with the machine, as the attempt does: its renewals, what it tells, what it prints. Not the claim: the attempt must
+    /// count, or a job that takes the machine down does so for ever.
     Process,
     /// The machine.
     Machine,

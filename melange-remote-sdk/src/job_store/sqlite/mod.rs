@@ -180,8 +180,12 @@ mod tests {
     use tokio::sync::Mutex;
 
     use super::*;
+    use crate::arch::Arch;
+    use crate::backend_selector::Requirements;
     use crate::conformance::job_store as suite;
-    use crate::job_store::{JobStore, Patience};
+    use crate::job::{ClaimToken, JobBackend, Project};
+    use crate::job_store::{Group, JobStore, Offer, Patience};
+    use crate::labels::{LabelSelector, Labels};
 
     /// One database in a folder of its own.
     struct Database {
@@ -234,6 +238,60 @@ mod tests {
             let database = Database::new(DatabaseBounds::default()).await;
             beside_memory::do_the_same(&database.store().await, seed, 60).await;
         }
+    }
+
+    /// What the writer's connection waits for at a commit: 1 is nothing, 2 the disk.
+    async fn synchronous(store: &SqliteJobStore, outlives: Outlives) -> i64 {
+        let asked = store.writer.call(Wanted::Unknown, outlives, |session| {
+            Box::pin(async move {
+                let row = sqlx::query("PRAGMA synchronous").fetch_one(&mut *session.connection).await?;
+                Ok(Ok(sqlx::Row::try_get::<i64, _>(&row, 0)?))
+            })
+        });
+        asked.await.unwrap()
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_must_outlive_the_machine_waits_for_the_disk() {
+        let database = Database::new(DatabaseBounds::default()).await;
+        let store = database.store().await;
+        for _ in 0..2 {
+            assert_eq!(synchronous(&store, Outlives::Process).await, 1);
+            assert_eq!(synchronous(&store, Outlives::Machine).await, 2);
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_job_that_cannot_be_read_fails_and_holds_up_no_other_one() {
+        let database = Database::new(DatabaseBounds::default()).await;
+        let store = database.store().await;
+        let broken = suite::submit(&store, suite::new_job("package: {name: a}\n")).await;
+        let whole = suite::submit(&store, suite::new_job("package: {name: b}\n")).await;
+        let spoil = store.writer.call(Wanted::Unknown, Outlives::Machine, move |session| {
+            Box::pin(async move {
+                let spoil =
+                    "UPDATE specs SET body = '{}' WHERE digest = (SELECT spec FROM jobs WHERE id = $1)";
+                let spoil = sqlx::query(spoil).bind(broken.as_bytes().to_vec());
+                spoil.execute(&mut *session.connection).await?;
+                Ok(Ok(()))
+            })
+        });
+        spoil.await.unwrap();
+        let needs = Requirements { arch: Arch::X86_64, labels: LabelSelector::default() };
+        let backend =
+            JobBackend { addr: "tcp://one:1".to_owned(), arch: Arch::X86_64, labels: Labels::default() };
+        let offer = Offer { group: Group::new(Project::default(), needs), backend, slots: 1, max_jobs: 1 };
+        let mut claimed = Vec::new();
+        for _ in 0..2 {
+            let (token, server) = (ClaimToken::new(), ServerId::unique());
+            let (now, until) = (suite::at(1), suite::at(9));
+            let request = ClaimRequest { token, server, offers: vec![offer.clone()], now, until };
+            claimed.extend(store.claim(&request).await.unwrap().into_iter().map(|claim| claim.job.id));
+        }
+        assert_eq!(claimed, [whole]);
+        let job = store.get(broken).await.unwrap();
+        assert_eq!(job.state, JobState::Failed);
+        assert!(job.error.as_ref().unwrap().message.starts_with("what the job asks for"), "{job:?}");
     }
 
     #[tokio::test(flavor = "multi_thread")]

@@ -183,7 +183,12 @@ impl WorkingSet {
     }
 
     /// Brings a job to its end, with what follows for the jobs that wait for it.
-    pub(super) fn end(&mut self, id: JobId, outcome: Outcome, at: Timestamp) -> Result<Finished> {
+    pub(in crate::job_store) fn end(
+        &mut self,
+        id: JobId,
+        outcome: Outcome,
+        at: Timestamp,
+    ) -> Result<Finished> {
         let job = self.apply(id, JobEvent::Finished { outcome }, at)?;
         let (unlocked, skipped) = self.follow(id, at)?;
         Ok(Finished { job, unlocked, skipped })

@@ -509,6 +509,8 @@ impl WorkingSet {
     pub(super) fn begin(&mut self, id: JobId, offer: &Offer, request: &ClaimRequest) -> Option<Claim> {
         let place = self.claims.get(&request.token).map_or(0, Vec::len);
         let entry = self.jobs.get_mut(&id)?;
+        // Nobody could build it.
+        entry.spec.as_ref()?;
         entry.token = Some(request.token);
         entry.place = place;
         entry.lease_until = request.until;
