@@ -1,12 +1,8 @@
 //! Servers that are killed while they build: every job ends once and whole, and nothing is left behind.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use super::servers::{Database, Servers, distro, needed};
-
-/// The longest time from one kill to the next.
-const LONGEST: Duration = Duration::from_millis(1_500);
 
 async fn a_server_is_killed_again_and_again(distro: PathBuf, database: Option<String>) {
     let folder = tempfile::tempdir().unwrap();
@@ -14,7 +10,7 @@ async fn a_server_is_killed_again_and_again(distro: PathBuf, database: Option<St
     servers.start("one");
     let ids = servers.submit("one", 0..servers.size.jobs).await;
     let mut killed = 0;
-    for moment in servers.size.moments(LONGEST) {
+    for moment in servers.size.moments(servers.size.apart) {
         if !servers.busy("one").await {
             break;
         }
@@ -53,7 +49,7 @@ async fn two_servers_share_a_database_and_one_may_die_and_one_may_leave() {
     let half = servers.size.jobs / 2;
     let mut ids = servers.submit("one", 0..half).await;
     ids.extend(servers.submit("two", half..servers.size.jobs).await);
-    let moments = servers.size.moments(LONGEST);
+    let moments = servers.size.moments(servers.size.apart);
     tokio::time::sleep(moments[0]).await;
     servers.kill("one");
     tokio::time::sleep(moments[1]).await;

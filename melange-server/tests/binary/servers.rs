@@ -26,6 +26,8 @@ pub(super) struct Size {
     pub(super) jobs: usize,
     /// How often something is killed.
     pub(super) kills: usize,
+    /// The longest time from one kill of a server to the next.
+    pub(super) apart: Duration,
     /// How long something is away.
     pub(super) outage: Duration,
     /// Jobs that a server runs at once.
@@ -43,6 +45,7 @@ impl Size {
         Self {
             jobs: number("JOBS", 12),
             kills: number("KILLS", 4),
+            apart: millis("APART_MS", 1_500),
             outage: millis("OUTAGE_MS", 3_000),
             slots: number("SLOTS", 3),
             pause: millis("PAUSE_MS", 20),
