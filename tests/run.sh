@@ -74,8 +74,8 @@ if [ "${1:-}" = trials ]; then
   say "trials"
   export MELANGE_TRIAL_JOBS="${MELANGE_TRIAL_JOBS:-1000}" MELANGE_TRIAL_SLOTS="${MELANGE_TRIAL_SLOTS:-4}"
   export MELANGE_TRIAL_PAUSE_MS="${MELANGE_TRIAL_PAUSE_MS:-2}" MELANGE_TRIAL_OUTAGE_MS="${MELANGE_TRIAL_OUTAGE_MS:-20000}"
-  said=$target/trial
   export MELANGE_TRIAL_APART_MS="${MELANGE_TRIAL_APART_MS:-600}"
+  said=$target/trial
   trial() {
     MELANGE_TRIAL_KILLS=$1 cargo test --release -p melange-server --test binary -- --nocapture --exact "$2" |
       tee "$said"

@@ -109,9 +109,12 @@ impl Written {
     fn grow(&mut self, bytes: &[u8], length: u64) {
         // A store that cuts a log off takes something else.
         let taken = self.length.saturating_add(bytes.len() as u64) == length;
-        let fits = |whole: &Vec<u8>| whole.len() + bytes.len() <= limits::LOG_WRITE_BYTES;
-        self.whole = self.whole.take().filter(|whole| taken && fits(whole));
-        self.whole.iter_mut().for_each(|whole| whole.extend(bytes));
+        match &mut self.whole {
+            Some(whole) if taken && whole.len() + bytes.len() <= limits::LOG_WRITE_BYTES => {
+                whole.extend(bytes)
+            }
+            whole => *whole = None,
+        }
         self.length = length;
     }
 }

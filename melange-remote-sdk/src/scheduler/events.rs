@@ -92,7 +92,7 @@ impl EventQueue {
                     return None;
                 }
                 if !state.waiting.is_empty() {
-                    gathered_at = gathered_at.or(Some(Instant::now() + limits::EVENTS_GATHER));
+                    gathered_at.get_or_insert_with(|| Instant::now() + limits::EVENTS_GATHER);
                 }
             }
             // There is one reader, and the permit of `notify_one` waits for it: no wake-up is lost.

@@ -9,18 +9,13 @@ async fn a_server_is_killed_again_and_again(distro: PathBuf, database: Option<St
     let mut servers = Servers::new(folder.path(), distro, database);
     servers.start("one");
     let ids = servers.submit("one", 0..servers.size.jobs).await;
-    let mut killed = 0;
-    for moment in servers.size.moments(servers.size.apart) {
-        if !servers.busy("one").await {
-            break;
-        }
-        tokio::time::sleep(moment).await;
-        servers.kill("one");
-        servers.start("one");
-        killed += 1;
-    }
-    eprintln!("killed {killed} times");
-    assert!(killed > 0);
+    let apart = servers.size.apart;
+    servers
+        .disturb(apart, |servers| {
+            servers.kill("one");
+            servers.start("one");
+        })
+        .await;
     servers.check("one", &ids).await;
     servers.check_left_overs().await;
 }

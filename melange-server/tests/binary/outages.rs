@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use super::servers::{Database, Servers, distro, needed};
+use super::servers::{Database, Servers, distro, missing, needed, run};
+use super::{end, signal};
 
 /// The longest time for which a daemon that was started again works.
 const LONGEST: Duration = Duration::from_secs(3);
@@ -19,18 +20,11 @@ const LONGEST: Duration = Duration::from_secs(3);
 /// How long something may take that is a matter of moments.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Runs a program, which must end well.
-fn run(program: &str, arguments: &[&str]) {
-    let done = Command::new(program).args(arguments).output().unwrap();
-    assert!(done.status.success(), "{program} {arguments:?}: {}", String::from_utf8_lossy(&done.stderr));
-}
-
-/// Whether file systems may be mounted; a test that may not says so, and fails where nothing may be missing.
+/// Whether file systems may be mounted; a test that may not says so.
 fn mounts() -> bool {
     let root = rustix::process::geteuid().is_root();
     if !root {
-        assert!(std::env::var_os("CI").is_none(), "only root mounts");
-        eprintln!("NOT TESTED: only root mounts");
+        missing("only root mounts");
     }
     root
 }
@@ -81,7 +75,7 @@ fn small_disk() -> (PathBuf, Option<Mounted>) {
 #[tokio::test(flavor = "multi_thread")]
 async fn jobs_outlive_a_full_disk() {
     let Some(distro) = distro().filter(|_| mounts()) else { return };
-    let (disk, mounted) = small_disk();
+    let (disk, _mounted) = small_disk();
     let folder = tempfile::tempdir_in(&disk).unwrap();
     let mut servers = Servers::new(folder.path(), distro, None);
     servers.start("one");
@@ -93,8 +87,6 @@ async fn jobs_outlive_a_full_disk() {
     fs::remove_file(filler).unwrap();
     servers.check("one", &ids).await;
     servers.check_left_overs().await;
-    drop(folder);
-    drop(mounted);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -125,6 +117,9 @@ async fn jobs_outlive_a_storage_that_cannot_be_written() {
     servers.check("one", &ids).await;
     servers.check_left_overs().await;
 }
+
+/// How PostgreSQL is ended as a crash would.
+const STOP: [&str; 4] = ["stop", "-s", "-m", "immediate"];
 
 /// A database server of the test's own.
 struct Postgres {
@@ -181,7 +176,7 @@ impl Postgres {
 
     /// Ends it as a crash would.
     fn stop(&self) {
-        self.run("pg_ctl", &["stop", "-s", "-m", "immediate"]);
+        self.run("pg_ctl", &STOP);
     }
 
     fn url(&self) -> String {
@@ -192,7 +187,7 @@ impl Postgres {
 impl Drop for Postgres {
     fn drop(&mut self) {
         // It may be away.
-        let _ = self.asked("pg_ctl", &["stop", "-s", "-m", "immediate"]);
+        let _ = self.asked("pg_ctl", &STOP);
     }
 }
 
@@ -269,13 +264,8 @@ impl Dockerd {
 impl Drop for Dockerd {
     fn drop(&mut self) {
         if let Some(mut child) = self.child.take() {
-            let _ = kill_process(Pid::from_child(&child), Signal::TERM);
-            let begun = Instant::now();
-            while begun.elapsed() < PATIENCE && matches!(child.try_wait(), Ok(None)) {
-                std::thread::sleep(Duration::from_millis(20));
-            }
-            let _ = child.kill();
-            let _ = child.wait();
+            signal(&child, Signal::TERM);
+            end(&mut child);
         }
         // What a killed one had mounted, and what one mounts upon itself where "/" is not shared.
         let folder = self.folder.path().to_str().unwrap();
@@ -298,18 +288,12 @@ async fn jobs_outlive_a_daemon_that_is_killed() {
     let mut servers = Servers::new(folder.path(), distro, None).with_daemon(address);
     servers.start("one");
     let ids = servers.submit("one", 0..servers.size.jobs).await;
-    let mut killed = 0;
-    for moment in servers.size.moments(LONGEST) {
-        if !servers.busy("one").await {
-            break;
-        }
-        tokio::time::sleep(moment).await;
-        dockerd.kill();
-        dockerd.start();
-        killed += 1;
-    }
-    eprintln!("killed {killed} times");
-    assert!(killed > 0);
+    servers
+        .disturb(LONGEST, |_| {
+            dockerd.kill();
+            dockerd.start();
+        })
+        .await;
     servers.check("one", &ids).await;
     servers.check_left_overs().await;
 }

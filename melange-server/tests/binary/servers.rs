@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -67,14 +67,25 @@ impl Size {
     }
 }
 
-/// What a test needs, or none after saying what is missing; that fails where nothing may be missing.
+/// Says why something is not tested; that fails where nothing may be missing.
+pub(super) fn missing(why: &str) {
+    assert!(std::env::var_os("CI").is_none(), "{why}");
+    eprintln!("NOT TESTED: {why}");
+}
+
+/// What a test needs, or none after saying what is missing.
 pub(super) fn needed(variable: &str) -> Option<String> {
     let value = std::env::var(variable).ok().filter(|value| !value.is_empty());
     if value.is_none() {
-        assert!(std::env::var_os("CI").is_none(), "{variable} is not set");
-        eprintln!("NOT TESTED: {variable} is not set; `make test` sets it");
+        missing(&format!("{variable} is not set; `make test` sets it"));
     }
     value
+}
+
+/// Runs a program, which must end well.
+pub(super) fn run(program: &str, arguments: &[&str]) {
+    let done = Command::new(program).args(arguments).output().unwrap();
+    assert!(done.status.success(), "{program} {arguments:?}: {}", String::from_utf8_lossy(&done.stderr));
 }
 
 /// The folder of the test distribution.
@@ -264,6 +275,21 @@ impl Servers {
         }
     }
 
+    /// Does something to the servers, or to what they work with, again and again while jobs run.
+    pub(super) async fn disturb(&mut self, longest: Duration, mut what: impl FnMut(&mut Self)) {
+        let mut times = 0;
+        for moment in self.size.moments(longest) {
+            if !self.busy("one").await {
+                break;
+            }
+            tokio::time::sleep(moment).await;
+            what(self);
+            times += 1;
+        }
+        eprintln!("killed {times} times");
+        assert!(times > 0);
+    }
+
     /// That nothing is left of what killed servers ran, once servers with their folders have started and ended.
     pub(super) async fn check_left_overs(mut self) {
         let names: Vec<&str> = self.running.keys().copied().collect();
@@ -349,24 +375,17 @@ impl Drop for Database {
     fn drop(&mut self) {
         // Its server may be gone.
         let statement = format!("DROP DATABASE {} WITH (FORCE)", self.name);
-        let _ =
-            std::process::Command::new("psql").args(["-X", "-q", "-c", &statement, &self.server]).output();
+        let _ = Command::new("psql").args(["-X", "-q", "-c", &statement, &self.server]).output();
     }
 }
 
 impl Database {
     pub(super) fn new(server: &str) -> Self {
         let name = format!("melange_{}", fastrand::u64(..));
-        psql(server, &format!("CREATE DATABASE {name}"));
+        run("psql", &["-X", "-q", "-c", &format!("CREATE DATABASE {name}"), server]);
         let (before, options) = server.split_once('?').unwrap_or((server, ""));
         let base = before.rsplit_once('/').map_or(before, |(base, _)| base);
         let url = format!("{base}/{name}?{options}");
         Self { server: server.to_owned(), name, url }
     }
-}
-
-fn psql(server: &str, statement: &str) {
-    let done =
-        std::process::Command::new("psql").args(["-X", "-q", "-c", statement, server]).output().unwrap();
-    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
 }

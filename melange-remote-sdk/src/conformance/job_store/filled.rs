@@ -33,7 +33,7 @@ fn submissions() -> Vec<Submission> {
     ]
 }
 
-fn offer(slots: usize) -> Offer {
+pub(crate) fn offer(slots: usize) -> Offer {
     let needs = Requirements { arch: Arch::X86_64, labels: LabelSelector::default() };
     let group = Group::new(Project::default(), needs);
     let backend =
@@ -41,7 +41,7 @@ fn offer(slots: usize) -> Offer {
     Offer { group, backend, slots, max_jobs: 10_000 }
 }
 
-fn request(token: ClaimToken, offer: Offer, seconds: u64) -> ClaimRequest {
+pub(crate) fn request(token: ClaimToken, offer: Offer, seconds: u64) -> ClaimRequest {
     ClaimRequest {
         token,
         server: ServerId::unique(),

@@ -88,6 +88,23 @@ impl JobRow<'_> {
     }
 }
 
+/// Inserts rows, many with a statement; `behind` says what becomes of those that are there already.
+async fn insert_rows<T: Sync>(
+    connection: &mut Connection,
+    into: &'static str,
+    rows: &[T],
+    behind: &'static str,
+    push: impl Fn(&mut Separated<'_, Db, &'static str>, &T) + Send,
+) -> sqlx::Result<()> {
+    for rows in parts(rows) {
+        let mut insert: QueryBuilder<Db> = QueryBuilder::new(into);
+        insert.push_values(rows, |mut row, value| push(&mut row, value));
+        insert.push(behind);
+        insert.build().execute(&mut *connection).await?;
+    }
+    Ok(())
+}
+
 async fn insert_jobs(connection: &mut Connection, new: &[(JobRow<'_>, Vec<u8>)]) -> sqlx::Result<()> {
     for rows in parts(new) {
         let mut insert: QueryBuilder<Db> =
@@ -127,15 +144,12 @@ async fn update_jobs(connection: &mut Connection, changed: &[JobRow<'_>]) -> sql
 }
 
 async fn write_attempts(connection: &mut Connection, attempts: &[(JobId, u32, String)]) -> sqlx::Result<()> {
-    for rows in parts(attempts) {
-        let mut insert: QueryBuilder<Db> = QueryBuilder::new("INSERT INTO attempts (job, number, doc) ");
-        insert.push_values(rows, |mut row, (id, number, doc)| {
-            row.push_bind(id_bytes(*id)).push_bind(i64::from(*number)).push_bind(doc.clone());
-        });
-        insert.push(" ON CONFLICT (job, number) DO UPDATE SET doc = excluded.doc");
-        insert.build().execute(&mut *connection).await?;
-    }
-    Ok(())
+    let into = "INSERT INTO attempts (job, number, doc) ";
+    let behind = " ON CONFLICT (job, number) DO UPDATE SET doc = excluded.doc";
+    insert_rows(connection, into, attempts, behind, |row, (id, number, doc)| {
+        row.push_bind(id_bytes(*id)).push_bind(i64::from(*number)).push_bind(doc.clone());
+    })
+    .await
 }
 
 impl Session<'_> {
@@ -242,14 +256,12 @@ impl Session<'_> {
 
     /// Writes how many others blocked jobs wait for, and forgets it of those that are blocked no longer.
     async fn write_blocked(&mut self, blocked: &[(JobId, u32)], unblocked: &[JobId]) -> sqlx::Result<()> {
-        for rows in parts(blocked) {
-            let mut insert: QueryBuilder<Db> = QueryBuilder::new("INSERT INTO blocked (job, needs) ");
-            insert.push_values(rows, |mut row, (id, needs)| {
-                row.push_bind(id_bytes(*id)).push_bind(i64::from(*needs));
-            });
-            insert.push(" ON CONFLICT (job) DO UPDATE SET needs = excluded.needs");
-            insert.build().execute(&mut *self.connection).await?;
-        }
+        let into = "INSERT INTO blocked (job, needs) ";
+        let behind = " ON CONFLICT (job) DO UPDATE SET needs = excluded.needs";
+        insert_rows(self.connection, into, blocked, behind, |row, (id, needs)| {
+            row.push_bind(id_bytes(*id)).push_bind(i64::from(*needs));
+        })
+        .await?;
         for ids in parts(unblocked) {
             let mut delete: QueryBuilder<Db> = QueryBuilder::new("DELETE FROM blocked WHERE job IN (");
             let mut list = delete.separated(", ");
@@ -297,25 +309,19 @@ impl Session<'_> {
 
     /// Writes what attempts told, and what logs grew by.
     async fn save_told(&mut self) -> sqlx::Result<()> {
-        for rows in parts(&std::mem::take(&mut self.rows)) {
-            let mut insert: QueryBuilder<Db> =
-                QueryBuilder::new("INSERT INTO progress (job, attempt, number, doc) ");
-            insert.push_values(rows, |mut row, told| {
-                row.push_bind(id_bytes(told.fence.job))
-                    .push_bind(i64::from(told.fence.attempt))
-                    .push_bind(count(told.number))
-                    .push_bind(told.doc.clone());
-            });
-            insert.build().execute(&mut *self.connection).await?;
-        }
-        for rows in parts(&std::mem::take(&mut self.parts)) {
-            let mut insert: QueryBuilder<Db> = QueryBuilder::new("INSERT INTO logs (job, start, bytes) ");
-            insert.push_values(rows, |mut row, part| {
-                row.push_bind(id_bytes(part.job)).push_bind(count(part.start)).push_bind(part.bytes.clone());
-            });
-            insert.build().execute(&mut *self.connection).await?;
-        }
-        Ok(())
+        let (rows, log) = (std::mem::take(&mut self.rows), std::mem::take(&mut self.parts));
+        let into = "INSERT INTO progress (job, attempt, number, doc) ";
+        insert_rows(self.connection, into, &rows, "", |row, told| {
+            row.push_bind(id_bytes(told.fence.job))
+                .push_bind(i64::from(told.fence.attempt))
+                .push_bind(count(told.number))
+                .push_bind(told.doc.clone());
+        })
+        .await?;
+        insert_rows(self.connection, "INSERT INTO logs (job, start, bytes) ", &log, "", |row, part| {
+            row.push_bind(id_bytes(part.job)).push_bind(count(part.start)).push_bind(part.bytes.clone());
+        })
+        .await
     }
 
     async fn save_builds(&mut self) -> sqlx::Result<()> {
@@ -379,14 +385,11 @@ impl Session<'_> {
             self.new.insert(job.id, digest);
         }
         let specs: Vec<(Vec<u8>, String)> = specs.into_iter().collect();
-        for specs in parts(&specs) {
-            let mut insert: QueryBuilder<Db> = QueryBuilder::new("INSERT INTO specs (digest, body) ");
-            insert.push_values(specs, |mut row, (digest, body)| {
-                row.push_bind(digest.clone()).push_bind(body.clone());
-            });
-            insert.push(" ON CONFLICT DO NOTHING");
-            insert.build().execute(&mut *self.connection).await?;
-        }
+        let (into, behind) = ("INSERT INTO specs (digest, body) ", " ON CONFLICT DO NOTHING");
+        insert_rows(self.connection, into, &specs, behind, |row, (digest, body)| {
+            row.push_bind(digest.clone()).push_bind(body.clone());
+        })
+        .await?;
         let edges: BTreeSet<(JobId, JobId)> =
             submission.jobs.iter().flat_map(|job| job.waits_for.iter().map(|need| (*need, job.id))).collect();
         let edges: Vec<(JobId, JobId)> = edges.into_iter().collect();

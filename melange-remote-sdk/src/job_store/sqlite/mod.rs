@@ -180,12 +180,9 @@ mod tests {
     use tokio::sync::Mutex;
 
     use super::*;
-    use crate::arch::Arch;
-    use crate::backend_selector::Requirements;
     use crate::conformance::job_store as suite;
-    use crate::job::{ClaimToken, JobBackend, Project};
-    use crate::job_store::{Group, JobStore, Offer, Patience};
-    use crate::labels::{LabelSelector, Labels};
+    use crate::job::ClaimToken;
+    use crate::job_store::{JobStore, Patience};
 
     /// One database in a folder of its own.
     struct Database {
@@ -277,15 +274,9 @@ mod tests {
             })
         });
         spoil.await.unwrap();
-        let needs = Requirements { arch: Arch::X86_64, labels: LabelSelector::default() };
-        let backend =
-            JobBackend { addr: "tcp://one:1".to_owned(), arch: Arch::X86_64, labels: Labels::default() };
-        let offer = Offer { group: Group::new(Project::default(), needs), backend, slots: 1, max_jobs: 1 };
         let mut claimed = Vec::new();
         for _ in 0..2 {
-            let (token, server) = (ClaimToken::new(), ServerId::unique());
-            let (now, until) = (suite::at(1), suite::at(9));
-            let request = ClaimRequest { token, server, offers: vec![offer.clone()], now, until };
+            let request = suite::filled::request(ClaimToken::new(), suite::filled::offer(1), 1);
             claimed.extend(store.claim(&request).await.unwrap().into_iter().map(|claim| claim.job.id));
         }
         assert_eq!(claimed, [whole]);
