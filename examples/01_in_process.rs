@@ -16,6 +16,7 @@ use melange_remote_sdk::apk::reader::ApkFile;
 use melange_remote_sdk::apk::signature::{Keyring, SigningKey, generate_key};
 use melange_remote_sdk::arch::Arch;
 use melange_remote_sdk::artifact_storage::ArtifactStorage;
+use melange_remote_sdk::artifact_storage::layout::artifact_key;
 use melange_remote_sdk::artifact_storage::object::ObjectArtifactStorage;
 use melange_remote_sdk::backend::{Backend, pool::BackendPool};
 use melange_remote_sdk::builder::Builder;
@@ -32,7 +33,6 @@ use melange_remote_sdk::rootfs::Assembler;
 use melange_remote_sdk::rootfs::fetch::NoNetwork;
 use melange_remote_sdk::rootfs::repository::LocalAccess;
 use melange_remote_sdk::sandbox::{ADDRESS, SandboxOptions, SandboxRunner, run_if_asked};
-use melange_remote_sdk::scheduler::artifacts::artifact_key;
 use melange_remote_sdk::scheduler::{Scheduler, SchedulerOptions, SchedulerParts};
 use tokio_util::sync::CancellationToken;
 

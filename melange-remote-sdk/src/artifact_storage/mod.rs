@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::limits;
 use crate::pointers::hand_on;
 
+pub mod layout;
 pub mod object;
 
 /// Bytes of an artifact, in order; an error ends them.

@@ -15,11 +15,11 @@ use tokio_util::io::ReaderStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::artifacts::{LOG_NAME, artifact_key};
 use super::events::{EventQueue, Item, step_failure};
 use super::leases::{HeldLease, Stop, StopSignal};
 use super::log::BoundedLog;
 use super::{SchedulerOptions, SchedulerParts, failure_of, in_time};
+use crate::artifact_storage::layout::{LOG_NAME, artifact_key};
 use crate::artifact_storage::{ArtifactKey, ByteStream};
 use crate::backend::pool::BackendLease;
 use crate::backoff::{Backoff, spread};

@@ -35,7 +35,6 @@ use crate::job_store::{
 };
 use crate::limits;
 
-pub mod artifacts;
 mod attempt;
 pub mod decide;
 mod events;

@@ -10,10 +10,10 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::TryStreamExt;
 use melange_remote_sdk::api::v1::{ArtifactView, ErrorResponse};
+use melange_remote_sdk::artifact_storage::layout::{attempt_folder, job_folder};
 use melange_remote_sdk::artifact_storage::{ArtifactKey, StoredArtifact};
 use melange_remote_sdk::error::{Error, ErrorKind};
 use melange_remote_sdk::job::JobId;
-use melange_remote_sdk::scheduler::artifacts::{attempt_folder, job_folder};
 
 use super::{content_type, job_id, require_finished};
 use crate::app::App;

@@ -10,11 +10,11 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use melange_remote_sdk::api::v1::{self, AttemptView, ErrorResponse, JobView, SubmitRequest, SubmitResponse};
 use melange_remote_sdk::artifact_storage::ArtifactKey;
+use melange_remote_sdk::artifact_storage::layout::{LOG_NAME, attempt_folder, job_folder};
 use melange_remote_sdk::error::{Error, ErrorKind};
 use melange_remote_sdk::job::{Job, JobId, JobState};
 use melange_remote_sdk::job_store::{ListQuery, NewJob, Selection, Submission};
 use melange_remote_sdk::limits;
-use melange_remote_sdk::scheduler::artifacts::{LOG_NAME, attempt_folder, job_folder};
 
 use super::{Parameters, job_id, read_body, require_finished};
 use crate::app::App;

@@ -10,11 +10,11 @@ use axum::response::Response;
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, TryStreamExt, stream};
 use melange_remote_sdk::api::v1::ErrorResponse;
+use melange_remote_sdk::artifact_storage::layout::LOG_NAME;
 use melange_remote_sdk::error::{Error, ErrorKind, Result};
 use melange_remote_sdk::job::{JobId, JobTest};
 use melange_remote_sdk::job_store::Subject;
 use melange_remote_sdk::limits;
-use melange_remote_sdk::scheduler::artifacts::LOG_NAME;
 
 use super::{Parameters, job_id, text_stream};
 use crate::app::App;

@@ -13,12 +13,12 @@ use super::builder::{content, line};
 use super::servers::{Present, Server};
 use super::world::{World, short};
 use crate::artifact_storage::ArtifactStorage;
+use crate::artifact_storage::layout::{LOG_NAME, artifact_key};
 use crate::backend_selector::Candidate;
 use crate::error::Error;
 use crate::job::{AttemptOutcome, Job, JobAttempt, JobId, JobState};
 use crate::job_store::{Group, Subject};
 use crate::limits;
-use crate::scheduler::artifacts::{LOG_NAME, artifact_key};
 
 /// How often the farm is looked at.
 pub(super) const LOOK: Duration = Duration::from_millis(500);

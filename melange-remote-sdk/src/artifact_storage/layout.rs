@@ -1,7 +1,7 @@
 //! Where the artifacts of jobs lie: `<job>/<attempt>/<name>`. An attempt whose lease was lost may still write; it
 //! writes beside the attempt that won.
 
-use crate::artifact_storage::ArtifactKey;
+use super::ArtifactKey;
 use crate::error::Result;
 use crate::job::JobId;
 
