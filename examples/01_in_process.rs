@@ -24,6 +24,7 @@ use melange_remote_sdk::cache::StateCache;
 use melange_remote_sdk::clock::{Clock, SystemClock};
 use melange_remote_sdk::engine::{EngineBuilder, EngineOptions, SingleRunner, preflight};
 use melange_remote_sdk::job::{JobId, JobSpec, JobState, UncheckedSpec};
+use melange_remote_sdk::job_log::LogQuery;
 use melange_remote_sdk::job_store::memory::MemoryJobStore;
 use melange_remote_sdk::job_store::{JobStore, NewJob, Subject, Submission};
 use melange_remote_sdk::labels::Labels;
@@ -98,6 +99,7 @@ async fn farm() -> Result<()> {
     let builder = engine(state.path(), &distro, key)?;
     let parts = SchedulerParts::new(Arc::clone(&job_store), Arc::clone(&artifact_storage), builder, pool);
     let scheduler = Scheduler::new(parts, SchedulerOptions::default());
+    let logs = scheduler.logs().clone();
     let shutdown = CancellationToken::new();
     let running = tokio::spawn({
         let shutdown = shutdown.clone();
@@ -110,7 +112,10 @@ async fn farm() -> Result<()> {
     let id = JobId::new(now);
     job_store.submit(&Submission::new([NewJob::new(id, Arc::new(spec))], now)).await?;
     let state_of_job = ended(&*job_store, id).await?;
-    print!("{}", String::from_utf8_lossy(&job_store.read_log(id, 0, 1 << 20).await?.bytes));
+    let mut log = logs.read(id, LogQuery::default()).await?;
+    while let Some(part) = log.next().await? {
+        print!("{}", String::from_utf8_lossy(&part.text()));
+    }
     let job = job_store.get(id).await?;
     if state_of_job != JobState::Success {
         return Err(format!("the job has failed: {:?}", job.error).into());

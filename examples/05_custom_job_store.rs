@@ -22,7 +22,7 @@ use jiff::Timestamp;
 use melange_remote_sdk::conformance::job_store as suite;
 use melange_remote_sdk::error::{Error, ErrorKind, Result};
 use melange_remote_sdk::job::{
-    Build, BuildId, Job, JobAttempt, JobId, JobSpec, Outcome, Priority, ProgressRow, ServerId,
+    Build, BuildId, Job, JobAttempt, JobId, JobSpec, LogArchive, Outcome, Priority, ProgressRow, ServerId,
 };
 use melange_remote_sdk::job_store::working_set::{Bounds, Changes, WorkingSet};
 use melange_remote_sdk::job_store::{
@@ -50,6 +50,7 @@ enum Call {
     GiveUp(GiveUp),
     Append(Fence, u64, Vec<ProgressRow>),
     AppendLog(Fence, u64, Vec<u8>),
+    ArchiveLog(JobId, u32, LogArchive),
 }
 
 /// What the calls of the journal come to.
@@ -83,6 +84,7 @@ impl State {
             Call::GiveUp(request) => drop(set.give_up(request)),
             Call::Append(fence, first, rows) => drop(set.append(*fence, *first, rows)),
             Call::AppendLog(fence, offset, bytes) => drop(self.append_log(*fence, *offset, bytes)),
+            Call::ArchiveLog(id, attempt, archive) => drop(self.archive_log(*id, *attempt, archive)),
         }
         self.forget();
     }
@@ -92,6 +94,18 @@ impl State {
         let log = self.logs.entry(fence.job).or_default();
         log.extend_from_slice(new);
         Ok(u64::try_from(log.len()).unwrap_or(u64::MAX))
+    }
+
+    /// The bytes of an archived log are needed no longer; here they keep their place, and become nothing.
+    fn archive_log(&mut self, id: JobId, attempt: u32, archive: &LogArchive) -> Result<()> {
+        let range = self.set.archive_log(id, attempt, archive)?;
+        let place = |at: u64| usize::try_from(at).unwrap_or(usize::MAX);
+        if let Some(bytes) =
+            self.logs.get_mut(&id).and_then(|log| log.get_mut(place(range.start)..place(range.end)))
+        {
+            bytes.fill(0);
+        }
+        Ok(())
     }
 
     /// What changed; the logs of removed jobs go.
@@ -237,6 +251,11 @@ impl JobProgress for Journal {
         let call = Call::AppendLog(fence, offset, bytes.to_vec());
         self.call(&call, |state| state.append_log(fence, offset, &bytes))?
     }
+
+    async fn archive_log(&self, id: JobId, attempt: u32, archive: &LogArchive) -> Result<()> {
+        let call = Call::ArchiveLog(id, attempt, archive.clone());
+        self.call(&call, |state| state.archive_log(id, attempt, archive))?
+    }
 }
 
 #[async_trait]
@@ -273,6 +292,10 @@ impl JobReading for Journal {
         let state = self.state();
         let log = state.logs.get(&id).map(Vec::as_slice).unwrap_or_default();
         state.set.read_log(id, log, offset, limit)
+    }
+
+    async fn unarchived(&self, ended_by: Timestamp, limit: usize) -> Result<Vec<(JobId, u32)>> {
+        Ok(self.state().set.unarchived(ended_by, limit))
     }
 
     fn changed(&self, subject: Subject) -> watch::Receiver<u64> {

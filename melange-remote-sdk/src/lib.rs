@@ -43,6 +43,7 @@ pub mod buildkit;
 #[cfg(feature = "apk")]
 pub mod cache;
 pub mod clock;
+pub mod job_log;
 #[cfg(feature = "llb")]
 pub mod llb;
 #[cfg(feature = "apk")]

@@ -92,7 +92,41 @@ pub const STEPS_RECORDED_MAX: usize = 2_000;
 /// Bytes of a log handed out by one read.
 pub const LOG_READ_BYTES_MAX: usize = 1 << 20;
 /// Bytes of log lines written to the job store at once.
-pub const LOG_WRITE_BYTES: usize = 64 << 10;
+pub const LOG_WRITE_BYTES: usize = 256 << 10;
+/// Bytes of a block of a log, with and without its text compressed: a write, and a line that went beyond it.
+pub const LOG_BLOCK_BYTES_MAX: usize = 4 * LOG_WRITE_BYTES;
+/// Lines that make a block of an archived log, however short they are.
+pub const LOG_BLOCK_LINES: u64 = 1_000;
+/// The index of an archived log: a few bytes for each of its blocks.
+pub const LOG_INDEX_BYTES_MAX: usize = 16 << 20;
+/// Text of the newest blocks of running attempts that is kept for those who follow them.
+pub const LOG_BLOCKS_KEPT_BYTES_MAX: usize = 32 << 20;
+/// Those who follow logs on one server at once.
+pub const LOG_FOLLOWERS_MAX: usize = 2_000;
+/// Lines of one message to a follower, and bytes of their texts.
+pub const LOG_MESSAGE_LINES: usize = 500;
+/// See [`LOG_MESSAGE_LINES`].
+pub const LOG_MESSAGE_BYTES: usize = 64 << 10;
+/// Silence of a server on a connection before it says that it is there.
+pub const STREAM_PING: Duration = Duration::from_secs(15);
+/// What is looked for in a log.
+pub const LOG_PATTERN_BYTES_MAX: usize = 256;
+/// The compiled form of that, and what it may use while it looks.
+pub const LOG_PATTERN_SIZE_MAX: usize = 1 << 20;
+/// Lines that one search tells.
+pub const LOG_HITS_MAX: usize = 1_000;
+/// How long one search looks through a log.
+pub const LOG_SEARCH_TIME: Duration = Duration::from_secs(2);
+/// Searches in logs at once.
+pub const LOG_SEARCHES_MAX: usize = 4;
+/// Lines of the end of a log that may be asked for.
+pub const LOG_TAIL_MAX: usize = 100_000;
+/// What a job store takes of a log behind its own bound, so that what is missing is told: a few lines.
+pub const LOG_LAST_WORD_BYTES: usize = 4 << 10;
+/// Logs of ended attempts that a server puts among the artifacts at once.
+pub const LOGS_ARCHIVED_AT_ONCE: usize = 4;
+/// How long the server that ran an attempt has for that before others do it.
+pub const LOG_ARCHIVE_WAIT: Duration = Duration::from_secs(30);
 /// Jobs on one page of a listing.
 pub const PAGE_ITEMS_MAX: usize = 1_000;
 /// An idempotency key.
@@ -252,7 +286,7 @@ pub const RETRIED_FOR_MIN: Duration = Duration::from_secs(600);
 /// How long a stopping server waits for running jobs before it cancels them for good.
 pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(20);
 /// Lines that may wait between a builder and its reader before the builder is asked to slow down.
-pub const EVENT_QUEUE_MAX: usize = 4_096;
+pub const EVENT_QUEUE_MAX: usize = 16_384;
 /// Bytes of those lines.
 pub const EVENT_QUEUE_BYTES_MAX: usize = 1 << 20;
 /// Files beside a definition that are copied into its workspace.

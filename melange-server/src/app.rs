@@ -6,9 +6,10 @@ use melange_remote_sdk::artifact_storage::ArtifactStorage;
 use melange_remote_sdk::backend::pool::BackendPool;
 use melange_remote_sdk::backend_selector::BackendSelector;
 use melange_remote_sdk::clock::Clock;
+use melange_remote_sdk::job_log::JobLogs;
 use melange_remote_sdk::job_store::JobStore;
 use melange_remote_sdk::limits;
-use melange_remote_sdk::scheduler::SchedulerParts;
+use melange_remote_sdk::scheduler::Scheduler;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
@@ -36,12 +37,22 @@ pub struct App {
     pub failure: Arc<OnceLock<String>>,
     /// KiB of bodies that may still be read at once.
     pub bodies: Arc<Semaphore>,
+    /// The logs of the jobs.
+    pub logs: JobLogs,
+    /// Followers of logs that there is still room for.
+    pub followers: Arc<Semaphore>,
+    /// Searches in logs that there is still room for.
+    pub searches: Arc<Semaphore>,
 }
 
 impl App {
     /// The parts of a scheduler as requests reach them.
-    pub fn new(parts: &SchedulerParts, rules: SubmissionRules) -> Self {
+    pub fn new(scheduler: &Scheduler, rules: SubmissionRules) -> Self {
+        let parts = scheduler.parts();
         Self {
+            logs: scheduler.logs().clone(),
+            followers: Arc::new(Semaphore::new(limits::LOG_FOLLOWERS_MAX)),
+            searches: Arc::new(Semaphore::new(limits::LOG_SEARCHES_MAX)),
             job_store: Arc::clone(&parts.job_store),
             artifact_storage: Arc::clone(&parts.artifact_storage),
             backend_selector: Arc::clone(&parts.backend_selector),

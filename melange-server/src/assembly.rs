@@ -79,8 +79,8 @@ async fn database(config: &DatabaseConfig) -> Result<Arc<dyn JobStore>> {
 impl Assembly {
     /// A server of any parts: what requests reach and what runs the jobs share them.
     pub fn new(parts: SchedulerParts, rules: SubmissionRules, options: SchedulerOptions) -> Self {
-        let app = App::new(&parts, rules);
-        Self { app, scheduler: Scheduler::new(parts, options) }
+        let scheduler = Scheduler::new(parts, options);
+        Self { app: App::new(&scheduler, rules), scheduler }
     }
 }
 

@@ -127,7 +127,8 @@ impl Connection {
         let served = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(self.limits.headers)
-            .serve_connection(TokioIo::new(self.stream), service);
+            .serve_connection(TokioIo::new(self.stream), service)
+            .with_upgrades();
         tokio::pin!(served);
         let ended = tokio::select! {
             ended = &mut served => ended,

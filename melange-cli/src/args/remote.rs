@@ -50,18 +50,7 @@ pub(crate) enum RemoteCommand {
         poll_interval: std::time::Duration,
     },
     /// Print a job's log
-    Logs {
-        /// The job: its id, the beginning of it, or @last for the one submitted last from here
-        job: String,
-        /// Go on until the job has finished
-        #[arg(short, long)]
-        follow: bool,
-        /// Only what the test of this package wrote
-        #[arg(long, value_name = "PACKAGE")]
-        test: Option<String>,
-        #[command(flatten)]
-        server: ServerArgs,
-    },
+    Logs(LogsArgs),
     /// Download what a job made
     Get {
         /// The job: its id, the beginning of it, or @last for the one submitted last from here
@@ -106,10 +95,10 @@ impl RemoteCommand {
     pub(super) fn output(&self) -> OutputArgs {
         let server = match self {
             Self::Submit(args) => &args.server,
+            Self::Logs(args) => &args.server,
             Self::Status { server, .. }
             | Self::List { server, .. }
             | Self::Wait { server, .. }
-            | Self::Logs { server, .. }
             | Self::Get { server, .. }
             | Self::Cancel { server, .. }
             | Self::Retry { server, .. }
@@ -124,6 +113,41 @@ impl RemoteCommand {
         };
         server.output
     }
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct LogsArgs {
+    /// The job: its id, the beginning of it, or @last for the one submitted last from here
+    pub(crate) job: String,
+    /// Go on until the job has finished
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// Only lines behind a place (ATTEMPT:LINE, or LINE), or since a time (RFC 3339) or a duration (10m)
+    #[arg(long, value_name = "PLACE")]
+    pub(crate) since: Option<String>,
+    /// Only what a step wrote: its number, from 1, or its name
+    #[arg(long, value_name = "STEP", conflicts_with_all = ["test", "failed"])]
+    pub(crate) step: Option<String>,
+    /// Only one stream
+    #[arg(long, value_name = "STREAM", value_parser = ["stdout", "stderr", "engine"])]
+    pub(crate) stream: Option<String>,
+    /// Only so many of the last lines
+    #[arg(long, value_name = "LINES")]
+    pub(crate) tail: Option<u64>,
+    /// Only the attempt with this number; all of them otherwise
+    #[arg(long, value_name = "NUMBER", conflicts_with = "test")]
+    pub(crate) attempt: Option<u32>,
+    /// Only what the step that failed wrote
+    #[arg(long, conflicts_with = "test")]
+    pub(crate) failed: bool,
+    /// Only what the test of this package wrote
+    #[arg(long, value_name = "PACKAGE")]
+    pub(crate) test: Option<String>,
+    /// The time before each line
+    #[arg(short, long)]
+    pub(crate) timestamps: bool,
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
 }
 
 #[derive(Debug, ClapArgs)]

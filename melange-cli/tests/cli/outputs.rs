@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::process::{Command, Stdio};
 
-use crate::support::{GOOD, Server, command, distro, job, melange, on_a_terminal, text};
+use crate::support::{GOOD, Server, command, distro, job, log_lines, melange, on_a_terminal, text};
 
 const ID: &str = "0197a3c2-1111-7aaa-8000-000000000001";
 
@@ -133,6 +133,9 @@ fn a_terminal_shows_escape_codes_and_does_not_obey_them() {
     let folder = folder();
     let evil = "\x1b]0;owned\x07\x1b[2J";
     let server = Server::start(move |line, _| {
+        if line.contains("/logs?format=jsonl") {
+            return (200, log_lines(1, &[&format!("before {evil} after"), "50%\r100%"]));
+        }
         if line.contains("/logs") {
             return (200, format!("before {evil} after\r\n50%\r100%\n").into_bytes());
         }
@@ -148,6 +151,8 @@ fn a_terminal_shows_escape_codes_and_does_not_obey_them() {
     let url = &server.url;
     for verb in [
         format!("remote logs {ID} --server {url}"),
+        format!("remote logs {ID} --timestamps --server {url}"),
+        format!("remote logs {ID} --output json --server {url}"),
         format!("remote status {ID} --server {url}"),
         format!("remote list --server {url}"),
         format!("remote list --output json --server {url}"),

@@ -6,7 +6,7 @@ use std::sync::mpsc;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::support::{BROKEN, GOOD, Server, job, melange, text};
+use crate::support::{BROKEN, GOOD, Server, job, log_lines, melange, text};
 
 const ID: &str = "0197a3c2-1111-7aaa-8000-000000000001";
 const OTHER: &str = "0197a3c2-1111-7aab-8000-000000000001";
@@ -187,8 +187,13 @@ fn a_log_that_does_not_begin_says_what_the_job_waits_for() {
 #[test]
 fn a_followed_log_that_breaks_off_is_taken_up_where_it_ended() {
     let server = Server::start(|line, _| match line {
-        _ if line.contains("offset=0&") => (BROKEN, b"one\ntw".to_vec()),
-        _ if line.contains("offset=6&") => (200, b"o\nthree\n".to_vec()),
+        _ if line.contains("since=1:1") => (200, log_lines(2, &["two", "three"])),
+        _ if line.contains("format=jsonl") => {
+            let mut lines = log_lines(1, &["one", "two"]);
+            lines.truncate(lines.len() - 9);
+            (BROKEN, lines)
+        }
+        _ if line.contains("/logs") => (BROKEN, b"one\ntw".to_vec()),
         _ => (404, Vec::new()),
     });
     let folder = tempfile::tempdir().unwrap();

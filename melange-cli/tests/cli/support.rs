@@ -156,3 +156,14 @@ pub(crate) fn job(id: &str, status: &str) -> serde_json::Value {
         "created_at": "2026-01-02T03:04:05Z",
     })
 }
+
+/// Lines of the first attempt of a job, from this number on, as a server tells them.
+pub(crate) fn log_lines(first: u64, texts: &[&str]) -> Vec<u8> {
+    let line = |(place, text): (u64, &&str)| {
+        let line = serde_json::json!({
+            "attempt": 1, "n": place, "time": "2026-01-02T03:04:05Z", "stream": "stdout", "text": text,
+        });
+        format!("{line}\n")
+    };
+    (first..).zip(texts).map(line).collect::<String>().into_bytes()
+}

@@ -15,9 +15,14 @@ use crate::error::{Error, ErrorKind};
 use crate::job::{JobId, Priority, Project, UncheckedSpec};
 use crate::text::diagnostics::Diagnostics;
 
+mod logs;
 mod read;
 mod views;
 
+pub use logs::{
+    LogHitView, LogHitsView, LogLineView, LogLinesView, LogMessage, LogOutlineView, LogStateView,
+    StepHitsView, StepLinesView,
+};
 pub use read::{read_backend, read_backend_name, read_submit};
 pub use views::{ArtifactView, AttemptView, FailureView, JobView, PhaseView, SpecView, StepView, TestView};
 

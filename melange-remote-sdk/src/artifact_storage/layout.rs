@@ -5,8 +5,8 @@ use super::ArtifactKey;
 use crate::error::Result;
 use crate::job::JobId;
 
-/// The name of the artifact that holds a job's log up to the end of an attempt.
-pub const LOG_NAME: &str = "build.log";
+/// The name of the artifact that holds the log of an attempt, in the format of [`crate::job_log`]; `zstd -d` makes text of it.
+pub const LOG_NAME: &str = "build.log.zst";
 
 /// The folder of all artifacts of a job.
 ///

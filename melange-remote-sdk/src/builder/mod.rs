@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
 use crate::arch::Arch;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::pointers::hand_on;
 
 pub mod lines;
@@ -97,6 +98,29 @@ pub enum LogStream {
     Stderr,
     /// The engine itself.
     Engine,
+}
+
+impl LogStream {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Stdout, Self::Stderr, Self::Engine];
+
+    /// The name on the wire.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Stdout => "stdout",
+            Self::Stderr => "stderr",
+            Self::Engine => "engine",
+        }
+    }
+}
+
+impl FromStr for LogStream {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let known = Self::ALL.into_iter().find(|stream| stream.name() == text);
+        known.ok_or_else(|| Error::invalid(format!("{text:?} is no stream: stdout, stderr or engine")))
+    }
 }
 
 /// What happens during a build, in order.

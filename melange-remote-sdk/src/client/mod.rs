@@ -6,7 +6,6 @@
 
 use std::path::Path;
 
-use futures_util::{Stream, StreamExt};
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 
@@ -21,8 +20,10 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::job::JobId;
 use crate::limits;
 
+mod logs;
 mod wait;
 
+pub use logs::LogQuery;
 pub use wait::{WaitEvent, WaitObserver};
 
 /// What is percent-encoded in parts of a URL.
@@ -37,41 +38,6 @@ pub struct SubmittedJob {
     pub job: JobId,
     /// Whether it is new; otherwise it is an equal one that was handed in before.
     pub created: bool,
-}
-
-/// Which part of a log is asked for; all that is there of it when nothing is said.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct LogQuery {
-    /// From this byte on.
-    pub offset: u64,
-    /// Also what will come, until the job has finished.
-    pub follow: bool,
-    /// The part that the test of this package wrote.
-    pub test: Option<String>,
-}
-
-impl LogQuery {
-    /// The same from a byte on.
-    #[must_use]
-    pub fn from_offset(mut self, offset: u64) -> Self {
-        self.offset = offset;
-        self
-    }
-
-    /// The same, and what will come until the job has finished.
-    #[must_use]
-    pub fn following(mut self) -> Self {
-        self.follow = true;
-        self
-    }
-
-    /// Of the same what the test of a package wrote.
-    #[must_use]
-    pub fn of_test(mut self, package: impl Into<String>) -> Self {
-        self.test = Some(package.into());
-        self
-    }
 }
 
 /// A connection to one server.
@@ -196,24 +162,6 @@ impl Client {
     /// `NotFound`, or as [`Self::submit`].
     pub async fn attempts(&self, id: JobId) -> Result<Vec<AttemptView>> {
         decode(self.answer(|| self.get(&v1::job_attempts(id))).await?).await
-    }
-
-    /// A job's log, or a part of it.
-    ///
-    /// # Errors
-    /// `NotFound`, or as [`Self::submit`]; in the stream `Unavailable` when the connection breaks.
-    pub async fn log(
-        &self,
-        id: JobId,
-        query: &LogQuery,
-    ) -> Result<impl Stream<Item = Result<bytes::Bytes>> + Unpin + use<>> {
-        let LogQuery { offset, follow, test } = query;
-        let mut path = format!("{}?offset={offset}&follow={follow}", v1::job_logs(id));
-        if let Some(package) = test {
-            path.push_str(&format!("&test={}", encode(package)));
-        }
-        let response = self.answer(|| self.get(&path)).await?;
-        Ok(response.bytes_stream().map(|chunk| chunk.map_err(|e| transport("the log", e))))
     }
 
     /// The artifacts of a job.

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{JobBackend, JobError, JobStepFailure, ServerId};
+use super::{JobBackend, JobError, JobStepFailure, LogArchive, ServerId};
 use crate::limits;
 
 /// One attempt of a job. What it showed stays, whatever later attempts come to.
@@ -31,10 +31,13 @@ pub struct JobAttempt {
     pub phases: Vec<JobPhase>,
     /// Its tests, in order.
     pub tests: Vec<JobTest>,
-    /// Where its part of the job's log begins, in bytes.
+    /// Where its part of the job's log begins in the job store, in bytes of what it keeps.
     pub log_begin: u64,
     /// Where that ends; `None` while it runs.
     pub log_end: Option<u64>,
+    /// Its log among the artifacts; `None` while the job store has it.
+    #[serde(default)]
+    pub log: Option<LogArchive>,
 }
 
 /// What an attempt came to.
@@ -76,8 +79,15 @@ pub struct JobStep {
     pub index: usize,
     /// Its name.
     pub name: String,
-    /// How long it took in milliseconds; `None` while it runs or when it did not end well.
+    /// When it began.
+    #[serde(default)]
+    pub started_at: Option<Timestamp>,
+    /// How long it took in milliseconds; `None` while it runs, and when it was broken off.
     pub took_ms: Option<u64>,
+    /// Its exit code; a step that a signal ended has 128 plus the signal's number. `None` while it runs, and when it was
+    /// broken off.
+    #[serde(default)]
+    pub exit_code: Option<i32>,
     /// Whether its result was there already.
     pub cached: bool,
 }
@@ -97,10 +107,10 @@ pub struct JobTest {
     pub step: Option<JobStepFailure>,
     /// How long it took in milliseconds, its environment included.
     pub took_ms: Option<u64>,
-    /// Where its part of the job's log begins, in bytes.
-    pub log_begin: u64,
-    /// Where it ends; `None` while the test runs.
-    pub log_end: Option<u64>,
+    /// The number of the first line of its part of the attempt's log.
+    pub first_line: u64,
+    /// The number of the last one; `None` while the test runs.
+    pub last_line: Option<u64>,
 }
 
 /// Where a test is.
@@ -160,14 +170,19 @@ pub enum Progress {
         /// Whether its result was there already.
         cached: bool,
     },
+    /// The step that runs ended badly.
+    StepFailed {
+        /// Its exit code.
+        exit_code: i32,
+    },
     /// The test of a package began.
     TestStarted {
         /// Its position among the tests, from 0.
         index: usize,
         /// The package under test.
         package: String,
-        /// How long the log was.
-        log_offset: u64,
+        /// How many lines the attempt's log had.
+        lines: u64,
     },
     /// The test of a package ended.
     TestFinished {
@@ -179,8 +194,8 @@ pub enum Progress {
         error: Option<String>,
         /// The step at fault, when a step is.
         step: Option<JobStepFailure>,
-        /// How long the log was.
-        log_offset: u64,
+        /// How many lines the attempt's log had.
+        lines: u64,
     },
 }
 
@@ -194,11 +209,11 @@ pub struct ProgressRow {
 }
 
 impl Progress {
-    /// The same with the length of the log, where it tells of it.
+    /// The same with the number of lines that the attempt's log has, where it tells of it.
     #[must_use]
-    pub fn at_log_offset(mut self, length: u64) -> Self {
-        if let Self::TestStarted { log_offset, .. } | Self::TestFinished { log_offset, .. } = &mut self {
-            *log_offset = length;
+    pub fn behind_lines(mut self, count: u64) -> Self {
+        if let Self::TestStarted { lines, .. } | Self::TestFinished { lines, .. } = &mut self {
+            *lines = count;
         }
         self
     }
@@ -226,11 +241,13 @@ impl JobAttempt {
             tests: Vec::new(),
             log_begin: 0,
             log_end: None,
+            log: None,
         }
     }
 
     /// Adds what the attempt tells. What is above [`limits::STEPS_RECORDED_MAX`] is left out.
-    pub fn apply(&mut self, progress: Progress) {
+    pub fn apply(&mut self, row: ProgressRow) {
+        let ProgressRow { at, progress } = row;
         match progress {
             Progress::PhaseFinished { phase } => {
                 self.phases.retain(|known| known.name != phase.name);
@@ -238,20 +255,30 @@ impl JobAttempt {
             }
             Progress::StepStarted { index, name } => {
                 if self.steps.len() < limits::STEPS_RECORDED_MAX {
-                    self.steps.push(JobStep { index, name, took_ms: None, cached: false });
+                    let (started_at, took_ms, exit_code) = (Some(at), None, None);
+                    self.steps.push(JobStep { index, name, started_at, took_ms, exit_code, cached: false });
                 }
             }
             Progress::StepFinished { index, took_ms, cached } => {
                 // The step that ends is nearly always the last one that began.
                 if let Some(step) = self.steps.iter_mut().rev().find(|step| step.index == index) {
-                    step.took_ms = Some(took_ms);
+                    (step.took_ms, step.exit_code) = (Some(took_ms), Some(0));
                     step.cached = cached;
                 }
             }
-            Progress::TestStarted { index, package, log_offset: log_begin } => {
+            Progress::StepFailed { exit_code } => {
+                if let Some(step) = self.steps.last_mut().filter(|step| step.took_ms.is_none()) {
+                    let begun = step.started_at.unwrap_or(at);
+                    let took = at.duration_since(begun).as_millis();
+                    step.took_ms = Some(u64::try_from(took).unwrap_or(0));
+                    step.exit_code = Some(exit_code);
+                }
+            }
+            Progress::TestStarted { index, package, lines } => {
                 if self.tests.len() < limits::STEPS_RECORDED_MAX {
                     let state = JobTestState::Running;
-                    let (error, step, took_ms, log_end) = (None, None, None, None);
+                    let (error, step, took_ms, last_line) = (None, None, None, None);
+                    let first_line = lines.saturating_add(1);
                     self.tests.push(JobTest {
                         index,
                         package,
@@ -259,17 +286,17 @@ impl JobAttempt {
                         error,
                         step,
                         took_ms,
-                        log_begin,
-                        log_end,
+                        first_line,
+                        last_line,
                     });
                 }
             }
-            Progress::TestFinished { index, took_ms, error, step, log_offset } => {
+            Progress::TestFinished { index, took_ms, error, step, lines } => {
                 if let Some(test) = self.tests.iter_mut().rev().find(|test| test.index == index) {
                     test.state = if error.is_some() { JobTestState::Failed } else { JobTestState::Passed };
                     (test.error, test.step) = (error, step);
                     test.took_ms = Some(took_ms);
-                    test.log_end = Some(log_offset);
+                    test.last_line = Some(lines);
                 }
             }
         }

@@ -26,6 +26,7 @@ use crate::labels::Labels;
 mod attempt;
 mod build;
 mod id;
+mod log;
 pub mod spec;
 pub mod state;
 
@@ -34,6 +35,7 @@ pub use attempt::{
 };
 pub use build::{Build, BuildState, StateCounts};
 pub use id::{BuildId, ClaimToken, JobId, Project, ServerId};
+pub use log::{LogArchive, LogPosition, StepLines};
 pub use spec::{JobFacts, JobSpec, UncheckedSpec};
 pub use state::{JobEvent, JobState, Outcome};
 

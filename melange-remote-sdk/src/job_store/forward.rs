@@ -40,7 +40,9 @@ use super::{
     Submission, Submitted,
 };
 use crate::error::Result;
-use crate::job::{Build, BuildId, Job, JobAttempt, JobId, JobSpec, Outcome, Priority, ProgressRow, ServerId};
+use crate::job::{
+    Build, BuildId, Job, JobAttempt, JobId, JobSpec, LogArchive, Outcome, Priority, ProgressRow, ServerId,
+};
 use crate::pointers::hand_on;
 
 /// The calls of a store that hands on what it does not change; [`Forward`] makes a [`JobStore`] of it.
@@ -177,6 +179,14 @@ pub trait ForwardJobStore: Send + Sync + fmt::Debug {
         self.inner().append_log(fence, offset, bytes).await
     }
 
+    /// As [`JobProgress::archive_log`].
+    ///
+    /// # Errors
+    /// As there.
+    async fn archive_log(&self, id: JobId, attempt: u32, archive: &LogArchive) -> Result<()> {
+        self.inner().archive_log(id, attempt, archive).await
+    }
+
     /// As [`JobReading::get`].
     ///
     /// # Errors
@@ -241,6 +251,14 @@ pub trait ForwardJobStore: Send + Sync + fmt::Debug {
         self.inner().read_log(id, offset, limit).await
     }
 
+    /// As [`JobReading::unarchived`].
+    ///
+    /// # Errors
+    /// As there.
+    async fn unarchived(&self, ended_by: Timestamp, limit: usize) -> Result<Vec<(JobId, u32)>> {
+        self.inner().unarchived(ended_by, limit).await
+    }
+
     /// As [`JobReading::changed`].
     fn changed(&self, subject: Subject) -> watch::Receiver<u64> {
         self.inner().changed(subject)
@@ -280,6 +298,7 @@ hand_on!(JobQueue, Forward<T> where ForwardJobStore; {
 hand_on!(JobProgress, Forward<T> where ForwardJobStore; {
     async fn append(&self, fence: Fence, first: u64, rows: &[ProgressRow]) -> Result<u64>;
     async fn append_log(&self, fence: Fence, offset: u64, bytes: Bytes) -> Result<u64>;
+    async fn archive_log(&self, id: JobId, attempt: u32, archive: &LogArchive) -> Result<()>;
 });
 
 hand_on!(JobReading, Forward<T> where ForwardJobStore; {
@@ -291,5 +310,6 @@ hand_on!(JobReading, Forward<T> where ForwardJobStore; {
     async fn list(&self, query: &ListQuery) -> Result<JobPage>;
     async fn build(&self, id: BuildId) -> Result<Build>;
     async fn read_log(&self, id: JobId, offset: u64, limit: usize) -> Result<LogChunk>;
+    async fn unarchived(&self, ended_by: Timestamp, limit: usize) -> Result<Vec<(JobId, u32)>>;
     fn changed(&self, subject: Subject) -> watch::Receiver<u64>;
 });

@@ -1,6 +1,6 @@
 //! The store in memory: for tests, examples and servers that may forget. Bounded; what finished first leaves first.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -63,15 +63,8 @@ struct Shared {
 #[derive(Debug)]
 struct State {
     set: WorkingSet,
-    logs: HashMap<JobId, Log>,
-}
-
-/// The log of a job.
-#[derive(Debug, Default)]
-struct Log {
-    bytes: Vec<u8>,
-    /// Whether it ran into its bound.
-    cut: bool,
+    /// Logs by where the parts of their attempts begin.
+    logs: HashMap<JobId, BTreeMap<u64, Vec<u8>>>,
 }
 
 impl Default for MemoryJobStore {
@@ -173,10 +166,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_log_beyond_its_bound_is_cut_at_a_line_and_says_so_once() {
-        let store = MemoryJobStore::new(MemoryBounds { log_bytes: 80, ..MemoryBounds::default() });
-        let text = suite::a_log_of_lines(&store, "0123456789\n", 20).await;
-        let notice = "[the log is cut here: it reached its bound]\n";
-        assert_eq!(text, format!("{}{notice}", "0123456789\n".repeat(3)));
+    async fn a_log_is_bounded_and_has_room_for_a_last_word() {
+        let store = MemoryJobStore::new(MemoryBounds { log_bytes: 100_000, ..MemoryBounds::default() });
+        suite::logs_are_bounded(&store, 100_000).await;
     }
 }

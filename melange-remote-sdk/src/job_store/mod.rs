@@ -20,6 +20,7 @@
 //! | `release`, `finish` | the same end of the same attempt is `Ok` until the job is claimed or retried |
 //! | `expire`, `give_up` | settles what is left |
 //! | `append`, `append_log` | rows and bytes that are there are skipped; a gap is refused |
+//! | `archive_log` | changes nothing more |
 //! | `remove` | `NotFound` |
 //!
 //! # Clocks
@@ -38,8 +39,8 @@ use tokio::sync::watch;
 use crate::backend_selector::Requirements;
 use crate::error::Result;
 use crate::job::{
-    Build, BuildId, ClaimToken, Job, JobAttempt, JobBackend, JobError, JobId, JobSpec, JobState, Outcome,
-    Priority, ProgressRow, Project, ServerId,
+    Build, BuildId, ClaimToken, Job, JobAttempt, JobBackend, JobError, JobId, JobSpec, JobState, LogArchive,
+    Outcome, Priority, ProgressRow, Project, ServerId,
 };
 use crate::limits;
 
@@ -543,13 +544,19 @@ pub trait JobProgress: Send + Sync + fmt::Debug {
     /// [`limits::PROGRESS_ROWS_MAX`] rows.
     async fn append(&self, fence: Fence, first: u64, rows: &[ProgressRow]) -> Result<u64>;
 
-    /// Adds bytes to a job's log, the first of them at `offset`; returns its length. Logs only grow. Whoever appends
-    /// keeps to the bound of a log; a store may have one of its own, drops what is beyond, and says so in the log's last
-    /// line.
+    /// Adds bytes to a job's log, the first of them at `offset`; returns its length. The bytes of a call are taken whole or
+    /// not at all; what they mean is the business of [`crate::job_log`].
     ///
     /// # Errors
-    /// `NotFound`; `Conflict` for a wrong fence; `InvalidRequest` for a gap.
+    /// `NotFound`; `Conflict` for a wrong fence; `InvalidRequest` for a gap; `LimitExceeded` when the store has no room for
+    /// them: a call with at most [`limits::LOG_LAST_WORD_BYTES`] may tell what is missing then.
     async fn append_log(&self, fence: Fence, offset: u64, bytes: Bytes) -> Result<u64>;
+
+    /// Notes that the log of an attempt that has ended lies among the artifacts, and forgets its bytes. Anybody may.
+    ///
+    /// # Errors
+    /// `NotFound`; `Conflict` while the attempt runs.
+    async fn archive_log(&self, id: JobId, attempt: u32, archive: &LogArchive) -> Result<()>;
 }
 
 /// Tells what is known of jobs.
@@ -602,8 +609,15 @@ pub trait JobReading: Send + Sync + fmt::Debug {
     /// gives nothing.
     ///
     /// # Errors
-    /// `NotFound` when there is no such job, or its log is kept no longer.
+    /// `NotFound` when there is no such job, or the bytes at the offset were forgotten.
     async fn read_log(&self, id: JobId, offset: u64, limit: usize) -> Result<LogChunk>;
+
+    /// Attempts that ended at this time or before and whose logs are not among the artifacts yet; at most `limit`, and at
+    /// most [`limits::PAGE_ITEMS_MAX`]. Attempts that wrote nothing are not told.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    async fn unarchived(&self, ended_by: Timestamp, limit: usize) -> Result<Vec<(JobId, u32)>>;
 
     /// A counter that moves when its subject changes. It is a hint: changes by other processes may be missed, and the
     /// sender may be gone, so that polling stays the truth. Take it before reading, not after.

@@ -17,16 +17,17 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::events::{EventQueue, Item, step_failure};
 use super::leases::{HeldLease, Stop, StopSignal};
-use super::log::BoundedLog;
-use super::{SchedulerOptions, SchedulerParts, failure_of, in_time};
-use crate::artifact_storage::layout::{LOG_NAME, artifact_key};
+use super::log::{BoundedLog, notice};
+use super::{Scheduler, SchedulerOptions, SchedulerParts, failure_of, in_time};
+use crate::artifact_storage::layout::artifact_key;
 use crate::artifact_storage::{ArtifactKey, ByteStream};
 use crate::backend::pool::BackendLease;
 use crate::backoff::{Backoff, spread};
 use crate::builder::{BuildEvent, BuildInput, BuildOutcome, BuildSink, BuildStatus, BuiltFile, Phase};
 use crate::clock::{elapsed, later};
 use crate::error::{Blame, Error, ErrorKind, Result};
-use crate::job::{FailureClass, Job, JobArtifact, JobError, JobId, JobSpec, Outcome, Progress, ProgressRow};
+use crate::job::{FailureClass, Job, JobArtifact, JobError, JobId, JobSpec, Outcome, ProgressRow};
+use crate::job_log::{JobLogs, Lines, LogWriter};
 use crate::job_store::{Claim, Fence, Release};
 use crate::limits;
 
@@ -97,31 +98,17 @@ impl NotStored {
     }
 }
 
-/// A job's log as far as an attempt knows it.
-struct Written {
-    length: u64,
-    /// All of it, while it is short and known to be all.
-    whole: Option<Vec<u8>>,
-}
-
-impl Written {
-    /// The store took `bytes`, and the log is that long now.
-    fn grow(&mut self, bytes: &[u8], length: u64) {
-        // A store that cuts a log off takes something else.
-        let taken = self.length.saturating_add(bytes.len() as u64) == length;
-        match &mut self.whole {
-            Some(whole) if taken && whole.len() + bytes.len() <= limits::LOG_WRITE_BYTES => {
-                whole.extend(bytes)
-            }
-            whole => *whole = None,
-        }
-        self.length = length;
-    }
+/// The log of an attempt while it is written.
+struct Record {
+    writer: LogWriter,
+    /// Lines that the store has no room for.
+    refused_lines: u64,
 }
 
 /// A claimed job with the slot that it runs in.
 pub(super) struct Attempt {
     parts: Arc<SchedulerParts>,
+    logs: JobLogs,
     options: SchedulerOptions,
     id: JobId,
     fence: Fence,
@@ -139,16 +126,17 @@ pub(super) struct Attempt {
 impl Attempt {
     /// An attempt that begins with [`Self::run`]; `stop` asks it to give the job back.
     pub(super) fn new(
-        parts: &Arc<SchedulerParts>,
-        options: SchedulerOptions,
+        scheduler: &Scheduler,
         claim: &Claim,
         slot: BackendLease,
         lease: HeldLease,
         stop: CancellationToken,
     ) -> Self {
+        let parts = &scheduler.parts;
         Self {
             parts: Arc::clone(parts),
-            options,
+            logs: scheduler.logs.clone(),
+            options: scheduler.options,
             id: claim.job.id,
             fence: claim.fence,
             job: Arc::clone(&claim.job),
@@ -156,7 +144,7 @@ impl Attempt {
             log_begin: claim.log_bytes,
             slot,
             lease,
-            events: Arc::default(),
+            events: Arc::new(EventQueue::new(Arc::clone(&parts.clock))),
             stop,
         }
     }
@@ -197,8 +185,8 @@ impl Attempt {
             self.events.close();
             end
         };
-        let (end, written) = tokio::join!(build, self.record_events());
-        let Some(end) = self.with_log(end, &written).await else { return };
+        let (end, ()) = tokio::join!(build, self.record_events());
+        let Some(end) = end else { return };
         let name = end.name();
         match self.record_end(&end).await {
             Ok(()) => {
@@ -246,51 +234,71 @@ impl Attempt {
     }
 
     /// Writes lines and events to the job store as they come.
-    async fn record_events(&self) -> Written {
-        let whole = (self.log_begin == 0).then(Vec::new);
-        let mut written = Written { length: self.log_begin, whole };
+    async fn record_events(&self) {
+        let mut record = Record { writer: self.logs.write(self.fence, self.log_begin), refused_lines: 0 };
         let mut told = 0;
-        let mut log = BoundedLog::new(self.options.log_bytes);
+        let mut log = BoundedLog::new(self.options.log_bytes, Arc::clone(&self.parts.clock));
         while let Some(item) = self.events.next().await {
             match item {
-                Item::Progress(all) => {
-                    let all = all.into_iter().map(|progress| progress.at_log_offset(written.length));
-                    self.append(all.collect(), &mut told).await;
+                Item::Progress(rows) => {
+                    let lines = record.writer.lines();
+                    let behind =
+                        |row: ProgressRow| ProgressRow { progress: row.progress.behind_lines(lines), ..row };
+                    self.append(rows.into_iter().map(behind).collect(), &mut told).await;
                 }
                 Item::Lines(lines) => {
-                    for bytes in log.push(lines).await {
-                        self.append_log(bytes, &mut written).await;
+                    for lines in log.push(lines).await {
+                        self.append_log(lines, &mut record).await;
                     }
                 }
             }
         }
         let mut rest = log.finish();
-        while let Some(bytes) = rest.next().await {
-            self.append_log(bytes, &mut written).await;
+        while let Some(lines) = rest.next().await {
+            self.append_log(lines, &mut record).await;
         }
-        written
+        let refused = std::mem::take(&mut record.refused_lines);
+        if refused > 0 {
+            let text = format!("[{refused} lines are missing here: the job store has no room for them]");
+            self.append_log(notice(&*self.parts.clock, &text), &mut record).await;
+        }
     }
 
-    async fn append_log(&self, bytes: Bytes, written: &mut Written) {
-        let offset = written.length;
+    async fn append_log(&self, lines: Lines, record: &mut Record) {
+        if record.refused_lines > 0 {
+            record.refused_lines = record.refused_lines.saturating_add(lines.count());
+            return;
+        }
+        let (offset, block) = (record.writer.offset(), record.writer.block(lines));
+        let bytes = match block.encode() {
+            Ok(bytes) => Bytes::from(bytes),
+            Err(error) => {
+                tracing::error!(job = %self.id, error = %error.chain(), "lines of a log are lost");
+                return;
+            }
+        };
+        let end = offset.saturating_add(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
         let append = || self.parts.job_store.append_log(self.fence, offset, bytes.clone());
         match self.persist(append).await {
-            Ok(grown) => written.grow(&bytes, grown),
+            Ok(length) => record.writer.wrote(block, length),
+            Err(error) if error.kind() == ErrorKind::LimitExceeded => {
+                tracing::warn!(job = %self.id, error = %error.chain(), "the rest of a log is not kept");
+                record.refused_lines = block.count();
+            }
             Err(error) => {
-                tracing::warn!(job = %self.id, error = %error.chain(), "lines of a log are lost");
-                written.whole = None;
-                // They may be there although nobody said so; what follows goes behind them.
-                if let Ok(chunk) = self.within(self.parts.job_store.read_log(self.id, 0, 0)).await {
-                    written.length = chunk.len;
+                // They may be there although nobody said so.
+                match self.within(self.parts.job_store.read_log(self.id, u64::MAX, 0)).await {
+                    Ok(chunk) if chunk.len == end => record.writer.wrote(block, end),
+                    _ => {
+                        tracing::warn!(job = %self.id, error = %error.chain(), "lines of a log are lost");
+                    }
                 }
             }
         }
     }
 
     /// Adds what the attempt tells; `told` is how much it told so far.
-    async fn append(&self, all: Vec<Progress>, told: &mut u64) {
-        let at = self.parts.clock.now();
-        let rows: Vec<ProgressRow> = all.into_iter().map(|progress| ProgressRow { at, progress }).collect();
+    async fn append(&self, rows: Vec<ProgressRow>, told: &mut u64) {
         let first = *told;
         match self.persist(|| self.parts.job_store.append(self.fence, first, &rows)).await {
             Ok(count) => *told = count,
@@ -378,6 +386,9 @@ impl Attempt {
                     End::Finish(Outcome::Succeeded { artifacts: Vec::new(), note: Some(reason) })
                 }
                 BuildStatus::Failed { reason, failure } => {
+                    if let Some(failure) = &failure {
+                        self.events.step_failed(failure.exit_code);
+                    }
                     let step = failure.map(step_failure);
                     let error = JobError { class: FailureClass::Build, message: reason, step };
                     End::failed(error)
@@ -391,32 +402,6 @@ impl Attempt {
             Err(error) => self.retry_or_fail(&error),
         };
         Some(event)
-    }
-
-    /// The end, once the whole log is stored too, where it is.
-    async fn with_log(&self, end: Option<End>, written: &Written) -> Option<End> {
-        match end? {
-            end @ End::Finish(Outcome::Failed { .. } | Outcome::Cancelled) => {
-                if let Err(error) = self.store_log(written).await {
-                    tracing::warn!(job = %self.id, error = %error.chain(), "the log was not stored");
-                }
-                Some(end)
-            }
-            End::Finish(Outcome::Succeeded { artifacts, note }) => {
-                let store_log = || -> BoxFuture<'_, Result<(), NotStored>> {
-                    Box::pin(async { Ok(self.store_log(written).await?) })
-                };
-                let store = self.repeat("the log", store_log);
-                match self.signal().token.run_until_cancelled(store).await {
-                    Some(Ok(())) => Some(End::Finish(Outcome::Succeeded { artifacts, note })),
-                    other => {
-                        let keys = artifacts.iter().filter_map(|a| self.artifact_key(&a.name).ok());
-                        self.give_up_stored(&keys.collect::<Vec<_>>(), other.and_then(Result::err)).await
-                    }
-                }
-            }
-            end => Some(end),
-        }
     }
 
     fn interrupted(&self) -> Option<End> {
@@ -569,29 +554,6 @@ impl Attempt {
         }
         let name = file.name.clone();
         Ok(JobArtifact { name, size_bytes: stored.size_bytes, sha256: stored.sha256 })
-    }
-
-    /// Puts the log to the artifacts: from the job store, a chunk at a time, when it is long.
-    async fn store_log(&self, written: &Written) -> Result<()> {
-        let key = self.artifact_key(LOG_NAME)?;
-        if let Some(whole) = &written.whole {
-            let bytes: ByteStream = stream::iter([Ok(Bytes::copy_from_slice(whole))]).boxed();
-            return self.parts.artifact_storage.put(&key, bytes).await.map(drop);
-        }
-        let (job_store, id) = (Arc::clone(&self.parts.job_store), self.id);
-        let chunks = stream::try_unfold(Some(0u64), move |offset| {
-            let job_store = Arc::clone(&job_store);
-            async move {
-                let Some(offset) = offset else { return Ok(None) };
-                let chunk = job_store.read_log(id, offset, limits::LOG_READ_BYTES_MAX).await?;
-                let next = offset.saturating_add(u64::try_from(chunk.bytes.len()).unwrap_or(u64::MAX));
-                // All has been told: the end is known without another look.
-                let next_of = (next < chunk.len).then_some(next);
-                Ok((!chunk.bytes.is_empty()).then_some((chunk.bytes, next_of)))
-            }
-        });
-        let chunks: ByteStream = chunks.boxed();
-        self.parts.artifact_storage.put(&key, chunks).await.map(drop)
     }
 
     /// The key of an artifact of this attempt, which no other attempt writes to.

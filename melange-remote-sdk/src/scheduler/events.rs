@@ -2,42 +2,36 @@
 //! store waits for [`BuildSink::ready`] before it reads more of a step's output.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
+use jiff::Timestamp;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::builder::{BuildEvent, BuildSink, LogStream, Phase, StepFailure, TestStatus};
-use crate::job::{JobPhase, JobStepFailure, Progress};
+use crate::clock::Clock;
+use crate::job::{JobPhase, JobStepFailure, Progress, ProgressRow};
+use crate::job_log::{Lines, Origin};
 use crate::limits;
+
+/// Lines of one write.
+const LINES_MAX: u64 = 32_768;
 
 /// What the recorder takes out.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Item {
-    /// Lines of the log, each with its newline.
+    /// Lines of the log.
     Lines(Lines),
     /// What the attempt tells, in order.
-    Progress(Vec<Progress>),
-}
-
-/// Lines in a row that come from the same side.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Lines {
-    /// The lines, each with its newline.
-    pub(super) bytes: Bytes,
-    /// How many there are.
-    pub(super) count: u64,
-    /// Whether the farm itself says them, not a step.
-    pub(super) farm: bool,
+    Progress(Vec<ProgressRow>),
 }
 
 #[derive(Debug)]
 enum Waiting {
-    Line { text: String, farm: bool },
-    Progress(Progress),
+    Line { text: String, origin: Origin },
+    Progress(ProgressRow),
 }
 
 #[derive(Debug, Default)]
@@ -53,14 +47,20 @@ struct State {
 }
 
 /// The queue; builders see it as their sink.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct EventQueue {
+    clock: Arc<dyn Clock>,
     state: Mutex<State>,
     arrived: Notify,
     taken: Notify,
 }
 
 impl EventQueue {
+    /// An empty queue; the clock tells when events come.
+    pub(super) fn new(clock: Arc<dyn Clock>) -> Self {
+        Self { clock, state: Mutex::default(), arrived: Notify::new(), taken: Notify::new() }
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -120,35 +120,54 @@ impl EventQueue {
 
     /// Adds a line of the scheduler's own.
     pub(super) fn line(&self, line: String) {
-        self.lock().push_line(line, true);
+        let origin = self.own();
+        self.lock().push_line(line, origin);
         self.arrived.notify_one();
+    }
+
+    /// Notes that the step that runs ended badly.
+    pub(super) fn step_failed(&self, exit_code: i32) {
+        let at = self.clock.now();
+        self.lock().push_event(Progress::StepFailed { exit_code }, at);
+        self.arrived.notify_one();
+    }
+
+    /// Where lines of the scheduler's own come from.
+    fn own(&self) -> Origin {
+        Origin::new(self.clock.now(), None, LogStream::Engine)
     }
 }
 
 #[async_trait]
 impl BuildSink for EventQueue {
     fn emit(&self, event: BuildEvent) {
+        let own = self.own();
         let mut state = self.lock();
         if state.closed {
             return;
         }
         match event {
-            BuildEvent::Log { stream, line, .. } => state.push_line(line, stream == LogStream::Engine),
+            BuildEvent::Log { stream, step, line } => {
+                let step = step.map(|step| u32::try_from(step).unwrap_or(u32::MAX));
+                state.push_line(line, Origin::new(own.at, step, stream));
+            }
             BuildEvent::PhaseFinished { phase, took } => {
                 state.phases.insert(phase);
-                state.push_event(phase_event(phase, took));
+                state.push_event(phase_event(phase, took), own.at);
             }
             BuildEvent::StepStarted { index, total, name } => {
-                state.push_line(format!("--- step {} of {total}: {name}", index.saturating_add(1)), true);
+                state.push_line(format!("--- step {} of {total}: {name}", index.saturating_add(1)), own);
                 state.step_began = true;
-                state.push_event(Progress::StepStarted { index, name });
+                state.push_event(Progress::StepStarted { index, name }, own.at);
             }
             BuildEvent::StepFinished { index, took, cached } => {
-                state.push_event(Progress::StepFinished { index, took_ms: millis(took), cached });
+                let took_ms = millis(took);
+                state.push_event(Progress::StepFinished { index, took_ms, cached }, own.at);
             }
             BuildEvent::TestStarted { index, total, subject } => {
-                state.push_event(Progress::TestStarted { index, package: subject.clone(), log_offset: 0 });
-                state.push_line(format!("--- test {} of {total}: {subject}", index.saturating_add(1)), true);
+                let started = Progress::TestStarted { index, package: subject.clone(), lines: 0 };
+                state.push_event(started, own.at);
+                state.push_line(format!("--- test {} of {total}: {subject}", index.saturating_add(1)), own);
             }
             BuildEvent::TestFinished { index, report } => {
                 let (how, reason, step) = match report.status {
@@ -157,15 +176,10 @@ impl BuildSink for EventQueue {
                         (format!("failed: {reason}"), Some(reason), failure.map(step_failure))
                     }
                 };
-                state.push_line(format!("--- the test of {} {how}", report.subject), true);
+                state.push_line(format!("--- the test of {} {how}", report.subject), own);
                 let took_ms = millis(report.took);
-                state.push_event(Progress::TestFinished {
-                    index,
-                    took_ms,
-                    error: reason,
-                    step,
-                    log_offset: 0,
-                });
+                let finished = Progress::TestFinished { index, took_ms, error: reason, step, lines: 0 };
+                state.push_event(finished, own.at);
             }
             BuildEvent::PhaseStarted { .. } => {}
         }
@@ -198,20 +212,20 @@ impl State {
         self.closed || self.lines < limits::EVENT_QUEUE_MAX && self.line_bytes < limits::EVENT_QUEUE_BYTES_MAX
     }
 
-    fn push_line(&mut self, mut text: String, farm: bool) {
+    fn push_line(&mut self, mut text: String, origin: Origin) {
         if text.len() > limits::LOG_LINE_BYTES_MAX {
             text.truncate(text.floor_char_boundary(limits::LOG_LINE_BYTES_MAX));
             text.push_str(" [cut]");
         }
         self.lines += 1;
         self.line_bytes += text.len();
-        self.waiting.push_back(Waiting::Line { text, farm });
+        self.waiting.push_back(Waiting::Line { text, origin });
     }
 
-    fn push_event(&mut self, event: Progress) {
+    fn push_event(&mut self, progress: Progress, at: Timestamp) {
         // The bound is above the events of any definition; nothing depends on those behind it.
         if self.waiting.len() - self.lines < limits::STEPS_MAX * 2 {
-            self.waiting.push_back(Waiting::Progress(event));
+            self.waiting.push_back(Waiting::Progress(ProgressRow { at, progress }));
         }
     }
 
@@ -224,19 +238,15 @@ impl State {
     }
 
     fn take_first(&mut self) -> Option<Item> {
-        let mut bytes = String::new();
-        let (mut count, mut side) = (0, false);
-        while bytes.len() < limits::LOG_WRITE_BYTES {
+        let mut lines = Lines::default();
+        while lines.text_bytes() < limits::LOG_WRITE_BYTES as u64 && lines.count() < LINES_MAX {
             match self.waiting.pop_front() {
-                Some(Waiting::Line { text, farm }) if count == 0 || farm == side => {
+                Some(Waiting::Line { text, origin }) => {
                     self.lines -= 1;
                     self.line_bytes -= text.len();
-                    side = farm;
-                    count += 1;
-                    bytes.push_str(&text);
-                    bytes.push('\n');
+                    lines.push(origin, &text);
                 }
-                Some(Waiting::Progress(event)) if count == 0 => {
+                Some(Waiting::Progress(event)) if lines.is_empty() => {
                     return Some(Item::Progress(self.events(event)));
                 }
                 Some(other) => {
@@ -246,11 +256,11 @@ impl State {
                 None => break,
             }
         }
-        (count > 0).then(|| Item::Lines(Lines { bytes: Bytes::from(bytes), count, farm: side }))
+        (!lines.is_empty()).then_some(Item::Lines(lines))
     }
 
     /// An event and those right behind it.
-    fn events(&mut self, first: Progress) -> Vec<Progress> {
+    fn events(&mut self, first: ProgressRow) -> Vec<ProgressRow> {
         let mut events = vec![first];
         while events.len() < limits::PROGRESS_ROWS_MAX
             && let Some(Waiting::Progress(_)) = self.waiting.front()
@@ -281,13 +291,32 @@ mod tests {
     use futures_util::FutureExt;
 
     use super::*;
+    use crate::clock::SteadyClock;
 
     fn log(line: &str) -> BuildEvent {
         BuildEvent::Log { stream: LogStream::Stdout, step: None, line: line.to_owned() }
     }
 
-    fn lines(text: &str, count: u64, farm: bool) -> Item {
-        Item::Lines(Lines { bytes: Bytes::from(text.to_owned()), count, farm })
+    fn queue() -> EventQueue {
+        EventQueue::new(Arc::new(SteadyClock::starting_at(Timestamp::UNIX_EPOCH)))
+    }
+
+    /// Lines of steps, and of the engine when they begin with `---`.
+    fn lines(texts: &[&str]) -> Item {
+        let mut lines = Lines::default();
+        for text in texts {
+            let stream = if text.starts_with("---") { LogStream::Engine } else { LogStream::Stdout };
+            lines.push(Origin::new(Timestamp::UNIX_EPOCH, None, stream), text);
+        }
+        Item::Lines(lines)
+    }
+
+    fn row(progress: Progress) -> ProgressRow {
+        ProgressRow { at: Timestamp::UNIX_EPOCH, progress }
+    }
+
+    fn text(lines: Lines) -> String {
+        String::from_utf8(lines.into_block(1, 1, 0).text().to_vec()).unwrap()
     }
 
     async fn drain(queue: &EventQueue) -> Vec<Item> {
@@ -299,25 +328,24 @@ mod tests {
         items
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn order_is_kept_and_lines_in_a_row_are_one_write() {
-        let queue = EventQueue::default();
+        let queue = queue();
         queue.emit(log("a"));
         queue.emit(log("b"));
         queue.emit(BuildEvent::StepStarted { index: 0, total: 2, name: "make".to_owned() });
         queue.emit(log("c"));
         let expected = [
-            lines("a\nb\n", 2, false),
-            lines("--- step 1 of 2: make\n", 1, true),
-            Item::Progress(vec![Progress::StepStarted { index: 0, name: "make".to_owned() }]),
-            lines("c\n", 1, false),
+            lines(&["a", "b", "--- step 1 of 2: make"]),
+            Item::Progress(vec![row(Progress::StepStarted { index: 0, name: "make".to_owned() })]),
+            lines(&["c"]),
         ];
         assert_eq!(drain(&queue).await, expected);
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_comes_shortly_after_one_another_is_one_write() {
-        let queue = EventQueue::default();
+        let queue = queue();
         let begun = Instant::now();
         queue.emit(log("a"));
         let next = queue.next();
@@ -326,17 +354,17 @@ mod tests {
         tokio::time::advance(limits::EVENTS_GATHER / 2).await;
         queue.emit(log("b"));
         queue.emit(BuildEvent::StepStarted { index: 0, total: 1, name: "make".to_owned() });
-        assert_eq!(next.await, Some(lines("a\nb\n", 2, false)));
+        let Some(Item::Lines(gathered)) = next.await else { panic!("lines") };
+        assert_eq!(text(gathered), "a\nb\n--- step 1 of 1: make\n");
         assert_eq!(begun.elapsed(), limits::EVENTS_GATHER);
         // What was there by then is not held up once more.
-        assert!(queue.next().now_or_never().is_some());
         assert!(queue.next().now_or_never().is_some());
         assert!(queue.next().now_or_never().is_none());
     }
 
     #[tokio::test]
     async fn a_flood_loses_nothing_and_is_asked_to_wait() {
-        let queue = EventQueue::default();
+        let queue = queue();
         assert!(queue.ready().now_or_never().is_some());
         let most = limits::EVENT_QUEUE_MAX + 7;
         for number in 0..most {
@@ -344,25 +372,26 @@ mod tests {
         }
         assert!(queue.ready().now_or_never().is_none(), "the queue is full");
         queue.emit(BuildEvent::PhaseFinished { phase: Phase::Steps, took: Duration::from_millis(5) });
-        let (mut text, mut wakes) = (String::new(), false);
+        let (mut all, mut wakes) = (String::new(), false);
         let waiting = queue.ready();
         tokio::pin!(waiting);
         while let Some(Item::Lines(lines)) = queue.next().await {
-            text.push_str(std::str::from_utf8(&lines.bytes).unwrap());
+            all.push_str(&text(lines));
             wakes = wakes || waiting.as_mut().now_or_never().is_some();
-            if wakes && text.lines().count() == most {
+            if wakes && all.lines().count() == most {
                 break;
             }
         }
         assert!(wakes, "there is room again");
-        assert!(text.lines().eq((0..most).map(|number| number.to_string())));
+        assert!(all.lines().eq((0..most).map(|number| number.to_string())));
         let rest = drain(&queue).await;
-        assert_eq!(rest, [Item::Progress(vec![phase_event(Phase::Steps, Duration::from_millis(5))])]);
+        let [Item::Progress(rows)] = &rest[..] else { panic!("{rest:?}") };
+        assert_eq!(rows[0].progress, phase_event(Phase::Steps, Duration::from_millis(5)));
     }
 
     #[tokio::test]
     async fn a_closed_queue_holds_nobody_up() {
-        let queue = EventQueue::default();
+        let queue = queue();
         queue.emit(log(&"x".repeat(limits::EVENT_QUEUE_BYTES_MAX)));
         (0..limits::EVENT_QUEUE_MAX).for_each(|_| queue.emit(log("x")));
         assert!(queue.ready().now_or_never().is_none());
@@ -372,10 +401,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_long_line_is_cut_between_characters() {
-        let queue = EventQueue::default();
+        let queue = queue();
         queue.emit(log(&"ä".repeat(limits::LOG_LINE_BYTES_MAX)));
-        let Some(Item::Lines(text)) = drain(&queue).await.pop() else { panic!("lines") };
-        assert!(text.bytes.ends_with(" [cut]\n".as_bytes()));
-        assert!(text.bytes.len() < limits::LOG_LINE_BYTES_MAX + 10);
+        let Some(Item::Lines(lines)) = drain(&queue).await.pop() else { panic!("lines") };
+        let text = text(lines);
+        assert!(text.ends_with(" [cut]\n"));
+        assert!(text.len() < limits::LOG_LINE_BYTES_MAX + 10);
     }
 }

@@ -1,30 +1,36 @@
 //! What of an attempt's output goes into its log: all of it up to the bound; beyond, its first half, its last half and
-//! every line of the farm's own.
+//! every line of the engine's own.
 //!
 //! ```text
 //! lines ─▶ head ───────────────▶ log            up to half of the bound, at once
 //!      └─▶ tail (on disk) ─ end ▶ log            two segments; the older is given up when the newer is full
-//!                └ the farm's lines of a given-up segment ─▶ log
+//!                └ the engine's lines of a given-up segment ─▶ log
 //! ```
 //!
-//! The log itself only grows, so that offsets into it stay true.
+//! The log itself only grows, so that the numbers of its lines stay true.
 
 use std::collections::VecDeque;
 use std::io::SeekFrom;
+use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use tokio::fs::File;
-use tokio::io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt, Take};
+use tokio::io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt};
 
-use super::events::Lines;
+use crate::builder::LogStream;
+use crate::clock::Clock;
+use crate::error::{Error, Result};
+use crate::job_log::block::{Parsed, read_block};
+use crate::job_log::{Lines, Origin};
 use crate::limits;
 
-/// Bytes of the farm's own lines that are kept of the middle of a log.
-const FARM_BYTES_MAX: usize = 4 << 20;
+/// Bytes of the engine's own lines that are kept of the middle of a log.
+const ENGINE_BYTES_MAX: u64 = 4 << 20;
 
 /// The bounded log of one attempt.
 #[derive(Debug)]
 pub(super) struct BoundedLog {
+    clock: Arc<dyn Clock>,
     half: u64,
     head_bytes: u64,
     tail: Option<Tail>,
@@ -39,41 +45,49 @@ struct Tail {
     lost_bytes: u64,
     /// Why the end could not be kept, when it could not.
     broken: Option<String>,
-    farm_bytes: usize,
+    engine_bytes: u64,
 }
 
-/// Lines in a file without a name.
+/// Blocks of lines in a file without a name.
 #[derive(Debug)]
 struct Segment {
     file: File,
-    bytes: u64,
+    file_bytes: u64,
+    text_bytes: u64,
     lines: u64,
-    /// The farm's lines among them.
-    farm: Vec<Lines>,
+    /// The engine's lines among them.
+    engine: Vec<Lines>,
+}
+
+/// A line that the log says of itself.
+pub(super) fn notice(clock: &dyn Clock, text: &str) -> Lines {
+    let mut lines = Lines::default();
+    lines.push(Origin::new(clock.now(), None, LogStream::Engine), text);
+    lines
 }
 
 impl BoundedLog {
-    /// A log of at most `bytes`, and a few lines of notices.
-    pub(super) fn new(bytes: u64) -> Self {
-        Self { half: bytes / 2, head_bytes: 0, tail: None }
+    /// A log of at most `bytes` of text, and a few lines of notices.
+    pub(super) fn new(bytes: u64, clock: Arc<dyn Clock>) -> Self {
+        Self { clock, half: bytes / 2, head_bytes: 0, tail: None }
     }
 
     /// Takes lines; returns what goes into the log now.
-    pub(super) async fn push(&mut self, lines: Lines) -> Vec<Bytes> {
-        let size = lines.bytes.len() as u64;
+    pub(super) async fn push(&mut self, lines: Lines) -> Vec<Lines> {
+        let size = lines.text_bytes();
         if self.tail.is_none() && self.head_bytes.saturating_add(size) <= self.half {
             self.head_bytes += size;
-            return vec![lines.bytes];
+            return vec![lines];
         }
         let mut now = Vec::new();
         if self.tail.is_none() {
-            let notice = format!(
-                "[the log has reached {} of its {}: what follows comes when the attempt ends, its last {} of it]\n",
+            let text = format!(
+                "[the log has reached {} of its {}: what follows comes when the attempt ends, its last {} of it]",
                 size_text(self.head_bytes),
                 size_text(self.half * 2),
                 size_text(self.half)
             );
-            now.push(Bytes::from(notice));
+            now.push(notice(&*self.clock, &text));
         }
         let half = self.half;
         let tail = self.tail.get_or_insert_default();
@@ -85,6 +99,7 @@ impl BoundedLog {
     pub(super) fn finish(self) -> Rest {
         let tail = self.tail.unwrap_or_default();
         Rest {
+            clock: self.clock,
             segments: [tail.older, tail.newer].into_iter().flatten().collect(),
             reading: None,
             lost_lines: tail.lost_lines,
@@ -94,11 +109,12 @@ impl BoundedLog {
     }
 }
 
-/// The end of a log, read from the disk piece by piece: it may be as large as half of the bound.
+/// The end of a log, read from the disk block by block: it may be as large as half of the bound.
 #[derive(Debug)]
 pub(super) struct Rest {
+    clock: Arc<dyn Clock>,
     segments: VecDeque<Segment>,
-    reading: Option<Take<File>>,
+    reading: Option<Reading>,
     /// Not told yet.
     lost_lines: u64,
     lost_bytes: u64,
@@ -106,50 +122,99 @@ pub(super) struct Rest {
 }
 
 impl Rest {
-    /// The next piece: the lines that are missing are told where they would be.
-    pub(super) async fn next(&mut self) -> Option<Bytes> {
+    /// The next lines: those that are missing are told where they would be.
+    pub(super) async fn next(&mut self) -> Option<Lines> {
         loop {
             if self.lost_lines > 0 {
                 return Some(self.missing());
             }
-            if let Some(source) = &mut self.reading {
-                let mut piece = Vec::with_capacity(limits::LOG_WRITE_BYTES);
-                let mut bounded = source.take(limits::LOG_WRITE_BYTES as u64);
-                match bounded.read_to_end(&mut piece).await {
-                    Ok(0) => self.reading = None,
-                    Ok(_) => return Some(Bytes::from(piece)),
+            if let Some(reading) = &mut self.reading {
+                match reading.next().await {
+                    Ok(Some(lines)) => return Some(lines),
+                    Ok(None) => self.reading = None,
                     Err(error) => {
-                        let rest = source.limit();
+                        let left = reading.lines;
                         self.reading = None;
-                        return Some(unreadable(rest, &error));
+                        return Some(self.unreadable(left, &error));
                     }
                 }
             } else {
-                let mut segment = self.segments.pop_front()?;
-                match segment.file.seek(SeekFrom::Start(0)).await {
-                    Ok(_) => self.reading = Some(segment.file.take(segment.bytes)),
-                    Err(error) => return Some(unreadable(segment.bytes, &error)),
+                let segment = self.segments.pop_front()?;
+                let lines = segment.lines;
+                match Reading::new(segment).await {
+                    Ok(reading) => self.reading = Some(reading),
+                    Err(error) => return Some(self.unreadable(lines, &error)),
                 }
             }
         }
     }
 
-    fn missing(&mut self) -> Bytes {
+    fn missing(&mut self) -> Lines {
         let why = self.broken.take().map(|why| format!(" ({why})")).unwrap_or_default();
         let (lines, size) = (std::mem::take(&mut self.lost_lines), size_text(self.lost_bytes));
-        let notice =
-            format!("[{lines} lines of output, {size}, are missing here: the log is bounded{why}]\n");
-        Bytes::from(notice)
+        let text = format!("[{lines} lines of output, {size}, are missing here: the log is bounded{why}]");
+        notice(&*self.clock, &text)
+    }
+
+    fn unreadable(&self, lines: u64, error: &Error) -> Lines {
+        let text = format!("[{lines} lines of output are missing here: {}]", error.chain());
+        notice(&*self.clock, &text)
     }
 }
 
-fn unreadable(bytes: u64, error: &std::io::Error) -> Bytes {
-    Bytes::from(format!("\n[{} of output are missing here: {error}]\n", size_text(bytes)))
+/// A segment on its way back.
+#[derive(Debug)]
+struct Reading {
+    file: File,
+    left: u64,
+    read: BytesMut,
+    /// Lines that did not come yet.
+    lines: u64,
+}
+
+impl Reading {
+    async fn new(mut segment: Segment) -> Result<Self> {
+        segment.file.seek(SeekFrom::Start(0)).await.map_err(read_error)?;
+        let Segment { file, file_bytes, lines, .. } = segment;
+        Ok(Self { file, left: file_bytes, read: BytesMut::new(), lines })
+    }
+
+    async fn next(&mut self) -> Result<Option<Lines>> {
+        loop {
+            if self.read.is_empty() && self.left == 0 {
+                return Ok(None);
+            }
+            match read_block(&self.read)? {
+                Parsed::Whole(block, size) => {
+                    _ = self.read.split_to(size);
+                    self.lines = self.lines.saturating_sub(block.count());
+                    let mut lines = Lines::default();
+                    lines.extend(&block);
+                    return Ok(Some(lines));
+                }
+                Parsed::Part(_) if self.left > 0 => {
+                    let before = self.read.len();
+                    let most = self.left.min(limits::LOG_WRITE_BYTES as u64);
+                    (&mut self.file).take(most).read_buf(&mut self.read).await.map_err(read_error)?;
+                    let read = u64::try_from(self.read.len().saturating_sub(before)).unwrap_or(0);
+                    if read == 0 {
+                        return Err(Error::unexpected("the file of its end is shorter than it was"));
+                    }
+                    self.left = self.left.saturating_sub(read);
+                }
+                _ => return Err(Error::unexpected("the file of its end is damaged")),
+            }
+        }
+    }
+}
+
+fn read_error(error: std::io::Error) -> Error {
+    Error::unexpected("the file of its end cannot be read").source(error)
 }
 
 impl Tail {
-    async fn push(&mut self, lines: Lines, segment_bytes: u64, now: &mut Vec<Bytes>) {
-        let full = self.newer.as_ref().is_some_and(|segment| segment.bytes >= segment_bytes);
+    async fn push(&mut self, lines: Lines, segment_bytes: u64, now: &mut Vec<Lines>) {
+        let full = self.newer.as_ref().is_some_and(|segment| segment.text_bytes >= segment_bytes);
         if self.newer.is_none() || full {
             match Segment::new().await {
                 Ok(segment) => {
@@ -158,40 +223,40 @@ impl Tail {
                         self.give_up(given_up, now);
                     }
                 }
-                Err(error) => return self.lose(lines, &error, now),
+                Err(error) => return self.lose(&lines, error.to_string(), now),
             }
         }
         let Some(segment) = &mut self.newer else { return };
-        if let Err(error) = segment.write(&lines).await {
-            self.lose(lines, &error, now);
+        if let Err((lines, why)) = segment.write(lines).await {
+            self.lose(&lines, why, now);
         }
     }
 
-    /// The farm's lines of a segment go into the log, the others are counted.
-    fn give_up(&mut self, segment: Segment, now: &mut Vec<Bytes>) {
+    /// The engine's lines of a segment go into the log, the others are counted.
+    fn give_up(&mut self, segment: Segment, now: &mut Vec<Lines>) {
         let (mut kept_lines, mut kept_bytes) = (0, 0);
-        for lines in segment.farm {
-            let size = lines.bytes.len();
-            if self.farm_bytes.saturating_add(size) > FARM_BYTES_MAX {
+        for lines in segment.engine {
+            let size = lines.text_bytes();
+            if self.engine_bytes.saturating_add(size) > ENGINE_BYTES_MAX {
                 break;
             }
-            self.farm_bytes += size;
-            kept_lines += lines.count;
-            kept_bytes += size as u64;
-            now.push(lines.bytes);
+            self.engine_bytes += size;
+            kept_lines += lines.count();
+            kept_bytes += size;
+            now.push(lines);
         }
         self.lost_lines += segment.lines.saturating_sub(kept_lines);
-        self.lost_bytes += segment.bytes.saturating_sub(kept_bytes);
+        self.lost_bytes += segment.text_bytes.saturating_sub(kept_bytes);
     }
 
-    /// Without a disk to keep them on, only the farm's lines are left.
-    fn lose(&mut self, lines: Lines, error: &std::io::Error, now: &mut Vec<Bytes>) {
-        self.broken.get_or_insert_with(|| error.to_string());
-        if lines.farm {
-            now.push(lines.bytes);
-        } else {
-            self.lost_lines += lines.count;
-            self.lost_bytes += lines.bytes.len() as u64;
+    /// Without a disk to keep them on, only the engine's lines are left.
+    fn lose(&mut self, lines: &Lines, why: String, now: &mut Vec<Lines>) {
+        self.broken.get_or_insert(why);
+        let engine = lines.of_engine();
+        self.lost_lines += lines.count().saturating_sub(engine.count());
+        self.lost_bytes += lines.text_bytes().saturating_sub(engine.text_bytes());
+        if !engine.is_empty() {
+            now.push(engine);
         }
     }
 }
@@ -199,19 +264,37 @@ impl Tail {
 impl Segment {
     async fn new() -> std::io::Result<Self> {
         let file = tokio::task::spawn_blocking(tempfile::tempfile).await.map_err(std::io::Error::other)??;
-        Ok(Self { file: File::from_std(file), bytes: 0, lines: 0, farm: Vec::new() })
+        Ok(Self { file: File::from_std(file), file_bytes: 0, text_bytes: 0, lines: 0, engine: Vec::new() })
     }
 
-    async fn write(&mut self, lines: &Lines) -> std::io::Result<()> {
-        // A write that fails half-way must not leave half a line before the next one.
-        self.file.seek(SeekFrom::Start(self.bytes)).await?;
-        self.file.write_all(&lines.bytes).await?;
-        self.file.flush().await?;
-        self.bytes += lines.bytes.len() as u64;
-        self.lines += lines.count;
-        if lines.farm {
-            self.farm.push(lines.clone());
+    /// Adds lines; gives them back, and tells why, when they could not be written.
+    async fn write(&mut self, lines: Lines) -> Result<(), (Lines, String)> {
+        let (engine, count, text_bytes) = (lines.of_engine(), lines.count(), lines.text_bytes());
+        // Numbers come when the lines go into the log.
+        let block = lines.into_block(0, 1, 0);
+        let written = match block.encode() {
+            Ok(bytes) => self.write_bytes(bytes.into()).await.map_err(|error| error.to_string()),
+            Err(error) => Err(error.chain()),
+        };
+        if let Err(why) = written {
+            let mut lines = Lines::default();
+            lines.extend(&block);
+            return Err((lines, why));
         }
+        self.lines += count;
+        self.text_bytes += text_bytes;
+        if !engine.is_empty() {
+            self.engine.push(engine);
+        }
+        Ok(())
+    }
+
+    async fn write_bytes(&mut self, bytes: Bytes) -> std::io::Result<()> {
+        // A write that fails half-way must not leave half a block before the next one.
+        self.file.seek(SeekFrom::Start(self.file_bytes)).await?;
+        self.file.write_all(&bytes).await?;
+        self.file.flush().await?;
+        self.file_bytes += bytes.len() as u64;
         Ok(())
     }
 }
@@ -223,19 +306,24 @@ fn size_text(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::SystemClock;
 
     async fn logged(bound: u64, input: &[(&str, bool)]) -> String {
-        let mut log = BoundedLog::new(bound);
+        let mut log = BoundedLog::new(bound, Arc::new(SystemClock));
         let mut written = Vec::new();
-        for (text, farm) in input {
-            let bytes = Bytes::from(format!("{text}\n"));
-            written.append(&mut log.push(Lines { bytes, count: 1, farm: *farm }).await);
+        for (text, engine) in input {
+            let mut lines = Lines::default();
+            let stream = if *engine { LogStream::Engine } else { LogStream::Stdout };
+            lines.push(Origin::new(jiff::Timestamp::UNIX_EPOCH, None, stream), text);
+            written.append(&mut log.push(lines).await);
         }
         let mut rest = log.finish();
         while let Some(piece) = rest.next().await {
             written.push(piece);
         }
-        String::from_utf8(written.concat()).unwrap()
+        let texts: Vec<Bytes> =
+            written.into_iter().map(|lines| lines.into_block(1, 1, 0).text().clone()).collect();
+        String::from_utf8(texts.concat()).unwrap()
     }
 
     #[tokio::test]
@@ -244,7 +332,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn beyond_the_bound_head_and_tail_and_the_farms_lines_are_kept_in_order() {
+    async fn beyond_the_bound_head_and_tail_and_the_engines_lines_are_kept_in_order() {
         let texts: Vec<String> = (0..1_000).map(|number| format!("{number:09}")).collect();
         let mut input: Vec<(&str, bool)> = texts.iter().map(|text| (text.as_str(), false)).collect();
         input.insert(500, ("--- step 2", true));

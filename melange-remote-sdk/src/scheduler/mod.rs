@@ -30,11 +30,13 @@ use crate::builder::Builder;
 use crate::clock::{Clock, SystemClock, earlier, later};
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::{ClaimToken, FailureClass, JobError, ServerId};
+use crate::job_log::JobLogs;
 use crate::job_store::{
     ClaimRequest, ExpireRequest, GiveUp, GroupWaiting, JobStore, Offer, Patience, Release, Subject,
 };
 use crate::limits;
 
+mod archiver;
 mod attempt;
 pub mod decide;
 mod events;
@@ -43,6 +45,7 @@ mod log;
 #[cfg(test)]
 mod tests;
 
+use archiver::Archiver;
 use attempt::Attempt;
 use decide::place;
 use leases::Leases;
@@ -146,11 +149,13 @@ impl Default for SchedulerOptions {
 #[derive(Debug, Clone)]
 pub struct Scheduler {
     parts: Arc<SchedulerParts>,
+    logs: JobLogs,
     options: SchedulerOptions,
 }
 
 /// One run: its leases, the attempts and probes under way.
 struct Run {
+    archiver: Archiver,
     leases: Arc<Leases>,
     attempts: JoinSet<()>,
     probes: JoinSet<()>,
@@ -178,7 +183,18 @@ impl Claiming {
 impl Scheduler {
     /// A scheduler; nothing runs until [`Self::run`].
     pub fn new(parts: SchedulerParts, options: SchedulerOptions) -> Self {
-        Self { parts: Arc::new(parts), options }
+        let logs = JobLogs::new(Arc::clone(&parts.job_store), Arc::clone(&parts.artifact_storage));
+        Self { parts: Arc::new(parts), logs, options }
+    }
+
+    /// What it works with.
+    pub fn parts(&self) -> &SchedulerParts {
+        &self.parts
+    }
+
+    /// The logs of the jobs: those who follow a job that runs here share what its attempt writes.
+    pub fn logs(&self) -> &JobLogs {
+        &self.logs
     }
 
     /// Runs jobs until `shutdown` is cancelled. Then it claims no more, lets running jobs finish for
@@ -186,7 +202,9 @@ impl Scheduler {
     ///
     /// Errors of the job store are logged and tried again; they never end the run.
     pub async fn run(&self, shutdown: CancellationToken) {
+        let (archiver, archiving) = Archiver::start(Arc::clone(&self.parts), self.logs.clone());
         let mut run = Run {
+            archiver,
             leases: Leases::new(&self.parts, self.options.lease),
             attempts: JoinSet::new(),
             probes: JoinSet::new(),
@@ -242,6 +260,7 @@ impl Scheduler {
             }
         }
         self.finish(run).await;
+        archiving.finish().await;
     }
 
     /// Asks the backends whose turn it is. Answers come by way of the pool's hint.
@@ -344,8 +363,12 @@ impl Scheduler {
                 continue;
             };
             let lease = run.leases.hold(claim.fence, claiming.asked_at);
-            let attempt = Attempt::new(&self.parts, self.options, &claim, slot, lease, run.stop.clone());
-            run.attempts.spawn(attempt.run());
+            let attempt = Attempt::new(self, &claim, slot, lease, run.stop.clone());
+            let (archiver, fence) = (run.archiver.clone(), claim.fence);
+            run.attempts.spawn(async move {
+                attempt.run().await;
+                archiver.ended(fence.job, fence.attempt);
+            });
             begun += 1;
         }
         claiming.slots.into_values().flatten().for_each(BackendLease::unused);

@@ -19,7 +19,8 @@ use crate::clock::SteadyClock;
 use crate::conformance::artifact_storage::{key, read};
 use crate::conformance::job_store::{START, new_job_for};
 use crate::error::{Error, ErrorKind};
-use crate::job::{Job, JobAttempt, JobId, JobState, Outcome, ProgressRow};
+use crate::job::{Job, JobAttempt, JobId, JobState, LogArchive, Outcome, ProgressRow};
+use crate::job_log::LogQuery;
 use crate::job_store::forward::{Forward, ForwardJobStore};
 use crate::job_store::memory::MemoryJobStore;
 use crate::job_store::{
@@ -52,6 +53,17 @@ fn parts(builder: &ScriptedBuilder, max_jobs: u32) -> SchedulerParts {
         clock: Arc::new(SteadyClock::starting_at(START)),
         server: ServerId::unique(),
     }
+}
+
+/// The log of a job, wherever it is.
+async fn log_of(parts: &SchedulerParts, id: JobId) -> String {
+    let logs = JobLogs::new(Arc::clone(&parts.job_store), Arc::clone(&parts.artifact_storage));
+    let mut reader = logs.read(id, LogQuery::default()).await.unwrap();
+    let mut text = Vec::new();
+    while let Some(part) = reader.next().await.unwrap() {
+        text.extend_from_slice(&part.text());
+    }
+    String::from_utf8(text).unwrap()
 }
 
 impl Farm {
@@ -107,8 +119,20 @@ impl Farm {
     }
 
     async fn log(&self, id: JobId) -> String {
-        let log = self.parts.job_store.read_log(id, 0, usize::MAX).await.unwrap();
-        String::from_utf8(log.bytes.to_vec()).unwrap()
+        log_of(&self.parts, id).await
+    }
+
+    /// The log of the last attempt, once it lies among the artifacts.
+    async fn archived(&self, id: JobId) -> LogArchive {
+        let archived = async {
+            loop {
+                match self.attempt(id).await.log {
+                    Some(archive) => return archive,
+                    None => tokio::time::sleep(Duration::from_millis(10)).await,
+                }
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), archived).await.unwrap()
     }
 
     /// Stops the scheduler; nothing may be left over.
@@ -147,7 +171,9 @@ async fn a_job_becomes_artifacts_a_log_and_a_history() {
     cc hello.c
     --- the build succeeded
     ");
-    assert_eq!(read(storage, &key(&format!("{id}/1/build.log"))).await, log.as_bytes());
+    let archive = farm.archived(id).await;
+    assert_eq!((archive.lines, archive.steps.len()), (4, 0));
+    assert_eq!(farm.log(id).await, log, "the same from the storage");
     let input = &farm.builder.builds()[0];
     assert_eq!((input.backend_addr.as_str(), input.config_yaml.as_str()), ("tcp://a:1", "package: {}\n"));
     farm.stop().await;
@@ -163,8 +189,9 @@ async fn a_failed_build_is_not_tried_again_and_says_which_step() {
     let error = job.error.as_ref().unwrap();
     assert_eq!((job.state, error.class, job.attempt), (JobState::Failed, FailureClass::Build, 1));
     assert_eq!(error.step.as_ref().unwrap().exit_code, 2);
-    let log = read(&*farm.parts.artifact_storage, &key(&format!("{id}/1/build.log"))).await;
-    assert!(log.ends_with(b"no rule\n--- the build failed: step a: make failed\n"));
+    farm.archived(id).await;
+    let log = farm.log(id).await;
+    assert!(log.ends_with("no rule\n--- the build failed: step a: make failed\n"), "{log}");
     farm.stop().await;
 }
 

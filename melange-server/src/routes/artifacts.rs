@@ -10,7 +10,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::TryStreamExt;
 use melange_remote_sdk::api::v1::{ArtifactView, ErrorResponse};
-use melange_remote_sdk::artifact_storage::layout::{attempt_folder, job_folder};
+use melange_remote_sdk::artifact_storage::layout::{LOG_NAME, attempt_folder, job_folder};
 use melange_remote_sdk::artifact_storage::{ArtifactKey, StoredArtifact};
 use melange_remote_sdk::error::{Error, ErrorKind};
 use melange_remote_sdk::job::JobId;
@@ -38,6 +38,10 @@ pub(super) async fn list(State(app): State<App>, Path(id): Path<String>) -> Hand
     let stored = app.artifact_storage.list(&attempt).await?;
     let view = |artifact: StoredArtifact| {
         let name = artifact.key.as_str().strip_prefix(&format!("{attempt}/"))?.to_owned();
+        // It is read as a log, and comes a moment after the end.
+        if name == LOG_NAME {
+            return None;
+        }
         Some(ArtifactView { name, size: artifact.size_bytes, sha256: artifact.sha256 })
     };
     Ok(Json(stored.into_iter().filter_map(view).collect()))
@@ -123,7 +127,7 @@ pub(super) async fn get(
     let range = match asked.map(|text| parse_range(text, artifact.size_bytes)) {
         None | Some(Asked::Everything) => None,
         Some(Asked::Part(range)) => Some(range),
-        Some(Asked::Nothing) => return Ok(not_satisfiable(&key, artifact.size_bytes)),
+        Some(Asked::Nothing) => return Ok(not_satisfiable(key.as_str(), artifact.size_bytes)),
     };
     let body = app.artifact_storage.get(&key, range.clone()).await?;
     let length = body.range.end - body.range.start;
@@ -181,8 +185,8 @@ pub(super) async fn remove(
     Ok(StatusCode::NO_CONTENT)
 }
 
-fn not_satisfiable(key: &ArtifactKey, size: u64) -> Response {
-    let error = Error::invalid(format!("the range lies outside {key}")).hint(format!("it has {size} bytes"));
+pub(super) fn not_satisfiable(what: &str, size: u64) -> Response {
+    let error = Error::invalid(format!("the range lies outside {what}")).hint(format!("it has {size} bytes"));
     let problem = Problem::from(error);
     let problem = problem.with_status(StatusCode::RANGE_NOT_SATISFIABLE, "range_not_satisfiable");
     let mut response = problem.into_response();
@@ -194,7 +198,7 @@ fn not_satisfiable(key: &ArtifactKey, size: u64) -> Response {
 
 /// What a `Range` header asks for.
 #[derive(Debug, PartialEq, Eq)]
-enum Asked {
+pub(super) enum Asked {
     /// The whole artifact: several ranges, or what is no range of bytes, may be ignored.
     Everything,
     /// Some bytes.
@@ -203,7 +207,7 @@ enum Asked {
     Nothing,
 }
 
-fn parse_range(text: &str, size: u64) -> Asked {
+pub(super) fn parse_range(text: &str, size: u64) -> Asked {
     let Some((start, end)) = text.strip_prefix("bytes=").and_then(|text| text.split_once('-')) else {
         return Asked::Everything;
     };

@@ -1,117 +1,253 @@
-//! The log of a job: what there is, or live.
+//! The log of a job: what there is, or live; as text, lines of JSON, server-sent events.
 
+use std::convert::Infallible;
 use std::io;
-use std::ops::Range;
 
 use axum::body::Body;
 use axum::extract::{Path, State};
-use axum::http::Uri;
-use axum::response::Response;
+use axum::http::{HeaderMap, HeaderValue, Uri, header};
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, TryStreamExt, stream};
-use melange_remote_sdk::api::v1::ErrorResponse;
-use melange_remote_sdk::artifact_storage::layout::LOG_NAME;
+use jiff::{SignedDuration, Timestamp};
+use melange_remote_sdk::api::v1::{ErrorBody, ErrorResponse, LogLineView, LogLinesView, LogStateView};
 use melange_remote_sdk::error::{Error, ErrorKind, Result};
-use melange_remote_sdk::job::{JobId, JobTest};
-use melange_remote_sdk::job_store::Subject;
+use melange_remote_sdk::job::{AttemptOutcome, JobAttempt, JobId, JobTest, LogPosition};
+use melange_remote_sdk::job_log::{LogLine, LogPart, LogQuery, LogReader};
 use melange_remote_sdk::limits;
+use tokio::sync::OwnedSemaphorePermit;
 
-use super::{Parameters, job_id, text_stream};
+use super::{Parameters, TEXT, job_id};
 use crate::app::App;
 use crate::problem::Handled;
 
+mod search;
+mod text;
+mod ws;
+
+pub(super) use search::{__path_outline, __path_search, outline, search};
+pub(super) use ws::{__path_socket, socket};
+
+/// The parameters that choose lines.
+const CHOICE: [&str; 8] = ["attempt", "since", "step", "stream", "tail", "test", "failed", "follow"];
+
+/// Lines of JSON.
+const JSON_LINES: &str = "application/x-ndjson";
+
+/// The content type of server-sent events.
+const EVENTS: &str = "text/event-stream";
+
 /// Read the log of a job.
+///
+/// Lines are numbered from 1 in each attempt. A place in the log is written `ATTEMPT:LINE`; `since=2:120` goes on behind
+/// line 120 of attempt 2, on any server, whatever happened meanwhile.
 #[utoipa::path(
     get,
     path = "/api/v1/jobs/{id}/logs",
     tag = "jobs",
     params(
         ("id" = String, Path, description = "The job"),
-        ("offset" = Option<u64>, Query, description = "Bytes to skip"),
+        ("attempt" = Option<u32>, Query, description = "Only lines of the attempt with this number; of all attempts otherwise, oldest first"),
+        ("since" = Option<String>, Query, description = "Only lines behind a place (`2:120`, or `120` in the attempt that is asked for or the last one), or read at a time (RFC 3339) or within a duration (`10m`)"),
+        ("step" = Option<String>, Query, description = "Only lines of the step with this index, from 0, or this name"),
+        ("stream" = Option<String>, Query, description = "Only lines of `stdout`, `stderr`, or `engine`: what the farm itself says"),
+        ("tail" = Option<u64>, Query, description = "Only so many of the last lines that there are"),
+        ("test" = Option<String>, Query, description = "Only lines of the test of this package, of the last attempt"),
+        ("failed" = Option<bool>, Query, description = "Only lines of the step that failed, of the last attempt that did"),
         ("follow" = Option<bool>, Query, description = "Whether the answer goes on until the job has finished"),
-        ("attempt" = Option<u32>, Query, description = "Only the part of the attempt with this number"),
-        ("test" = Option<String>, Query, description = "Only the part of the test of this package, of the last attempt")
+        ("format" = Option<String>, Query, description = "`text`, or `jsonl` for a `LogLineView` in each line; the Accept header may ask for application/x-ndjson or text/event-stream too"),
+        ("last-event-id" = Option<String>, Header, description = "The place behind which events go on"),
+        ("range" = Option<String>, Header, description = "A range of bytes of the text, when nothing but an attempt is chosen")
     ),
     responses(
-        (status = 200, description = "The log", body = String, content_type = "text/plain"),
+        (status = 200, description = "The lines. Events are `lines` with a `LogLinesView`, whose ids are places in the log, and at last `end` with a `LogStateView`", body = String, content_type = "text/plain"),
+        (status = 206, description = "The range of the text that was asked for"),
         (status = "4XX", description = "The request is refused; `code` tells why", body = ErrorResponse),
         (status = "5XX", description = "The server is at fault or stops; the same request may succeed later", body = ErrorResponse)
     )
 )]
-pub(super) async fn read(State(app): State<App>, Path(id): Path<String>, uri: Uri) -> Handled<Response> {
+pub(super) async fn read(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Handled<Response> {
     let id = job_id(&id)?;
-    let parameters = Parameters::read(&uri, &["offset", "follow", "attempt", "test"])?;
-    let mut offset = parameters.get("offset", "a whole number from 0")?.unwrap_or(0);
-    let follow = parameters.get("follow", "true or false")?.unwrap_or(false);
+    let known: Vec<&str> = CHOICE.into_iter().chain(["format"]).collect();
+    let parameters = Parameters::read(&uri, &known)?;
+    let format = Format::of(&parameters, &headers)?;
+    let mut query = choose(&app, id, &parameters).await?;
+    if format == Format::Events {
+        query.follow = true;
+        if let Some(place) = last_event(&headers)? {
+            (query.behind, query.tail) = (Some(place), None);
+        }
+    }
+    if format == Format::Text
+        && query.is_whole()
+        && let Some(range) = headers.get(header::RANGE).and_then(|value| value.to_str().ok())
+    {
+        return text::range(&app, id, query.attempt, range).await;
+    }
+    let room = if query.follow { Some(room(&app)?) } else { None };
+    let reader = app.logs.read(id, query).await?;
+    let parts = Parts { reader, app, _room: room };
+    Ok(match format {
+        Format::Text => {
+            let chunks = parts.stream().map_ok(|part| part.text()).map_err(io::Error::other);
+            streamed(TEXT, Body::from_stream(chunks))
+        }
+        Format::JsonLines => {
+            let chunks = parts.stream().map_ok(|part| json_lines(&part)).map_err(io::Error::other);
+            streamed(JSON_LINES, Body::from_stream(chunks))
+        }
+        Format::Events => events(id, parts),
+    })
+}
+
+/// In which form lines go out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Format {
+    Text,
+    JsonLines,
+    Events,
+}
+
+impl Format {
+    fn of(parameters: &Parameters, headers: &HeaderMap) -> Handled<Self> {
+        let named: Option<String> = parameters.get("format", "text or jsonl")?;
+        match named.as_deref() {
+            Some("text") => return Ok(Self::Text),
+            Some("jsonl") => return Ok(Self::JsonLines),
+            Some(other) => {
+                return Err(Error::invalid(format!("`format` is {other:?}, not text or jsonl")).into());
+            }
+            None => {}
+        }
+        let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let wants = |kind: &str| accept.split(',').any(|part| part.trim().starts_with(kind));
+        Ok(match () {
+            () if wants(EVENTS) => Self::Events,
+            () if wants(JSON_LINES) => Self::JsonLines,
+            () => Self::Text,
+        })
+    }
+}
+
+/// The place of the last event that a client has seen.
+fn last_event(headers: &HeaderMap) -> Result<Option<LogPosition>> {
+    let told = headers.get("last-event-id").and_then(|value| value.to_str().ok());
+    told.filter(|text| !text.is_empty()).map(str::parse).transpose()
+}
+
+/// Room for one more follower.
+fn room(app: &App) -> Handled<OwnedSemaphorePermit> {
+    std::sync::Arc::clone(&app.followers).try_acquire_owned().map_err(|_| {
+        let error = Error::new(ErrorKind::Unavailable, "too many follow logs on this server");
+        error.hint("try again in a moment, or read without follow").into()
+    })
+}
+
+/// The lines that parameters choose.
+async fn choose(app: &App, id: JobId, parameters: &Parameters) -> Handled<LogQuery> {
+    let mut query = LogQuery::default();
+    query.attempt = parameters.get("attempt", "the number of an attempt")?;
+    query.follow = parameters.get("follow", "true or false")?.unwrap_or(false);
+    query.stream = parameters.get("stream", "stdout, stderr or engine")?;
+    query.tail = parameters.get("tail", "a number of lines")?;
+    let step: Option<String> = parameters.get("step", "the index or the name of a step")?;
     let test: Option<String> = parameters.get("test", "the name of a package")?;
-    let attempt: Option<u32> = parameters.get("attempt", "the number of an attempt")?;
-    let part = match (&test, attempt) {
-        (None, None) => None,
-        (Some(package), None) => Some(Part::Test(package.clone())),
-        (None, Some(number)) => Some(Part::Attempt(number)),
-        (Some(_), Some(_)) => {
-            return Err(Error::invalid("`attempt` and `test` name different parts of the log").into());
+    let failed = parameters.get("failed", "true or false")?.unwrap_or(false);
+    if usize::from(step.is_some()) + usize::from(test.is_some()) + usize::from(failed) > 1 {
+        return Err(Error::invalid("`step`, `test` and `failed` name different lines of the log").into());
+    }
+    if let Some(since) = parameters.get::<String>("since", "a place, a time or a duration")? {
+        since_of(app, id, &since, &mut query).await?;
+    }
+    if let Some(step) = step {
+        query.step = Some(step_of(app, id, query.attempt, &step).await?);
+    }
+    if let Some(package) = test {
+        if query.attempt.is_some() {
+            return Err(Error::invalid("`attempt` and `test` name different lines of the log").into());
         }
+        let (attempt, test) = test_of(app, id, &package).await?;
+        query.attempt = Some(attempt);
+        let begin = LogPosition { attempt, line: test.first_line.saturating_sub(1) };
+        query.behind = Some(query.behind.map_or(begin, |behind| behind.max(begin)));
+        query.last = test.last_line;
+    }
+    if failed {
+        let attempt = failed_attempt(app, id, query.attempt).await?;
+        let step = attempt.steps.iter().rev().find(|step| step.exit_code.is_some_and(|code| code != 0));
+        query.attempt = Some(attempt.number);
+        // Without a step, the whole log tells.
+        query.step = step.map(|step| u32::try_from(step.index).unwrap_or(u32::MAX));
+    }
+    Ok(query)
+}
+
+async fn since_of(app: &App, id: JobId, text: &str, query: &mut LogQuery) -> Handled<()> {
+    if let Ok(line) = text.parse::<u64>() {
+        let attempt = match query.attempt {
+            Some(attempt) => attempt,
+            None => app.job_store.get(id).await?.attempt,
+        };
+        query.behind = Some(LogPosition { attempt, line });
+    } else if let Ok(place) = text.parse::<LogPosition>() {
+        query.behind = Some(place);
+    } else if let Ok(at) = text.parse::<Timestamp>() {
+        query.since = Some(at);
+    } else if let Ok(age) = text.parse::<SignedDuration>() {
+        query.since = app.clock.now().checked_sub(age.abs()).ok();
+    } else {
+        let error = Error::invalid(format!("`since` is {text:?}, no place, time or duration"));
+        return Err(error.hint("such as 2:120, 120, 2026-11-26T10:00:00Z or 10m").into());
+    }
+    Ok(())
+}
+
+/// The attempt that is asked for, or the last one.
+async fn attempt_of(app: &App, id: JobId, asked: Option<u32>) -> Result<JobAttempt> {
+    let number = match asked {
+        Some(number) => number,
+        None => app.job_store.get(id).await?.attempt,
     };
-    let mut end = None;
-    if let Some(part) = &part {
-        let begin;
-        (begin, end) = part.range(&app, id).await?;
-        offset = begin.saturating_add(offset);
+    if number == 0 {
+        return Err(Error::new(ErrorKind::NotFound, "the job has not begun").with("job", id));
     }
-    match app.job_store.read_log(id, offset, 1).await {
-        Ok(_) => {
-            let chunks = follow_log(app, Reader { id, offset, follow, part });
-            Ok(text_stream(Body::from_stream(chunks.map_err(io::Error::other))))
-        }
-        // The job store may forget what the artifacts still have.
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            stored(&app, id, offset..end.unwrap_or(u64::MAX), error).await
-        }
-        Err(error) => Err(error.into()),
+    app.job_store.attempt(id, number).await
+}
+
+/// The index of a step that is told by its index or its name.
+async fn step_of(app: &App, id: JobId, attempt: Option<u32>, text: &str) -> Result<u32> {
+    if let Ok(index) = text.parse() {
+        return Ok(index);
     }
+    let steps = attempt_of(app, id, attempt).await?.steps;
+    let found = steps.iter().rev().find(|step| step.name == text);
+    let index = found.map(|step| u32::try_from(step.index).unwrap_or(u32::MAX));
+    index.ok_or_else(|| {
+        let known: Vec<&str> = steps.iter().map(|step| step.name.as_str()).collect();
+        let error = Error::new(ErrorKind::NotFound, format!("no step {text:?} has begun"));
+        error.hint(if known.is_empty() {
+            "none has".to_owned()
+        } else {
+            format!("there are {}", known.join(", "))
+        })
+    })
 }
 
-struct Reader {
-    id: JobId,
-    offset: u64,
-    follow: bool,
-    /// What the reader is interested in, and ends with.
-    part: Option<Part>,
-}
-
-/// A part of a job's log.
-enum Part {
-    /// That of the test of this package.
-    Test(String),
-    /// That of the attempt with this number.
-    Attempt(u32),
-}
-
-impl Part {
-    /// Where it begins, and where it ends once it does.
-    async fn range(&self, app: &App, id: JobId) -> Result<(u64, Option<u64>)> {
-        match self {
-            Self::Test(package) => {
-                let test = test_of(app, id, package).await?;
-                Ok((test.log_begin, test.log_end))
-            }
-            Self::Attempt(number) => {
-                let attempt = app.job_store.attempt(id, *number).await?;
-                Ok((attempt.log_begin, attempt.log_end))
-            }
-        }
-    }
-}
-
-/// A test of a job.
-async fn test_of(app: &App, id: JobId, package: &str) -> Result<JobTest> {
+/// A test of a job's last attempt, with the number of that.
+async fn test_of(app: &App, id: JobId, package: &str) -> Result<(u32, JobTest)> {
     let job = app.job_store.get(id).await?;
     let tests = match job.attempt {
         0 => Vec::new(),
         number => app.job_store.attempt(id, number).await?.tests,
     };
-    tests.iter().rev().find(|test| test.package == package).cloned().ok_or_else(|| {
+    let found = tests.iter().rev().find(|test| test.package == package).cloned();
+    found.map(|test| (job.attempt, test)).ok_or_else(|| {
         let known: Vec<&str> = tests.iter().map(|test| test.package.as_str()).collect();
         let hint = if known.is_empty() {
             "the job has no tests, or they have not begun".to_owned()
@@ -122,60 +258,149 @@ async fn test_of(app: &App, id: JobId, package: &str) -> Result<JobTest> {
     })
 }
 
-/// The chunks of the log from the reader's offset on, until there is no more to come.
-fn follow_log(app: App, reader: Reader) -> impl Stream<Item = Result<Bytes>> + Send + 'static {
-    stream::try_unfold((app, reader), |(app, mut reader)| async move {
-        let bytes = next_chunk(&app, &reader).await?;
-        reader.offset = reader.offset.saturating_add(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
-        Ok((!bytes.is_empty()).then_some((bytes, (app, reader))))
-    })
+/// The last attempt that failed, or the one that is asked for if it did.
+async fn failed_attempt(app: &App, id: JobId, asked: Option<u32>) -> Result<JobAttempt> {
+    let attempts = match asked {
+        Some(number) => vec![app.job_store.attempt(id, number).await?],
+        None => app.job_store.attempts(id).await?,
+    };
+    let failed = |attempt: &JobAttempt| {
+        use AttemptOutcome::{Cancelled, Failed, GivenBack, Lost};
+        matches!(attempt.outcome, Failed | GivenBack | Lost | Cancelled)
+    };
+    // One that failed says more than one that was broken off.
+    let by = |wanted: &dyn Fn(&JobAttempt) -> bool| attempts.iter().rev().find(|attempt| wanted(attempt));
+    let found = by(&|attempt| attempt.outcome == AttemptOutcome::Failed).or_else(|| by(&failed));
+    found
+        .cloned()
+        .ok_or_else(|| Error::new(ErrorKind::NotFound, "no attempt of the job has failed").with("job", id))
 }
 
-/// The next chunk; empty at the end.
-async fn next_chunk(app: &App, reader: &Reader) -> Result<Bytes> {
-    loop {
-        // Subscribed and looked at before the log is read: lines behind the last look are not missed.
-        let mut hint = app.job_store.changed(Subject::Log(reader.id));
-        let mut ended = app.job_store.get(reader.id).await?.state.is_terminal();
-        let mut most = limits::LOG_READ_BYTES_MAX;
-        if let Some(part) = &reader.part
-            && let (_, Some(end)) = part.range(app, reader.id).await?
-        {
-            ended = true;
-            most = most.min(usize::try_from(end.saturating_sub(reader.offset)).unwrap_or(most));
-        }
-        if most == 0 {
-            return Ok(Bytes::new());
-        }
-        let chunk = app.job_store.read_log(reader.id, reader.offset, most).await?;
-        if !chunk.bytes.is_empty() || ended || !reader.follow {
-            return Ok(chunk.bytes);
-        }
+/// A reader that ends when the server stops, and gives its room back at its end.
+struct Parts {
+    reader: LogReader,
+    app: App,
+    _room: Option<OwnedSemaphorePermit>,
+}
+
+impl Parts {
+    async fn next(&mut self) -> Result<Option<LogPart>> {
+        let stopping = self.app.stopping.clone();
         tokio::select! {
-            () = app.stopping.cancelled() => return Ok(Bytes::new()),
-            () = tokio::time::sleep(limits::SCHEDULER_POLL) => {}
-            changed = hint.changed() => if changed.is_err() {
-                tokio::time::sleep(limits::SCHEDULER_POLL).await;
-            },
+            biased;
+            () = stopping.cancelled() => Ok(None),
+            part = self.reader.next() => part,
+        }
+    }
+
+    /// The parts until there is no more to come.
+    fn stream(self) -> impl Stream<Item = Result<LogPart>> + Send + 'static {
+        stream::try_unfold(self, |mut parts| async move { Ok(parts.next().await?.map(|part| (part, parts))) })
+            .try_filter(|part| std::future::ready(part.lines().next().is_some()))
+    }
+}
+
+fn line_view(attempt: u32, line: &LogLine<'_>) -> LogLineView {
+    let origin = line.origin;
+    let text = String::from_utf8_lossy(line.text);
+    LogLineView::new(attempt, line.number, origin.at, origin.step, origin.stream, text)
+}
+
+fn json_lines(part: &LogPart) -> Bytes {
+    let mut text = Vec::new();
+    for line in part.lines() {
+        if serde_json::to_writer(&mut text, &line_view(part.attempt(), &line)).is_ok() {
+            text.push(b'\n');
+        }
+    }
+    text.into()
+}
+
+/// The lines of a part, in messages of a good size, each with the place behind it.
+fn messages(part: &LogPart) -> Vec<(LogPosition, LogLinesView)> {
+    let attempt = part.attempt();
+    let mut messages: Vec<(LogPosition, LogLinesView)> = Vec::new();
+    let mut bytes = 0;
+    for line in part.lines() {
+        let full = |view: &LogLinesView| {
+            view.lines.len() >= limits::LOG_MESSAGE_LINES || bytes >= limits::LOG_MESSAGE_BYTES
+        };
+        if messages.last().is_none_or(|(_, view)| full(view)) {
+            messages.push((part.position(), LogLinesView { attempt, lines: Vec::new() }));
+            bytes = 0;
+        }
+        bytes += line.text.len();
+        if let Some((place, view)) = messages.last_mut() {
+            *place = LogPosition { attempt, line: line.number };
+            view.lines.push(line_view(attempt, &line));
+        }
+    }
+    // Lines behind the last one were looked at too.
+    if let Some((place, _)) = messages.last_mut() {
+        *place = part.position();
+    }
+    messages
+}
+
+/// What is told when no more lines come: none when the server stops.
+async fn end_of(app: &App, id: JobId) -> Option<LogStateView> {
+    if app.stopping.is_cancelled() {
+        return None;
+    }
+    let job = app.job_store.get(id).await.ok();
+    Some(LogStateView { status: job.map(|job| job.state.to_string()) })
+}
+
+/// The events of a part, or of what broke the log off.
+fn line_events(part: Result<LogPart>) -> Vec<Event> {
+    match part {
+        Ok(part) => messages(&part)
+            .into_iter()
+            .filter_map(|(place, view)| {
+                Event::default().event("lines").id(place.to_string()).json_data(&view).ok()
+            })
+            .collect(),
+        Err(error) => {
+            tracing::warn!(error = %error.chain(), "a followed log broke off");
+            let problem = ErrorBody::new(&error, Vec::new());
+            Event::default().event("error").json_data(&problem).ok().into_iter().collect()
         }
     }
 }
 
-/// The bytes of a range that the log among the artifacts has.
-async fn stored(app: &App, id: JobId, wanted: Range<u64>, missing: Error) -> Handled<Response> {
-    let Some(attempt) = super::artifacts::finished_attempt(app, id).await? else {
-        return Err(missing.into());
-    };
-    let key = attempt.join(LOG_NAME)?;
-    let log = match app.artifact_storage.head(&key).await {
-        Ok(log) => log,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Err(missing.into()),
-        Err(error) => return Err(error.into()),
-    };
-    let range = wanted.start..wanted.end.min(log.size_bytes);
-    if range.is_empty() {
-        return Ok(text_stream(Body::empty()));
-    }
-    let body = app.artifact_storage.get(&key, Some(range)).await?;
-    Ok(text_stream(Body::from_stream(body.bytes.map_err(io::Error::other).boxed())))
+fn events(id: JobId, parts: Parts) -> Response {
+    let app = parts.app.clone();
+    let lines = parts.stream().map(|part| stream::iter(line_events(part)));
+    let end = stream::once(async move {
+        let state = end_of(&app, id).await;
+        state.and_then(|state| Event::default().event("end").json_data(&state).ok())
+    });
+    let all = lines
+        .flatten()
+        .map(Some)
+        .chain(end)
+        .filter_map(|event| std::future::ready(event.map(Ok::<_, Infallible>)));
+    let mut response =
+        Sse::new(all).keep_alive(KeepAlive::new().interval(limits::STREAM_PING).text("ping")).into_response();
+    no_buffers(&mut response);
+    response
+}
+
+/// Proxies must hand events on as they come.
+fn no_buffers(response: &mut Response) {
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, no-transform"));
+    headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
+}
+
+/// A streamed body that no browser guesses about.
+fn streamed(content_type: &'static str, body: Body) -> Response {
+    let headers = [
+        (header::CONTENT_TYPE, content_type),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::CACHE_CONTROL, "no-store"),
+    ];
+    let mut response = (headers, body).into_response();
+    response.headers_mut().insert("x-accel-buffering", HeaderValue::from_static("no"));
+    response
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{OriginalUri, Query, Request};
-use axum::http::{Method, StatusCode, Uri, header};
+use axum::http::{Method, StatusCode, Uri};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -66,6 +66,9 @@ fn documented() -> OpenApiRouter<App> {
         .routes(routes!(jobs::retry))
         .routes(routes!(jobs::attempts))
         .routes(routes!(logs::read))
+        .routes(routes!(logs::outline))
+        .routes(routes!(logs::search))
+        .routes(routes!(logs::socket))
         .routes(routes!(artifacts::list))
         .routes(routes!(artifacts::get, artifacts::remove))
         .routes(routes!(backends::list, backends::add, backends::remove))
@@ -204,13 +207,3 @@ fn content_type(name: &str) -> &'static str {
 }
 
 const TEXT: &str = "text/plain; charset=utf-8";
-
-/// A streamed body of text that no browser guesses about.
-fn text_stream(body: Body) -> Response {
-    let headers = [
-        (header::CONTENT_TYPE, TEXT),
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        (header::CACHE_CONTROL, "no-store"),
-    ];
-    (headers, body).into_response()
-}

@@ -1,24 +1,22 @@
 //! `melange remote …`: a build server's jobs and backends.
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use futures_util::StreamExt;
 use jiff::Timestamp;
 use melange_remote_sdk::api::v1::JobView;
-use melange_remote_sdk::client::{Client, LogQuery};
+use melange_remote_sdk::client::Client;
 use melange_remote_sdk::error::{Error, ErrorKind, Result};
 use melange_remote_sdk::job::JobId;
-use melange_remote_sdk::limits;
 use serde::Serialize;
 
 use crate::args::{Output, RemoteCommand, ServerArgs};
 use crate::exit::Exit;
-use crate::progress::SILENCE;
-use crate::{note, out, render, shown};
+use crate::{out, render, shown};
 
 mod backends;
 mod ids;
+mod logs;
 mod submit;
 mod watch;
 
@@ -41,12 +39,7 @@ pub(super) async fn run(command: RemoteCommand, output: Output) -> Result<Exit> 
             let (client, id) = client_and_id(&server, &job).await?;
             Ok(watch::wait(&client, id, poll_interval, output).await?.unwrap_or(Exit::Cancelled))
         }
-        RemoteCommand::Logs { job, follow, test, server } => {
-            let (client, id) = client_and_id(&server, &job).await?;
-            let whole = LogQuery::default();
-            let query = if follow { whole.following() } else { whole };
-            logs(&client, id, test.into_iter().fold(query, LogQuery::of_test)).await
-        }
+        RemoteCommand::Logs(args) => logs::run(&args, output).await,
         RemoteCommand::Get { job, names, out_dir, server } => {
             let (client, id) = client_and_id(&server, &job).await?;
             get(&client, id, &names, &out_dir, output).await
@@ -114,68 +107,6 @@ async fn list(server: &ServerArgs, limit: usize, status: Option<&str>, output: O
     }
     show(output, &jobs, || render::jobs(&jobs, Timestamp::now()))?;
     Ok(Exit::Ok)
-}
-
-/// Prints a log; with `follow` until the job has finished, and what goes on while nothing comes. A followed log that
-/// breaks off is taken up where it ended.
-async fn logs(client: &Client, id: JobId, query: LogQuery) -> Result<Exit> {
-    let mut log = client.log(id, &query).await?;
-    let mut raw = out::Raw::default();
-    let (mut offset, mut failures) = (0, 0);
-    let mut quiet = Quiet { said: String::new(), heard: Instant::now() };
-    // The first look is early: a job that waits may do so for long.
-    let mut patience = Duration::from_millis(300);
-    loop {
-        let chunk = if query.follow {
-            let Ok(chunk) = tokio::time::timeout(patience, log.next()).await else {
-                patience = POLL;
-                quiet.look(&client.job(id).await?);
-                continue;
-            };
-            chunk
-        } else {
-            log.next().await
-        };
-        match chunk {
-            None => return Ok(Exit::Ok),
-            Some(Ok(chunk)) => {
-                raw.print(&chunk)?;
-                offset += chunk.len() as u64;
-                failures = 0;
-                quiet.heard = Instant::now();
-            }
-            // The part of one test has no offsets.
-            Some(Err(error))
-                if query.follow
-                    && query.test.is_none()
-                    && error.kind().is_retryable()
-                    && failures < limits::CLIENT_TRIES_MAX =>
-            {
-                failures += 1;
-                log = client.log(id, &query.clone().from_offset(offset)).await?;
-            }
-            Some(Err(error)) => return Err(error),
-        }
-    }
-}
-
-/// What a person was told while a log says nothing.
-struct Quiet {
-    said: String,
-    heard: Instant,
-}
-
-impl Quiet {
-    /// Tells what a job waits for when that is new, and once a minute what goes on.
-    fn look(&mut self, job: &JobView) {
-        let line = render::progress(job);
-        let is_new = matches!(job.status.as_str(), "pending" | "blocked") && line != self.said;
-        if !line.is_empty() && (is_new || self.heard.elapsed() >= SILENCE) {
-            note::line(&line);
-            self.said = line;
-            self.heard = Instant::now();
-        }
-    }
 }
 
 async fn get(client: &Client, id: JobId, names: &[String], out_dir: &Path, output: Output) -> Result<Exit> {

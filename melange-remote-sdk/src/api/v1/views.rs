@@ -164,12 +164,25 @@ pub struct StepView {
     pub index: usize,
     /// Its name.
     pub name: String,
+    /// When it began, RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime))]
+    pub started_at: Option<Timestamp>,
     /// How long it took.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub duration_ms: Option<u64>,
+    /// Its exit code, once it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
     /// Whether its result was there already.
     #[serde(default)]
     pub cached: bool,
+    /// The number of its first line in the log of the attempt; told once that lies among the artifacts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_line: Option<u64>,
+    /// The number of its last line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_line: Option<u64>,
 }
 
 /// The test of one package.
@@ -254,11 +267,12 @@ pub struct AttemptView {
     /// Its tests.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tests: Vec<TestView>,
-    /// Where its part of the job's log begins, in bytes.
-    pub log_begin: u64,
-    /// Where that ends.
+    /// How many lines its log has; told once it lies among the artifacts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub log_end: Option<u64>,
+    pub log_lines: Option<u64>,
+    /// How many bytes of text they have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_bytes: Option<u64>,
 }
 
 impl From<&JobAttempt> for AttemptView {
@@ -275,11 +289,11 @@ impl From<&JobAttempt> for AttemptView {
             failure: failure_of(error),
             backend: attempt.backend.as_ref().map(BackendView::from),
             server: attempt.server.as_ref().map(ToString::to_string),
-            steps: attempt.steps.iter().map(StepView::from).collect(),
+            steps: steps_of(attempt),
             phases: attempt.phases.iter().map(PhaseView::from).collect(),
             tests: attempt.tests.iter().map(TestView::from).collect(),
-            log_begin: attempt.log_begin,
-            log_end: attempt.log_end,
+            log_lines: attempt.log.as_ref().map(|log| log.lines),
+            log_bytes: attempt.log.as_ref().map(|log| log.text_bytes),
         }
     }
 }
@@ -349,7 +363,7 @@ impl JobView {
     /// The same with what the present or last attempt showed.
     #[must_use]
     pub fn with_attempt(mut self, attempt: &JobAttempt) -> Self {
-        self.steps = attempt.steps.iter().map(StepView::from).collect();
+        self.steps = steps_of(attempt);
         self.phases = attempt.phases.iter().map(PhaseView::from).collect();
         self.tests = attempt.tests.iter().map(TestView::from).collect();
         self
@@ -398,8 +412,31 @@ impl From<&crate::job::JobTest> for TestView {
 
 impl From<&crate::job::JobStep> for StepView {
     fn from(step: &crate::job::JobStep) -> Self {
-        Self { index: step.index, name: step.name.clone(), duration_ms: step.took_ms, cached: step.cached }
+        Self {
+            index: step.index,
+            name: step.name.clone(),
+            started_at: step.started_at,
+            duration_ms: step.took_ms,
+            exit_code: step.exit_code,
+            cached: step.cached,
+            first_line: None,
+            last_line: None,
+        }
     }
+}
+
+/// The steps of an attempt, with their lines once they are known.
+fn steps_of(attempt: &JobAttempt) -> Vec<StepView> {
+    let lines = attempt.log.as_ref().map(|log| log.steps.as_slice()).unwrap_or_default();
+    let view = |step: &crate::job::JobStep| {
+        let known = lines.iter().find(|lines| usize::try_from(lines.step) == Ok(step.index));
+        StepView {
+            first_line: known.map(|lines| lines.first),
+            last_line: known.map(|lines| lines.last),
+            ..StepView::from(step)
+        }
+    };
+    attempt.steps.iter().map(view).collect()
 }
 
 impl From<&crate::job::JobArtifact> for ArtifactView {

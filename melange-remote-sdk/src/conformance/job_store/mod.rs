@@ -213,14 +213,29 @@ async fn expire_with(store: &dyn JobStore, seconds: u64, patience: Patience) -> 
     store.expire(&request).await.expect("it settles")
 }
 
-/// What becomes of the log of a job whose owner writes a line so many times.
-pub async fn a_log_of_lines(store: &dyn JobStore, line: &'static str, times: usize) -> String {
+/// A store with this bound of a log, a multiple of 10,000 and no less than 20,000 bytes, takes no more, whole or not at all,
+/// but for a last word.
+pub async fn logs_are_bounded(store: &dyn JobStore, bound: u64) {
     let (job, fence) = Lane::new().running(store).await;
-    for _ in 0..times {
-        append(store, fence, line).await.expect("the owner writes");
+    let part = Bytes::from(vec![b'x'; 10_000]);
+    for place in 0..bound / 10_000 {
+        store.append_log(fence, place * 10_000, part.clone()).await.expect("there is room");
     }
-    let log = store.read_log(job, 0, usize::MAX).await.expect("it reads");
-    String::from_utf8_lossy(&log.bytes).into_owned()
+    let refused = store.append_log(fence, bound, part.clone()).await.expect_err("it is full");
+    assert_eq!(refused.kind(), ErrorKind::LimitExceeded);
+    assert_eq!(store.read_log(job, 0, 0).await.expect("it reads").len, bound, "nothing of it is there");
+    let word = Bytes::from_static(b"no more\n");
+    let length = store.append_log(fence, bound, word.clone()).await.expect("there is room for a word");
+    assert_eq!(store.append_log(fence, bound, word).await.expect("it may be repeated"), length);
+    let mut length = length;
+    loop {
+        let line = Bytes::from(vec![b'y'; 1_000]);
+        match store.append_log(fence, length, line).await {
+            Ok(grown) => length = grown,
+            Err(error) => break assert_eq!(error.kind(), ErrorKind::LimitExceeded),
+        }
+        assert!(length < bound + 10_000, "last words are bounded too");
+    }
 }
 
 /// Adds to the end of a job's log.

@@ -1,9 +1,11 @@
 //! Promises about what attempts tell.
 
 use super::*;
+use crate::job::{LogArchive, StepLines};
 
 pub(super) async fn all(store: &dyn JobStore) {
     logs_grow_and_read_by_offset(store).await;
+    archived_logs_are_forgotten(store).await;
     rows_are_numbered_and_repeats_skipped(store).await;
     attempts_are_kept(store).await;
 }
@@ -34,6 +36,54 @@ async fn logs_grow_and_read_by_offset(store: &dyn JobStore) {
     store.finish(fence, &succeeded(), at(1)).await.expect("the owner ends it");
     conflicts(append(store, fence, "late\n").await, "the job is finished");
     assert_eq!(store.read_log(job, 0, 100).await.expect("it reads").len, 14);
+}
+
+/// What is noted as archived is told with the attempt, and its bytes are forgotten; all others stay.
+async fn archived_logs_are_forgotten(store: &dyn JobStore) {
+    let lane = Lane::new();
+    let (job, first) = lane.running(store).await;
+    append(store, first, "one\n").await.expect("the owner writes");
+    let mut archive = LogArchive::new(1, 4, 30);
+    archive.steps = vec![StepLines::new(0, 1, 1)];
+    let unarchived = async |seconds: u64| {
+        let told = store.unarchived(at(seconds), limits::PAGE_ITEMS_MAX).await.expect("it reads");
+        told.into_iter().filter(|(id, _)| *id == job).map(|(_, number)| number).collect::<Vec<_>>()
+    };
+    conflicts(store.archive_log(job, 1, &archive).await, "the attempt runs");
+    let missing = store.archive_log(job, 2, &archive).await.expect_err("there is one");
+    assert_eq!(missing.kind(), ErrorKind::NotFound);
+    assert_eq!(unarchived(9).await, [0; 0], "it runs");
+    store.release(first, &given_back(None, true), at(2)).await.expect("the owner gives it back");
+    assert_eq!(unarchived(1).await, [0; 0], "it ended later");
+    assert_eq!(unarchived(2).await, [1]);
+    let second = lane.claim_one(store, 3).await.fence;
+    append(store, second, "two\n").await.expect("the owner writes");
+    assert_eq!(unarchived(9).await, [1], "also while the next one runs");
+    for _ in 0..2 {
+        store.archive_log(job, 1, &archive).await.expect("it ended, and the call may be repeated");
+        assert_eq!(store.attempt(job, 1).await.expect("it is there").log.as_ref(), Some(&archive));
+        let gone = store.read_log(job, 0, 100).await.expect_err("it is forgotten");
+        assert_eq!(gone.kind(), ErrorKind::NotFound);
+        let gone = store.read_log(job, 3, 100).await.expect_err("all of it");
+        assert_eq!(gone.kind(), ErrorKind::NotFound);
+        let chunk = store.read_log(job, 4, 100).await.expect("the other is there");
+        assert_eq!((&chunk.bytes[..], chunk.len), (&b"two\n"[..], 8), "places in the log stay");
+    }
+    append(store, second, "three\n").await.expect("the owner goes on");
+    assert_eq!(store.attempt(job, 2).await.expect("it is there").log, None);
+    store.finish(second, &succeeded(), at(4)).await.expect("the owner ends it");
+    assert_eq!(unarchived(9).await, [2]);
+    let other = LogArchive::new(7, 7, 7);
+    store.archive_log(job, 1, &other).await.expect("it was archived");
+    assert_eq!(store.attempt(job, 1).await.expect("it is there").log, Some(archive), "the first word counts");
+    store.archive_log(job, 2, &other).await.expect("it ended");
+    assert_eq!(store.attempts(job).await.expect("they are there")[1].log, Some(other));
+    assert_eq!(store.read_log(job, 14, 100).await.expect("nothing is behind the end").len, 14);
+    assert_eq!(unarchived(9).await, [0; 0]);
+    let (_, silent) = lane.running(store).await;
+    store.finish(silent, &succeeded(), at(6)).await.expect("the owner ends it");
+    let told = store.unarchived(at(9), limits::PAGE_ITEMS_MAX).await.expect("it reads");
+    assert!(!told.contains(&(silent.job, 1)), "it wrote nothing");
 }
 
 async fn rows_are_numbered_and_repeats_skipped(store: &dyn JobStore) {
@@ -77,10 +127,9 @@ fn rows() -> Vec<ProgressRow> {
         took_ms: 3,
         error: error.map(str::to_owned),
         step: error.map(|_| failure()),
-        log_offset: 7,
+        lines: 7,
     };
-    let test =
-        |index, package: &str| Progress::TestStarted { index, package: package.to_owned(), log_offset: 5 };
+    let test = |index, package: &str| Progress::TestStarted { index, package: package.to_owned(), lines: 5 };
     let rows = [
         Progress::PhaseFinished { phase: phase("compile", 1) },
         Progress::PhaseFinished { phase: phase("steps", 2) },
@@ -91,6 +140,7 @@ fn rows() -> Vec<ProgressRow> {
         ended(0, None),
         test(1, "a-doc"),
         ended(1, Some("no such file")),
+        Progress::StepFailed { exit_code: 2 },
     ];
     rows.into_iter().map(row).collect()
 }
@@ -104,7 +154,7 @@ pub(super) async fn tell_everything(store: &dyn JobStore, claim: &Claim) -> JobA
     let started_at = job.started_at.expect("it began");
     let mut twin = JobAttempt::begin(job.attempt, job.server.clone(), job.backend.clone(), started_at);
     twin.log_begin = claim.log_bytes;
-    rows.into_iter().for_each(|row| twin.apply(row.progress));
+    rows.into_iter().for_each(|row| twin.apply(row));
     let now = store.attempt(job.id, job.attempt).await.expect("it is there");
     assert_eq!(now, twin);
     twin

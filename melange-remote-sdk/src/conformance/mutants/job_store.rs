@@ -15,8 +15,8 @@ use super::Verdict;
 use crate::conformance::job_store::{StoreUnderTest, all, waiting_jobs_are_bounded};
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::{
-    Build, BuildId, ClaimToken, Job, JobAttempt, JobId, JobSpec, JobState, Outcome, Priority, ProgressRow,
-    Project, ServerId, StateCounts, UncheckedSpec,
+    Build, BuildId, ClaimToken, Job, JobAttempt, JobId, JobSpec, JobState, LogArchive, Outcome, Priority,
+    ProgressRow, Project, ServerId, StateCounts, UncheckedSpec,
 };
 use crate::job_store::forward::{Forward, ForwardJobStore};
 use crate::job_store::memory::{MemoryBounds, MemoryJobStore};
@@ -559,6 +559,38 @@ impl ForwardJobStore for Mutant {
                 self.inner.append_log(fence, end, bytes.slice(middle..)).await
             }
             _ => self.inner.append_log(fence, offset, bytes).await,
+        }
+    }
+
+    async fn archive_log(&self, id: JobId, attempt: u32, archive: &LogArchive) -> Result<()> {
+        match self.bug {
+            Bug::ArchiveIsNotNoted => self.inner.attempt(id, attempt).await.map(drop),
+            Bug::ArchiveKeepsBytes => {
+                let known = self.inner.attempt(id, attempt).await?;
+                let log = self.inner.read_log(id, 0, usize::MAX).await;
+                self.inner.archive_log(id, attempt, archive).await?;
+                if let (None, Ok(log)) = (known.log, log) {
+                    self.notes().logs.insert(id, log);
+                }
+                Ok(())
+            }
+            Bug::ArchiveForgetsAll => {
+                for known in self.inner.attempts(id).await? {
+                    if known.number != attempt && known.log_end.is_some() {
+                        self.inner.archive_log(id, known.number, archive).await?;
+                    }
+                }
+                self.inner.archive_log(id, attempt, archive).await
+            }
+            _ => self.inner.archive_log(id, attempt, archive).await,
+        }
+    }
+
+    async fn unarchived(&self, ended_by: Timestamp, limit: usize) -> Result<Vec<(JobId, u32)>> {
+        match self.bug {
+            Bug::UnarchivedIsEmpty => Ok(Vec::new()),
+            Bug::UnarchivedIgnoresTime => self.inner.unarchived(Timestamp::MAX, limit).await,
+            _ => self.inner.unarchived(ended_by, limit).await,
         }
     }
 

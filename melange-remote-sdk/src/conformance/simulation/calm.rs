@@ -13,11 +13,12 @@ use super::builder::{content, line};
 use super::servers::{Present, Server};
 use super::world::{World, short};
 use crate::artifact_storage::ArtifactStorage;
-use crate::artifact_storage::layout::{LOG_NAME, artifact_key};
+use crate::artifact_storage::layout::artifact_key;
 use crate::backend_selector::Candidate;
 use crate::error::Error;
 use crate::job::{AttemptOutcome, Job, JobAttempt, JobId, JobState};
-use crate::job_store::{Group, Subject};
+use crate::job_log::{JobLogs, LogQuery};
+use crate::job_store::{Group, JobReading, Subject};
 use crate::limits;
 
 /// How often the farm is looked at.
@@ -151,29 +152,53 @@ pub(super) async fn check_all(world: &World) {
 async fn check_job(world: &World, job: &Job) -> Result<(), String> {
     let read = |error: Error| error.chain();
     let attempts = world.reader.attempts(job.id).await.map_err(read)?;
-    let chunk = world.reader.read_log(job.id, 0, usize::MAX).await.map_err(read)?;
     check_attempts(job, &attempts)?;
     let mut end = 0;
     for attempt in &attempts {
-        let to = attempt.log_end.unwrap_or(chunk.len);
-        if attempt.log_begin != end || to < end || to > chunk.len {
+        let to = attempt.log_end.unwrap_or(end);
+        if attempt.log_begin != end || to < end {
             let (number, begin) = (attempt.number, attempt.log_begin);
             return Err(format!(
                 "the log of attempt {number} is {begin} to {to}, the one before ends at {end}"
             ));
         }
-        let place = |at: u64| usize::try_from(at).unwrap_or(usize::MAX).min(chunk.bytes.len());
-        let text = String::from_utf8_lossy(&chunk.bytes[place(attempt.log_begin)..place(to)]).into_owned();
-        check_lines(world, job.id, attempt, &text)?;
+        check_lines(world, job.id, attempt, &log_of(world, attempt.number, job.id).await?)?;
         end = to;
     }
-    if end != chunk.len {
-        return Err(format!("the log has {} bytes, and its attempts {end}", chunk.len));
+    let length = world.reader.read_log(job.id, u64::MAX, 0).await.map_err(read)?.len;
+    if end != length {
+        return Err(format!("the log has {length} bytes, and its attempts {end}"));
     }
     if job.state == JobState::Success {
-        check_artifacts(world, job, &chunk.bytes).await?;
+        check_artifacts(world, job).await?;
     }
     Ok(())
+}
+
+/// The log of an attempt, from the store or from the storage, and once more after it was archived.
+async fn log_of(world: &World, attempt: u32, job: JobId) -> Result<String, String> {
+    let read = |error: Error| format!("the log of attempt {attempt}: {}", error.chain());
+    let logs = JobLogs::new(Arc::new(world.reader.clone()), Arc::new(world.artifacts.clone()));
+    let text = async || {
+        let mut reader = logs.read(job, LogQuery::of_attempt(attempt)).await?;
+        let (mut text, mut next) = (String::new(), 1);
+        while let Some(part) = reader.next().await? {
+            for line in part.lines() {
+                if line.number != next {
+                    return Err(Error::unexpected(format!("line {next} has the number {}", line.number)));
+                }
+                next += 1;
+            }
+            text.push_str(&String::from_utf8_lossy(&part.text()));
+        }
+        Ok(text)
+    };
+    let before = text().await.map_err(read)?;
+    logs.archive(job, attempt).await.map_err(read)?;
+    if text().await.map_err(read)? != before {
+        return Err(format!("the archived log of attempt {attempt} is another one"));
+    }
+    Ok(before)
 }
 
 fn check_attempts(job: &Job, attempts: &[JobAttempt]) -> Result<(), String> {
@@ -230,7 +255,7 @@ fn check_lines(world: &World, job: JobId, attempt: &JobAttempt, text: &str) -> R
     Ok(())
 }
 
-async fn check_artifacts(world: &World, job: &Job, log: &[u8]) -> Result<(), String> {
+async fn check_artifacts(world: &World, job: &Job) -> Result<(), String> {
     let find = async |name: &str| {
         let key = artifact_key(job.id, job.attempt, name).map_err(|error| error.chain())?;
         let missing = |error: Error| format!("{key} is not in the storage: {}", error.chain());
@@ -243,9 +268,6 @@ async fn check_artifacts(world: &World, job: &Job, log: &[u8]) -> Result<(), Str
         if bytes != content(job.id, job.attempt, &artifact.name).as_bytes() {
             return Err(format!("{} holds something else than the last attempt made", artifact.name));
         }
-    }
-    if find(LOG_NAME).await? != log {
-        return Err("the stored log differs from the job's".to_owned());
     }
     Ok(())
 }

@@ -88,19 +88,22 @@ pub enum Mistake {
     WritesLinesOnce,
     /// Artifacts are sometimes not stored, although the storage says so.
     StoresNothing,
+    /// Logs are sometimes not stored, although the storage says so.
+    StoresNoLogs,
     /// A slot of each backend is never given back.
     LeaksSlots,
 }
 
 impl Mistake {
     /// All mistakes, with what they are called.
-    pub const ALL: [(&'static str, Self); 7] = [
+    pub const ALL: [(&'static str, Self); 8] = [
         ("servers renew no leases", Self::RenewsNothing),
         ("servers go on without their leases", Self::IgnoresLostLeases),
         ("servers do not ask what shall stop", Self::IgnoresRequestsToStop),
         ("servers settle no leases", Self::SettlesNothing),
         ("lines are written once, taken or not", Self::WritesLinesOnce),
         ("artifacts are lost on their way", Self::StoresNothing),
+        ("logs are lost on their way", Self::StoresNoLogs),
         ("slots are not given back", Self::LeaksSlots),
     ];
 }

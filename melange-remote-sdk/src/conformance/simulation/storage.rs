@@ -7,6 +7,7 @@ use async_trait::async_trait;
 
 use super::Mistake;
 use super::world::{Party, World};
+use crate::artifact_storage::layout::LOG_NAME;
 use crate::artifact_storage::{ArtifactBody, ArtifactKey, ArtifactStorage, ByteStream, StoredArtifact};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -37,8 +38,9 @@ impl ArtifactStorage for FaultyStorage {
     async fn put(&self, key: &ArtifactKey, bytes: ByteStream) -> Result<StoredArtifact> {
         self.delay_or_fail("before a put").await?;
         let stored = self.world.artifacts.put(key, bytes).await?;
-        let is_log = key.as_str().ends_with(".log");
-        if self.world.mistake == Mistake::StoresNothing && !is_log && self.world.chance(0.3) {
+        let is_log = key.as_str().ends_with(LOG_NAME);
+        let loses = if is_log { Mistake::StoresNoLogs } else { Mistake::StoresNothing };
+        if self.world.mistake == loses && self.world.chance(0.3) {
             self.world.artifacts.delete(key).await?;
         }
         self.delay_or_fail("after a put").await?;

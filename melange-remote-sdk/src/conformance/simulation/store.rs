@@ -14,7 +14,7 @@ use super::Mistake;
 use super::history::History;
 use super::world::{Moment, Party, World, short};
 use crate::error::{Error, ErrorKind, Result};
-use crate::job::{Job, JobId, JobSpec, JobState, Outcome, Priority, ProgressRow, ServerId};
+use crate::job::{Job, JobId, JobSpec, JobState, LogArchive, Outcome, Priority, ProgressRow, ServerId};
 use crate::job_store::forward::ForwardJobStore;
 use crate::job_store::{
     Claim, ClaimRequest, Demand, ExpireRequest, Fence, Finished, GiveUp, GroupWaiting, JobStore, LogChunk,
@@ -298,6 +298,18 @@ impl ForwardJobStore for FaultyStore {
             Err(error) if error.kind().is_retryable() && self.makes(Mistake::WritesLinesOnce) => Ok(length),
             result => result,
         }
+    }
+
+    async fn archive_log(&self, id: JobId, attempt: u32, archive: &LogArchive) -> Result<()> {
+        let judge = |_: &mut History, result: &Result<()>| {
+            format!("{}-{attempt} -> {}", short(id), told(result, |()| "ok".to_owned()))
+        };
+        self.call("archive_log", true, Box::pin(self.inner.archive_log(id, attempt, archive)), judge).await
+    }
+
+    async fn unarchived(&self, ended_by: Timestamp, limit: usize) -> Result<Vec<(JobId, u32)>> {
+        let call = Box::pin(self.inner.unarchived(ended_by, limit));
+        self.call("unarchived", false, call, |_, result| told(result, |all| all.len().to_string())).await
     }
 
     async fn spec(&self, id: JobId) -> Result<Arc<JobSpec>> {

@@ -1,6 +1,7 @@
 //! The four roles.
 
 use super::*;
+use crate::job::LogArchive;
 
 #[async_trait]
 impl JobIntake for MemoryJobStore {
@@ -76,6 +77,10 @@ impl JobProgress for MemoryJobStore {
         let bound = self.shared.log_bytes_max;
         self.change(|state| state.append_log(fence, offset, &bytes, bound))
     }
+
+    async fn archive_log(&self, id: JobId, attempt: u32, archive: &LogArchive) -> Result<()> {
+        self.change(|state| state.archive_log(id, attempt, archive))
+    }
 }
 
 #[async_trait]
@@ -109,9 +114,11 @@ impl JobReading for MemoryJobStore {
     }
 
     async fn read_log(&self, id: JobId, offset: u64, limit: usize) -> Result<LogChunk> {
-        let state = self.lock();
-        let log = state.logs.get(&id).map(|log| log.bytes.as_slice()).unwrap_or_default();
-        state.set.read_log(id, log, offset, limit)
+        self.lock().read_log(id, offset, limit)
+    }
+
+    async fn unarchived(&self, ended_by: Timestamp, limit: usize) -> Result<Vec<(JobId, u32)>> {
+        Ok(self.lock().set.unarchived(ended_by, limit))
     }
 
     fn changed(&self, subject: Subject) -> watch::Receiver<u64> {

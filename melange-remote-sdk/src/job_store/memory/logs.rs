@@ -3,7 +3,8 @@
 use std::collections::HashSet;
 
 use super::*;
-use crate::job_store::working_set::Fitting;
+use crate::job::LogArchive;
+use crate::job_store::working_set::{check_room, forgotten, no_room};
 
 impl State {
     pub(super) fn append_log(
@@ -16,22 +17,49 @@ impl State {
         let id = fence.job;
         let entry = self.set.entry(id)?;
         entry.check_fence(fence)?;
-        let len = entry.log_bytes;
-        if self.logs.get(&id).is_some_and(|log| log.cut) {
-            return Ok(len);
-        }
+        let length = entry.log_bytes;
+        let begin = entry.attempts.last().map_or(0, |attempt| attempt.log_begin);
         let bytes = entry.new_bytes(offset, bytes)?;
         if bytes.is_empty() {
-            return Ok(len);
+            return Ok(length);
         }
-        let mut fitting = Fitting::below(u64::try_from(bound).unwrap_or(u64::MAX), len, bytes);
-        if !self.set.make_room(fitting.kept.len(), 0, &HashSet::new()) {
-            fitting = Fitting::cut(b"");
+        check_room(u64::try_from(bound).unwrap_or(u64::MAX), length, bytes.len())?;
+        if !self.set.make_room(bytes.len(), 0, &HashSet::new()) {
+            return Err(no_room());
         }
-        let log = self.logs.entry(id).or_default();
-        log.bytes.extend_from_slice(fitting.kept);
-        log.bytes.extend_from_slice(fitting.notice);
-        log.cut = fitting.is_cut();
-        self.set.grow_log(id, fitting.kept.len() + fitting.notice.len())
+        self.logs.entry(id).or_default().entry(begin).or_default().extend_from_slice(bytes);
+        self.set.grow_log(id, bytes.len())
+    }
+
+    pub(super) fn archive_log(&mut self, id: JobId, attempt: u32, archive: &LogArchive) -> Result<()> {
+        let range = self.set.archive_log(id, attempt, archive)?;
+        if !range.is_empty()
+            && let Some(parts) = self.logs.get_mut(&id)
+        {
+            parts.remove(&range.start);
+        }
+        Ok(())
+    }
+
+    pub(super) fn read_log(&self, id: JobId, offset: u64, limit: usize) -> Result<LogChunk> {
+        let length = self.set.entry(id)?.log_bytes;
+        if offset >= length || limit == 0 {
+            return Ok(LogChunk::new(Bytes::new(), length));
+        }
+        let gone = || forgotten(id, offset);
+        let parts = self.logs.get(&id).ok_or_else(gone)?;
+        let (begin, _) = parts.range(..=offset).next_back().ok_or_else(gone)?;
+        let (mut bytes, mut next, limit) = (Vec::new(), offset, limit.min(limits::LOG_READ_BYTES_MAX));
+        for (begin, part) in parts.range(begin..) {
+            let skipped = next.checked_sub(*begin).and_then(|skipped| usize::try_from(skipped).ok());
+            let Some(rest) = skipped.and_then(|skipped| part.get(skipped..)).filter(|rest| !rest.is_empty())
+            else {
+                break;
+            };
+            let taken = &rest[..rest.len().min(limit.saturating_sub(bytes.len()))];
+            bytes.extend_from_slice(taken);
+            next = next.saturating_add(u64::try_from(taken.len()).unwrap_or(u64::MAX));
+        }
+        if bytes.is_empty() { Err(gone()) } else { Ok(LogChunk::new(bytes.into(), length)) }
     }
 }

@@ -1,7 +1,7 @@
 //! The schema of the database, version by version. A version that was released never changes.
 
 /// The versions, oldest first: what each is about, and its statements.
-pub(super) const VERSIONS: [(&str, &str); 1] = [("jobs", JOBS)];
+pub(super) const VERSIONS: [(&str, &str); 2] = [("jobs", JOBS), ("logs in blocks", LOGS)];
 
 /// Times are microseconds since 1970, ids are 16 bytes, documents are JSON. States are numbered as `JobState::ALL`.
 const JOBS: &str = "
@@ -121,4 +121,9 @@ CREATE TABLE counters (
     waiting BIGINT NOT NULL
 );
 INSERT INTO counters VALUES (1, 0);
+";
+
+/// Whoever writes a log is told when there is no room.
+const LOGS: &str = "
+ALTER TABLE jobs DROP COLUMN log_cut;
 ";

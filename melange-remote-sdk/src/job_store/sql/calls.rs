@@ -5,11 +5,11 @@ use std::collections::{HashMap, HashSet};
 use futures_util::future::BoxFuture;
 use sqlx::{QueryBuilder, Row};
 
-use super::codec::{from_doc, group_key, ids_of, job_id, micros, number, size, to_doc};
+use super::codec::{count, from_doc, group_key, ids_of, job_id, micros, number, size, to_doc};
 use super::*;
-use crate::job::{FailureClass, JobError};
+use crate::job::{FailureClass, JobError, LogArchive};
 use crate::job_store::Group;
-use crate::job_store::working_set::{Fitting, Reason, WorkingSet};
+use crate::job_store::working_set::{Reason, WorkingSet, check_room, no_attempt, note_archive};
 
 impl Store {
     /// Makes a call that asks the database what it is about, and whose changes outlive the machine.
@@ -337,9 +337,6 @@ impl Session<'_> {
             return Ok(Err(error));
         }
         let length = entry.log_bytes;
-        if self.cut.contains(&id) {
-            return Ok(Ok(length));
-        }
         let bytes = match entry.new_bytes(offset, bytes) {
             Ok(bytes) => bytes,
             Err(error) => return Ok(Err(error)),
@@ -347,17 +344,57 @@ impl Session<'_> {
         if bytes.is_empty() {
             return Ok(Ok(length));
         }
-        let fitting = Fitting::below(bound, length, bytes);
-        let bytes = [fitting.kept, fitting.notice].concat();
+        if let Err(error) = check_room(bound, length, bytes.len()) {
+            return Ok(Err(error));
+        }
         entry.log_bytes = length.saturating_add(number(size(bytes.len())));
         let told = entry.log_bytes;
-        if fitting.is_cut() {
-            self.cut.insert(id);
-        }
-        self.parts.push(LogPart { job: id, start: length, bytes });
+        self.parts.push(LogPart { job: id, start: length, bytes: bytes.to_vec() });
         self.counters.insert(id);
         self.told.logs.insert(id);
         Ok(Ok(told))
+    }
+
+    async fn archive_log(
+        &mut self,
+        id: JobId,
+        attempt: u32,
+        archive: &LogArchive,
+    ) -> sqlx::Result<Result<()>> {
+        // Locked, so that nobody writes the attempt's row back without the archive.
+        self.jobs(&[id]).await?;
+        let Some(entry) = self.set.jobs.get_mut(&id) else { return Ok(Err(not_found(id))) };
+        let row = sqlx::query("SELECT doc FROM attempts WHERE job = $1 AND number = $2")
+            .bind(id.as_bytes().to_vec())
+            .bind(i64::from(attempt))
+            .fetch_optional(&mut *self.connection)
+            .await?;
+        let Some(row) = row else { return Ok(Err(no_attempt(id, attempt))) };
+        let mut known: JobAttempt = from_doc(row.try_get("doc")?)?;
+        let range = match note_archive(id, &mut known, archive) {
+            Ok(range) => range,
+            Err(error) => return Ok(Err(error)),
+        };
+        if range.is_empty() {
+            return Ok(Ok(()));
+        }
+        if let Some(loaded) = entry.attempts.iter_mut().find(|loaded| loaded.number == attempt) {
+            loaded.log.clone_from(&known.log);
+        }
+        sqlx::query("UPDATE attempts SET doc = $3 WHERE job = $1 AND number = $2")
+            .bind(id.as_bytes().to_vec())
+            .bind(i64::from(attempt))
+            .bind(to_doc(&known)?)
+            .execute(&mut *self.connection)
+            .await?;
+        sqlx::query("DELETE FROM logs WHERE job = $1 AND start >= $2 AND start < $3")
+            .bind(id.as_bytes().to_vec())
+            .bind(count(range.start))
+            .bind(count(range.end))
+            .execute(&mut *self.connection)
+            .await?;
+        self.told.jobs.insert(id);
+        Ok(Ok(()))
     }
 }
 
@@ -488,6 +525,12 @@ impl JobProgress for Store {
             .call(Wanted::Jobs(vec![fence.job]), Outlives::Process, move |session| {
                 Box::pin(async move { session.append_log(fence, offset, &bytes).await })
             })
+            .await
+    }
+
+    async fn archive_log(&self, id: JobId, attempt: u32, archive: &LogArchive) -> Result<()> {
+        let archive = archive.clone();
+        self.change(move |session| Box::pin(async move { session.archive_log(id, attempt, &archive).await }))
             .await
     }
 }

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use futures_util::TryStreamExt;
 use sqlx::{QueryBuilder, Row};
 
 use super::codec::{count, from_doc, group_of, ids_of, job_id, micros, number, size, state, token};
 use super::*;
-use crate::job_store::working_set::Reason;
+use crate::job_store::working_set::{Reason, forgotten, is_unarchived};
 
 /// The job of a row, as it is told.
 fn told(row: &StoredRow) -> sqlx::Result<Arc<Job>> {
@@ -120,7 +121,7 @@ impl Store {
             let number: i64 = row.try_get("attempt")?;
             let told: ProgressRow = from_doc(row.try_get("doc")?)?;
             if let Some(attempt) = attempts.get_mut(&number) {
-                attempt.apply(told.progress);
+                attempt.apply(told);
             }
         }
         Ok(attempts.into_values().collect())
@@ -156,12 +157,12 @@ impl Store {
         row.map(|row| from_doc(row.try_get("doc")?)).transpose()
     }
 
-    async fn read_bytes(&self, id: JobId, offset: u64, limit: usize) -> sqlx::Result<Option<LogChunk>> {
+    async fn read_bytes(&self, id: JobId, offset: u64, limit: usize) -> sqlx::Result<Result<LogChunk>> {
         let job = id.as_bytes().to_vec();
         let row = sqlx::query("SELECT log_bytes FROM jobs WHERE id = $1")
             .bind(job.clone())
             .fetch_optional(&self.readers);
-        let Some(row) = row.await? else { return Ok(None) };
+        let Some(row) = row.await? else { return Ok(Err(not_found(id))) };
         let len = number(row.try_get("log_bytes")?);
         let limit = limit.min(limits::LOG_READ_BYTES_MAX);
         let mut bytes = Vec::new();
@@ -176,15 +177,49 @@ impl Store {
             .bind(count(end))
             .fetch_all(&self.readers)
             .await?;
+            let mut next = offset;
             for row in rows {
                 let start: i64 = row.try_get("start")?;
                 let part: &[u8] = row.try_get("bytes")?;
-                let skipped = usize::try_from(offset.saturating_sub(number(start))).unwrap_or(usize::MAX);
-                let room = limit.saturating_sub(bytes.len());
-                bytes.extend(part.iter().skip(skipped).take(room));
+                // What is missing was forgotten.
+                let skipped =
+                    next.checked_sub(number(start)).and_then(|skipped| usize::try_from(skipped).ok());
+                let Some(rest) =
+                    skipped.and_then(|skipped| part.get(skipped..)).filter(|rest| !rest.is_empty())
+                else {
+                    break;
+                };
+                let taken = &rest[..rest.len().min(limit.saturating_sub(bytes.len()))];
+                bytes.extend_from_slice(taken);
+                next = next.saturating_add(number(size(taken.len())));
+            }
+            if bytes.is_empty() {
+                return Ok(Err(forgotten(id, offset)));
             }
         }
-        Ok(Some(LogChunk { bytes: bytes.into(), len }))
+        Ok(Ok(LogChunk { bytes: bytes.into(), len }))
+    }
+
+    async fn read_unarchived(&self, ended_by: Timestamp, limit: usize) -> sqlx::Result<Vec<(JobId, u32)>> {
+        // One step of the index for each job whose log is here, however many parts that has.
+        let jobs = "WITH RECURSIVE found (job) AS ( \
+                    SELECT * FROM (SELECT job FROM logs ORDER BY job LIMIT 1) AS least UNION ALL \
+                    SELECT (SELECT l.job FROM logs l WHERE l.job > found.job ORDER BY l.job LIMIT 1) FROM found \
+                    WHERE found.job IS NOT NULL) \
+                    SELECT a.job, a.doc FROM found JOIN attempts a ON a.job = found.job ORDER BY a.job, a.number";
+        let limit = limit.min(limits::PAGE_ITEMS_MAX);
+        let mut rows = sqlx::query(jobs).fetch(&self.readers);
+        let mut found = Vec::new();
+        while let Some(row) = rows.try_next().await? {
+            let attempt: JobAttempt = from_doc(row.try_get("doc")?)?;
+            if is_unarchived(&attempt, ended_by) {
+                found.push((job_id(row.try_get("job")?)?, attempt.number));
+                if found.len() == limit {
+                    break;
+                }
+            }
+        }
+        Ok(found)
     }
 
     /// That the job is there.
@@ -233,7 +268,11 @@ impl JobReading for Store {
     }
 
     async fn read_log(&self, id: JobId, offset: u64, limit: usize) -> Result<LogChunk> {
-        self.read_bytes(id, offset, limit).await.map_err(unavailable)?.ok_or_else(|| not_found(id))
+        self.read_bytes(id, offset, limit).await.map_err(unavailable)?
+    }
+
+    async fn unarchived(&self, ended_by: Timestamp, limit: usize) -> Result<Vec<(JobId, u32)>> {
+        self.read_unarchived(ended_by, limit).await.map_err(unavailable)
     }
 
     fn changed(&self, subject: Subject) -> watch::Receiver<u64> {

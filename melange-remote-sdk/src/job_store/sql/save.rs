@@ -32,7 +32,7 @@ fn id_bytes(id: JobId) -> Vec<u8> {
 }
 
 /// The columns of a job that change, in the order of [`push_changing`].
-const CHANGING: [&str; 19] = [
+const CHANGING: [&str; 18] = [
     "state",
     "queue",
     "priority",
@@ -50,7 +50,6 @@ const CHANGING: [&str; 19] = [
     "released",
     "progress",
     "log_bytes",
-    "log_cut",
     "doc",
 ];
 
@@ -58,7 +57,6 @@ const CHANGING: [&str; 19] = [
 struct JobRow<'e> {
     entry: &'e Entry,
     queue: Option<i64>,
-    is_cut: bool,
     released: Option<String>,
     doc: String,
 }
@@ -83,7 +81,6 @@ impl JobRow<'_> {
             .push_bind(self.released.clone())
             .push_bind(count(entry.progress))
             .push_bind(count(entry.log_bytes))
-            .push_bind(self.is_cut)
             .push_bind(self.doc.clone());
     }
 }
@@ -238,7 +235,6 @@ impl Session<'_> {
             let row = JobRow {
                 entry,
                 queue,
-                is_cut: self.cut.contains(&id),
                 released: entry.released.as_ref().map(to_doc).transpose()?,
                 doc: to_doc(&*entry.job)?,
             };
@@ -291,14 +287,12 @@ impl Session<'_> {
         let entries: Vec<&Entry> = ids.iter().filter_map(|id| self.set.jobs.get(id)).collect();
         for rows in parts(&entries) {
             let mut update: QueryBuilder<Db> = QueryBuilder::new(
-                "UPDATE jobs SET progress = v.column2, log_bytes = v.column3, log_cut = v.column4, \
-                 lease_until = v.column5 FROM (",
+                "UPDATE jobs SET progress = v.column2, log_bytes = v.column3, lease_until = v.column4 FROM (",
             );
             update.push_values(rows, |mut row, entry| {
                 row.push_bind(id_bytes(entry.job.id))
                     .push_bind(count(entry.progress))
                     .push_bind(count(entry.log_bytes))
-                    .push_bind(self.cut.contains(&entry.job.id))
                     .push_bind(micros(entry.lease_until));
             });
             update.push(") AS v WHERE jobs.id = v.column1");

@@ -65,8 +65,6 @@ pub(super) struct Session<'c> {
     pub(super) new: HashMap<JobId, Vec<u8>>,
     /// Jobs whose progress, log or lease changed, and nothing else.
     pub(super) counters: BTreeSet<JobId>,
-    /// Jobs whose log is cut.
-    pub(super) cut: HashSet<JobId>,
     /// What waits for jobs, by the job that is waited for.
     edges: HashMap<JobId, Vec<JobId>>,
     /// Blocked jobs that are not loaded.
@@ -84,7 +82,7 @@ pub(super) struct Session<'c> {
 
 /// What a job's row has for a session.
 const COLUMNS: &str = "j.id, j.submission, j.queue, j.lease_until, j.token, j.place, j.lost_needs, j.released, \
-                       j.progress, j.log_bytes, j.log_cut, j.doc, a.doc AS attempt, b.needs AS blocked_by";
+                       j.progress, j.log_bytes, j.doc, a.doc AS attempt, b.needs AS blocked_by";
 
 /// Where that stands.
 const TABLES: &str = "jobs j LEFT JOIN attempts a ON a.job = j.id AND a.number = j.attempt \
@@ -116,7 +114,6 @@ impl<'c> Session<'c> {
             groups: HashMap::new(),
             new: HashMap::new(),
             counters: BTreeSet::new(),
-            cut: HashSet::new(),
             edges: HashMap::new(),
             blocked: HashMap::new(),
             rows: Vec::new(),
@@ -219,9 +216,6 @@ impl<'c> Session<'c> {
         let place: i64 = row.try_get("place")?;
         let lost_needs: i64 = row.try_get("lost_needs")?;
         self.before.insert(job.id, (job.state, row.try_get("queue")?));
-        if row.try_get("log_cut")? {
-            self.cut.insert(job.id);
-        }
         self.set.adopt(Entry {
             job: Arc::new(job),
             spec: None,
@@ -237,6 +231,7 @@ impl<'c> Session<'c> {
             attempts: attempt.map(from_doc).transpose()?.into_iter().collect(),
             progress: number(row.try_get("progress")?),
             log_bytes: number(row.try_get("log_bytes")?),
+            forgotten_bytes: 0,
         });
         Ok(())
     }

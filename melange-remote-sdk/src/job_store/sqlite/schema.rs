@@ -1,8 +1,8 @@
 //! The schema of the database, version by version. A version that was released never changes.
 
 /// The versions, oldest first: what each is about, and its statements.
-pub(super) const VERSIONS: [(&str, &str); 2] =
-    [("jobs", JOBS), ("small rows for what changes often", SMALL_ROWS)];
+pub(super) const VERSIONS: [(&str, &str); 3] =
+    [("jobs", JOBS), ("small rows for what changes often", SMALL_ROWS), ("logs in blocks", LOGS)];
 
 /// Times are microseconds since 1970, ids are 16 bytes, documents are JSON. States are numbered as `JobState::ALL`.
 const JOBS: &str = "
@@ -130,4 +130,9 @@ INSERT INTO blocked SELECT id, json_extract(doc, '$.blocked_by') FROM jobs WHERE
 
 -- Equal submissions may be joined.
 CREATE INDEX submissions_content ON submissions (content, id);
+";
+
+/// Whoever writes a log is told when there is no room.
+const LOGS: &str = "
+ALTER TABLE jobs DROP COLUMN log_cut;
 ";

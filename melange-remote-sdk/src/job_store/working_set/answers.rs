@@ -52,12 +52,23 @@ impl WorkingSet {
         Ok(bytes)
     }
 
-    /// As [`JobReading::read_log`](crate::job_store::JobReading::read_log), of the log that the store keeps.
+    /// As [`JobReading::read_log`](crate::job_store::JobReading::read_log), of the log that the store keeps: all its bytes
+    /// in their places, whatever stands where the archived parts were.
     ///
     /// # Errors
     /// As there.
     pub fn read_log(&self, id: JobId, log: &[u8], offset: u64, limit: usize) -> Result<LogChunk> {
-        self.entry(id)?;
+        let attempts = &self.entry(id)?.attempts;
+        let archived = attempts.iter().filter(|attempt| attempt.log.is_some());
+        let mut limit = limit;
+        for range in archived.filter_map(|attempt| Some(attempt.log_begin..attempt.log_end?)) {
+            if range.contains(&offset) && limit > 0 {
+                return Err(forgotten(id, offset));
+            }
+            if let Some(before) = range.start.checked_sub(offset).filter(|_| !range.is_empty()) {
+                limit = limit.min(usize::try_from(before).unwrap_or(usize::MAX));
+            }
+        }
         let start = usize::try_from(offset).unwrap_or(usize::MAX).min(log.len());
         let end = start.saturating_add(limit.min(limits::LOG_READ_BYTES_MAX)).min(log.len());
         let len = u64::try_from(log.len()).unwrap_or(u64::MAX);

@@ -46,7 +46,8 @@ impl Entry {
         let texts = self.spec.as_ref().map_or(0, |spec| spec.size_bytes());
         // An edge is an id at each of its ends.
         let edges = self.waits_for.len().saturating_mul(2 * size_of::<JobId>());
-        texts + edges + usize::try_from(self.log_bytes).unwrap_or(usize::MAX)
+        let log = self.log_bytes.saturating_sub(self.forgotten_bytes);
+        texts + edges + usize::try_from(log).unwrap_or(usize::MAX)
     }
 
     pub(in crate::job_store) fn is_due(&self, now: Timestamp) -> bool {

@@ -140,6 +140,7 @@ impl WorkingSet {
             attempts: Vec::new(),
             progress: 0,
             log_bytes: 0,
+            forgotten_bytes: 0,
         };
         self.bytes = self.bytes.saturating_add(entry.size());
         self.jobs.insert(new.id, entry);

@@ -1,39 +1,9 @@
 //! What becomes of bytes that are added to a log.
 
+use std::ops::Range;
+
 use super::*;
-
-/// The last line of a log that ran into its bound.
-const CUT_NOTICE: &[u8] = b"[the log is cut here: it reached its bound]\n";
-
-/// What a log may hold of new bytes.
-#[derive(Debug, PartialEq, Eq)]
-pub(in crate::job_store) struct Fitting<'b> {
-    /// The bytes.
-    pub(in crate::job_store) kept: &'b [u8],
-    /// What follows them: that the log is cut, or nothing.
-    pub(in crate::job_store) notice: &'static [u8],
-}
-
-impl<'b> Fitting<'b> {
-    /// As much as a log of so many bytes has room for, below its bound.
-    pub(in crate::job_store) fn below(bound: u64, length: u64, bytes: &'b [u8]) -> Self {
-        let notice = u64::try_from(CUT_NOTICE.len()).unwrap_or(u64::MAX);
-        let room = bound.saturating_sub(length).saturating_sub(notice);
-        let room = usize::try_from(room).unwrap_or(usize::MAX);
-        if bytes.len() <= room { Self { kept: bytes, notice: b"" } } else { Self::cut(&bytes[..room]) }
-    }
-
-    /// As much of a part as makes whole lines, so that the notice stands on its own line.
-    pub(in crate::job_store) fn cut(part: &'b [u8]) -> Self {
-        let end = part.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
-        Self { kept: &part[..end], notice: CUT_NOTICE }
-    }
-
-    /// Whether this is the end of the log.
-    pub(in crate::job_store) fn is_cut(&self) -> bool {
-        !self.notice.is_empty()
-    }
-}
+use crate::job::LogArchive;
 
 impl Entry {
     /// The bytes that the log has not yet, of those that its owner writes at an offset.
@@ -46,5 +16,84 @@ impl Entry {
             return Err(Error::invalid(message).with("job", self.job.id));
         };
         Ok(bytes.get(usize::try_from(known).unwrap_or(usize::MAX)..).unwrap_or_default())
+    }
+}
+
+/// That a log of so many bytes has room for more below its bound, or for a last word.
+///
+/// # Errors
+/// `LimitExceeded`.
+pub(in crate::job_store) fn check_room(bound: u64, length: u64, bytes: usize) -> Result<()> {
+    let last_word = if bytes <= limits::LOG_LAST_WORD_BYTES { limits::LOG_LAST_WORD_BYTES } else { 0 };
+    let count = |bytes: usize| u64::try_from(bytes).unwrap_or(u64::MAX);
+    if length.saturating_add(count(bytes)) > bound.saturating_add(count(last_word)) {
+        return Err(no_room());
+    }
+    Ok(())
+}
+
+/// That a part of a log was archived.
+pub(in crate::job_store) fn forgotten(id: JobId, offset: u64) -> Error {
+    let error = Error::new(ErrorKind::NotFound, "this part of the log is kept no longer").with("job", id);
+    error.with("offset", offset).hint("it was put among the artifacts")
+}
+
+/// That a store takes no more of a log.
+pub(in crate::job_store) fn no_room() -> Error {
+    Error::new(ErrorKind::LimitExceeded, "the job store has no room for more of this log")
+}
+
+/// Notes that the log of an attempt lies among the artifacts; the bytes that are needed no longer, and nothing when that was
+/// known.
+///
+/// # Errors
+/// `Conflict` while the attempt runs.
+pub(in crate::job_store) fn note_archive(
+    id: JobId,
+    attempt: &mut JobAttempt,
+    archive: &LogArchive,
+) -> Result<Range<u64>> {
+    let Some(end) = attempt.log_end else { return Err(conflict(id, "the attempt runs")) };
+    if attempt.log.is_some() {
+        return Ok(end..end);
+    }
+    attempt.log = Some(archive.clone());
+    Ok(attempt.log_begin..end)
+}
+
+/// Whether the log of an attempt that ended by a time is still to be put among the artifacts.
+pub(in crate::job_store) fn is_unarchived(attempt: &JobAttempt, ended_by: Timestamp) -> bool {
+    attempt.log.is_none()
+        && attempt.log_end.is_some_and(|end| end > attempt.log_begin)
+        && attempt.ended_at.is_some_and(|ended_at| ended_at <= ended_by)
+}
+
+impl WorkingSet {
+    /// As [`JobProgress::archive_log`](crate::job_store::JobProgress::archive_log), for stores whose jobs are all in the
+    /// set: the range of the job's log that may be forgotten.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn archive_log(&mut self, id: JobId, attempt: u32, archive: &LogArchive) -> Result<Range<u64>> {
+        let entry = self.entry_mut(id)?;
+        let known = entry.attempts.iter_mut().find(|known| known.number == attempt);
+        let range = note_archive(id, known.ok_or_else(|| no_attempt(id, attempt))?, archive)?;
+        let bytes = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
+        entry.forgotten_bytes = entry.forgotten_bytes.saturating_add(range.end - range.start);
+        self.bytes = self.bytes.saturating_sub(bytes);
+        if self.jobs.get(&id).is_some_and(|entry| entry.job.state.is_terminal()) {
+            self.finished_bytes = self.finished_bytes.saturating_sub(bytes);
+        }
+        self.changes.jobs.insert(id);
+        Ok(range)
+    }
+
+    /// As [`JobReading::unarchived`](crate::job_store::JobReading::unarchived).
+    pub fn unarchived(&self, ended_by: Timestamp, limit: usize) -> Vec<(JobId, u32)> {
+        let attempts = self.jobs.iter().flat_map(|(id, entry)| {
+            let ended = entry.attempts.iter().filter(move |attempt| is_unarchived(attempt, ended_by));
+            ended.map(move |attempt| (*id, attempt.number))
+        });
+        attempts.take(limit.min(limits::PAGE_ITEMS_MAX)).collect()
     }
 }

@@ -27,7 +27,9 @@ mod entry;
 mod graph;
 mod log;
 
-pub(super) use log::Fitting;
+pub(super) use log::{check_room, forgotten, no_room};
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+pub(super) use log::{is_unarchived, note_archive};
 
 /// The bounds of a working set.
 #[derive(Debug, Clone, Copy)]
@@ -153,6 +155,8 @@ pub(super) struct Entry {
     pub(super) progress: u64,
     /// How long its log is.
     pub(super) log_bytes: u64,
+    /// How many bytes of it were forgotten.
+    pub(super) forgotten_bytes: u64,
 }
 
 impl WorkingSet {
@@ -684,7 +688,7 @@ impl WorkingSet {
         let new = self.new_rows(fence, first, rows)?;
         let entry = self.entry_mut(fence.job)?;
         if let Some(attempt) = entry.attempts.last_mut() {
-            new.iter().for_each(|row| attempt.apply(row.progress.clone()));
+            new.iter().for_each(|row| attempt.apply(row.clone()));
         }
         entry.progress += u64::try_from(new.len()).unwrap_or(u64::MAX);
         let progress = entry.progress;
