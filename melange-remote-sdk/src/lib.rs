@@ -11,6 +11,7 @@
 pub mod arch;
 pub mod backoff;
 pub mod error;
+pub mod failure;
 pub mod labels;
 pub mod limits;
 mod pointers;

@@ -7,7 +7,10 @@ use crate::support::root;
 
 /// Layers from below; a file may use its own layer and those before it, without circles between modules.
 const LAYERS: [(&str, &[&str]); 6] = [
-    ("vocabulary", &["error", "backoff", "limits", "redact", "arch", "labels", "text", "pointers"]),
+    (
+        "vocabulary",
+        &["error", "backoff", "limits", "redact", "arch", "labels", "text", "pointers", "failure"],
+    ),
     ("pure engine", &["apk", "melange", "solver", "analysis"]),
     ("jobs and backends", &["job", "backend", "backend_selector"]),
     ("contracts", &["builder", "guest", "job_store", "artifact_storage", "api"]),
@@ -16,13 +19,14 @@ const LAYERS: [(&str, &[&str]); 6] = [
 ];
 
 /// Modules that touch neither clock nor disk nor network.
-const PURE: [&str; 15] = [
+const PURE: [&str; 16] = [
     "redact",
     "error",
     "limits",
     "arch",
     "labels",
     "text",
+    "failure",
     "apk",
     "melange",
     "solver",

@@ -30,6 +30,7 @@ mod log;
 pub mod spec;
 pub mod state;
 
+pub use crate::failure::FailureClass;
 pub use attempt::{
     AttemptOutcome, JobAttempt, JobPhase, JobStep, JobTest, JobTestState, Progress, ProgressRow,
 };
@@ -185,22 +186,6 @@ impl Job {
     pub fn title(&self) -> &str {
         self.facts.package.as_ref().map_or(&self.facts.config_name, |package| &package.name)
     }
-}
-
-/// Who is at fault when a job fails.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum FailureClass {
-    /// The definition or one of its steps; the same input fails again.
-    Build,
-    /// The farm: a daemon, a disk, the network. Another attempt may succeed.
-    Infrastructure,
-    /// No backend could ever run it.
-    Unschedulable,
-    /// A rule of the operator does not allow it.
-    Policy,
-    /// A job that it waits for did not succeed.
-    Dependency,
 }
 
 /// Why a job failed.

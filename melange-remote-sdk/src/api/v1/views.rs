@@ -6,9 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::BackendView;
-use crate::job::{
-    FailureClass, Job, JobAttempt, JobBackend, JobError, JobFacts, JobId, JobPhase, JobSpec, UncheckedSpec,
-};
+use crate::job::{Job, JobAttempt, JobBackend, JobError, JobFacts, JobId, JobPhase, JobSpec, UncheckedSpec};
 
 /// What was asked, in a job object.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -450,12 +448,5 @@ fn failure_of(error: Option<&JobError>) -> Option<FailureView> {
 }
 
 fn class_of(error: &JobError) -> String {
-    let name = match error.class {
-        FailureClass::Build => "build",
-        FailureClass::Infrastructure => "infrastructure",
-        FailureClass::Unschedulable => "unschedulable",
-        FailureClass::Policy => "policy",
-        FailureClass::Dependency => "dependency",
-    };
-    name.to_owned()
+    error.class.name().to_owned()
 }
