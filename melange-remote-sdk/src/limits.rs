@@ -144,6 +144,19 @@ pub const LOG_LINE_BYTES_MAX: usize = 16 << 10;
 pub const LOG_TAIL_LINES: usize = 40;
 /// The least of them that each of the two streams has.
 pub const LOG_TAIL_STREAM_LINES: usize = 10;
+/// The last lines of a failed step among which its error is looked for: a parallel build tells its first error some
+/// hundred lines before its end.
+pub const FAILURE_LINES: usize = 400;
+/// What is looked at, and shown, of each of them in bytes: what is said stands near the beginning.
+pub const FAILURE_LINE_BYTES: usize = 1_000;
+/// What of a line its normalised form is made from, in bytes.
+pub const FAILURE_NORMALISED_FROM_BYTES: usize = 500;
+/// The normalised line of a failure, in bytes.
+pub const FAILURE_NORMALISED_BYTES_MAX: usize = 200;
+/// Lines shown before the line that says what failed.
+pub const FAILURE_LINES_BEFORE: usize = 2;
+/// Lines shown after it.
+pub const FAILURE_LINES_AFTER: usize = 3;
 /// An artifact key.
 pub const ARTIFACT_KEY_BYTES_MAX: usize = 1_024;
 /// Artifacts from this size on are uploaded in parts.
