@@ -2,6 +2,7 @@
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use melange_remote_sdk::arch::Arch;
+use melange_remote_sdk::backend_selector::least_loaded::LeastLoaded;
 use melange_remote_sdk::backend_selector::round_robin::RoundRobin;
 use melange_remote_sdk::backend_selector::{BackendSelector, Candidate};
 use melange_remote_sdk::conformance::backend_selector::{candidate, requirements};
@@ -18,16 +19,20 @@ fn backends(count: usize, running: u32) -> Vec<Candidate> {
 
 fn selection(c: &mut Criterion) {
     let needs = requirements(Arch::X86_64, &[("tier", "high-memory")]);
-    let mut group = c.benchmark_group("selection");
-    for count in [10, 1_000] {
-        for (name, running) in [("free", 0), ("busy", 4)] {
-            let set = backends(count, running);
-            group.bench_with_input(BenchmarkId::new(name, count), &set, |b, set| {
-                b.iter(|| RoundRobin.select(std::hint::black_box(&needs), std::hint::black_box(set)));
-            });
+    let selectors: [(&str, &dyn BackendSelector); 2] =
+        [("selection", &RoundRobin), ("selection least loaded", &LeastLoaded)];
+    for (title, selector) in selectors {
+        let mut group = c.benchmark_group(title);
+        for count in [10, 1_000] {
+            for (name, running) in [("free", 0), ("busy", 4)] {
+                let set = backends(count, running);
+                group.bench_with_input(BenchmarkId::new(name, count), &set, |b, set| {
+                    b.iter(|| selector.select(std::hint::black_box(&needs), std::hint::black_box(set)));
+                });
+            }
         }
+        group.finish();
     }
-    group.finish();
 }
 
 criterion_group!(benches, selection);

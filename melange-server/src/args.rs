@@ -27,6 +27,10 @@ pub struct Args {
     /// Jobs that the backend runs at once in single-backend mode [default: 4, in the sandbox at most the cores]
     #[arg(long, value_name = "N")]
     pub max_jobs: Option<String>,
+    /// Which of the backends with a free slot gets a job: round-robin takes turns, least-loaded takes the one with the
+    /// smallest share of its slots in use [default: round-robin]
+    #[arg(long, value_name = "NAME")]
+    pub backend_selection: Option<BackendSelection>,
     /// Local storage directory [default: /var/lib/melange/output, for users who are not root
     /// ~/.local/state/melange-remote/output]
     #[arg(long, value_name = "DIR")]
@@ -117,6 +121,16 @@ pub enum ApiFormat {
     Json,
     /// For people.
     Markdown,
+}
+
+/// How a backend is chosen for a job.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum BackendSelection {
+    /// Backends take turns.
+    #[default]
+    RoundRobin,
+    /// The backend with the smallest share of its slots in use.
+    LeastLoaded,
 }
 
 /// The form of the log.

@@ -8,6 +8,9 @@ use melange_remote_sdk::artifact_storage::ArtifactStorage;
 use melange_remote_sdk::artifact_storage::object::ObjectArtifactStorage;
 use melange_remote_sdk::backend::pool::BackendPool;
 use melange_remote_sdk::backend::{Backend, BackendAddress, BackendProbe};
+use melange_remote_sdk::backend_selector::BackendSelector;
+use melange_remote_sdk::backend_selector::least_loaded::LeastLoaded;
+use melange_remote_sdk::backend_selector::round_robin::RoundRobin;
 use melange_remote_sdk::builder::Builder;
 use melange_remote_sdk::buildkit::{BuildkitOptions, TlsIdentity, TlsOptions};
 use melange_remote_sdk::cache::StateCache;
@@ -27,6 +30,7 @@ use melange_remote_sdk::sandbox::SandboxOptions;
 use melange_remote_sdk::scheduler::{Scheduler, SchedulerOptions, SchedulerParts};
 
 use crate::app::App;
+use crate::args::BackendSelection;
 use crate::config::{BuildConfig, Config, DatabaseConfig, StorageConfig, TlsFiles};
 use crate::submission::{Fleet, SubmissionRules};
 
@@ -48,12 +52,21 @@ pub async fn assemble(config: &Config) -> Result<Assembly> {
     let artifact_storage = storage(&config.storage).await?;
     let pool = BackendPool::new(config.backends.iter().cloned())?;
     let job_store = database(&config.database).await?;
-    let parts = SchedulerParts::new(job_store, artifact_storage, builder, pool).with_probe(probe);
+    let parts = SchedulerParts::new(job_store, artifact_storage, builder, pool)
+        .with_probe(probe)
+        .with_backend_selector(selector(config.scheduling.backend_selection));
     let mut rules = rules(&config.build);
     if matches!(config.database, DatabaseConfig::Postgres(_)) {
         rules.fleet = Fleet::Shared;
     }
     Ok(Assembly::new(parts, rules, scheduler_options(&config.build)))
+}
+
+fn selector(selection: BackendSelection) -> Arc<dyn BackendSelector> {
+    match selection {
+        BackendSelection::RoundRobin => Arc::new(RoundRobin),
+        BackendSelection::LeastLoaded => Arc::new(LeastLoaded),
+    }
 }
 
 async fn database(config: &DatabaseConfig) -> Result<Arc<dyn JobStore>> {

@@ -6,7 +6,7 @@ use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::{Parser, ValueEnum};
+use clap::Parser;
 use melange_remote_sdk::arch::Arch;
 use melange_remote_sdk::backend::{Backend, check_max_jobs, file};
 use melange_remote_sdk::engine::preflight;
@@ -19,6 +19,10 @@ use melange_remote_sdk::rootfs::credentials::Credentials;
 use melange_remote_sdk::text::diagnostics::Source;
 
 use crate::args::{Args, LogFormat};
+
+mod scheduling;
+
+pub use scheduling::SchedulingConfig;
 
 /// The backend of a server without BuildKit.
 const SANDBOX_ADDR: &str = "sandbox://local";
@@ -91,6 +95,8 @@ pub struct Config {
     pub database: DatabaseConfig,
     /// How packages are built.
     pub build: BuildConfig,
+    /// Who gets which free slot.
+    pub scheduling: SchedulingConfig,
     /// The form of the log.
     pub log_format: LogFormat,
     /// The file that [`Self::backends`] were read from; SIGHUP reads it again.
@@ -290,7 +296,8 @@ impl Reader<'_> {
     fn config(&mut self, args: Args) -> Option<Config> {
         let listen = self.listen(args.listen_addr.clone());
         let port_file = self.path("--port-file", args.port_file.clone());
-        let log_format = self.log_format(args.log_format);
+        let log_format = self.choice("--log-format", args.log_format);
+        let scheduling = self.scheduling(&args);
         let storage = self.storage(&args);
         let database = self.database(&args);
         let backends_file = self.path("--backends-config", args.backends_config.clone());
@@ -300,7 +307,17 @@ impl Reader<'_> {
         let (backends, default_arch) = self.backends(&args, backends_file.as_deref(), given_arch);
         let build = self.build(args, default_arch);
         let backends = backends?;
-        Some(Config { listen, port_file, backends, storage, database, build, log_format, backends_file })
+        Some(Config {
+            listen,
+            port_file,
+            backends,
+            storage,
+            database,
+            build,
+            scheduling,
+            log_format,
+            backends_file,
+        })
     }
 
     fn database(&mut self, args: &Args) -> DatabaseConfig {
@@ -340,18 +357,6 @@ impl Reader<'_> {
             None => {
                 self.wrong(format!("--listen-addr: {addr:?} does not end in a port, such as :8080"));
                 Vec::new()
-            }
-        }
-    }
-
-    fn log_format(&mut self, given: Option<LogFormat>) -> LogFormat {
-        let variable = || self.value("--log-format", None).map(|text| LogFormat::from_str(&text, true));
-        match given.map(Ok).or_else(variable) {
-            None => LogFormat::default(),
-            Some(Ok(format)) => format,
-            Some(Err(_)) => {
-                self.wrong("--log-format: it is text or json");
-                LogFormat::default()
             }
         }
     }

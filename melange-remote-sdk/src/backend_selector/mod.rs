@@ -1,6 +1,6 @@
 //! Station 5: which backend runs a job. The contract, what it sees, and the reasons for saying no.
 //!
-//! Implementation: [`round_robin`]. Capacity is leased by [`crate::backend::pool`], not here.
+//! Implementations: [`round_robin`], [`least_loaded`]. Capacity is leased by [`crate::backend::pool`], not here.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -13,6 +13,7 @@ pub use crate::backend::{Candidate, Closed};
 use crate::labels::LabelSelector;
 use crate::pointers::hand_on;
 
+pub mod least_loaded;
 pub mod round_robin;
 
 /// What a job needs of a backend.
@@ -125,3 +126,21 @@ pub trait BackendSelector: Send + Sync + fmt::Debug {
 hand_on!(BackendSelector; {
     fn select(&self, requirements: &Requirements, candidates: &[Candidate]) -> Result<usize, Refusal>;
 });
+
+/// The strongest reason why none of the candidates, of which `matching` match, can take the job.
+fn refusal(requirements: &Requirements, candidates: &[Candidate], matching: usize) -> Refusal {
+    let arch = requirements.arch;
+    if matching > 0 {
+        let mut fit = candidates.iter().filter(|candidate| requirements.matched_by(&candidate.backend));
+        let closed = fit.clone().find_map(|candidate| candidate.closed.clone());
+        return match closed {
+            Some(why) if fit.all(|candidate| candidate.closed.is_some()) => Refusal::Closed { matching, why },
+            _ => Refusal::AllBusy { matching },
+        };
+    }
+    if candidates.iter().any(|candidate| candidate.backend.arch() == arch) {
+        return Refusal::NoLabels { arch, labels: requirements.labels.clone() };
+    }
+    let known = candidates.iter().map(|candidate| candidate.backend.arch()).collect();
+    Refusal::NoArch { arch, known }
+}

@@ -1,6 +1,6 @@
 //! Round robin: of the matching backends with a free slot, the one whose last turn is longest ago.
 
-use super::{BackendSelector, Candidate, Refusal, Requirements};
+use super::{BackendSelector, Candidate, Refusal, Requirements, refusal};
 
 /// The selector of the service. With a stable set of free backends the turns of two of them never differ by
 /// more than one; a backend that joins gets the next turn.
@@ -23,23 +23,6 @@ impl BackendSelector for RoundRobin {
         }
         best.map(|(_, index)| index).ok_or_else(|| refusal(requirements, candidates, matching))
     }
-}
-
-fn refusal(requirements: &Requirements, candidates: &[Candidate], matching: usize) -> Refusal {
-    let arch = requirements.arch;
-    if matching > 0 {
-        let mut fit = candidates.iter().filter(|candidate| requirements.matched_by(&candidate.backend));
-        let closed = fit.clone().find_map(|candidate| candidate.closed.clone());
-        return match closed {
-            Some(why) if fit.all(|candidate| candidate.closed.is_some()) => Refusal::Closed { matching, why },
-            _ => Refusal::AllBusy { matching },
-        };
-    }
-    if candidates.iter().any(|candidate| candidate.backend.arch() == arch) {
-        return Refusal::NoLabels { arch, labels: requirements.labels.clone() };
-    }
-    let known = candidates.iter().map(|candidate| candidate.backend.arch()).collect();
-    Refusal::NoArch { arch, known }
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use melange_remote_sdk::artifact_storage::object::ObjectArtifactStorage;
 
 use super::*;
+use crate::args::BackendSelection;
 
 fn read(args: &[&str], variables: &[(&str, &str)]) -> Result<Config, Refused> {
     let args = std::iter::once("melange-server").chain(args.iter().copied()).map(OsString::from);
@@ -89,6 +90,22 @@ fn flags_go_before_variables_and_variables_before_defaults() {
     let config = read(&["--gcs-bucket", "b"], &[("GOOGLE_SERVICE_ACCOUNT", "f")]).unwrap();
     let options = vec![("google_service_account".to_owned(), "f".to_owned())];
     assert_eq!(config.storage, StorageConfig::Url { url: "gs://b".to_owned(), options });
+}
+
+#[test]
+fn backends_are_chosen_as_the_flag_or_its_variable_says() {
+    let selection = |args: &[&str], variables: &[(&str, &str)]| {
+        read(args, variables).map(|config| config.scheduling.backend_selection).map_err(|e| e.to_string())
+    };
+    let variable = |value: &'static str| [("MELANGE_BACKEND_SELECTION", value)];
+    assert_eq!(selection(&[], &[]), Ok(BackendSelection::RoundRobin));
+    assert_eq!(selection(&[], &variable("least-loaded")), Ok(BackendSelection::LeastLoaded));
+    let flag = ["--backend-selection", "round-robin"];
+    assert_eq!(selection(&flag, &variable("least-loaded")), Ok(BackendSelection::RoundRobin));
+    let told = selection(&[], &variable("random")).unwrap_err();
+    assert!(told.contains("--backend-selection: it is round-robin or least-loaded"), "{told}");
+    assert!(matches!(read(&["--backend-selection", "random"], &[]), Err(Refused::Usage(_))));
+    assert!(read(&[], &[("MELANGE_LOG_FORMAT", "xml")]).unwrap_err().to_string().contains("text or json"));
 }
 
 #[test]
