@@ -52,6 +52,8 @@ pub const BACKEND_ADDR_BYTES_MAX: usize = 1_024;
 pub const JOBS_PER_BACKEND_DEFAULT: u32 = 4;
 /// The most jobs that one backend may be configured to run at once.
 pub const JOBS_PER_BACKEND_MAX: u32 = 10_000;
+/// The greatest weight of a project: how many running jobs it gets for one of another.
+pub const PROJECT_WEIGHT_MAX: u32 = 1_000;
 /// Failures in a row of attempts on a backend before it gets no more jobs.
 pub const BREAKER_FAILURES: u32 = 3;
 /// How long a backend that failed is left alone; it doubles with every further failure.

@@ -5,7 +5,7 @@ use clap::{Parser, ValueEnum};
 /// Builds APK packages from melange definitions that are handed in over HTTP.
 ///
 /// Every flag with one value can also be given as an environment variable: --listen-addr is MELANGE_LISTEN_ADDR,
-/// and so on. Flags go before variables.
+/// and so on; MELANGE_PROJECT_WEIGHT has all weights, separated by commas. Flags go before variables.
 #[derive(Debug, Clone, Default, Parser)]
 #[command(name = "melange-server", version, args_override_self = true)]
 pub struct Args {
@@ -31,6 +31,10 @@ pub struct Args {
     /// smallest share of its slots in use [default: round-robin]
     #[arg(long, value_name = "NAME")]
     pub backend_selection: Option<BackendSelection>,
+    /// Weight of a project, 1 to 1000: while several projects wait, one with 3 gets three slots for one of a project with
+    /// 1, the weight of those that are not named; may be repeated
+    #[arg(long, value_name = "NAME=N")]
+    pub project_weight: Vec<String>,
     /// Local storage directory [default: /var/lib/melange/output, for users who are not root
     /// ~/.local/state/melange-remote/output]
     #[arg(long, value_name = "DIR")]

@@ -59,7 +59,7 @@ pub async fn assemble(config: &Config) -> Result<Assembly> {
     if matches!(config.database, DatabaseConfig::Postgres(_)) {
         rules.fleet = Fleet::Shared;
     }
-    Ok(Assembly::new(parts, rules, scheduler_options(&config.build)))
+    Ok(Assembly::new(parts, rules, scheduler_options(config)))
 }
 
 fn selector(selection: BackendSelection) -> Arc<dyn BackendSelector> {
@@ -105,9 +105,10 @@ fn rules(config: &BuildConfig) -> SubmissionRules {
     rules
 }
 
-fn scheduler_options(config: &BuildConfig) -> SchedulerOptions {
+fn scheduler_options(config: &Config) -> SchedulerOptions {
     let mut options = SchedulerOptions::default();
-    (options.log_bytes, options.lease) = (config.job_log_bytes, config.job_lease);
+    (options.log_bytes, options.lease) = (config.build.job_log_bytes, config.build.job_lease);
+    options.project_weights = config.scheduling.project_weights.clone();
     options
 }
 

@@ -136,7 +136,7 @@ impl Attempt {
         Self {
             parts: Arc::clone(parts),
             logs: scheduler.logs.clone(),
-            options: scheduler.options,
+            options: scheduler.options.clone(),
             id: claim.job.id,
             fence: claim.fence,
             job: Arc::clone(&claim.job),

@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
+use super::weights::{ProjectWeights, Share};
 use crate::backend_selector::{BackendSelector, Candidate, Refusal, Requirements};
 use crate::job::{JobBackend, Project};
 use crate::job_store::{Demand, Group, Offer};
@@ -18,24 +19,34 @@ pub struct Placement {
 }
 
 /// Gives free slots to groups, one at a time: to those with the most urgent jobs first, of these to the project that
-/// has the fewest jobs running, of these to the oldest job. `candidates` is the decision's own copy: each slot that is
-/// given takes one of it.
-pub fn place(selector: &dyn BackendSelector, demand: &[Demand], candidates: &mut [Candidate]) -> Placement {
+/// has the fewest jobs running for its weight, of these to the oldest job. `candidates` is the decision's own copy: each
+/// slot that is given takes one of it.
+///
+/// No project gets ahead of one that waits beside it by more than one of its own slots: with `r` running jobs and the
+/// weight `w`, `(r - 1) / w` never exceeds the other's `r / w` once it got a slot. So projects that begin together each
+/// get a slot among as many as all their weights together.
+pub fn place(
+    selector: &dyn BackendSelector,
+    weights: &ProjectWeights,
+    demand: &[Demand],
+    candidates: &mut [Candidate],
+) -> Placement {
     let mut turn = candidates.iter().map(|candidate| candidate.last_chosen).max().unwrap_or(0);
     let mut placement = Placement::default();
     // Where the slots of a group on a backend stand among the offers.
     let mut known: BTreeMap<(usize, usize), usize> = BTreeMap::new();
-    let mut running: BTreeMap<&Project, usize> = BTreeMap::new();
+    let mut shares: BTreeMap<&Project, Share> = BTreeMap::new();
     let mut wanting: Vec<(usize, usize)> = Vec::new();
     for (index, demand) in demand.iter().enumerate().filter(|(_, demand)| demand.ready > 0) {
         wanting.push((index, demand.ready));
-        running.insert(&demand.group.project, demand.running);
+        let project = &demand.group.project;
+        shares.insert(project, Share::new(demand.running, weights.of(project)));
     }
     let mut given = 0;
     while given < limits::CLAIMS_PER_ROUND_MAX {
         let key = |(index, _): &(usize, usize)| {
             let demand = &demand[*index];
-            (Reverse(demand.priority), running.get(&demand.group.project).copied(), demand.first)
+            (Reverse(demand.priority), shares.get(&demand.group.project).copied(), demand.first)
         };
         let next = wanting.iter().enumerate().min_by_key(|(_, wanting)| key(wanting));
         let Some((at, &(place, ready))) = next else { break };
@@ -64,7 +75,9 @@ pub fn place(selector: &dyn BackendSelector, demand: &[Demand], candidates: &mut
         });
         placement.offers[offer].slots += 1;
         given += 1;
-        *running.entry(&group.project).or_default() += 1;
+        if let Some(share) = shares.get_mut(&group.project) {
+            share.grow();
+        }
         match ready {
             1 => _ = wanting.swap_remove(at),
             _ => wanting[at].1 = ready - 1,
@@ -102,13 +115,19 @@ fn choose(selector: &dyn BackendSelector, group: &Group, candidates: &[Candidate
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroU32;
+    use std::sync::Arc;
+
     use jiff::Timestamp;
+    use proptest::prelude::*;
 
     use super::*;
     use crate::arch::Arch;
+    use crate::backend::Backend;
     use crate::backend_selector::round_robin::RoundRobin;
     use crate::conformance::backend_selector::{candidate, requirements};
     use crate::job::{JobId, Priority};
+    use crate::labels::Labels;
 
     fn demand(arch: Arch, labels: &[(&str, &str)], ready: usize) -> Demand {
         let group = Group::new(Project::default(), requirements(arch, labels));
@@ -122,7 +141,7 @@ mod tests {
     }
 
     fn told(demand: &[Demand], candidates: &mut [Candidate]) -> Vec<String> {
-        let placement = place(&RoundRobin, demand, candidates);
+        let placement = place(&RoundRobin, &ProjectWeights::default(), demand, candidates);
         let offers =
             placement.offers.iter().map(|offer| format!("{} for {}", offer.slots, offer.backend.addr));
         let refusals = placement.refusals.iter().map(|(_, refusal)| refusal.to_string());
@@ -155,7 +174,7 @@ mod tests {
         let mut two = [demand(Arch::X86_64, &[], 100), demand(Arch::X86_64, &[], 100)];
         two[1].group.project = "other".parse().unwrap();
         let shares = |demand: &[Demand]| {
-            let offers = place(&RoundRobin, demand, &mut four()).offers;
+            let offers = place(&RoundRobin, &ProjectWeights::default(), demand, &mut four()).offers;
             let share =
                 |project: &str| offers.iter().find(|o| o.group.project.as_str() == project).map(|o| o.slots);
             (share("default"), share("other"))
@@ -167,6 +186,114 @@ mod tests {
         assert_eq!(shares(&two), (None, Some(4)), "ten thousand jobs do not hold one up");
         two[0].priority = Priority::MAX;
         assert_eq!(shares(&two), (Some(4), None), "what is urgent goes first");
+    }
+
+    /// Projects that have weights and running jobs and want ever more slots, with the slots of one backend.
+    struct Projects {
+        weights: ProjectWeights,
+        demand: Vec<Demand>,
+        backend: Arc<Backend>,
+    }
+
+    impl Projects {
+        /// Each with its weight, `None` for one that nobody gave one, and its running jobs.
+        fn new(projects: &[(Option<u32>, usize)]) -> Self {
+            let name = |number: usize| format!("p{number}").parse::<Project>().unwrap();
+            let weight = |(number, (weight, _)): (usize, &(Option<u32>, usize))| {
+                Some((name(number), NonZeroU32::new((*weight)?).unwrap()))
+            };
+            let weights = projects.iter().enumerate().filter_map(weight).collect();
+            let waiting = |(number, (_, running)): (usize, &(Option<u32>, usize))| {
+                let mut demand = demand(Arch::X86_64, &[], 1_000);
+                (demand.group.project, demand.running) = (name(number), *running);
+                demand
+            };
+            let demand = projects.iter().enumerate().map(waiting).collect();
+            let max_jobs = limits::JOBS_PER_BACKEND_MAX;
+            let backend = Backend::new("tcp://a:1", Arch::X86_64, Labels::default()).unwrap();
+            Self { weights, demand, backend: Arc::new(backend.with_max_jobs(max_jobs).unwrap()) }
+        }
+
+        /// The running jobs of each project once so many free slots are handed out.
+        fn after(&self, slots: usize) -> Vec<usize> {
+            let mut backend = Candidate::new(Arc::clone(&self.backend));
+            backend.running = self.backend.max_jobs() - u32::try_from(slots).unwrap();
+            let offers = place(&RoundRobin, &self.weights, &self.demand, &mut [backend]).offers;
+            let given = |project: &Project| {
+                let own = offers.iter().filter(|offer| offer.group.project == *project);
+                own.map(|offer| offer.slots).sum::<usize>()
+            };
+            self.demand.iter().map(|demand| demand.running + given(&demand.group.project)).collect()
+        }
+
+        fn weight(&self, index: usize) -> usize {
+            usize::try_from(self.weights.of(&self.demand[index].group.project).get()).unwrap()
+        }
+    }
+
+    #[test]
+    fn slots_are_shared_by_weight() {
+        let weighted = Projects::new(&[(Some(3), 0), (None, 0)]);
+        assert_eq!(weighted.after(8), [6, 2]);
+        assert_eq!(weighted.after(2), [1, 1], "both have one before anybody has two");
+        let behind = Projects::new(&[(Some(3), 0), (Some(1), 4)]);
+        assert_eq!(behind.after(8), [8, 4], "who has more than its share waits");
+        assert_eq!(Projects::new(&[(Some(1_000), 0), (Some(1_000), 0)]).after(8), [4, 4]);
+    }
+
+    proptest! {
+        /// No one is ahead of another by more than one of its own slots, and whole rounds give each its weight.
+        #[test]
+        fn shares_converge_to_the_weights_within_one_slot(
+            weights in proptest::collection::vec(1u32..9, 1..6), slots in 1usize..120,
+        ) {
+            let given: Vec<_> = weights.iter().map(|weight| (Some(*weight), 0)).collect();
+            let projects = Projects::new(&given);
+            let (whole, running) = (weights.iter().sum::<u32>() as usize, projects.after(slots));
+            for one in 0..running.len() {
+                let weight = projects.weight(one);
+                for other in 0..running.len() {
+                    let ahead = running[one].saturating_sub(1) * projects.weight(other);
+                    prop_assert!(ahead <= running[other] * weight, "{running:?} of {weights:?}");
+                }
+                prop_assert!(running[one] * whole <= slots * weight + whole, "no more than its share and one");
+            }
+            let rounds = slots.div_ceil(whole);
+            let expected: Vec<usize> = weights.iter().map(|weight| rounds * *weight as usize).collect();
+            prop_assert_eq!(projects.after(rounds * whole), expected);
+        }
+
+        /// Among any slots in a row, as many as all weights together, each waiting project gets one; one that has
+        /// nothing running gets one among the first, as many as there are projects, whatever the others have.
+        #[test]
+        fn no_project_starves(
+            weights in proptest::collection::vec(1u32..7, 1..6), from in 0usize..60, busy in 1usize..50,
+        ) {
+            let given: Vec<_> = weights.iter().map(|weight| (Some(*weight), 0)).collect();
+            let (projects, whole) = (Projects::new(&given), weights.iter().sum::<u32>() as usize);
+            let (before, after) = (projects.after(from), projects.after(from + whole));
+            prop_assert!(before.iter().zip(&after).all(|(before, after)| before < after), "{before:?} {after:?}");
+            let some_busy: Vec<_> =
+                given.iter().enumerate().map(|(n, (weight, _))| (*weight, if n % 2 == 0 { 0 } else { busy })).collect();
+            let first = Projects::new(&some_busy).after(given.len());
+            prop_assert!(first.iter().all(|running| *running > 0), "{first:?}");
+        }
+
+        /// Without weights, and with equal ones, slots go to the project with the fewest running jobs.
+        #[test]
+        fn equal_weights_change_nothing(
+            running in proptest::collection::vec(0usize..20, 1..6), weight in 1u32..1_000, slots in 0usize..60,
+        ) {
+            let all = |weight| running.iter().map(|running| (weight, *running)).collect::<Vec<_>>();
+            let mut expected = running.clone();
+            for _ in 0..slots {
+                *expected.iter_mut().min().unwrap() += 1;
+            }
+            let plain = Projects::new(&all(None)).after(slots);
+            prop_assert_eq!(&Projects::new(&all(Some(weight))).after(slots), &plain);
+            let sorted = |mut counts: Vec<usize>| { counts.sort_unstable(); counts };
+            prop_assert_eq!(sorted(plain), sorted(expected));
+        }
     }
 
     #[test]
@@ -200,7 +327,8 @@ mod tests {
         for choice in [0, 1, 2] {
             for avoid in [&[][..], &["tcp://x:1"]] {
                 let jobs = [avoiding(demand(Arch::X86_64, &[], 1), avoid)];
-                assert_eq!(place(&Broken(choice), &jobs, &mut set).offers, []);
+                let weights = ProjectWeights::default();
+                assert_eq!(place(&Broken(choice), &weights, &jobs, &mut set).offers, []);
             }
         }
     }

@@ -32,7 +32,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::job::{ClaimToken, FailureClass, JobError, ServerId};
 use crate::job_log::JobLogs;
 use crate::job_store::{
-    ClaimRequest, ExpireRequest, GiveUp, GroupWaiting, JobStore, Offer, Patience, Release, Subject,
+    ClaimRequest, Demand, ExpireRequest, GiveUp, GroupWaiting, JobStore, Offer, Patience, Release, Subject,
 };
 use crate::limits;
 
@@ -44,11 +44,13 @@ mod leases;
 mod log;
 #[cfg(test)]
 mod tests;
+mod weights;
 
 use archiver::Archiver;
 use attempt::Attempt;
-use decide::place;
+use decide::{Placement, place};
 use leases::Leases;
+pub use weights::ProjectWeights;
 
 /// What a scheduler works with.
 #[derive(Debug, Clone)]
@@ -115,7 +117,7 @@ impl SchedulerParts {
 }
 
 /// What a scheduler's owner may change; the defaults are those of [`limits`].
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct SchedulerOptions {
     /// The length of a lease; it is renewed at a third of it.
@@ -130,6 +132,8 @@ pub struct SchedulerOptions {
     pub shutdown_grace: Duration,
     /// The bytes of an attempt's log; of what is beyond, the beginning and the end are kept.
     pub log_bytes: u64,
+    /// How many of the slots each project gets while several wait.
+    pub project_weights: ProjectWeights,
 }
 
 impl Default for SchedulerOptions {
@@ -141,6 +145,7 @@ impl Default for SchedulerOptions {
             retry_pause: limits::RETRY_PAUSE,
             shutdown_grace: limits::SHUTDOWN_GRACE,
             log_bytes: limits::JOB_LOG_BYTES,
+            project_weights: ProjectWeights::default(),
         }
     }
 }
@@ -316,11 +321,15 @@ impl Scheduler {
                 return Ok(());
             }
             let demand = self.within(self.parts.job_store.demand(self.parts.clock.now())).await?;
-            let offers = place(&*self.parts.backend_selector, &demand, &mut candidates).offers;
+            let offers = self.place(&demand, &mut candidates).offers;
             if self.start(run, offers).await? == 0 {
                 return Ok(());
             }
         }
+    }
+
+    fn place(&self, demand: &[Demand], candidates: &mut [Candidate]) -> Placement {
+        place(&*self.parts.backend_selector, &self.options.project_weights, demand, candidates)
     }
 
     /// Leases the slots, claims jobs and begins their attempts; how many.
@@ -393,8 +402,7 @@ impl Scheduler {
     async fn tell_reasons(&self) -> Result<()> {
         let at = self.parts.clock.now();
         let demand = self.within(self.parts.job_store.demand(at)).await?;
-        let refusals =
-            place(&*self.parts.backend_selector, &demand, &mut self.parts.pool.candidates()).refusals;
+        let refusals = self.place(&demand, &mut self.parts.pool.candidates()).refusals;
         if refusals.is_empty() {
             return Ok(());
         }

@@ -1,6 +1,12 @@
 //! Who gets which free slot: the flags and what they mean.
 
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+
 use clap::ValueEnum;
+use melange_remote_sdk::job::Project;
+use melange_remote_sdk::limits;
+use melange_remote_sdk::scheduler::ProjectWeights;
 
 use super::Reader;
 use crate::args::{Args, BackendSelection};
@@ -10,11 +16,51 @@ use crate::args::{Args, BackendSelection};
 pub struct SchedulingConfig {
     /// How a backend is chosen for a job.
     pub backend_selection: BackendSelection,
+    /// How many of the slots each project gets while several wait.
+    pub project_weights: ProjectWeights,
 }
 
 impl Reader<'_> {
     pub(super) fn scheduling(&mut self, args: &Args) -> SchedulingConfig {
-        SchedulingConfig { backend_selection: self.choice("--backend-selection", args.backend_selection) }
+        SchedulingConfig {
+            backend_selection: self.choice("--backend-selection", args.backend_selection),
+            project_weights: self.project_weights(&args.project_weight),
+        }
+    }
+
+    /// The weights of the flags, or all those of the variable.
+    fn project_weights(&mut self, given: &[String]) -> ProjectWeights {
+        const FLAG: &str = "--project-weight";
+        let mut texts = given.to_vec();
+        if texts.is_empty() {
+            let variable = self.value(FLAG, None).unwrap_or_default();
+            texts.extend(
+                variable.split(',').map(|text| text.trim().to_owned()).filter(|text| !text.is_empty()),
+            );
+        }
+        let mut weights = BTreeMap::new();
+        for text in &texts {
+            let most = limits::PROJECT_WEIGHT_MAX;
+            let Some((name, number)) = text.split_once('=') else {
+                self.wrong(format!("{FLAG}: {text:?} is not of the form NAME=N"));
+                continue;
+            };
+            let weight = number.parse::<NonZeroU32>().ok().filter(|weight| weight.get() <= most);
+            match (name.parse::<Project>(), weight) {
+                (Err(error), _) => self.error(FLAG, &error),
+                (_, None) => {
+                    self.wrong(format!(
+                        "{FLAG}: the weight of {name} is a whole number from 1 to {most}, not {number:?}"
+                    ));
+                }
+                (Ok(project), Some(weight)) => {
+                    if weights.insert(project, weight).is_some() {
+                        self.wrong(format!("{FLAG}: {name} has two weights"));
+                    }
+                }
+            }
+        }
+        weights.into_iter().collect()
     }
 
     /// One of the values that a flag knows; clap has read the flag, and its variable is read here.

@@ -109,6 +109,30 @@ fn backends_are_chosen_as_the_flag_or_its_variable_says() {
 }
 
 #[test]
+fn weights_of_projects_are_read_from_flags_or_the_variable() {
+    let weights = |args: &[&str], variables: &[(&str, &str)]| {
+        let weights = read(args, variables).unwrap().scheduling.project_weights;
+        ["release", "nightly", "default"].map(|name| weights.of(&name.parse().unwrap()).get())
+    };
+    let variable = [("MELANGE_PROJECT_WEIGHT", "release=3, nightly=1000,")];
+    assert_eq!(weights(&[], &[]), [1, 1, 1]);
+    assert_eq!(weights(&[], &variable), [3, 1_000, 1]);
+    let flags = ["--project-weight", "release=2", "--project-weight", "default=5"];
+    assert_eq!(weights(&flags, &variable), [2, 1, 5], "flags take the place of the variable");
+    let values = ["release", "release=0", "nightly=1001", "A=1", "default=x", "default=2", "default=2"];
+    let args: Vec<&str> = values.iter().flat_map(|value| ["--project-weight", value]).collect();
+    insta::assert_snapshot!(mistakes(&args), @r#"
+    the configuration is not valid
+      - --project-weight: "release" is not of the form NAME=N
+      - --project-weight: the weight of release is a whole number from 1 to 1000, not "0"
+      - --project-weight: the weight of nightly is a whole number from 1 to 1000, not "1001"
+      - --project-weight: "A" is not the name of a project (1 to 63 lower-case letters, digits, dots, underscores and hyphens)
+      - --project-weight: the weight of default is a whole number from 1 to 1000, not "x"
+      - --project-weight: default has two weights
+    "#);
+}
+
+#[test]
 fn a_repository_replaces_the_default_and_its_key() {
     let config = read(&["--repository", "https://r.example", "--keyring", "/k.pub"], &[]).unwrap();
     assert_eq!(config.build.repositories.repositories, ["https://r.example"]);
