@@ -294,6 +294,18 @@ pub const REQUEST_BODIES_BYTES_MAX: usize = 128 << 20;
 pub const REQUEST_BODY_IDLE: Duration = Duration::from_secs(30);
 /// The time that the body of a request may take.
 pub const REQUEST_BODY_TIME: Duration = Duration::from_secs(5 * 60);
+/// Bytes that are still taken, and thrown away, of a request that was refused before its end, so that its client reads
+/// the answer instead of a broken connection: twice what a body may have.
+pub const REQUEST_DRAIN_BYTES_MAX: usize = 2 * REQUEST_BODY_BYTES_MAX;
+/// The time that this may take.
+pub const REQUEST_DRAIN_TIME: Duration = Duration::from_secs(30);
+/// Silence of the client while it does.
+pub const REQUEST_DRAIN_IDLE: Duration = Duration::from_secs(5);
+/// How long a client may take nothing of its answer.
+pub const RESPONSE_STALL: Duration = Duration::from_secs(30);
+/// What one connection to the server keeps of what it reads, and of what it is to write; the headers of a request fit
+/// into it.
+pub const CONNECTION_BUFFER_BYTES: usize = 64 << 10;
 /// Attempts of one job that the farm broke off before it is given up.
 pub const ATTEMPTS_MIN: u32 = 5;
 /// And for how long at least, counted from the first attempt that broke off.

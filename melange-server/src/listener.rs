@@ -1,4 +1,4 @@
-//! Connections: how many there may be, and how long they may take to say what they want.
+//! Connections: how many there may be, how long they may take to say what they want and to take their answers.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -12,12 +12,21 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use melange_remote_sdk::limits;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
+
+mod shared;
+mod stall;
+mod unread;
+
+use shared::SharedSocket;
+use stall::StallBound;
+use unread::Unread;
 
 /// Connections at once, where the process may have so many descriptors.
 const CONNECTIONS_MAX: usize = 4_096;
@@ -39,6 +48,8 @@ pub struct ConnectionLimits {
     pub connections: usize,
     /// How long the headers of a request may take, counted from the end of the request before.
     pub headers: Duration,
+    /// How long a client may take nothing of an answer that waits for it.
+    pub stall: Duration,
 }
 
 impl Default for ConnectionLimits {
@@ -46,7 +57,8 @@ impl Default for ConnectionLimits {
     fn default() -> Self {
         let descriptors = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
         let descriptors = descriptors.and_then(|most| usize::try_from(most).ok()).unwrap_or(usize::MAX);
-        Self { connections: CONNECTIONS_MAX.min(descriptors / 2).max(1), headers: HEADERS }
+        let connections = CONNECTIONS_MAX.min(descriptors / 2).max(1);
+        Self { connections, headers: HEADERS, stall: limits::RESPONSE_STALL }
     }
 }
 
@@ -114,20 +126,26 @@ struct Connection {
 
 impl Connection {
     async fn serve(self, shutdown: CancellationToken) {
-        let (router, peer) = (self.router, self.peer);
+        let (router, peer, unread) = (self.router, self.peer, Unread::default());
+        let last = unread.clone();
         let service = service_fn(move |request: Request<Incoming>| {
-            let router = router.clone();
+            let (router, unread) = (router.clone(), unread.clone());
             async move {
-                let mut request = request.map(Body::new);
+                let skipped = unread::is_skipped(request.headers(), request.body());
+                let mut request = request.map(|body| Body::new(unread.watch(body)));
                 request.extensions_mut().insert(Peer(peer));
                 let response = router.oneshot(request).await;
-                Ok::<_, Infallible>(response.unwrap_or_else(|never| match never {}))
+                let mut response = response.unwrap_or_else(|never| match never {});
+                unread.announce_close(skipped, &mut response);
+                Ok::<_, Infallible>(response)
             }
         });
+        let socket = SharedSocket::new(self.stream);
         let served = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(self.limits.headers)
-            .serve_connection(TokioIo::new(self.stream), service)
+            .max_buf_size(limits::CONNECTION_BUFFER_BYTES)
+            .serve_connection(TokioIo::new(StallBound::new(socket.clone(), self.limits.stall)), service)
             .with_upgrades();
         tokio::pin!(served);
         let ended = tokio::select! {
@@ -137,8 +155,12 @@ impl Connection {
                 served.await
             }
         };
-        if let Err(error) = ended {
+        if let Err(error) = &ended {
             tracing::debug!(%error, %peer, "a connection ended with an error");
+        }
+        // What is no request at all is answered too, and the client may be sending the rest of it.
+        if last.get() || ended.is_err_and(|error| error.is_parse()) {
+            unread::drain(socket).await;
         }
     }
 }
@@ -154,9 +176,13 @@ mod tests {
     async fn serving(connections: usize) -> (SocketAddr, CancellationToken) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
-        let router = Router::new().route("/", get(|| async { "here" }));
+        let endless = || async {
+            let chunk = || Some((Ok::<_, Infallible>(vec![b'x'; 1 << 16]), ()));
+            Body::from_stream(futures_util::stream::unfold((), move |()| std::future::ready(chunk())))
+        };
+        let router = Router::new().route("/", get(|| async { "here" })).route("/endless", get(endless));
         let (shutdown, limits) =
-            (CancellationToken::new(), ConnectionLimits { connections, headers: HEADERS });
+            (CancellationToken::new(), ConnectionLimits { connections, ..ConnectionLimits::default() });
         let stop = shutdown.clone();
         tokio::spawn(async move { serve(&listener, router, limits, stop).await });
         (addr, shutdown)
@@ -183,6 +209,57 @@ mod tests {
         let answer = rest(idle).await;
         assert!(answer.contains("200 OK") && answer.ends_with("here"), "{answer}");
         assert!(begun.elapsed() < HEADERS * 4);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn clients_that_take_nothing_of_their_answers_end() {
+        let (addr, _shutdown) = serving(1).await;
+        let mut deaf = TcpStream::connect(addr).await.unwrap();
+        deaf.write_all(b"GET /endless HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+        let begun = Instant::now();
+        let mut second = TcpStream::connect(addr).await.unwrap();
+        second.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await.unwrap();
+        assert!(rest(second).await.contains("200 OK"), "the place of the first one is free");
+        let waited = begun.elapsed();
+        assert!((limits::RESPONSE_STALL..limits::RESPONSE_STALL * 2).contains(&waited), "{waited:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn slow_readers_are_served_for_as_long_as_they_read() {
+        let (addr, _shutdown) = serving(1).await;
+        let mut slow = TcpStream::connect(addr).await.unwrap();
+        slow.write_all(b"GET /endless HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+        let mut part = vec![0; 16 << 20];
+        for _ in 0..4 {
+            tokio::time::sleep(limits::RESPONSE_STALL / 2).await;
+            slow.read_exact(&mut part).await.unwrap();
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn hundreds_of_silent_and_deaf_clients_leave_room_for_others() {
+        const BOUND: usize = 100;
+        let (addr, _shutdown) = serving(BOUND).await;
+        let mut held = Vec::new();
+        for number in 0..2 * BOUND {
+            let mut client = TcpStream::connect(addr).await.unwrap();
+            match number % 4 {
+                // Never sends anything.
+                0 => {}
+                1 => client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nX-Slow: ").await.unwrap(),
+                2 => client.write_all(b"POST / HTTP/1.1\r\nContent-Length: 100000\r\n\r\nx").await.unwrap(),
+                // Never reads anything.
+                _ => client.write_all(b"GET /endless HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap(),
+            }
+            held.push(client);
+        }
+        let begun = Instant::now();
+        let mut last = TcpStream::connect(addr).await.unwrap();
+        last.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await.unwrap();
+        assert!(rest(last).await.contains("200 OK"));
+        // Those before it fill all places twice at most.
+        let waited = begun.elapsed();
+        assert!(waited < HEADERS * 3, "{waited:?}");
     }
 
     #[tokio::test(start_paused = true)]

@@ -5,7 +5,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, HttpBody};
 use axum::extract::{OriginalUri, Query, Request};
 use axum::http::{Method, StatusCode, Uri};
 use axum::middleware::{self, Next};
@@ -110,6 +110,10 @@ async fn survive_panics(request: Request, next: Next) -> Response {
 async fn read_body(app: &App, body: Body) -> Handled<Bytes> {
     let deadline = Instant::now() + limits::REQUEST_BODY_TIME;
     let mut body = body;
+    if body.size_hint().lower() > limits::REQUEST_BODY_BYTES_MAX as u64 {
+        // Before the first byte: a client that asks whether it may send it need not.
+        return Err(too_large());
+    }
     let (mut text, mut room) = (BytesMut::new(), Vec::new());
     loop {
         let idle = (Instant::now() + limits::REQUEST_BODY_IDLE).min(deadline);
@@ -126,9 +130,7 @@ async fn read_body(app: &App, body: Body) -> Handled<Bytes> {
         };
         let Ok(chunk) = frame.into_data() else { continue };
         if text.len().saturating_add(chunk.len()) > limits::REQUEST_BODY_BYTES_MAX {
-            let bound = limits::REQUEST_BODY_BYTES_MAX;
-            let error = Error::new(ErrorKind::LimitExceeded, format!("the body has more than {bound} bytes"));
-            return Err(Problem::from(error).with_status(StatusCode::PAYLOAD_TOO_LARGE, "limit_exceeded"));
+            return Err(too_large());
         }
         let more = (text.len() + chunk.len()).div_ceil(1 << 10) - text.len().div_ceil(1 << 10);
         let permits = u32::try_from(more).unwrap_or(u32::MAX);
@@ -142,6 +144,12 @@ async fn read_body(app: &App, body: Body) -> Handled<Bytes> {
         }
         text.extend_from_slice(&chunk);
     }
+}
+
+fn too_large() -> Problem {
+    let bound = limits::REQUEST_BODY_BYTES_MAX;
+    let error = Error::new(ErrorKind::LimitExceeded, format!("the body has more than {bound} bytes"));
+    Problem::from(error).with_status(StatusCode::PAYLOAD_TOO_LARGE, "limit_exceeded")
 }
 
 /// The id of a path; what is no id names no job.
