@@ -294,6 +294,14 @@ pub const REQUEST_BODIES_BYTES_MAX: usize = 128 << 20;
 pub const REQUEST_BODY_IDLE: Duration = Duration::from_secs(30);
 /// The time that the body of a request may take.
 pub const REQUEST_BODY_TIME: Duration = Duration::from_secs(5 * 60);
+/// Submissions that a server takes each second unless its operator says otherwise: more than its database does.
+pub const SUBMIT_RATE: u32 = 1_000;
+/// The most that an operator may allow, short of no bound.
+pub const SUBMIT_RATE_MAX: u32 = 1_000_000;
+/// Submissions at that rate that may come at once after a quiet time.
+pub const SUBMIT_BURST: Duration = Duration::from_secs(10);
+/// When whoever was refused for the time being may come again, where nobody knows better.
+pub const RETRY_AFTER: Duration = Duration::from_secs(5);
 /// Bytes that are still taken, and thrown away, of a request that was refused before its end, so that its client reads
 /// the answer instead of a broken connection: twice what a body may have.
 pub const REQUEST_DRAIN_BYTES_MAX: usize = 2 * REQUEST_BODY_BYTES_MAX;

@@ -13,6 +13,7 @@ use melange_remote_sdk::scheduler::Scheduler;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use crate::rate::SubmitRate;
 use crate::submission::SubmissionRules;
 
 /// The parts of the service that requests reach. Clones share them.
@@ -43,6 +44,8 @@ pub struct App {
     pub followers: Arc<Semaphore>,
     /// Searches in logs that there is still room for.
     pub searches: Arc<Semaphore>,
+    /// How many submissions may still be taken now.
+    pub submit_rate: Arc<SubmitRate>,
 }
 
 impl App {
@@ -58,6 +61,7 @@ impl App {
             backend_selector: Arc::clone(&parts.backend_selector),
             pool: parts.pool.clone(),
             clock: Arc::clone(&parts.clock),
+            submit_rate: Arc::new(SubmitRate::new(rules.submit_rate)),
             rules: Arc::new(rules),
             stopping: CancellationToken::new(),
             failure: Arc::default(),

@@ -35,6 +35,9 @@ pub struct Args {
     /// 1, the weight of those that are not named; may be repeated
     #[arg(long, value_name = "NAME=N")]
     pub project_weight: Vec<String>,
+    /// Jobs that may be handed in each second, with a burst of ten times as many; 0 for no limit [default: 1000]
+    #[arg(long, value_name = "N")]
+    pub submit_rate: Option<String>,
     /// Local storage directory [default: /var/lib/melange/output, for users who are not root
     /// ~/.local/state/melange-remote/output]
     #[arg(long, value_name = "DIR")]

@@ -56,6 +56,7 @@ pub async fn assemble(config: &Config) -> Result<Assembly> {
         .with_probe(probe)
         .with_backend_selector(selector(config.scheduling.backend_selection));
     let mut rules = rules(&config.build);
+    rules.submit_rate = config.scheduling.submit_rate;
     if matches!(config.database, DatabaseConfig::Postgres(_)) {
         rules.fleet = Fleet::Shared;
     }

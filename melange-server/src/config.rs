@@ -95,7 +95,7 @@ pub struct Config {
     pub database: DatabaseConfig,
     /// How packages are built.
     pub build: BuildConfig,
-    /// Who gets which free slot.
+    /// How many jobs are taken, and who gets which free slot.
     pub scheduling: SchedulingConfig,
     /// The form of the log.
     pub log_format: LogFormat,

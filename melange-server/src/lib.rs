@@ -22,6 +22,7 @@ pub mod assembly;
 pub mod config;
 mod listener;
 pub mod problem;
+pub mod rate;
 mod routes;
 pub mod submission;
 pub mod telemetry;

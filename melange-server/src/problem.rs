@@ -1,10 +1,13 @@
 //! Errors on the wire: one match from kinds to statuses, and one JSON shape for all of them.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use melange_remote_sdk::api::v1::{ErrorBody, ErrorDetail, ErrorResponse};
 use melange_remote_sdk::error::{Error, ErrorKind};
+use melange_remote_sdk::limits;
 
 /// An error that becomes a response.
 #[derive(Debug)]
@@ -13,6 +16,7 @@ pub struct Problem {
     code: Option<&'static str>,
     error: Error,
     details: Vec<ErrorDetail>,
+    retry_after: Option<Duration>,
 }
 
 /// The result of a handler.
@@ -21,7 +25,7 @@ pub type Handled<T> = Result<T, Problem>;
 impl Problem {
     /// An error with the status of its kind and every single mistake.
     pub fn new(error: Error, details: Vec<ErrorDetail>) -> Self {
-        Self { status: status(error.kind()), code: None, error, details }
+        Self { status: status(error.kind()), code: None, error, details, retry_after: None }
     }
 
     /// The same with another status, whose name becomes the code.
@@ -29,6 +33,13 @@ impl Problem {
     pub fn with_status(mut self, status: StatusCode, code: &'static str) -> Self {
         self.status = status;
         self.code = Some(code);
+        self
+    }
+
+    /// The same, and when the request may succeed; told in whole seconds, rounded up.
+    #[must_use]
+    pub fn retry_after(mut self, wait: Duration) -> Self {
+        self.retry_after = Some(wait);
         self
     }
 
@@ -59,6 +70,19 @@ fn status(kind: ErrorKind) -> StatusCode {
     }
 }
 
+/// Whoever is refused for the time being is told when to come again, whatever part of the service refuses.
+pub(crate) async fn tell_when_to_retry(mut response: Response) -> Response {
+    if matches!(response.status(), StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
+        response.headers_mut().entry(header::RETRY_AFTER).or_insert_with(|| seconds(limits::RETRY_AFTER));
+    }
+    response
+}
+
+fn seconds(wait: Duration) -> HeaderValue {
+    let whole = wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0));
+    HeaderValue::from(whole.max(1))
+}
+
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         if self.status.is_server_error() {
@@ -69,8 +93,8 @@ impl IntoResponse for Problem {
             code.clone_into(&mut body.code);
         }
         let mut response = (self.status, Json(ErrorResponse { error: body })).into_response();
-        if matches!(self.status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
+        if let Some(wait) = self.retry_after {
+            response.headers_mut().insert(header::RETRY_AFTER, seconds(wait));
         }
         response
     }

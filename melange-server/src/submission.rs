@@ -1,5 +1,6 @@
 //! Station 2: what a submission must pass before it becomes a job.
 
+use std::num::NonZeroU32;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,6 +10,7 @@ use melange_remote_sdk::arch::Arch;
 use melange_remote_sdk::backend_selector::{BackendSelector, Candidate, Requirements};
 use melange_remote_sdk::error::{Error, ErrorKind};
 use melange_remote_sdk::job::{JobSpec, spec::JobPackage};
+use melange_remote_sdk::limits;
 use melange_remote_sdk::melange::defaults::RepositoryDefaults;
 use melange_remote_sdk::melange::pipelines::PipelineSet;
 use melange_remote_sdk::melange::{self, CompileOptions, Compiled};
@@ -32,6 +34,8 @@ pub struct SubmissionRules {
     pub public_hosts: Vec<String>,
     /// Whose backends run the jobs.
     pub fleet: Fleet,
+    /// How many submissions are taken each second; `None` without a bound.
+    pub submit_rate: Option<NonZeroU32>,
 }
 
 /// Whose backends run the jobs that a server takes.
@@ -53,6 +57,7 @@ impl SubmissionRules {
             allow_local_repositories: Vec::new(),
             public_hosts: Vec::new(),
             fleet: Fleet::Own,
+            submit_rate: NonZeroU32::new(limits::SUBMIT_RATE),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Who gets which free slot: the flags and what they mean.
+//! How many jobs are taken, and who gets which free slot: the flags and what they mean.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -11,13 +11,15 @@ use melange_remote_sdk::scheduler::ProjectWeights;
 use super::Reader;
 use crate::args::{Args, BackendSelection};
 
-/// Who gets which free slot.
+/// How many jobs are taken, and who gets which free slot.
 #[derive(Debug, Clone, Default)]
 pub struct SchedulingConfig {
     /// How a backend is chosen for a job.
     pub backend_selection: BackendSelection,
     /// How many of the slots each project gets while several wait.
     pub project_weights: ProjectWeights,
+    /// How many submissions are taken each second; `None` without a bound.
+    pub submit_rate: Option<NonZeroU32>,
 }
 
 impl Reader<'_> {
@@ -25,6 +27,21 @@ impl Reader<'_> {
         SchedulingConfig {
             backend_selection: self.choice("--backend-selection", args.backend_selection),
             project_weights: self.project_weights(&args.project_weight),
+            submit_rate: self.submit_rate(args.submit_rate.clone()),
+        }
+    }
+
+    /// A number of submissions each second; 0 is no bound.
+    fn submit_rate(&mut self, given: Option<String>) -> Option<NonZeroU32> {
+        let default = NonZeroU32::new(limits::SUBMIT_RATE);
+        let Some(text) = self.value("--submit-rate", given) else { return default };
+        let most = limits::SUBMIT_RATE_MAX;
+        match text.parse::<u32>().ok().filter(|rate| *rate <= most) {
+            Some(rate) => NonZeroU32::new(rate),
+            None => {
+                self.wrong(format!("--submit-rate: {text:?} is not a whole number from 0 to {most}"));
+                default
+            }
         }
     }
 

@@ -133,6 +133,18 @@ fn weights_of_projects_are_read_from_flags_or_the_variable() {
 }
 
 #[test]
+fn the_rate_of_submissions_is_a_whole_number() {
+    let rate = |args: &[&str]| read(args, &[]).unwrap().scheduling.submit_rate.map(NonZero::get);
+    assert_eq!(rate(&[]), Some(limits::SUBMIT_RATE));
+    assert_eq!(rate(&["--submit-rate", "0"]), None);
+    assert_eq!(rate(&["--submit-rate", "7"]), Some(7));
+    for wrong in ["-1", "x", "1.5", "1000001", "99999999999"] {
+        let told = mistakes(&[&format!("--submit-rate={wrong}")]);
+        assert!(told.contains("--submit-rate: ") && told.contains("from 0 to 1000000"), "{told}");
+    }
+}
+
+#[test]
 fn a_repository_replaces_the_default_and_its_key() {
     let config = read(&["--repository", "https://r.example", "--keyring", "/k.pub"], &[]).unwrap();
     assert_eq!(config.build.repositories.repositories, ["https://r.example"]);

@@ -18,7 +18,7 @@ use melange_remote_sdk::limits;
 
 use super::{Parameters, job_id, read_body, require_finished};
 use crate::app::App;
-use crate::problem::Handled;
+use crate::problem::{Handled, Problem};
 use crate::submission::{self, Fleet};
 
 /// Hand in a definition.
@@ -47,9 +47,14 @@ pub(super) async fn submit(
     if app.stopping.is_cancelled() {
         return Err(Error::new(ErrorKind::Unavailable, "the server stops and takes no more jobs").into());
     }
+    // Before the body: refusing must cost less than taking.
+    if let Err(wait) = app.submit_rate.take() {
+        let error = Error::new(ErrorKind::LimitExceeded, "more jobs are handed in than this server takes");
+        return Err(Problem::from(error.hint("send it again when Retry-After says")).retry_after(wait));
+    }
     let body = read_body(&app, body).await?;
-    let request = v1::read_submit(&body).map_err(crate::problem::Problem::mistakes)?;
-    let place = request.place().map_err(crate::problem::Problem::mistakes)?;
+    let request = v1::read_submit(&body).map_err(Problem::mistakes)?;
+    let place = request.place().map_err(Problem::mistakes)?;
     let dedupe = request.dedupe_seconds;
     let spec = submission::check_aside(request, Arc::clone(&app.rules)).await?;
     if app.rules.fleet == Fleet::Own {

@@ -24,7 +24,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::app::App;
-use crate::problem::{Handled, Problem};
+use crate::problem::{Handled, Problem, tell_when_to_retry};
 
 mod artifacts;
 mod backends;
@@ -48,6 +48,7 @@ pub(crate) fn router(app: App) -> Router {
         .method_not_allowed_fallback(wrong_method)
         .layer(middleware::from_fn_with_state(app.clone(), guard::check))
         .layer(middleware::from_fn(survive_panics))
+        .layer(middleware::map_response(tell_when_to_retry))
         .with_state(app)
 }
 

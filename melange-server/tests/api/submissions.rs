@@ -1,5 +1,6 @@
 //! What is handed in: jobs that wait, are known or equal, or have mistakes.
 
+use melange_remote_sdk::job_store::{Submission, Submitted};
 use melange_server::submission::Fleet;
 
 use super::*;
@@ -110,6 +111,54 @@ async fn an_equal_job_is_joined_by_who_asks_for_it() {
     let wrong = send(json!({ "dedupe_seconds": "1h" })).await;
     assert_eq!(wrong.status, StatusCode::BAD_REQUEST);
     assert_eq!(wrong.json()["error"]["details"][0]["field"], "dedupe_seconds");
+}
+
+#[tokio::test(start_paused = true)]
+async fn more_submissions_than_the_rate_are_refused_before_their_bodies() {
+    let mut rules = SubmissionRules::new(Arch::X86_64);
+    rules.submit_rate = std::num::NonZeroU32::new(1);
+    let service = Service::with_rules(rules, []);
+    for _ in 0..10 {
+        service.submit(&hello()).await;
+    }
+    let unread = Body::from_stream(futures_util::stream::poll_fn(
+        |_| -> std::task::Poll<Option<std::io::Result<Vec<u8>>>> { panic!("nobody reads this") },
+    ));
+    let refused = service.ask(Method::POST, "/api/v1/jobs", unread).await;
+    insta::assert_snapshot!("refused_rate", refusal(&refused));
+    assert_eq!(refused.header(header::RETRY_AFTER), "1");
+    assert_eq!(service.get("/api/v1/jobs").await.status, StatusCode::OK, "other requests go on");
+    tokio::time::advance(Duration::from_secs(1)).await;
+    service.submit(&hello()).await;
+    assert_eq!(service.post("/api/v1/jobs", &hello()).await.status, StatusCode::TOO_MANY_REQUESTS);
+}
+
+/// A job store with a full queue.
+#[derive(Debug)]
+struct Full(Arc<dyn JobStore>);
+
+#[async_trait]
+impl ForwardJobStore for Full {
+    fn inner(&self) -> &dyn JobStore {
+        &*self.0
+    }
+
+    async fn submit(&self, _: &Submission) -> Result<Submitted> {
+        Err(Error::new(ErrorKind::LimitExceeded, "too many jobs wait"))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_queue_says_when_to_come_again() {
+    let mut service = Service::start([]);
+    let mut app = service.app.clone();
+    app.job_store = Arc::new(Forward(Full(app.job_store)));
+    service.router = router(app);
+    let refused = service.post("/api/v1/jobs", &hello()).await;
+    assert_eq!((refused.status, refused.header(header::RETRY_AFTER)), (StatusCode::TOO_MANY_REQUESTS, "5"));
+    service.app.stopping.cancel();
+    let health = service.get("/healthz").await;
+    assert_eq!((health.status, health.header(header::RETRY_AFTER)), (StatusCode::SERVICE_UNAVAILABLE, "5"));
 }
 
 #[tokio::test(start_paused = true)]
