@@ -268,6 +268,13 @@ pub const LEASE_MAX: Duration = Duration::from_secs(3_600);
 pub const EVENTS_GATHER: Duration = Duration::from_millis(20);
 /// How often the scheduler looks when no hint of a change came.
 pub const SCHEDULER_POLL: Duration = Duration::from_secs(1);
+/// The time between two looks of a scheduler after which it counts as stuck: calls on the store take a third of a lease
+/// at most, and a round has a few of them.
+pub const SCHEDULER_ROUND_MAX: Duration = Duration::from_secs(30);
+/// How long a part of the server may take to answer whether it works.
+pub const READINESS_CHECK: Duration = Duration::from_secs(2);
+/// For how long that answer is told to others, so that probes cost nothing.
+pub const READINESS_KEPT: Duration = Duration::from_secs(1);
 /// The least time from one look of the scheduler at the queue to the next one.
 pub const SCHEDULER_GATHERS: Duration = Duration::from_millis(5);
 /// Claims of one round of the scheduler.

@@ -9,11 +9,13 @@ use melange_remote_sdk::clock::Clock;
 use melange_remote_sdk::job_log::JobLogs;
 use melange_remote_sdk::job_store::JobStore;
 use melange_remote_sdk::limits;
-use melange_remote_sdk::scheduler::Scheduler;
+
+use melange_remote_sdk::scheduler::{LastRound, Scheduler};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::rate::SubmitRate;
+use crate::readiness::Readiness;
 use crate::submission::SubmissionRules;
 
 /// The parts of the service that requests reach. Clones share them.
@@ -46,6 +48,10 @@ pub struct App {
     pub searches: Arc<Semaphore>,
     /// How many submissions may still be taken now.
     pub submit_rate: Arc<SubmitRate>,
+    /// When the scheduler last looked at the queue.
+    pub last_round: LastRound,
+    /// Whether the server's parts worked when they were asked last.
+    pub readiness: Arc<Readiness>,
 }
 
 impl App {
@@ -62,6 +68,8 @@ impl App {
             pool: parts.pool.clone(),
             clock: Arc::clone(&parts.clock),
             submit_rate: Arc::new(SubmitRate::new(rules.submit_rate)),
+            last_round: parts.last_round.clone(),
+            readiness: Arc::default(),
             rules: Arc::new(rules),
             stopping: CancellationToken::new(),
             failure: Arc::default(),

@@ -23,6 +23,7 @@ pub mod config;
 mod listener;
 pub mod problem;
 pub mod rate;
+pub mod readiness;
 mod routes;
 pub mod submission;
 pub mod telemetry;

@@ -302,6 +302,31 @@ pub struct HealthResponse {
     pub status: String,
 }
 
+/// The answer to `GET /readyz`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ReadyResponse {
+    /// `ready`, `not ready`, `stopping`, or why the server cannot go on.
+    pub status: String,
+    /// The parts that were asked; none once the server stops.
+    pub checks: Vec<ReadyCheck>,
+}
+
+/// A part of the server that was asked whether it works.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ReadyCheck {
+    /// `job_store_read`, `job_store_write`, `artifact_storage` or `scheduler`.
+    pub name: String,
+    /// `ok` or `failed`.
+    pub status: String,
+    /// How long the answer took.
+    pub duration_ms: u64,
+    /// Why it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
 /// The body of every error.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]

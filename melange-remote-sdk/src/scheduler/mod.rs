@@ -40,6 +40,7 @@ mod archiver;
 mod attempt;
 pub mod decide;
 mod events;
+mod last_round;
 mod leases;
 mod log;
 #[cfg(test)]
@@ -49,6 +50,7 @@ mod weights;
 use archiver::Archiver;
 use attempt::Attempt;
 use decide::{Placement, place};
+pub use last_round::LastRound;
 use leases::Leases;
 pub use weights::ProjectWeights;
 
@@ -72,6 +74,8 @@ pub struct SchedulerParts {
     pub clock: Arc<dyn Clock>,
     /// What this run of a server is called; no other run has its name.
     pub server: ServerId,
+    /// When a scheduler of these parts last looked at the queue.
+    pub last_round: LastRound,
 }
 
 impl SchedulerParts {
@@ -91,6 +95,7 @@ impl SchedulerParts {
             probe: Arc::new(AlwaysReachable),
             clock: Arc::new(SystemClock),
             server: ServerId::unique(),
+            last_round: LastRound::default(),
         }
     }
 
@@ -250,6 +255,7 @@ impl Scheduler {
             if let Err(error) = result {
                 tracing::warn!(error = %error.chain(), "the queue could not be read; trying again");
             }
+            self.parts.last_round.note();
             let looked_at = Instant::now();
             tokio::select! {
                 () = shutdown.cancelled() => {}

@@ -52,6 +52,7 @@ fn parts(builder: &ScriptedBuilder, max_jobs: u32) -> SchedulerParts {
         probe: Arc::new(AlwaysReachable),
         clock: Arc::new(SteadyClock::starting_at(START)),
         server: ServerId::unique(),
+        last_round: LastRound::default(),
     }
 }
 

@@ -61,6 +61,7 @@ pub(crate) fn document() -> utoipa::openapi::OpenApi {
 fn documented() -> OpenApiRouter<App> {
     OpenApiRouter::with_openapi(openapi::Document::openapi())
         .routes(routes!(health::health))
+        .routes(routes!(health::ready))
         .routes(routes!(jobs::list, jobs::submit))
         .routes(routes!(jobs::get, jobs::remove))
         .routes(routes!(jobs::cancel))

@@ -39,6 +39,7 @@ use tower::ServiceExt;
 
 mod connections;
 mod logs;
+mod readiness;
 mod submissions;
 
 const HELLO: &str =
@@ -542,7 +543,7 @@ async fn the_api_is_described_as_it_is() {
             );
         }
     }
-    assert_eq!(count, 20, "every operation is in the document");
+    assert_eq!(count, 21, "every operation is in the document");
     let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/api.md");
     let written = std::fs::read_to_string(page).unwrap_or_default();
     let now = melange_server::api_reference(melange_server::args::ApiFormat::Markdown);
