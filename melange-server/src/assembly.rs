@@ -213,3 +213,33 @@ fn tls_options(files: &TlsFiles) -> Result<TlsOptions> {
     options.check()?;
     Ok(options)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsString;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_was_said_of_scheduling_reaches_its_parts() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name).display().to_string();
+        let (state, output) = (at("state"), at("output"));
+        let read = |more: &[&str]| {
+            let fixed = ["melange-server", "--database", "memory:", "--buildkit-addr", "tcp://127.0.0.1:1"];
+            let folders = ["--state-dir", &state, "--output-dir", &output];
+            let args = fixed.into_iter().chain(folders).chain(more.iter().copied());
+            Config::read(args.map(OsString::from), &|_| None).unwrap()
+        };
+        let plain = assemble(&read(&[])).await.unwrap();
+        assert_eq!(format!("{:?}", plain.app.backend_selector), "RoundRobin");
+        let flags =
+            ["--backend-selection", "least-loaded", "--submit-rate", "1", "--project-weight", "release=77"];
+        let assembly = assemble(&read(&flags)).await.unwrap();
+        assert_eq!(format!("{:?}", assembly.app.backend_selector), "LeastLoaded");
+        let scheduler = format!("{:?}", assembly.scheduler);
+        assert!(scheduler.contains("LeastLoaded") && scheduler.contains("77"), "{scheduler}");
+        let taken = (0..100).take_while(|_| assembly.app.submit_rate.take().is_ok()).count();
+        assert_eq!(taken, 10, "ten seconds of one each second");
+    }
+}

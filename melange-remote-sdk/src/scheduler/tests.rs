@@ -19,12 +19,12 @@ use crate::clock::SteadyClock;
 use crate::conformance::artifact_storage::{key, read};
 use crate::conformance::job_store::{START, new_job_for};
 use crate::error::{Error, ErrorKind};
-use crate::job::{Job, JobAttempt, JobId, JobState, LogArchive, Outcome, ProgressRow};
+use crate::job::{Job, JobAttempt, JobId, JobState, LogArchive, Outcome, ProgressRow, Project};
 use crate::job_log::LogQuery;
 use crate::job_store::forward::{Forward, ForwardJobStore};
 use crate::job_store::memory::MemoryJobStore;
 use crate::job_store::{
-    Claim, Demand, Fence, Finished, JobProgress, JobQueue, Release, Renewal, Selection, Submission,
+    Claim, Demand, Fence, Finished, JobProgress, JobQueue, ListQuery, Release, Renewal, Selection, Submission,
 };
 use crate::labels::Labels;
 
@@ -523,6 +523,33 @@ async fn two_schedulers_on_one_store_build_every_job_once() {
     assert!(builds.iter().any(|build| build.backend_addr == "tcp://b:1"));
     first.stop().await;
     second.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn slots_that_become_free_go_to_projects_by_their_weights() {
+    let parts = parts(&ScriptedBuilder::new([Act::Sleep(Duration::from_secs(10))]), 8);
+    let projects: [Project; 2] = ["release", "nightly"].map(|name| name.parse().unwrap());
+    for project in &projects {
+        let jobs = (0..40).map(|_| new_job_for("package: {}\n", Arch::X86_64));
+        let submission = Submission::new(jobs, parts.clock.now()).in_project(project.clone());
+        parts.job_store.submit(&submission).await.unwrap();
+    }
+    let three = std::num::NonZeroU32::new(3).unwrap();
+    let project_weights = ProjectWeights::from_iter([(projects[0].clone(), three)]);
+    let scheduler =
+        Scheduler::new(parts.clone(), SchedulerOptions { project_weights, ..SchedulerOptions::default() });
+    let shutdown = CancellationToken::new();
+    let stop = shutdown.clone();
+    let running = tokio::spawn(async move { scheduler.run(stop).await });
+    for _ in 0..3 {
+        tokio::time::sleep(Duration::from_secs(9)).await;
+        let query = ListQuery::newest(100).in_state(Some(JobState::Running));
+        let jobs = parts.job_store.list(&query).await.unwrap().jobs;
+        let shares = projects.each_ref().map(|own| jobs.iter().filter(|job| job.project == *own).count());
+        assert_eq!(shares, [6, 2]);
+    }
+    shutdown.cancel();
+    running.await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
