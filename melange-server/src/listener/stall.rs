@@ -8,20 +8,18 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
-use super::shared::SharedSocket;
-
 /// A connection whose writes fail once its peer has taken nothing for some time: what waits to be sent takes memory, and
 /// the connection takes a place.
 #[derive(Debug)]
-pub(super) struct StallBound {
-    stream: SharedSocket,
+pub(super) struct StallBound<S> {
+    stream: S,
     bound: Duration,
     /// Runs while a write waits.
     waiting: Option<Pin<Box<Sleep>>>,
 }
 
-impl StallBound {
-    pub(super) fn new(stream: SharedSocket, bound: Duration) -> Self {
+impl<S> StallBound<S> {
+    pub(super) fn new(stream: S, bound: Duration) -> Self {
         Self { stream, bound, waiting: None }
     }
 
@@ -42,7 +40,7 @@ impl StallBound {
     }
 }
 
-impl AsyncRead for StallBound {
+impl<S: AsyncRead + Unpin> AsyncRead for StallBound<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -52,7 +50,7 @@ impl AsyncRead for StallBound {
     }
 }
 
-impl AsyncWrite for StallBound {
+impl<S: AsyncWrite + Unpin> AsyncWrite for StallBound<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -81,5 +79,40 @@ impl AsyncWrite for StallBound {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+    use tokio::time::Instant;
+
+    use super::*;
+
+    const BOUND: Duration = Duration::from_secs(30);
+
+    /// Writes for ever; the error that ends it.
+    async fn write_to(near: DuplexStream) -> io::Error {
+        let mut stream = StallBound::new(near, BOUND);
+        loop {
+            if let Err(error) = stream.write_all(&[0; 1_000]).await {
+                return error;
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_may_be_slow_but_not_silent() {
+        let (near, mut far) = tokio::io::duplex(10_000);
+        let writing = tokio::spawn(write_to(near));
+        let begun = Instant::now();
+        for _ in 0..20 {
+            tokio::time::sleep(BOUND * 9 / 10).await;
+            far.read_exact(&mut [0; 1]).await.unwrap();
+        }
+        assert!(!writing.is_finished(), "it reads now and then");
+        let error = writing.await.unwrap();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert_eq!(begun.elapsed(), BOUND * 18 + BOUND, "counted from the last time that it did");
     }
 }

@@ -151,11 +151,12 @@ async fn each_part_that_fails_is_named() {
 async fn a_scheduler_that_does_not_go_round_is_named() {
     let backend = Backend::new("tcp://a:1", Arch::X86_64, Labels::default()).unwrap();
     let parts = parts([], backend);
-    let app = App::new(&parts, SubmissionRules::new(Arch::X86_64));
+    let scheduler = Scheduler::new(parts, SchedulerOptions::default());
+    let app = App::new(&scheduler, SubmissionRules::new(Arch::X86_64));
     let service = Service { router: router(app.clone()), app, shutdown: CancellationToken::new() };
     let failed = async || told(&service.get("/readyz").await);
     assert_eq!(failed().await, (503, vec!["scheduler: it has not looked at the queue yet".to_owned()]));
-    let (scheduler, stop) = (Scheduler::new(parts, SchedulerOptions::default()), CancellationToken::new());
+    let stop = CancellationToken::new();
     let running = tokio::spawn({
         let stop = stop.clone();
         async move { scheduler.run(stop).await }
