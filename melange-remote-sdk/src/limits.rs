@@ -121,6 +121,12 @@ pub const LOG_HITS_MAX: usize = 1_000;
 pub const LOG_SEARCH_TIME: Duration = Duration::from_secs(2);
 /// Searches in logs at once.
 pub const LOG_SEARCHES_MAX: usize = 4;
+/// Events told by one read.
+pub const EVENTS_PER_READ_MAX: usize = 1_000;
+/// Events that a store in memory keeps, the newest ones.
+pub const EVENTS_KEPT_IN_MEMORY: usize = 100_000;
+/// Events that a database keeps, the newest ones: about half a gigabyte.
+pub const EVENTS_KEPT: u64 = 1_000_000;
 /// Lines of the end of a log that may be asked for.
 pub const LOG_TAIL_MAX: usize = 100_000;
 /// What a job store takes of a log behind its own bound, so that what is missing is told: a few lines.

@@ -37,6 +37,8 @@ const SIGNATURE_DIGITS: usize = 16;
 
 /// Who is at fault when a job fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum FailureClass {
     /// The definition or one of its steps; the same input fails again.

@@ -25,6 +25,7 @@ use crate::labels::Labels;
 
 mod attempt;
 mod build;
+mod event;
 mod id;
 mod log;
 pub mod spec;
@@ -35,6 +36,10 @@ pub use attempt::{
     AttemptOutcome, JobAttempt, JobPhase, JobStep, JobTest, JobTestState, Progress, ProgressRow,
 };
 pub use build::{Build, BuildState, StateCounts};
+pub use event::{
+    EVENT_VERSION, Event, EventKind, JobAttemptEvent, JobPhaseEvent, JobStateEvent, JobStepEvent,
+    JobTestEvent, StepState,
+};
 pub use id::{BuildId, ClaimToken, JobId, Project, ServerId};
 pub use log::{LogArchive, LogPosition, StepLines};
 pub use spec::{JobFacts, JobSpec, UncheckedSpec};

@@ -35,9 +35,9 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 
 use super::{
-    Claim, ClaimRequest, Demand, ExpireRequest, Fence, Finished, GiveUp, GroupWaiting, JobIntake, JobPage,
-    JobProgress, JobQueue, JobReading, JobStore, ListQuery, LogChunk, Release, Renewal, Selection, Subject,
-    Submission, Submitted,
+    Claim, ClaimRequest, Demand, EventPage, EventQuery, ExpireRequest, Fence, Finished, GiveUp, GroupWaiting,
+    JobIntake, JobPage, JobProgress, JobQueue, JobReading, JobStore, ListQuery, LogChunk, Release, Renewal,
+    Selection, Subject, Submission, Submitted,
 };
 use crate::error::Result;
 use crate::job::{
@@ -251,6 +251,14 @@ pub trait ForwardJobStore: Send + Sync + fmt::Debug {
         self.inner().read_log(id, offset, limit).await
     }
 
+    /// As [`JobReading::events`].
+    ///
+    /// # Errors
+    /// As there.
+    async fn events(&self, query: &EventQuery) -> Result<EventPage> {
+        self.inner().events(query).await
+    }
+
     /// As [`JobReading::unarchived`].
     ///
     /// # Errors
@@ -310,6 +318,7 @@ hand_on!(JobReading, Forward<T> where ForwardJobStore; {
     async fn list(&self, query: &ListQuery) -> Result<JobPage>;
     async fn build(&self, id: BuildId) -> Result<Build>;
     async fn read_log(&self, id: JobId, offset: u64, limit: usize) -> Result<LogChunk>;
+    async fn events(&self, query: &EventQuery) -> Result<EventPage>;
     async fn unarchived(&self, ended_by: Timestamp, limit: usize) -> Result<Vec<(JobId, u32)>>;
     fn changed(&self, subject: Subject) -> watch::Receiver<u64>;
 });

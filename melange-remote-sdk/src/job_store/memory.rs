@@ -11,9 +11,9 @@ use tokio::sync::watch;
 use super::hints::Hints;
 use super::working_set::{Bounds, WorkingSet};
 use super::{
-    Claim, ClaimRequest, Demand, ExpireRequest, Fence, Finished, GiveUp, GroupWaiting, JobIntake, JobPage,
-    JobProgress, JobQueue, JobReading, ListQuery, LogChunk, Release, Renewal, Selection, Subject, Submission,
-    Submitted,
+    Claim, ClaimRequest, Demand, EventLog, EventPage, EventQuery, ExpireRequest, Fence, Finished, GiveUp,
+    GroupWaiting, JobIntake, JobPage, JobProgress, JobQueue, JobReading, ListQuery, LogChunk, Release,
+    Renewal, Selection, Subject, Submission, Submitted,
 };
 use crate::error::Result;
 use crate::job::{Build, BuildId, Job, JobAttempt, JobId, JobSpec, Outcome, Priority, ProgressRow, ServerId};
@@ -63,6 +63,7 @@ struct Shared {
 #[derive(Debug)]
 struct State {
     set: WorkingSet,
+    events: EventLog,
     /// Logs by where the parts of their attempts begin.
     logs: HashMap<JobId, BTreeMap<u64, Vec<u8>>>,
 }
@@ -78,7 +79,7 @@ impl MemoryJobStore {
     pub fn new(bounds: MemoryBounds) -> Self {
         let MemoryBounds { jobs, pending, bytes, log_bytes } = bounds;
         let set = WorkingSet::new(Bounds { jobs, pending, bytes });
-        let state = Mutex::new(State { set, logs: HashMap::new() });
+        let state = Mutex::new(State { set, events: EventLog::default(), logs: HashMap::new() });
         Self { shared: Arc::new(Shared { log_bytes_max: log_bytes, state, hints: Hints::default() }) }
     }
 
@@ -91,7 +92,9 @@ impl MemoryJobStore {
     fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.lock();
         let told = change(&mut state);
-        let changes = state.set.take_changes();
+        let mut changes = state.set.take_changes();
+        let happened = std::mem::take(&mut changes.events);
+        state.events.add(happened);
         for id in &changes.forgotten {
             state.logs.remove(id);
         }

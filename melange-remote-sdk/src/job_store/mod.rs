@@ -46,6 +46,7 @@ use crate::limits;
 
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub mod database;
+mod events;
 pub mod forward;
 mod hints;
 pub mod memory;
@@ -57,6 +58,7 @@ pub mod sqlite;
 mod submission;
 pub mod working_set;
 
+pub use events::{EventLog, EventPage, EventQuery};
 pub use hints::Hints;
 pub use patience::Patience;
 pub use submission::{NewJob, Submission, Submitted};
@@ -403,6 +405,8 @@ pub enum Subject {
     Queue,
     /// A running job was asked to stop.
     Cancellations,
+    /// There may be events that were not there before.
+    Events,
     /// The job changed.
     Job(JobId),
     /// The job's log grew, or the job changed.
@@ -611,6 +615,13 @@ pub trait JobReading: Send + Sync + fmt::Debug {
     /// # Errors
     /// `NotFound` when there is no such job, or the bytes at the offset were forgotten.
     async fn read_log(&self, id: JobId, offset: u64, limit: usize) -> Result<LogChunk>;
+
+    /// Events of the farm, oldest first. All that changes a job's or a build's state, and all that attempts tell, is an
+    /// event in the same step, and no event is told before those with smaller numbers are. The oldest ones are forgotten.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    async fn events(&self, query: &EventQuery) -> Result<EventPage>;
 
     /// Attempts that ended at this time or before and whose logs are not among the artifacts yet; at most `limit`, and at
     /// most [`limits::PAGE_ITEMS_MAX`]. Attempts that wrote nothing are not told.

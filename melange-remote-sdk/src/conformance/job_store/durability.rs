@@ -2,6 +2,7 @@
 
 use super::progress::tell_everything;
 use super::*;
+use crate::job_store::EventQuery;
 
 /// What a store held before it was opened anew.
 struct Before {
@@ -77,10 +78,14 @@ async fn play(store: &dyn JobStore) -> Before {
 /// Everything that is recorded is there after a restart: jobs, attempts, logs, keys, builds, waits, leases and fences.
 pub(super) async fn all(store: &dyn StoreUnderTest) {
     let handle = store.handle().await;
+    let begun = events::now(&*handle).await;
     let before = play(&*handle).await;
+    let happened = events::read(&*handle, &EventQuery::after(begun)).await;
+    assert!(happened.events.len() > before.jobs.len());
     drop(handle);
     let reopened = store.reopen().await;
     for handle in [reopened, store.handle().await] {
+        assert_eq!(events::read(&*handle, &EventQuery::after(begun)).await, happened);
         for (place, job) in before.jobs.iter().enumerate() {
             assert_eq!(get(&*handle, job.id).await, *job);
             assert_eq!(handle.attempts(job.id).await.expect("they are there"), before.attempts[place]);

@@ -29,6 +29,7 @@ use crate::limits;
 mod atomicity;
 mod bounds;
 mod durability;
+mod events;
 pub mod filled;
 mod graph;
 mod intake;
@@ -111,6 +112,7 @@ pub async fn all(store: &dyn StoreUnderTest) {
     queue::all(one).await;
     graph::all(one).await;
     progress::all(one).await;
+    events::all(one).await;
     races::all(store).await;
     atomicity::all(one).await;
     bounds::all(one).await;

@@ -21,9 +21,9 @@ use crate::job::{
 use crate::job_store::forward::{Forward, ForwardJobStore};
 use crate::job_store::memory::{MemoryBounds, MemoryJobStore};
 use crate::job_store::{
-    Claim, ClaimRequest, Demand, ExpireRequest, Fence, Finished, GiveUp, Group, GroupWaiting, JobIntake,
-    JobPage, JobProgress, JobQueue, JobReading, JobStore, ListQuery, LogChunk, NewJob, Offer, Patience,
-    Release, Renewal, Selection, Subject, Submission, Submitted,
+    Claim, ClaimRequest, Demand, EventPage, EventQuery, ExpireRequest, Fence, Finished, GiveUp, Group,
+    GroupWaiting, JobIntake, JobPage, JobProgress, JobQueue, JobReading, JobStore, ListQuery, LogChunk,
+    NewJob, Offer, Patience, Release, Renewal, Selection, Subject, Submission, Submitted,
 };
 use crate::limits;
 
@@ -584,6 +584,35 @@ impl ForwardJobStore for Mutant {
             }
             _ => self.inner.archive_log(id, attempt, archive).await,
         }
+    }
+
+    async fn events(&self, query: &EventQuery) -> Result<EventPage> {
+        let mut asked = query.clone();
+        match self.bug {
+            Bug::EventsOfAllJobs => asked.job = None,
+            Bug::EventsOfAllBuilds => asked.build = None,
+            Bug::EventsOfAllProjects => asked.project = None,
+            Bug::EventsIgnoreBound => asked.limit = usize::MAX,
+            _ => {}
+        }
+        let mut page = self.inner.events(&asked).await?;
+        match self.bug {
+            Bug::EventsAreLost => page.events.retain(|event| event.kind.name() != "job.attempt"),
+            Bug::EventsLoseSteps => page.events.retain(|event| event.kind.name() != "job.step"),
+            Bug::EventsLoseBuilds => page.events.retain(|event| event.kind.name() != "build.state"),
+            Bug::EventsAreBackwards => page.events.reverse(),
+            Bug::EventsComeTwice => {
+                page.events = page.events.iter().flat_map(|e| [e.clone(), e.clone()]).collect()
+            }
+            Bug::EventsNumberPages => {
+                for (seq, event) in (1..).zip(&mut page.events) {
+                    event.seq = seq;
+                }
+            }
+            Bug::RestartLosesEvents if self.reopened => page.events.clear(),
+            _ => {}
+        }
+        Ok(page)
     }
 
     async fn unarchived(&self, ended_by: Timestamp, limit: usize) -> Result<Vec<(JobId, u32)>> {

@@ -17,8 +17,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::job::{Job, JobId, JobSpec, JobState, LogArchive, Outcome, Priority, ProgressRow, ServerId};
 use crate::job_store::forward::ForwardJobStore;
 use crate::job_store::{
-    Claim, ClaimRequest, Demand, ExpireRequest, Fence, Finished, GiveUp, GroupWaiting, JobStore, LogChunk,
-    Release, Renewal, Selection, Subject, Submission, Submitted,
+    Claim, ClaimRequest, Demand, EventPage, EventQuery, ExpireRequest, Fence, Finished, GiveUp, GroupWaiting,
+    JobStore, LogChunk, Release, Renewal, Selection, Subject, Submission, Submitted,
 };
 use crate::limits;
 
@@ -305,6 +305,10 @@ impl ForwardJobStore for FaultyStore {
             format!("{}-{attempt} -> {}", short(id), told(result, |()| "ok".to_owned()))
         };
         self.call("archive_log", true, Box::pin(self.inner.archive_log(id, attempt, archive)), judge).await
+    }
+
+    async fn events(&self, query: &EventQuery) -> Result<EventPage> {
+        self.call("events", false, Box::pin(self.inner.events(query)), |_, _| String::new()).await
     }
 
     async fn unarchived(&self, ended_by: Timestamp, limit: usize) -> Result<Vec<(JobId, u32)>> {

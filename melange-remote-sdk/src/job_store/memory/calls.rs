@@ -117,6 +117,10 @@ impl JobReading for MemoryJobStore {
         self.lock().read_log(id, offset, limit)
     }
 
+    async fn events(&self, query: &EventQuery) -> Result<EventPage> {
+        Ok(self.lock().events.read(query))
+    }
+
     async fn unarchived(&self, ended_by: Timestamp, limit: usize) -> Result<Vec<(JobId, u32)>> {
         Ok(self.lock().set.unarchived(ended_by, limit))
     }

@@ -20,9 +20,9 @@ use super::database::{self, DatabaseBounds, unavailable};
 use super::hints::Hints;
 use super::working_set::{Bounds, Changes, check_leases, no_attempt, no_build, not_found};
 use super::{
-    Claim, ClaimRequest, Demand, ExpireRequest, Fence, Finished, GiveUp, GroupWaiting, JobIntake, JobPage,
-    JobProgress, JobQueue, JobReading, ListQuery, LogChunk, Release, Renewal, Selection, Subject, Submission,
-    Submitted,
+    Claim, ClaimRequest, Demand, EventPage, EventQuery, ExpireRequest, Fence, Finished, GiveUp, GroupWaiting,
+    JobIntake, JobPage, JobProgress, JobQueue, JobReading, ListQuery, LogChunk, Release, Renewal, Selection,
+    Subject, Submission, Submitted,
 };
 use crate::error::{Error, Result};
 use crate::job::{

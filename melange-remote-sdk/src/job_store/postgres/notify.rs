@@ -198,6 +198,7 @@ mod tests {
             forgotten: vec![ids[2]],
             queue: true,
             cancellations: true,
+            events: Vec::new(),
         };
         assert_eq!(read(&written(&changes)), Some(changes));
         assert_eq!(read(&written(&Changes::default())), Some(Changes::default()));

@@ -1,7 +1,7 @@
 //! The schema of the database, version by version. A version that was released never changes.
 
 /// The versions, oldest first: what each is about, and its statements.
-pub(super) const VERSIONS: [(&str, &str); 2] = [("jobs", JOBS), ("logs in blocks", LOGS)];
+pub(super) const VERSIONS: [(&str, &str); 2] = [("jobs", JOBS), ("logs in blocks, events", LOGS_AND_EVENTS)];
 
 /// Times are microseconds since 1970, ids are 16 bytes, documents are JSON. States are numbered as `JobState::ALL`.
 const JOBS: &str = "
@@ -123,7 +123,18 @@ CREATE TABLE counters (
 INSERT INTO counters VALUES (1, 0);
 ";
 
-/// Whoever writes a log is told when there is no room.
-const LOGS: &str = "
+/// Whoever writes a log is told when there is no room. Events have the numbers in which they were committed.
+const LOGS_AND_EVENTS: &str = "
 ALTER TABLE jobs DROP COLUMN log_cut;
+
+CREATE TABLE events (
+    seq BIGINT PRIMARY KEY,
+    project TEXT NOT NULL,
+    job BYTEA,
+    build BYTEA,
+    doc TEXT NOT NULL
+);
+CREATE INDEX events_job ON events (job, seq) WHERE job IS NOT NULL;
+CREATE INDEX events_build ON events (build, seq) WHERE build IS NOT NULL;
+ALTER TABLE counters ADD COLUMN events BIGINT NOT NULL DEFAULT 0;
 ";

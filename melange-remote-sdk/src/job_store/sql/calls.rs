@@ -7,7 +7,7 @@ use sqlx::{QueryBuilder, Row};
 
 use super::codec::{count, from_doc, group_key, ids_of, job_id, micros, number, size, to_doc};
 use super::*;
-use crate::job::{FailureClass, JobError, LogArchive};
+use crate::job::{Event, FailureClass, JobError, LogArchive};
 use crate::job_store::Group;
 use crate::job_store::working_set::{Reason, WorkingSet, check_room, no_attempt, note_archive};
 
@@ -252,6 +252,10 @@ impl Session<'_> {
         .bind(micros(request.now))
         .execute(&mut *self.connection)
         .await?;
+        sqlx::query("DELETE FROM events WHERE seq <= (SELECT events FROM counters) - $1")
+            .bind(count(limits::EVENTS_KEPT))
+            .execute(&mut *self.connection)
+            .await?;
         let rows = sqlx::query(
             "SELECT id FROM jobs WHERE state = 2 AND lease_until <= $1 ORDER BY lease_until, id LIMIT $2",
         )
@@ -317,10 +321,11 @@ impl Session<'_> {
         let Some(entry) = self.set.jobs.get_mut(&fence.job) else { return Ok(Err(not_found(fence.job))) };
         let before = entry.progress;
         entry.progress = before.saturating_add(number(size(new.len())));
-        let told = entry.progress;
+        let (told, job) = (entry.progress, Arc::clone(&entry.job));
         if new.is_empty() {
             return Ok(Ok(told));
         }
+        self.set.changes.events.extend(new.iter().map(|row| Event::job_progress(&job, row)));
         for (number, row) in (before..).zip(new) {
             self.rows.push(NewRow { fence, number, doc: to_doc(row)? });
         }

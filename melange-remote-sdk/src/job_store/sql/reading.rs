@@ -7,7 +7,11 @@ use sqlx::{QueryBuilder, Row};
 
 use super::codec::{count, from_doc, group_of, ids_of, job_id, micros, number, size, state, token};
 use super::*;
+use crate::job::Event;
 use crate::job_store::working_set::{Reason, forgotten, is_unarchived};
+
+/// Events that one read looks through for those of a project.
+const EVENTS_SCANNED_MAX: i64 = 20_000;
 
 /// The job of a row, as it is told.
 fn told(row: &StoredRow) -> sqlx::Result<Arc<Job>> {
@@ -200,6 +204,42 @@ impl Store {
         Ok(Ok(LogChunk { bytes: bytes.into(), len }))
     }
 
+    async fn read_events(&self, query: &EventQuery) -> sqlx::Result<EventPage> {
+        let row = sqlx::query(
+            "SELECT events AS last, (SELECT coalesce(min(seq), 0) FROM events) AS oldest FROM counters",
+        );
+        let row = row.fetch_one(&self.readers).await?;
+        let (last, oldest): (i64, i64) = (row.try_get("last")?, row.try_get("oldest")?);
+        let limit = query.limit.min(limits::EVENTS_PER_READ_MAX);
+        let after = count(query.after);
+        // No index finds the events of a project: a part of all of them is looked through.
+        let is_scan = query.project.is_some() && query.job.is_none() && query.build.is_none();
+        let most =
+            if is_scan { after.max(oldest).saturating_add(EVENTS_SCANNED_MAX).min(last) } else { last };
+        let mut select: QueryBuilder<Db> = QueryBuilder::new("SELECT seq, doc FROM events WHERE seq > ");
+        select.push_bind(after).push(" AND seq <= ").push_bind(most);
+        if let Some(job) = query.job {
+            select.push(" AND job = ").push_bind(job.as_bytes().to_vec());
+        }
+        if let Some(build) = query.build {
+            select.push(" AND build = ").push_bind(build.as_bytes().to_vec());
+        }
+        if let Some(project) = &query.project {
+            select.push(" AND project = ").push_bind(project.as_str().to_owned());
+        }
+        select.push(" ORDER BY seq LIMIT ").push_bind(size(limit));
+        let mut events = Vec::new();
+        for row in select.build().fetch_all(&self.readers).await? {
+            let event: Event = from_doc(row.try_get("doc")?)?;
+            events.push(Event { seq: number(row.try_get("seq")?), ..event });
+        }
+        let last = match events.last() {
+            Some(event) if events.len() == limit => event.seq,
+            _ => number(most),
+        };
+        Ok(EventPage { events, oldest: number(oldest), last })
+    }
+
     async fn read_unarchived(&self, ended_by: Timestamp, limit: usize) -> sqlx::Result<Vec<(JobId, u32)>> {
         // One step of the index for each job whose log is here, however many parts that has.
         let jobs = "WITH RECURSIVE found (job) AS ( \
@@ -269,6 +309,10 @@ impl JobReading for Store {
 
     async fn read_log(&self, id: JobId, offset: u64, limit: usize) -> Result<LogChunk> {
         self.read_bytes(id, offset, limit).await.map_err(unavailable)?
+    }
+
+    async fn events(&self, query: &EventQuery) -> Result<EventPage> {
+        self.read_events(query).await.map_err(unavailable)
     }
 
     async fn unarchived(&self, ended_by: Timestamp, limit: usize) -> Result<Vec<(JobId, u32)>> {

@@ -159,9 +159,38 @@ impl Session<'_> {
     /// Writes all that changed since the last time, and ends the transaction.
     pub(super) async fn commit(mut self) -> sqlx::Result<Changes> {
         self.write_changes().await?;
+        self.write_events().await?;
         self.last.push("COMMIT".to_owned());
         self.run_last().await?;
         Ok(self.told)
+    }
+
+    /// Gives the events their numbers. Whoever does so waits for the one before him to commit, so that nobody sees an event
+    /// before those with smaller numbers: hence at the end, and once.
+    async fn write_events(&mut self) -> sqlx::Result<()> {
+        let events = std::mem::take(&mut self.events);
+        if events.is_empty() {
+            return Ok(());
+        }
+        let row = sqlx::query("UPDATE counters SET events = events + $1 RETURNING events")
+            .bind(size(events.len()))
+            .fetch_one(&mut *self.connection)
+            .await?;
+        let last: i64 = row.try_get("events")?;
+        let first = last.saturating_sub(size(events.len())).saturating_add(1);
+        let mut rows = Vec::new();
+        for (seq, event) in (first..).zip(&events) {
+            rows.push((seq, event, to_doc(event)?));
+        }
+        let into = "INSERT INTO events (seq, project, job, build, doc) ";
+        insert_rows(self.connection, into, &rows, "", |row, (seq, event, doc)| {
+            row.push_bind(*seq)
+                .push_bind(event.project.as_str().to_owned())
+                .push_bind(event.job.map(id_bytes))
+                .push_bind(event.build.map(|build| build.as_bytes().to_vec()))
+                .push_bind(doc.clone());
+        })
+        .await
     }
 
     /// Runs the statements that are kept for the end: one way to the database and back for all.
@@ -194,6 +223,7 @@ impl Session<'_> {
         if waiting != gone {
             self.last.push(format!("UPDATE counters SET waiting = waiting + {}", waiting - gone));
         }
+        self.events.extend(changes.events);
         self.told.jobs.extend(changes.jobs);
         self.told.logs.extend(changes.logs);
         self.told.forgotten.extend(changes.forgotten);

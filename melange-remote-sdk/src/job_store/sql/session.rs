@@ -8,7 +8,7 @@ use sqlx::{QueryBuilder, Row};
 use super::codec::{from_doc, ids_of, job_id, number, token};
 use super::dialect::{Connection, Db, StoredRow};
 use super::{Bounds, Changes, DatabaseBounds};
-use crate::job::{Build, BuildId, JobId, JobState};
+use crate::job::{Build, BuildId, Event, JobId, JobState};
 use crate::job_store::working_set::{Entry, Known, WorkingSet};
 use crate::job_store::{Fence, Selection};
 
@@ -73,6 +73,8 @@ pub(super) struct Session<'c> {
     pub(super) rows: Vec<NewRow>,
     /// What logs grew by, not written yet.
     pub(super) parts: Vec<LogPart>,
+    /// What happened, in order.
+    pub(super) events: Vec<Event>,
     /// Jobs whose specs this program does not understand, and why.
     pub(super) unreadable: HashMap<JobId, String>,
     /// Statements kept for the end, without values to bind.
@@ -118,6 +120,7 @@ impl<'c> Session<'c> {
             blocked: HashMap::new(),
             rows: Vec::new(),
             parts: Vec::new(),
+            events: Vec::new(),
             unreadable: HashMap::new(),
             last: Vec::new(),
             bounds,

@@ -238,6 +238,7 @@ impl World {
 pub(super) async fn do_the_same(store: &dyn JobStore, seed: u64, rounds: usize) {
     let memory = MemoryJobStore::default();
     let mut world = World::new(seed);
+    let mut seen = 0;
     for round in 0..rounds {
         let count = world.rng.usize(1..12);
         let mut calls: Vec<Call> = std::iter::repeat_with(|| world.call()).take(count).flatten().collect();
@@ -255,6 +256,12 @@ pub(super) async fn do_the_same(store: &dyn JobStore, seed: u64, rounds: usize) 
         for (told, expected) in world.told(store).await.into_iter().zip(world.told(&memory).await) {
             assert_eq!(told, expected, "seed {seed}, round {round}: after {calls:#?}");
         }
+        let query = EventQuery::after(seen);
+        let (told, expected) = (store.events(&query).await.unwrap(), memory.events(&query).await.unwrap());
+        let differing = told.events.iter().zip(&expected.events).find(|(told, expected)| told != expected);
+        assert_eq!(differing, None, "seed {seed}, round {round}: after {calls:#?}");
+        assert_eq!(told, expected, "seed {seed}, round {round}: after {calls:#?}");
+        seen = told.last;
         world.now += world.rng.u64(..4);
     }
 }

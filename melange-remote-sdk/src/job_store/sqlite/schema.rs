@@ -1,8 +1,11 @@
 //! The schema of the database, version by version. A version that was released never changes.
 
 /// The versions, oldest first: what each is about, and its statements.
-pub(super) const VERSIONS: [(&str, &str); 3] =
-    [("jobs", JOBS), ("small rows for what changes often", SMALL_ROWS), ("logs in blocks", LOGS)];
+pub(super) const VERSIONS: [(&str, &str); 3] = [
+    ("jobs", JOBS),
+    ("small rows for what changes often", SMALL_ROWS),
+    ("logs in blocks, events", LOGS_AND_EVENTS),
+];
 
 /// Times are microseconds since 1970, ids are 16 bytes, documents are JSON. States are numbered as `JobState::ALL`.
 const JOBS: &str = "
@@ -132,7 +135,18 @@ INSERT INTO blocked SELECT id, json_extract(doc, '$.blocked_by') FROM jobs WHERE
 CREATE INDEX submissions_content ON submissions (content, id);
 ";
 
-/// Whoever writes a log is told when there is no room.
-const LOGS: &str = "
+/// Whoever writes a log is told when there is no room. Events have the numbers in which they were committed.
+const LOGS_AND_EVENTS: &str = "
 ALTER TABLE jobs DROP COLUMN log_cut;
+
+CREATE TABLE events (
+    seq INTEGER PRIMARY KEY,
+    project TEXT NOT NULL,
+    job BLOB,
+    build BLOB,
+    doc TEXT NOT NULL
+);
+CREATE INDEX events_job ON events (job, seq) WHERE job IS NOT NULL;
+CREATE INDEX events_build ON events (build, seq) WHERE build IS NOT NULL;
+ALTER TABLE counters ADD COLUMN events INTEGER NOT NULL DEFAULT 0;
 ";

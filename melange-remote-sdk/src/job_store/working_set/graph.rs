@@ -49,6 +49,9 @@ impl WorkingSet {
         for place in order {
             self.insert(&submission.jobs[place], submission, number)?;
         }
+        if let Some(first) = jobs.first() {
+            self.note_build(*first, None, submission.at);
+        }
         Ok(Submitted::new(jobs, build))
     }
 
@@ -146,6 +149,7 @@ impl WorkingSet {
         self.jobs.insert(new.id, entry);
         self.changes.jobs.insert(new.id);
         self.enter(&job, submission.at);
+        self.changes.events.push(Event::job_state(&job, submission.at));
         if let Some(by) = ended_badly {
             self.skip(new.id, by, submission.at)?;
         }

@@ -17,8 +17,8 @@ use super::{
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::{
-    Build, BuildId, ClaimToken, FailureClass, Job, JobAttempt, JobError, JobEvent, JobId, JobSpec, JobState,
-    Outcome, Priority, ProgressRow, Project, ServerId, StateCounts, Waiting,
+    Build, BuildId, BuildState, ClaimToken, Event, FailureClass, Job, JobAttempt, JobError, JobEvent, JobId,
+    JobSpec, JobState, Outcome, Priority, ProgressRow, Project, ServerId, StateCounts, Waiting,
 };
 use crate::limits;
 
@@ -64,6 +64,8 @@ pub struct Changes {
     pub queue: bool,
     /// A running job was asked to stop.
     pub cancellations: bool,
+    /// What happened, in order; the store gives the numbers.
+    pub events: Vec<Event>,
 }
 
 /// The place of a job in the queue of its group.
@@ -240,10 +242,12 @@ impl WorkingSet {
     /// Applies an event and keeps attempts, indexes, hints and bounds in step; jobs that wait for this one are not
     /// touched.
     pub(super) fn apply(&mut self, id: JobId, event: JobEvent, at: Timestamp) -> Result<Arc<Job>> {
+        let build_before = self.build_state_of(id);
         let entry = self.entry_mut(id)?;
         let before = Arc::clone(&entry.job);
         let end = event.end_of_attempt().map(|(outcome, counts, error)| (outcome, counts, error.cloned()));
         Arc::make_mut(&mut entry.job).apply(event, at)?;
+        let mut happened = Vec::new();
         if before.state == JobState::Running
             && let Some((outcome, counts, error)) = end
         {
@@ -251,16 +255,40 @@ impl WorkingSet {
             if let Some(attempt) = entry.attempts.last_mut() {
                 (attempt.outcome, attempt.counts, attempt.error) = (outcome, counts, error);
                 (attempt.ended_at, attempt.log_end) = (Some(at), Some(length));
+                happened.push(Event::job_attempt(&before, attempt, at));
             }
         }
         let job = Arc::clone(&entry.job);
+        if before.state != job.state {
+            happened.push(Event::job_state(&job, at));
+        } else if job.cancel_requested && !before.cancel_requested {
+            happened.push(Event::job_cancel_requested(&job, at));
+        }
+        self.changes.events.append(&mut happened);
         self.changes.jobs.insert(id);
         if before.state != job.state {
             self.changes.logs.insert(id);
             self.leave(&before);
             self.enter(&job, at);
+            self.note_build(id, build_before, at);
         }
         Ok(job)
+    }
+
+    /// The state of the build of a job.
+    fn build_state_of(&self, id: JobId) -> Option<BuildState> {
+        let build = self.jobs.get(&id)?.job.build?;
+        self.builds.get(&build).map(|(build, _)| build.state())
+    }
+
+    /// Tells of the build of a job when its state is no longer this one.
+    pub(super) fn note_build(&mut self, id: JobId, before: Option<BuildState>, at: Timestamp) {
+        let build = self.jobs.get(&id).and_then(|entry| entry.job.build);
+        if let Some((build, _)) = build.and_then(|build| self.builds.get(&build))
+            && Some(build.state()) != before
+        {
+            self.changes.events.push(Event::build_state(build, at));
+        }
     }
 
     /// Takes a job out of the indexes of its state.
@@ -686,6 +714,8 @@ impl WorkingSet {
     /// As there.
     pub fn append(&mut self, fence: Fence, first: u64, rows: &[ProgressRow]) -> Result<u64> {
         let new = self.new_rows(fence, first, rows)?;
+        let job = Arc::clone(&self.entry(fence.job)?.job);
+        self.changes.events.extend(new.iter().map(|row| Event::job_progress(&job, row)));
         let entry = self.entry_mut(fence.job)?;
         if let Some(attempt) = entry.attempts.last_mut() {
             new.iter().for_each(|row| attempt.apply(row.clone()));
