@@ -38,6 +38,7 @@ reference:
 	$(or $(CARGO_TARGET_DIR),target)/debug/melange-server --print-api markdown > docs/api.md
 	$(or $(CARGO_TARGET_DIR),target)/debug/melange schema > docs/definition.schema.json
 	$(or $(CARGO_TARGET_DIR),target)/debug/melange schema --pipeline > docs/pipeline.schema.json
+	$(or $(CARGO_TARGET_DIR),target)/debug/melange schema --event > docs/event.schema.json
 	$(or $(CARGO_TARGET_DIR),target)/debug/melange pipelines reference > docs/pipelines.md
 
 # Fuzzes the parser and the compiler for half an hour each; needs a nightly compiler and cargo-fuzz.

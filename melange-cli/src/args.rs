@@ -8,7 +8,7 @@ use melange_remote_sdk::arch::Arch;
 
 mod remote;
 
-pub(crate) use remote::{BackendsCommand, LogsArgs, RemoteCommand, ServerArgs, SubmitArgs};
+pub(crate) use remote::{BackendsCommand, EventsArgs, LogsArgs, RemoteCommand, ServerArgs, SubmitArgs};
 
 /// Build APK packages from melange definitions, here or on a build farm.
 #[derive(Debug, Parser)]
@@ -71,6 +71,9 @@ pub(crate) enum Command {
         /// That of pipelines, the targets of `uses`, instead
         #[arg(long)]
         pipeline: bool,
+        /// That of the events of a server instead
+        #[arg(long, conflicts_with = "pipeline")]
+        event: bool,
     },
     /// Show the built-in pipelines
     Pipelines {

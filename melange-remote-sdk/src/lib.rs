@@ -44,6 +44,7 @@ pub mod buildkit;
 #[cfg(feature = "apk")]
 pub mod cache;
 pub mod clock;
+pub mod event_feed;
 pub mod job_log;
 #[cfg(feature = "llb")]
 pub mod llb;

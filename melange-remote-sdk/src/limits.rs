@@ -121,6 +121,8 @@ pub const LOG_HITS_MAX: usize = 1_000;
 pub const LOG_SEARCH_TIME: Duration = Duration::from_secs(2);
 /// Searches in logs at once.
 pub const LOG_SEARCHES_MAX: usize = 4;
+/// Events that a server keeps in memory for those who follow them, the newest ones.
+pub const EVENTS_FED_MAX: usize = 10_000;
 /// Events told by one read.
 pub const EVENTS_PER_READ_MAX: usize = 1_000;
 /// Events that a store in memory keeps, the newest ones.

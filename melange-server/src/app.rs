@@ -6,6 +6,7 @@ use melange_remote_sdk::artifact_storage::ArtifactStorage;
 use melange_remote_sdk::backend::pool::BackendPool;
 use melange_remote_sdk::backend_selector::BackendSelector;
 use melange_remote_sdk::clock::Clock;
+use melange_remote_sdk::event_feed::EventFeed;
 use melange_remote_sdk::job_log::JobLogs;
 use melange_remote_sdk::job_store::JobStore;
 use melange_remote_sdk::limits;
@@ -42,6 +43,8 @@ pub struct App {
     pub bodies: Arc<Semaphore>,
     /// The logs of the jobs.
     pub logs: JobLogs,
+    /// The events of the farm.
+    pub events: EventFeed,
     /// Followers of logs that there is still room for.
     pub followers: Arc<Semaphore>,
     /// Searches in logs that there is still room for.
@@ -60,6 +63,7 @@ impl App {
         let parts = scheduler.parts();
         Self {
             logs: scheduler.logs().clone(),
+            events: EventFeed::new(Arc::clone(&parts.job_store)),
             followers: Arc::new(Semaphore::new(limits::LOG_FOLLOWERS_MAX)),
             searches: Arc::new(Semaphore::new(limits::LOG_SEARCHES_MAX)),
             job_store: Arc::clone(&parts.job_store),

@@ -2,6 +2,11 @@
 
 use std::collections::BTreeSet;
 
+use melange_remote_sdk::conformance::job_store;
+use melange_remote_sdk::dependencies::jiff::Timestamp;
+use melange_remote_sdk::job::Event;
+use melange_remote_sdk::job_store::memory::MemoryJobStore;
+use melange_remote_sdk::job_store::{EventQuery, JobReading};
 use melange_remote_sdk::melange::document::{Document, schema};
 use melange_remote_sdk::melange::pipelines::{builtins, reference};
 use melange_remote_sdk::text::diagnostics::{Diagnostics, Source};
@@ -18,6 +23,7 @@ fn the_generated_documents_are_up_to_date() {
     for (name, expected) in [
         ("definition.schema.json", pretty(schema::definition())),
         ("pipeline.schema.json", pretty(schema::pipeline())),
+        ("event.schema.json", pretty(melange_remote_sdk::job::event_schema())),
         ("pipelines.md", reference),
     ] {
         let found = std::fs::read_to_string(root().join("docs").join(name)).unwrap();
@@ -166,4 +172,43 @@ fn the_schema_and_the_reader_know_the_same_fields() {
     look(&json!({ STRANGER: null, "package": {} }), vec![sections.keys().cloned().collect()]);
     assert_eq!(seen, known);
     assert!(known.len() > 30);
+}
+
+/// Events of everything that the suite of job stores does.
+#[tokio::test]
+async fn events_are_as_their_schema_says() {
+    let store = MemoryJobStore::default();
+    job_store::all(&store).await;
+    let validator = jsonschema::validator_for(&melange_remote_sdk::job::event_schema()).unwrap();
+    let mut kinds = BTreeSet::new();
+    let mut query = EventQuery::after(0);
+    loop {
+        let page = store.events(&query).await.unwrap();
+        if page.events.is_empty() {
+            break;
+        }
+        query.after = page.last;
+        for event in page.events {
+            let value = serde_json::to_value(&event).unwrap();
+            let mistakes: Vec<String> =
+                validator.iter_errors(&value).map(|error| error.to_string()).collect();
+            assert!(mistakes.is_empty(), "{value}: {mistakes:?}");
+            kinds.insert(event.kind.name());
+        }
+    }
+    let gap = serde_json::to_value(Event::gap(1, 7, Timestamp::UNIX_EPOCH)).unwrap();
+    assert!(validator.is_valid(&gap), "{gap}");
+    let expected = [
+        "build.state",
+        "job.attempt",
+        "job.cancel_requested",
+        "job.phase",
+        "job.state",
+        "job.step",
+        "job.test",
+    ];
+    assert!(kinds.iter().copied().eq(expected), "{kinds:?}");
+    for wrong in [json!({}), json!({ "version": 1 }), json!({ "type": "job.state", "data": {} })] {
+        assert!(!validator.is_valid(&wrong), "{wrong}");
+    }
 }

@@ -14,7 +14,10 @@ const LAYERS: [(&str, &[&str]); 6] = [
     ("pure engine", &["apk", "melange", "solver", "analysis"]),
     ("jobs and backends", &["job", "backend", "backend_selector"]),
     ("contracts", &["builder", "guest", "job_store", "artifact_storage", "api"]),
-    ("machinery", &["clock", "locks", "cache", "llb", "buildkit", "sandbox", "rootfs"]),
+    (
+        "machinery",
+        &["clock", "event_feed", "job_log", "locks", "cache", "llb", "buildkit", "sandbox", "rootfs"],
+    ),
     ("top", &["engine", "scheduler", "client", "conformance"]),
 ];
 

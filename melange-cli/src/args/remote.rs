@@ -13,8 +13,21 @@ pub(crate) struct ServerArgs {
     /// The server's URL
     #[arg(long, env = "MELANGE_SERVER", default_value = "http://localhost:8080", value_name = "URL")]
     pub(crate) server: String,
-    #[command(flatten)]
-    pub(crate) output: OutputArgs,
+    /// How results and errors are printed
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    pub(crate) output: Option<RemoteOutput>,
+}
+
+/// How results and errors of a server's jobs are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum RemoteOutput {
+    /// For people.
+    #[value(alias = "yaml")]
+    Text,
+    /// For programs.
+    Json,
+    /// For programs, and what waits for a job prints its events, one in each line.
+    Jsonl,
 }
 
 #[derive(Debug, Subcommand)]
@@ -51,6 +64,8 @@ pub(crate) enum RemoteCommand {
     },
     /// Print a job's log
     Logs(LogsArgs),
+    /// Print what happens on the server, until the job or the build that is asked for has ended
+    Events(EventsArgs),
     /// Download what a job made
     Get {
         /// The job: its id, the beginning of it, or @last for the one submitted last from here
@@ -93,9 +108,24 @@ pub(crate) enum RemoteCommand {
 
 impl RemoteCommand {
     pub(super) fn output(&self) -> OutputArgs {
-        let server = match self {
+        let output = match self.server().output {
+            Some(RemoteOutput::Text) => Some(Output::Text),
+            Some(RemoteOutput::Json | RemoteOutput::Jsonl) => Some(Output::Json),
+            None => None,
+        };
+        OutputArgs { output }
+    }
+
+    /// Whether waiting for a job prints its events.
+    pub(crate) fn tells_events(&self) -> bool {
+        self.server().output == Some(RemoteOutput::Jsonl)
+    }
+
+    fn server(&self) -> &ServerArgs {
+        match self {
             Self::Submit(args) => &args.server,
             Self::Logs(args) => &args.server,
+            Self::Events(args) => &args.server,
             Self::Status { server, .. }
             | Self::List { server, .. }
             | Self::Wait { server, .. }
@@ -110,8 +140,7 @@ impl RemoteCommand {
                 | BackendsCommand::Add { server, .. }
                 | BackendsCommand::Remove { server, .. } => server,
             },
-        };
-        server.output
+        }
     }
 }
 
@@ -146,6 +175,24 @@ pub(crate) struct LogsArgs {
     /// The time before each line
     #[arg(short, long)]
     pub(crate) timestamps: bool,
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct EventsArgs {
+    /// Only what happens to this job: its id, the beginning of it, or @last
+    #[arg(long, value_name = "JOB", conflicts_with = "build")]
+    pub(crate) job: Option<String>,
+    /// Only what happens to this build and its jobs
+    #[arg(long, value_name = "BUILD")]
+    pub(crate) build: Option<String>,
+    /// Only what happens in this project
+    #[arg(long, value_name = "NAME")]
+    pub(crate) project: Option<String>,
+    /// Only what happened behind the event with this number; otherwise from now on, and of a job or a build everything
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) after: Option<u64>,
     #[command(flatten)]
     pub(crate) server: ServerArgs,
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use melange_remote_sdk::error::Result;
+use melange_remote_sdk::job::event_schema;
 use melange_remote_sdk::melange::document::schema;
 
 use crate::args::{Args, Command, Output};
@@ -31,8 +32,12 @@ pub(crate) async fn run(command: Command, output: Output) -> Result<Exit> {
         Command::Compile(args) => compile::run(&args, output),
         Command::Test(args) => test::run(args, output).await,
         Command::Query(args) => query::run(&args, output),
-        Command::Schema { pipeline } => {
-            let schema = if pipeline { schema::pipeline() } else { schema::definition() };
+        Command::Schema { pipeline, event } => {
+            let schema = match (pipeline, event) {
+                (true, _) => schema::pipeline(),
+                (_, true) => event_schema(),
+                _ => schema::definition(),
+            };
             out::line(&format!("{schema:#}"))?;
             Ok(Exit::Ok)
         }

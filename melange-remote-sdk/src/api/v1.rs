@@ -15,10 +15,12 @@ use crate::error::{Error, ErrorKind};
 use crate::job::{JobId, Priority, Project, UncheckedSpec};
 use crate::text::diagnostics::Diagnostics;
 
+mod events;
 mod logs;
 mod read;
 mod views;
 
+pub use events::EventsResponse;
 pub use logs::{
     LogHitView, LogHitsView, LogLineView, LogLinesView, LogMessage, LogOutlineView, LogStateView,
     StepHitsView, StepLinesView,
@@ -44,6 +46,14 @@ pub const NEXT_CURSOR: &str = "x-next-cursor";
 /// `GET`: one job.
 pub fn job(id: JobId) -> String {
     format!("{JOBS}/{id}")
+}
+
+/// `GET`: the events of the farm.
+pub const EVENTS: &str = "/api/v1/events";
+
+/// `GET`: the events of a job.
+pub fn job_events(id: JobId) -> String {
+    format!("{JOBS}/{id}/events")
 }
 
 /// `POST`: ask for a job to stop.

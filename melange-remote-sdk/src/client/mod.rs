@@ -20,9 +20,11 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::job::JobId;
 use crate::limits;
 
+mod events;
 mod logs;
 mod wait;
 
+pub use events::EventFilter;
 pub use logs::LogQuery;
 pub use wait::{WaitEvent, WaitObserver};
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 
-use super::{Client, LogQuery};
+use super::{Client, EventFilter, LogQuery};
 use crate::api::v1::{JobView, LogLineView};
 use crate::error::Result;
 use crate::job::{JobId, LogPosition};
@@ -31,7 +31,7 @@ impl<F: FnMut(WaitEvent<'_>) + Send> WaitObserver for F {
     }
 }
 
-fn is_finished(job: &JobView) -> bool {
+pub(super) fn is_finished(job: &JobView) -> bool {
     matches!(job.status.as_str(), "success" | "failed" | "cancelled" | "skipped")
 }
 
@@ -75,15 +75,36 @@ impl Client {
         observer: &mut dyn WaitObserver,
     ) -> Result<()> {
         let mut log = self.log_lines(id, &LogQuery::default().behind(*place).following()).await?;
+        let mut events = self.events(&EventFilter::of_job(id)).await.ok();
         loop {
-            match tokio::time::timeout(poll, log.next()).await {
-                Ok(Some(lines)) => tell(&lines?, place, observer),
-                Ok(None) => return Ok(()),
-                // Nothing was written for a while: look at the job itself.
-                Err(_) => {
-                    let job = self.job(id).await?;
-                    observer.observe(WaitEvent::Job(&job));
+            let next_event = async {
+                match &mut events {
+                    Some(events) => events.next().await,
+                    None => std::future::pending().await,
                 }
+            };
+            let has_news = tokio::select! {
+                biased;
+                lines = log.next() => match lines {
+                    Some(lines) => {
+                        tell(&lines?, place, observer);
+                        false
+                    }
+                    None => return Ok(()),
+                },
+                event = next_event => {
+                    if !matches!(event, Some(Ok(_))) {
+                        // The log tells the end, and a look now and then the rest.
+                        events = None;
+                    }
+                    true
+                }
+                // Nothing happened for a while.
+                () = tokio::time::sleep(poll) => true,
+            };
+            if has_news {
+                let job = self.job(id).await?;
+                observer.observe(WaitEvent::Job(&job));
             }
         }
     }

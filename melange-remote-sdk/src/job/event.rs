@@ -77,6 +77,14 @@ pub enum EventKind {
     /// Somebody asked for a running job to stop.
     #[serde(rename = "job.cancel_requested")]
     JobCancelRequested {},
+    /// Events were forgotten before this stream could tell them: the state of all that it is about is to be read anew.
+    #[serde(rename = "stream.gap")]
+    StreamGap {
+        /// The number of the first of them.
+        from: u64,
+        /// The number of the last of them.
+        to: u64,
+    },
     /// A build is in another state.
     #[serde(rename = "build.state")]
     BuildState {
@@ -95,6 +103,7 @@ impl EventKind {
             Self::JobPhase(_) => "job.phase",
             Self::JobTest(_) => "job.test",
             Self::JobCancelRequested {} => "job.cancel_requested",
+            Self::StreamGap { .. } => "stream.gap",
             Self::BuildState { .. } => "build.state",
         }
     }
@@ -340,6 +349,12 @@ impl Event {
         Self { version: EVENT_VERSION, seq: 0, time, project, job: None, build, kind }
     }
 
+    /// That events from one to another were forgotten. Nobody keeps it: it is told to who has missed them.
+    pub fn gap(from: u64, to: u64, time: Timestamp) -> Self {
+        let (version, seq, project) = (EVENT_VERSION, to, Project::default());
+        Self { version, seq, time, project, job: None, build: None, kind: EventKind::StreamGap { from, to } }
+    }
+
     /// Whether it tells the end of a job or of a build.
     pub fn is_end(&self) -> bool {
         match &self.kind {
@@ -348,4 +363,11 @@ impl Event {
             _ => false,
         }
     }
+}
+
+/// The JSON Schema of [`Event`], draft 2020-12.
+#[cfg(feature = "schema")]
+pub fn event_schema() -> serde_json::Value {
+    let generator = schemars::generate::SchemaSettings::draft2020_12().into_generator();
+    generator.into_root_schema_for::<Event>().to_value()
 }

@@ -36,6 +36,8 @@ pub use attempt::{
     AttemptOutcome, JobAttempt, JobPhase, JobStep, JobTest, JobTestState, Progress, ProgressRow,
 };
 pub use build::{Build, BuildState, StateCounts};
+#[cfg(feature = "schema")]
+pub use event::event_schema;
 pub use event::{
     EVENT_VERSION, Event, EventKind, JobAttemptEvent, JobPhaseEvent, JobStateEvent, JobStepEvent,
     JobTestEvent, StepState,

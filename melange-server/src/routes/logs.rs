@@ -33,10 +33,10 @@ pub(super) use ws::{__path_socket, socket};
 const CHOICE: [&str; 8] = ["attempt", "since", "step", "stream", "tail", "test", "failed", "follow"];
 
 /// Lines of JSON.
-const JSON_LINES: &str = "application/x-ndjson";
+pub(super) const JSON_LINES: &str = "application/x-ndjson";
 
 /// The content type of server-sent events.
-const EVENTS: &str = "text/event-stream";
+pub(super) const EVENTS: &str = "text/event-stream";
 
 /// Read the log of a job.
 ///
@@ -387,14 +387,14 @@ fn events(id: JobId, parts: Parts) -> Response {
 }
 
 /// Proxies must hand events on as they come.
-fn no_buffers(response: &mut Response) {
+pub(super) fn no_buffers(response: &mut Response) {
     let headers = response.headers_mut();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, no-transform"));
     headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
 }
 
 /// A streamed body that no browser guesses about.
-fn streamed(content_type: &'static str, body: Body) -> Response {
+pub(super) fn streamed(content_type: &'static str, body: Body) -> Response {
     let headers = [
         (header::CONTENT_TYPE, content_type),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),

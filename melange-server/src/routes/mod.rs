@@ -28,6 +28,7 @@ use crate::problem::{Handled, Problem, tell_when_to_retry};
 
 mod artifacts;
 mod backends;
+mod events;
 mod guard;
 mod health;
 mod jobs;
@@ -67,6 +68,8 @@ fn documented() -> OpenApiRouter<App> {
         .routes(routes!(jobs::cancel))
         .routes(routes!(jobs::retry))
         .routes(routes!(jobs::attempts))
+        .routes(routes!(events::read))
+        .routes(routes!(events::of_job))
         .routes(routes!(logs::read))
         .routes(routes!(logs::outline))
         .routes(routes!(logs::search))

@@ -38,6 +38,7 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 mod connections;
+mod events;
 mod logs;
 mod readiness;
 mod submissions;
@@ -543,7 +544,7 @@ async fn the_api_is_described_as_it_is() {
             );
         }
     }
-    assert_eq!(count, 21, "every operation is in the document");
+    assert_eq!(count, 23, "every operation is in the document");
     let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/api.md");
     let written = std::fs::read_to_string(page).unwrap_or_default();
     let now = melange_server::api_reference(melange_server::args::ApiFormat::Markdown);

@@ -15,6 +15,7 @@ use crate::exit::Exit;
 use crate::{out, render, shown};
 
 mod backends;
+mod events;
 mod ids;
 mod logs;
 mod submit;
@@ -24,8 +25,10 @@ mod watch;
 const POLL: Duration = Duration::from_secs(2);
 
 pub(super) async fn run(command: RemoteCommand, output: Output) -> Result<Exit> {
+    let told = if command.tells_events() { watch::Told::Events } else { watch::Told::Log };
     match command {
-        RemoteCommand::Submit(args) => submit::run(&args, output).await,
+        RemoteCommand::Submit(args) => submit::run(&args, output, told).await,
+        RemoteCommand::Events(args) => events::run(&args, output).await,
         RemoteCommand::Status { job, server } => {
             let (client, id) = client_and_id(&server, &job).await?;
             let view = client.job(id).await?;
@@ -37,7 +40,7 @@ pub(super) async fn run(command: RemoteCommand, output: Output) -> Result<Exit> 
         }
         RemoteCommand::Wait { job, server, poll_interval } => {
             let (client, id) = client_and_id(&server, &job).await?;
-            Ok(watch::wait(&client, id, poll_interval, output).await?.unwrap_or(Exit::Cancelled))
+            Ok(watch::wait(&client, id, poll_interval, output, told).await?.unwrap_or(Exit::Cancelled))
         }
         RemoteCommand::Logs(args) => logs::run(&args, output).await,
         RemoteCommand::Get { job, names, out_dir, server } => {

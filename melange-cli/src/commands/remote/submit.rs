@@ -22,7 +22,7 @@ const NAMED_MAX: usize = 5;
 /// Files beside a definition that are looked at.
 const BESIDE_MAX: usize = 10_000;
 
-pub(super) async fn run(args: &SubmitArgs, output: Output) -> Result<Exit> {
+pub(super) async fn run(args: &SubmitArgs, output: Output, events: watch::Told) -> Result<Exit> {
     input::check_stdin(args.configs.iter().map(PathBuf::as_path))?;
     let client = client(&args.server)?;
     let pipelines = collect_pipelines(&args.pipeline_dirs)?;
@@ -62,7 +62,7 @@ pub(super) async fn run(args: &SubmitArgs, output: Output) -> Result<Exit> {
             note::line(&format!("submitted {id}  {}", client.job_url(*id)));
         }
         for id in ids {
-            let Some(ended) = watch::wait(&client, id, POLL, output).await? else {
+            let Some(ended) = watch::wait(&client, id, POLL, output, events).await? else {
                 return Ok(exit.and(Exit::Cancelled));
             };
             exit = exit.and(ended);

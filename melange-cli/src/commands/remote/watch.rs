@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use melange_remote_sdk::api::v1::JobView;
-use melange_remote_sdk::client::{Client, WaitEvent};
+use melange_remote_sdk::client::{Client, EventFilter, WaitEvent};
 use melange_remote_sdk::error::{Error, ErrorKind, Result};
-use melange_remote_sdk::job::JobId;
+use melange_remote_sdk::job::{Event, JobId};
 
 use super::show;
 use crate::args::Output;
@@ -16,7 +16,16 @@ use crate::{note, render};
 
 /// Follows a job to its end; the exit code tells how it ended. Who interrupts it leaves the job alone: then there is
 /// none.
-pub(super) async fn wait(client: &Client, id: JobId, poll: Duration, output: Output) -> Result<Option<Exit>> {
+pub(super) async fn wait(
+    client: &Client,
+    id: JobId,
+    poll: Duration,
+    output: Output,
+    told: Told,
+) -> Result<Option<Exit>> {
+    if told == Told::Events {
+        return wait_with_events(client, id, output).await;
+    }
     let progress = Progress::start();
     let mut shown = String::new();
     let mut observer = |event: WaitEvent<'_>| match event {
@@ -38,6 +47,30 @@ pub(super) async fn wait(client: &Client, id: JobId, poll: Duration, output: Out
         note::line(&format!("next: melange remote get {id}"));
     }
     Ok(Some(exit_of(&job)))
+}
+
+/// What is printed while a job is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Told {
+    /// Its log.
+    Log,
+    /// Its events.
+    Events,
+}
+
+/// Prints the events of a job until it has ended.
+async fn wait_with_events(client: &Client, id: JobId, output: Output) -> Result<Option<Exit>> {
+    let interrupted = cancelled_by_signals();
+    let mut print = |event: &Event| super::events::print(event, Output::Json);
+    let followed = client.follow_events(EventFilter::of_job(id), &mut print);
+    match interrupted.run_until_cancelled(followed).await {
+        Some(followed) => followed?,
+        None => {
+            detached(id, output);
+            return Ok(None);
+        }
+    }
+    Ok(Some(exit_of(&client.job(id).await?)))
 }
 
 /// A line for each new thing that goes on, except on a terminal, whose last line is about it.
