@@ -26,9 +26,9 @@ use melange_remote_sdk::job::{
 };
 use melange_remote_sdk::job_store::working_set::{Bounds, Changes, WorkingSet};
 use melange_remote_sdk::job_store::{
-    Claim, ClaimRequest, Demand, ExpireRequest, Fence, Finished, GiveUp, GroupWaiting, Hints, JobIntake,
-    JobPage, JobProgress, JobQueue, JobReading, JobStore, ListQuery, LogChunk, Release, Renewal, Selection,
-    Subject, Submission, Submitted,
+    Claim, ClaimRequest, Demand, EventLog, EventPage, EventQuery, ExpireRequest, Fence, Finished, GiveUp,
+    GroupWaiting, Hints, JobIntake, JobPage, JobProgress, JobQueue, JobReading, JobStore, ListQuery,
+    LogChunk, Release, Renewal, Selection, Subject, Submission, Submitted,
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -58,6 +58,7 @@ enum Call {
 struct State {
     set: WorkingSet,
     logs: HashMap<JobId, Vec<u8>>,
+    events: EventLog,
     journal: File,
     /// How long the journal is.
     length: u64,
@@ -108,9 +109,10 @@ impl State {
         Ok(())
     }
 
-    /// What changed; the logs of removed jobs go.
+    /// What changed; what happened gets its numbers, and the logs of removed jobs go.
     fn forget(&mut self) -> Changes {
-        let changes = self.set.take_changes();
+        let mut changes = self.set.take_changes();
+        self.events.add(std::mem::take(&mut changes.events));
         changes.forgotten.iter().for_each(|id| drop(self.logs.remove(id)));
         changes
     }
@@ -146,7 +148,7 @@ impl Journal {
         let mut text = String::new();
         journal.read_to_string(&mut text).map_err(io)?;
         let set = WorkingSet::new(Bounds::default());
-        let mut state = State { set, logs: HashMap::new(), journal, length: 0 };
+        let mut state = State { set, logs: HashMap::new(), events: EventLog::default(), journal, length: 0 };
         // A last line without its end is a call whose answer nobody got.
         for line in text.split_inclusive('\n').filter(|line| line.ends_with('\n')) {
             state.repeat(&serde_json::from_str(line).map_err(|error| io(error.into()))?);
@@ -270,6 +272,14 @@ impl JobReading for Journal {
 
     async fn blocked_by(&self, id: JobId, limit: usize) -> Result<Vec<JobId>> {
         self.state().set.blocked_by(id, limit)
+    }
+
+    async fn ahead(&self, id: JobId) -> Result<Option<usize>> {
+        self.state().set.ahead(id)
+    }
+
+    async fn events(&self, query: &EventQuery) -> Result<EventPage> {
+        Ok(self.state().events.read(query))
     }
 
     async fn attempts(&self, id: JobId) -> Result<Vec<JobAttempt>> {

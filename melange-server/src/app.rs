@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::rate::SubmitRate;
 use crate::readiness::Readiness;
 use crate::submission::SubmissionRules;
+use crate::waiting::RecentHistory;
 
 /// The parts of the service that requests reach. Clones share them.
 #[derive(Debug, Clone)]
@@ -45,6 +46,8 @@ pub struct App {
     pub logs: JobLogs,
     /// The events of the farm.
     pub events: EventFeed,
+    /// How long jobs took of late.
+    pub history: Arc<RecentHistory>,
     /// Followers of logs that there is still room for.
     pub followers: Arc<Semaphore>,
     /// Searches in logs that there is still room for.
@@ -64,6 +67,7 @@ impl App {
         Self {
             logs: scheduler.logs().clone(),
             events: EventFeed::new(Arc::clone(&parts.job_store)),
+            history: Arc::default(),
             followers: Arc::new(Semaphore::new(limits::LOG_FOLLOWERS_MAX)),
             searches: Arc::new(Semaphore::new(limits::LOG_SEARCHES_MAX)),
             job_store: Arc::clone(&parts.job_store),

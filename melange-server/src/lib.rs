@@ -27,6 +27,7 @@ pub mod readiness;
 mod routes;
 pub mod submission;
 pub mod telemetry;
+pub mod waiting;
 
 pub use app::App;
 use assembly::Assembly;

@@ -41,6 +41,13 @@ pub(crate) enum RemoteCommand {
         #[command(flatten)]
         server: ServerArgs,
     },
+    /// Tell why a job waits, who goes before it and when it may begin
+    Why {
+        /// The job: its id, the beginning of it, or @last for the one submitted last from here
+        job: String,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
     /// List jobs, newest first
     List {
         /// Only jobs in this state: pending, running, success, failed or cancelled
@@ -127,6 +134,7 @@ impl RemoteCommand {
             Self::Logs(args) => &args.server,
             Self::Events(args) => &args.server,
             Self::Status { server, .. }
+            | Self::Why { server, .. }
             | Self::List { server, .. }
             | Self::Wait { server, .. }
             | Self::Get { server, .. }

@@ -19,6 +19,7 @@ mod events;
 mod logs;
 mod read;
 mod views;
+mod waiting;
 
 pub use events::EventsResponse;
 pub use logs::{
@@ -27,6 +28,7 @@ pub use logs::{
 };
 pub use read::{read_backend, read_backend_name, read_submit};
 pub use views::{ArtifactView, AttemptView, FailureView, JobView, PhaseView, SpecView, StepView, TestView};
+pub use waiting::{BlockingJobView, MatchingBackendView, WaitingView};
 
 /// `GET`: whether the server lives.
 pub const HEALTH: &str = "/healthz";

@@ -71,6 +71,16 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    /// The reason in a word, as it is told on the wire.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::NoArch { .. } | Self::NoLabels { .. } => "no_backend",
+            Self::Closed { why: Closed::Draining, .. } => "draining",
+            Self::Closed { .. } => "unhealthy",
+            Self::AllBusy { .. } => "capacity",
+        }
+    }
+
     /// Whether only another set of backends can help, not time.
     pub fn needs_other_backends(&self) -> bool {
         matches!(self, Self::NoArch { .. } | Self::NoLabels { .. })

@@ -211,6 +211,14 @@ pub trait ForwardJobStore: Send + Sync + fmt::Debug {
         self.inner().blocked_by(id, limit).await
     }
 
+    /// As [`JobReading::ahead`].
+    ///
+    /// # Errors
+    /// As there.
+    async fn ahead(&self, id: JobId) -> Result<Option<usize>> {
+        self.inner().ahead(id).await
+    }
+
     /// As [`JobReading::attempts`].
     ///
     /// # Errors
@@ -313,6 +321,7 @@ hand_on!(JobReading, Forward<T> where ForwardJobStore; {
     async fn get(&self, id: JobId) -> Result<Arc<Job>>;
     async fn spec(&self, id: JobId) -> Result<Arc<JobSpec>>;
     async fn blocked_by(&self, id: JobId, limit: usize) -> Result<Vec<JobId>>;
+    async fn ahead(&self, id: JobId) -> Result<Option<usize>>;
     async fn attempts(&self, id: JobId) -> Result<Vec<JobAttempt>>;
     async fn attempt(&self, id: JobId, number: u32) -> Result<JobAttempt>;
     async fn list(&self, query: &ListQuery) -> Result<JobPage>;

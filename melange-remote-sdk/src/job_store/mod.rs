@@ -585,6 +585,13 @@ pub trait JobReading: Send + Sync + fmt::Debug {
     /// `NotFound`.
     async fn blocked_by(&self, id: JobId, limit: usize) -> Result<Vec<JobId>>;
 
+    /// How many jobs of its group go before a job that waits for a backend, at most [`limits::DEMAND_COUNT_MAX`]; `None` for
+    /// one that does not.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    async fn ahead(&self, id: JobId) -> Result<Option<usize>>;
+
     /// The attempts of a job, oldest first.
     ///
     /// # Errors

@@ -39,6 +39,7 @@ use crate::limits;
 mod archiver;
 mod attempt;
 pub mod decide;
+pub mod estimate;
 mod events;
 mod last_round;
 mod leases;

@@ -247,6 +247,7 @@ async fn whole_view(app: &App, id: JobId) -> Handled<Json<JobView>> {
     if job.state == JobState::Blocked {
         view = view.with_blocked_by(&app.job_store.blocked_by(id, limits::PAGE_ITEMS_MAX).await?);
     }
+    view.waiting = crate::waiting::of(app, &job).await?;
     Ok(Json(view))
 }
 

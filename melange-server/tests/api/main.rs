@@ -42,6 +42,7 @@ mod events;
 mod logs;
 mod readiness;
 mod submissions;
+mod why;
 
 const HELLO: &str =
     "package:\n  name: hello\n  version: 1.0.0\n  epoch: 0\npipeline:\n  - runs: echo hello\n";

@@ -20,6 +20,7 @@ mod ids;
 mod logs;
 mod submit;
 mod watch;
+mod why;
 
 /// How often a job is looked at whose log is quiet, unless the caller says otherwise.
 const POLL: Duration = Duration::from_secs(2);
@@ -33,6 +34,12 @@ pub(super) async fn run(command: RemoteCommand, output: Output) -> Result<Exit> 
             let (client, id) = client_and_id(&server, &job).await?;
             let view = client.job(id).await?;
             show(output, &view, || render::job(&view, Timestamp::now()))?;
+            Ok(Exit::Ok)
+        }
+        RemoteCommand::Why { job, server } => {
+            let (client, id) = client_and_id(&server, &job).await?;
+            let view = client.job(id).await?;
+            show(output, &view.waiting, || why::text(&view, Timestamp::now()))?;
             Ok(Exit::Ok)
         }
         RemoteCommand::List { status, limit, server } => {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::BackendView;
+use super::{BackendView, WaitingView};
 use crate::job::{Job, JobAttempt, JobBackend, JobError, JobFacts, JobId, JobPhase, JobSpec, UncheckedSpec};
 
 /// What was asked, in a job object.
@@ -127,6 +127,9 @@ pub struct JobView {
     /// Why it waits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waiting_reason: Option<String>,
+    /// Why it waits, and for how long; only the answer for a single job tells it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<WaitingView>,
     /// The steps of the present or last attempt.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub steps: Vec<StepView>,
@@ -341,6 +344,7 @@ impl JobView {
             attempt: job.attempt,
             cancel_requested: job.cancel_requested,
             waiting_reason: job.waiting.as_ref().map(|waiting| waiting.reason.clone()),
+            waiting: None,
             blocked_by: Vec::new(),
             skipped_for: job.skipped_for.map(|id| id.to_string()),
             server: job.server.as_ref().map(ToString::to_string),

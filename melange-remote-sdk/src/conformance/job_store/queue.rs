@@ -4,6 +4,7 @@ use super::*;
 
 pub(super) async fn all(store: &dyn JobStore) {
     demand_tells_what_could_be_claimed(store).await;
+    jobs_know_how_many_go_before_them(store).await;
     claims_are_ordered_and_exclusive(store).await;
     a_repeated_claim_gives_the_same_jobs(store).await;
     a_backend_runs_no_more_than_it_may(store).await;
@@ -18,6 +19,26 @@ pub(super) async fn all(store: &dyn JobStore) {
     groups_say_why_they_wait(store).await;
     what_nobody_can_run_is_given_up(store).await;
     hints_move(store).await;
+}
+
+async fn jobs_know_how_many_go_before_them(store: &dyn JobStore) {
+    let lane = Lane::new();
+    let ids = [lane.insert(store).await, lane.insert(store).await, lane.insert(store).await];
+    let mut ranked = new_job("package: {}\n");
+    ranked.rank = 1;
+    let ranked = lane.submit(store, ranked).await;
+    let other = Lane::new().insert(store).await;
+    store.set_priority(Selection::Job(ids[2]), Priority::MAX).await.expect("it waits");
+    let ahead = async |id| store.ahead(id).await.expect("it is there");
+    let places = [ahead(ids[2]).await, ahead(ranked).await, ahead(ids[0]).await, ahead(ids[1]).await];
+    assert_eq!(places, [0, 1, 2, 3].map(Some));
+    assert_eq!(ahead(other).await, Some(0), "others have a queue of their own");
+    let blocked = lane.submit(store, new_job("package: {}\n").waiting_for([ids[0]])).await;
+    assert_eq!(ahead(blocked).await, None);
+    assert_eq!(lane.claim_one(store, 1).await.job.id, ids[2]);
+    assert_eq!((ahead(ids[2]).await, ahead(ids[1]).await), (None, Some(2)));
+    let missing = store.ahead(JobId::new(START)).await.expect_err("there is none");
+    assert_eq!(missing.kind(), ErrorKind::NotFound);
 }
 
 async fn demand_tells_what_could_be_claimed(store: &dyn JobStore) {

@@ -656,6 +656,16 @@ impl ForwardJobStore for Mutant {
         }
     }
 
+    async fn ahead(&self, id: JobId) -> Result<Option<usize>> {
+        let ahead = self.inner.ahead(id).await?;
+        Ok(match self.bug {
+            Bug::AheadIsNobody => ahead.map(|_| 0),
+            Bug::AheadCountsItself => ahead.map(|ahead| ahead + 1),
+            Bug::AheadOfAll => Some(ahead.unwrap_or(0)),
+            _ => ahead,
+        })
+    }
+
     async fn attempts(&self, id: JobId) -> Result<Vec<JobAttempt>> {
         let mut attempts = self.inner.attempts(id).await?;
         match self.bug {

@@ -97,6 +97,10 @@ impl JobReading for MemoryJobStore {
         self.lock().set.blocked_by(id, limit)
     }
 
+    async fn ahead(&self, id: JobId) -> Result<Option<usize>> {
+        self.lock().set.ahead(id)
+    }
+
     async fn attempts(&self, id: JobId) -> Result<Vec<JobAttempt>> {
         self.lock().set.attempts(id)
     }

@@ -108,6 +108,21 @@ impl Store {
         ids_of(&rows)
     }
 
+    async fn read_ahead(&self, id: JobId) -> sqlx::Result<Option<Option<usize>>> {
+        let row = sqlx::query(
+            "SELECT j.queue, (SELECT count(*) FROM (SELECT 1 FROM jobs b WHERE b.queue = j.queue AND \
+             (b.priority > j.priority OR b.priority = j.priority AND (b.rank > j.rank OR b.rank = j.rank AND \
+             b.id < j.id)) LIMIT $2) firsts) AS ahead FROM jobs j WHERE j.id = $1",
+        )
+        .bind(id.as_bytes().to_vec())
+        .bind(size(limits::DEMAND_COUNT_MAX))
+        .fetch_optional(&self.readers)
+        .await?;
+        let Some(row) = row else { return Ok(None) };
+        let (queue, ahead): (Option<i64>, i64) = (row.try_get("queue")?, row.try_get("ahead")?);
+        Ok(Some(queue.map(|_| usize::try_from(ahead).unwrap_or(0))))
+    }
+
     /// The attempts of a job, or the one with a number.
     async fn read_attempts(&self, id: JobId, only: Option<u32>) -> sqlx::Result<Vec<JobAttempt>> {
         let job = id.as_bytes().to_vec();
@@ -286,6 +301,10 @@ impl JobReading for Store {
     async fn blocked_by(&self, id: JobId, limit: usize) -> Result<Vec<JobId>> {
         self.exists(id).await?;
         self.read_blocked_by(id, limit).await.map_err(unavailable)
+    }
+
+    async fn ahead(&self, id: JobId) -> Result<Option<usize>> {
+        self.read_ahead(id).await.map_err(unavailable)?.ok_or_else(|| not_found(id))
     }
 
     async fn attempts(&self, id: JobId) -> Result<Vec<JobAttempt>> {

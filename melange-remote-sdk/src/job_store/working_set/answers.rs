@@ -104,6 +104,20 @@ impl WorkingSet {
         Ok(jobs)
     }
 
+    /// As [`JobReading::ahead`](crate::job_store::JobReading::ahead).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn ahead(&self, id: JobId) -> Result<Option<usize>> {
+        let job = &self.entry(id)?.job;
+        if job.state != JobState::Pending {
+            return Ok(None);
+        }
+        let places =
+            self.queue.get(&Group::of(job)).into_iter().flat_map(|places| places.range(..place(job)));
+        Ok(Some(places.take(limits::DEMAND_COUNT_MAX).count()))
+    }
+
     /// As [`JobReading::attempts`](crate::job_store::JobReading::attempts).
     ///
     /// # Errors
