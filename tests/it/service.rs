@@ -99,7 +99,15 @@ impl Service {
 
     /// What the test of a package wrote.
     async fn log_of(&self, id: JobId, package: &str) -> String {
-        let mut log = self.client.log(id, &LogQuery::default().following().of_test(package)).await.unwrap();
+        self.text(id, &LogQuery::default().following().of_test(package)).await
+    }
+
+    async fn log(&self, id: JobId) -> String {
+        self.text(id, &LogQuery::default()).await
+    }
+
+    async fn text(&self, id: JobId, query: &LogQuery) -> String {
+        let mut log = self.client.log(id, query).await.unwrap();
         let mut text = Vec::new();
         while let Some(chunk) = log.next().await {
             text.extend_from_slice(&chunk.unwrap());
@@ -151,7 +159,7 @@ async fn a_failing_step_is_named_with_its_code_and_last_lines() {
         assert_eq!((failure.step.as_str(), failure.exit_code), ("broken: work", 37));
         assert!(failure.tail.iter().any(|line| line == "the reason"), "{:?}", failure.tail);
         let left = service.client.artifacts(id).await.unwrap();
-        assert!(left.iter().all(|artifact| artifact.name == "build.log"), "{left:?}");
+        assert_eq!(left, [], "{tier}");
     }
 }
 
@@ -239,20 +247,12 @@ async fn no_line_of_fast_output_is_lost() {
         };
         let job = service.client.wait(id, POLL, &mut observer).await.unwrap();
         assert_eq!(job.status, "success", "{:?}", job.error);
-        let mut log = service.client.log(id, &LogQuery::default()).await.unwrap();
-        let mut read = Vec::new();
-        while let Some(chunk) = log.next().await {
-            read.extend_from_slice(&chunk.unwrap());
+        let read = service.log(id).await;
+        while service.client.attempts(id).await.unwrap()[0].log_lines.is_none() {
+            tokio::time::sleep(POLL).await;
         }
-        let artifacts = service.client.artifacts(id).await.unwrap();
-        let artifact = artifacts.iter().find(|artifact| artifact.name == "build.log").unwrap();
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("build.log");
-        service.client.download(id, artifact, &path).await.unwrap();
-        let stored = std::fs::read_to_string(&path).unwrap();
-        for (where_, text) in
-            [("follower", followed), ("log", String::from_utf8(read).unwrap()), ("artifact", stored)]
-        {
+        let archived = service.log(id).await;
+        for (where_, text) in [("follower", followed), ("log", read), ("archive", archived)] {
             let numbers = text.lines().filter_map(|line| line.parse::<usize>().ok());
             assert!(numbers.eq(1..=LINES), "lines are missing in the {where_} of {tier}");
             assert!(text.contains("the end\n") && text.ends_with("--- the build succeeded\n"), "{where_}");
