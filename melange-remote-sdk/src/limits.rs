@@ -157,6 +157,8 @@ pub const LOG_TAIL_STREAM_LINES: usize = 10;
 /// The last lines of a failed step among which its error is looked for: a parallel build tells its first error some
 /// hundred lines before its end.
 pub const FAILURE_LINES: usize = 400;
+/// What is kept of them while the step runs, in bytes: nearly always all of them.
+pub const FAILURE_LINES_BYTES_MAX: usize = 128 << 10;
 /// What is looked at, and shown, of each of them in bytes: what is said stands near the beginning.
 pub const FAILURE_LINE_BYTES: usize = 1_000;
 /// What of a line its normalised form is made from, in bytes.

@@ -184,7 +184,7 @@ pub(super) fn exit_of(outcome: &BuildOutcome, output: Output) -> Result<Exit> {
             failed(reason, failure.as_ref(), output);
             Ok(Exit::Failed)
         }
-        BuildStatus::LimitExceeded { reason } => {
+        BuildStatus::LimitExceeded { reason, .. } => {
             failed(reason, None, output);
             Ok(Exit::Failed)
         }
@@ -230,7 +230,7 @@ pub(super) fn as_json(
 ) -> serde_json::Value {
     let (status, reason) = match &outcome.status {
         BuildStatus::Succeeded => ("success", None),
-        BuildStatus::Failed { reason, .. } | BuildStatus::LimitExceeded { reason } => {
+        BuildStatus::Failed { reason, .. } | BuildStatus::LimitExceeded { reason, .. } => {
             ("failed", Some(reason))
         }
         BuildStatus::Cancelled => ("cancelled", None),

@@ -262,12 +262,14 @@ pub struct StepFailure {
     pub exit_code: i32,
     /// The last lines that it wrote, at most [`crate::limits::LOG_TAIL_LINES`].
     pub tail: Vec<String>,
+    /// Whether it was ended because it met its bound of memory.
+    pub out_of_memory: bool,
 }
 
 impl StepFailure {
     /// A step that ended with a code, without its last lines.
     pub fn new(step: impl Into<String>, exit_code: i32) -> Self {
-        Self { step: step.into(), exit_code, tail: Vec::new() }
+        Self { step: step.into(), exit_code, tail: Vec::new(), out_of_memory: false }
     }
 }
 
@@ -304,6 +306,27 @@ pub enum TestStatus {
     },
 }
 
+/// A limit of a build.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum BuildLimit {
+    /// How long it may take.
+    Time,
+    /// How long it may be silent.
+    Silence,
+}
+
+/// What a machine of the farm had too little of: the source of an error, for whoever asks about the cause.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Shortage {
+    /// Memory.
+    #[error("this machine ran out of memory")]
+    Memory,
+    /// Room on a disk.
+    #[error("the disk of this machine was full")]
+    Disk,
+}
+
 /// How a build ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -321,6 +344,8 @@ pub enum BuildStatus {
     LimitExceeded {
         /// One line.
         reason: String,
+        /// Which one.
+        limit: BuildLimit,
     },
     /// The cancellation token was used; nothing runs any more.
     Cancelled,

@@ -193,7 +193,7 @@ impl BuildkitRunner {
         let step = named.or(progress.failed_step()).or(running);
         if let (Some(index), Some(exit_code), false) = (step, failure.exit_code, failure.stopped) {
             let step = plan.steps.get(index).map(|step| step.name.clone()).unwrap_or_default();
-            let failure = StepFailure { step, exit_code, tail: progress.tail() };
+            let failure = StepFailure { tail: progress.tail(), ..StepFailure::new(step, exit_code) };
             return Ok(GuestOutcome::StepFailed { index, failure });
         }
         let mut error = status_error(status, "the BuildKit daemon did not finish the build")

@@ -19,8 +19,8 @@ use crate::apk::signature::SigningKey;
 use crate::apk::tree::{EntryKind, Tree};
 use crate::apk::writer::{self, EmitOptions};
 use crate::builder::{
-    BuildEvent, BuildInput, BuildOutcome, BuildSink, BuildStatus, Builder, BuiltFile, LogStream, Phase,
-    StepFailure,
+    BuildEvent, BuildInput, BuildLimit, BuildOutcome, BuildSink, BuildStatus, Builder, BuiltFile, LogStream,
+    Phase, StepFailure,
 };
 use crate::error::{Blame, Error, ErrorKind, Result};
 use crate::guest::script::{self, ScriptOptions};
@@ -208,7 +208,7 @@ impl Builder for EngineBuilder {
         let Some(result) = result else {
             let limit = deadline.unwrap_or_default();
             let reason = format!("the build took longer than its timeout of {} s", limit.as_secs());
-            return Ok(run.outcome(BuildStatus::LimitExceeded { reason }));
+            return Ok(run.outcome(BuildStatus::LimitExceeded { reason, limit: BuildLimit::Time }));
         };
         match result {
             Ok(outcome) => Ok(BuildOutcome { timings: run.timings, ..outcome }),
@@ -407,7 +407,9 @@ impl EngineBuilder {
         Ok(match ended.map_err(blame_backend)? {
             Watched::Ended(GuestOutcome::Succeeded) => None,
             Watched::Ended(GuestOutcome::Cancelled) => Some(BuildStatus::Cancelled),
-            Watched::Silent(reason) => Some(BuildStatus::LimitExceeded { reason }),
+            Watched::Silent(reason) => {
+                Some(BuildStatus::LimitExceeded { reason, limit: BuildLimit::Silence })
+            }
             Watched::Ended(GuestOutcome::StepFailed { failure, .. }) => {
                 let reason = step_reason(&failure, "environment.contents.packages");
                 Some(BuildStatus::Failed { reason, failure: Some(failure) })

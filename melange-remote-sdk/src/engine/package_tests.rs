@@ -13,7 +13,8 @@ use super::{
     step_reason,
 };
 use crate::builder::{
-    BuildEvent, BuildInput, BuildOutcome, BuildSink, BuildStatus, LogStream, Phase, TestReport, TestStatus,
+    BuildEvent, BuildInput, BuildOutcome, BuildSink, BuildStatus, LogStream, Phase, StepFailure, TestReport,
+    TestStatus,
 };
 use crate::error::{Blame, Error, Result};
 use crate::guest::script::{self, ScriptOptions};
@@ -207,7 +208,8 @@ impl EngineBuilder {
             }
             Watched::Ended(GuestOutcome::Cancelled) => return Ok(None),
             Watched::Ended(GuestOutcome::StepFailed { failure, .. }) => {
-                let failure = session.finish(failure.exit_code);
+                let out_of_memory = failure.out_of_memory;
+                let failure = StepFailure { out_of_memory, ..session.finish(failure.exit_code) };
                 let reason = step_reason(&failure, "test.environment.contents.packages");
                 TestStatus::Failed { reason, failure: Some(failure) }
             }

@@ -160,7 +160,7 @@ impl SessionSink {
         // Where the script's own word is lost, it is the last step that began.
         let last = if state.begun.is_none() { state.open.saturating_sub(1) } else { state.open };
         let step = self.names.get(state.failed.unwrap_or(last)).cloned().unwrap_or_default();
-        StepFailure { step, exit_code, tail: state.tail.lines() }
+        StepFailure { tail: state.tail.lines(), ..StepFailure::new(step, exit_code) }
     }
 
     fn take(&self, stream: LogStream, line: &str) {

@@ -28,6 +28,7 @@ pub use kind::FailureKind;
 
 use find::{Found, Line};
 use normalise::normalise;
+pub(crate) use plain::plain;
 
 /// The version of the rules by which signatures are made. Signatures of different versions are not comparable.
 pub const SIGNATURE_VERSION: u32 = 1;

@@ -82,6 +82,8 @@ pub(super) const SOLVER: &[Phrase] = &[
     Has("unsatisfiable constraint"),
     Has("unsatisfiable dependenc"),
     Has("nothing provides"),
+    // The farm's own solver.
+    Has("nothing that provides"),
     Has("could not find package"),
     Has("unable to select packages"),
     Has(": solving "),
@@ -103,6 +105,9 @@ pub(super) const CHECKSUM: &[Phrase] = &[
     Has(" eintegrity "),
     Has("do not match the hashes"),
     Has("changed between lock files"),
+    // The farm's own, of packages.
+    Has("is not the package that the index lists"),
+    Has("does not have its recorded "),
 ];
 
 /// Patches that do not apply.

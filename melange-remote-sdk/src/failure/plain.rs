@@ -7,7 +7,7 @@ const BELL: char = '\u{7}';
 
 /// The text that a terminal would show of a line, at most [`FAILURE_LINE_BYTES`] of it: escape sequences and control
 /// characters but tabs are left out, so is what a carriage return overwrote and the white space at the end.
-pub(super) fn plain(line: &str) -> String {
+pub(crate) fn plain(line: &str) -> String {
     let line = line.trim_end();
     let line = line.rsplit('\r').next().unwrap_or(line);
     let mut text = String::new();

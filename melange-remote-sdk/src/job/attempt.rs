@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{JobBackend, JobError, JobStepFailure, LogArchive, ServerId};
+use crate::failure::Failure;
 use crate::limits;
 
 /// One attempt of a job. What it showed stays, whatever later attempts come to.
@@ -23,6 +24,9 @@ pub struct JobAttempt {
     pub counts: bool,
     /// Why it failed, was given back or was lost.
     pub error: Option<JobError>,
+    /// What it failed of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<Failure>,
     /// Where it ran.
     pub backend: Option<JobBackend>,
     /// Its steps, at most [`crate::limits::STEPS_RECORDED_MAX`].
@@ -237,6 +241,7 @@ impl JobAttempt {
             outcome: AttemptOutcome::Running,
             counts: true,
             error: None,
+            failure: None,
             backend,
             steps: Vec::new(),
             phases: Vec::new(),
@@ -302,5 +307,29 @@ impl JobAttempt {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::failure::{FailureClass, FailureInput, diagnose};
+
+    /// Job stores hold documents that were written before it was known what attempts failed of.
+    #[test]
+    fn documents_without_what_an_attempt_failed_of_are_read() {
+        let error = JobError::new(FailureClass::Build, "make failed");
+        let mut attempt = JobAttempt::begin(1, None, None, Timestamp::UNIX_EPOCH);
+        attempt.error = Some(error.clone());
+        let document = serde_json::to_string(&attempt).unwrap();
+        assert!(!document.contains("failure"), "{document}");
+        assert_eq!(serde_json::from_str::<JobAttempt>(&document).unwrap(), attempt);
+        let failure = diagnose(&FailureInput::new(error.class, &error.message));
+        attempt.failure = Some(failure.clone());
+        let document = serde_json::to_string(&attempt).unwrap();
+        assert_eq!(serde_json::from_str::<JobAttempt>(&document).unwrap(), attempt);
+        let error = error.with_failure(failure);
+        let document = serde_json::to_string(&error).unwrap();
+        assert_eq!(serde_json::from_str::<JobError>(&document).unwrap(), error);
     }
 }

@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::arch::Arch;
 use crate::error::{Error, Result};
+use crate::failure::Failure;
 use crate::labels::Labels;
 
 mod attempt;
@@ -204,12 +205,27 @@ pub struct JobError {
     pub message: String,
     /// The step at fault, when a step is.
     pub step: Option<JobStepFailure>,
+    /// What the attempt failed of, on the way to a job store: the store keeps it with the attempt, and its own errors tell
+    /// none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<Box<Failure>>,
 }
 
 impl JobError {
     /// A failure without a step.
     pub fn new(class: FailureClass, message: impl Into<String>) -> Self {
-        Self { class, message: message.into(), step: None }
+        Self { class, message: message.into(), step: None, failure: None }
+    }
+
+    /// The same with what the attempt failed of.
+    #[must_use]
+    pub fn with_failure(self, failure: Failure) -> Self {
+        Self { failure: Some(Box::new(failure)), ..self }
+    }
+
+    /// Whether two errors tell the same, whatever the attempts failed of.
+    pub(crate) fn tells_as(&self, other: &Self) -> bool {
+        (self.class, &self.message, &self.step) == (other.class, &other.message, &other.step)
     }
 }
 

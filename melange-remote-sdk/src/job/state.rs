@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{AttemptOutcome, Job, JobArtifact, JobBackend, JobError, JobId, ServerId, Waiting};
 use crate::error::{Error, ErrorKind, Result};
+use crate::failure::Failure;
 use crate::limits;
 
 /// Where a job is in its life.
@@ -239,6 +240,17 @@ impl JobEvent {
             },
             _ => return None,
         })
+    }
+
+    /// Takes out what the attempt failed of, which is kept with the attempt and not with the job.
+    pub(crate) fn take_failure(&mut self) -> Option<Failure> {
+        let error = match self {
+            Self::Released { error, .. }
+            | Self::LeaseLost { error }
+            | Self::Finished { outcome: Outcome::Failed { error } } => error,
+            _ => return None,
+        };
+        error.failure.take().map(|failure| *failure)
     }
 
     /// The event's name, for logs.

@@ -506,20 +506,21 @@ pub trait JobQueue: Send + Sync + fmt::Debug {
     /// `Unavailable`.
     async fn cancel_requests(&self, server: &ServerId) -> Result<Vec<Fence>>;
 
-    /// Gives a job back to the queue; one that somebody asked to stop is cancelled instead. Returns it as it is then.
+    /// Gives a job back to the queue; one that somebody asked to stop is cancelled instead. Returns it as it is then. What
+    /// the attempt failed of is kept with it, in the same step, and not with the job.
     ///
     /// # Errors
     /// `NotFound`; `Conflict` for a wrong fence.
     async fn release(&self, fence: Fence, release: &Release, at: Timestamp) -> Result<Arc<Job>>;
 
-    /// Brings a job to its end.
+    /// Brings a job to its end. What the attempt failed of is kept with it, in the same step, and not with the job.
     ///
     /// # Errors
     /// `NotFound`; `Conflict` for a wrong fence, and for another end than the one that it came to.
     async fn finish(&self, fence: Fence, outcome: &Outcome, at: Timestamp) -> Result<Finished>;
 
     /// Settles leases that ended: the job becomes cancelled when that was asked, failed when it has no attempt left, else
-    /// pending. Returns the jobs as they are then.
+    /// pending. Returns the jobs as they are then; their attempts tell what they failed of.
     ///
     /// # Errors
     /// `Unavailable`.

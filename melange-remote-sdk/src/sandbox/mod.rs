@@ -20,7 +20,7 @@ use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
 use crate::backoff::Backoff;
-use crate::builder::{BuildEvent, BuildSink, StepFailure};
+use crate::builder::{BuildEvent, BuildSink, Shortage, StepFailure};
 use crate::error::{Blame, Error, ErrorKind, Result, causes};
 use crate::guest::{self, Blob, GuestOutcome, GuestPlan, GuestRunner, GuestStep};
 use crate::limits;
@@ -287,6 +287,7 @@ struct NotRun {
 fn starved() -> Error {
     Error::new(ErrorKind::Unavailable, "this machine ran out of memory")
         .blame(Blame::Farm)
+        .source(Shortage::Memory)
         .hint("run fewer jobs on it at one time, or give them less memory each")
 }
 
@@ -297,7 +298,7 @@ fn full(failure: &StepFailure) -> Error {
         Some(last) => error.with("last_line", last),
         None => error,
     };
-    error.hint("make room where the state folder is, or run fewer jobs at one time")
+    error.source(Shortage::Disk).hint("make room where the state folder is, or run fewer jobs at one time")
 }
 
 /// The bytes of a variable, with its name.
@@ -408,20 +409,21 @@ impl Progress<'_> {
 
     /// The end of a launcher that died with `error`: where the kernel took memory away, it may have chosen it.
     fn died(&mut self, met: Option<Met>, error: Error) -> Result<GuestOutcome> {
-        match (met, self.step.take()) {
-            (Some(Met::Bound(words)), Some((index, mut lines, _))) => {
-                lines.note(&words);
-                let failure = self.failure_of(index, 128 + SIGKILL, lines.finish());
-                Ok(GuestOutcome::StepFailed { index, failure })
-            }
-            (Some(Met::MachineMemory), _) => Err(starved().source(error)),
-            _ => Err(error),
-        }
+        let (words, out_of_memory) = match met {
+            Some(Met::Memory(words)) => (words, true),
+            Some(Met::Processes(words)) => (words, false),
+            Some(Met::MachineMemory) => return Err(starved().source(error)),
+            None => return Err(error),
+        };
+        let Some((index, mut lines, _)) = self.step.take() else { return Err(error) };
+        lines.note(&words);
+        let failure = self.failure_of(index, 128 + SIGKILL, lines.finish());
+        Ok(GuestOutcome::StepFailed { index, failure: StepFailure { out_of_memory, ..failure } })
     }
 
     fn failure_of(&self, index: usize, exit_code: i32, tail: Vec<String>) -> StepFailure {
         let step = self.plan.steps.get(index).map(|step| step.name.clone()).unwrap_or_default();
-        StepFailure { step, exit_code, tail }
+        StepFailure { tail, ..StepFailure::new(step, exit_code) }
     }
 
     fn ended(&mut self, end: &StepEnd) -> Result<()> {
@@ -454,7 +456,8 @@ impl Progress<'_> {
                 .blame(Blame::Farm)
                 .with("because", last));
         }
-        self.failure = Some((index, self.failure_of(index, end.status, tail)));
+        let failure = self.failure_of(index, end.status, tail);
+        self.failure = Some((index, StepFailure { out_of_memory: end.out_of_memory, ..failure }));
         Ok(())
     }
 }

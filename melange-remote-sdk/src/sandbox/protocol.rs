@@ -178,4 +178,6 @@ pub(super) struct StepEnd {
     pub(super) lacked: Option<Lack>,
     /// The bound that it met, in words.
     pub(super) met: Option<String>,
+    /// Whether that is the one of memory.
+    pub(super) out_of_memory: bool,
 }

@@ -15,6 +15,7 @@ use tokio_util::io::ReaderStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::diagnosis::{LastLines, Seen, diagnosis, known_cause};
 use super::events::{EventQueue, Item, step_failure};
 use super::leases::{HeldLease, Stop, StopSignal};
 use super::log::{BoundedLog, notice};
@@ -26,8 +27,9 @@ use crate::backoff::{Backoff, spread};
 use crate::builder::{BuildEvent, BuildInput, BuildOutcome, BuildSink, BuildStatus, BuiltFile, Phase};
 use crate::clock::{elapsed, later};
 use crate::error::{Blame, Error, ErrorKind, Result};
+use crate::failure::KnownCause;
 use crate::job::{FailureClass, Job, JobArtifact, JobError, JobId, JobSpec, Outcome, ProgressRow};
-use crate::job_log::{JobLogs, Lines, LogWriter};
+use crate::job_log::{JobLogs, Lines, LogBlock, LogWriter};
 use crate::job_store::{Claim, Fence, Release};
 use crate::limits;
 
@@ -103,6 +105,18 @@ struct Record {
     writer: LogWriter,
     /// Lines that the store has no room for.
     refused_lines: u64,
+    /// The last lines of the step that runs.
+    last: LastLines,
+}
+
+impl Record {
+    /// The store has taken a block, of which `step` may be the one that fails.
+    fn wrote(&mut self, block: LogBlock, length: u64, step: Option<u32>) {
+        if let Some(step) = step {
+            self.last.take(&block, step);
+        }
+        self.writer.wrote(block, length);
+    }
 }
 
 /// A claimed job with the slot that it runs in.
@@ -181,12 +195,13 @@ impl Attempt {
                 self.events.complete(&outcome.timings);
             }
             let end = self.end(result).await;
-            self.events.line(ending_line(end.as_ref()));
+            self.events.line(ending_line(end.as_ref().map(|(end, _)| end)));
             self.events.close();
             end
         };
-        let (end, ()) = tokio::join!(build, self.record_events());
-        let Some(end) = end else { return };
+        let (end, lines) = tokio::join!(build, self.record_events());
+        let Some((mut end, known)) = end else { return };
+        self.diagnose(&mut end, known, &lines);
         let name = end.name();
         match self.record_end(&end).await {
             Ok(()) => {
@@ -196,6 +211,22 @@ impl Attempt {
                 tracing::error!(job = %self.id, end = name, error = %error.chain(), "an end was not recorded");
             }
         }
+    }
+
+    /// Adds what the attempt failed of to an end that is a failure.
+    fn diagnose(&self, end: &mut End, known: Option<KnownCause<'static>>, lines: &LastLines) {
+        let error = match end {
+            End::Finish(Outcome::Failed { error }) | End::Release(Release { error, .. }) => error,
+            End::Finish(_) => return,
+        };
+        let package = self.job.facts.package.as_ref();
+        let seen = Seen {
+            package: package.map_or("", |package| &package.name),
+            running: self.events.running(),
+            failed: self.events.telling(),
+            lines,
+        };
+        error.failure = Some(Box::new(diagnosis(error, known, &seen)));
     }
 
     /// Runs the builder in a task of its own, so that neither its panics nor its pauses harm the lease.
@@ -233,9 +264,10 @@ impl Attempt {
         }
     }
 
-    /// Writes lines and events to the job store as they come.
-    async fn record_events(&self) {
-        let mut record = Record { writer: self.logs.write(self.fence, self.log_begin), refused_lines: 0 };
+    /// Writes lines and events to the job store as they come; the last lines of the step that ran at the end.
+    async fn record_events(&self) -> LastLines {
+        let writer = self.logs.write(self.fence, self.log_begin);
+        let mut record = Record { writer, refused_lines: 0, last: LastLines::default() };
         let mut told = 0;
         let mut log = BoundedLog::new(self.options.log_bytes, Arc::clone(&self.parts.clock));
         while let Some(item) = self.events.next().await {
@@ -262,6 +294,7 @@ impl Attempt {
             let text = format!("[{refused} lines are missing here: the job store has no room for them]");
             self.append_log(notice(&*self.parts.clock, &text), &mut record).await;
         }
+        record.last
     }
 
     async fn append_log(&self, lines: Lines, record: &mut Record) {
@@ -280,7 +313,7 @@ impl Attempt {
         let end = offset.saturating_add(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
         let append = || self.parts.job_store.append_log(self.fence, offset, bytes.clone());
         match self.persist(append).await {
-            Ok(length) => record.writer.wrote(block, length),
+            Ok(length) => record.wrote(block, length, self.events.telling()),
             Err(error) if error.kind() == ErrorKind::LimitExceeded => {
                 tracing::warn!(job = %self.id, error = %error.chain(), "the rest of a log is not kept");
                 record.refused_lines = block.count();
@@ -288,7 +321,7 @@ impl Attempt {
             Err(error) => {
                 // They may be there although nobody said so.
                 match self.within(self.parts.job_store.read_log(self.id, u64::MAX, 0)).await {
-                    Ok(chunk) if chunk.len == end => record.writer.wrote(block, end),
+                    Ok(chunk) if chunk.len == end => record.wrote(block, end, self.events.telling()),
                     _ => {
                         tracing::warn!(job = %self.id, error = %error.chain(), "lines of a log are lost");
                     }
@@ -375,10 +408,11 @@ impl Attempt {
         }
     }
 
-    /// What the end of the build means for the job; `None` when the job is somebody else's. The files of a success
-    /// are stored.
-    async fn end(&self, result: Result<BuildOutcome>) -> Option<End> {
-        let event = match result {
+    /// What the end of the build means for the job, and what is known of its cause; `None` when the job is somebody
+    /// else's. The files of a success are stored.
+    async fn end(&self, result: Result<BuildOutcome>) -> Option<(End, Option<KnownCause<'static>>)> {
+        let known = known_cause(&result);
+        let end = match result {
             _ if self.signal().reason() >= Some(Stop::Asked) => self.interrupted()?,
             Ok(outcome) => match outcome.status.clone() {
                 BuildStatus::Succeeded => self.succeed(&outcome).await?,
@@ -390,18 +424,20 @@ impl Attempt {
                         self.events.step_failed(failure.exit_code);
                     }
                     let step = failure.map(step_failure);
-                    let error = JobError { class: FailureClass::Build, message: reason, step };
-                    End::failed(error)
+                    End::failed(JobError { step, ..JobError::new(FailureClass::Build, reason) })
                 }
-                BuildStatus::LimitExceeded { reason } => {
+                BuildStatus::LimitExceeded { reason, .. } => {
                     End::failed(JobError::new(FailureClass::Policy, reason))
                 }
                 BuildStatus::Cancelled => self.interrupted()?,
             },
-            Err(_) if self.signal().reason() == Some(Stop::Shutdown) => self.interrupted()?,
+            // What came of it as it was stopped is not why.
+            Err(_) if self.signal().reason() == Some(Stop::Shutdown) => {
+                return Some((self.interrupted()?, None));
+            }
             Err(error) => self.retry_or_fail(&error),
         };
-        Some(event)
+        Some((end, known))
     }
 
     fn interrupted(&self) -> Option<End> {

@@ -34,6 +34,15 @@ enum Waiting {
     Progress(ProgressRow),
 }
 
+/// A step that began and has not ended well.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct StepAtWork {
+    /// Its position, from 0, as lines tell it.
+    pub(super) number: u32,
+    /// Its name.
+    pub(super) name: String,
+}
+
 #[derive(Debug, Default)]
 struct State {
     waiting: VecDeque<Waiting>,
@@ -43,6 +52,9 @@ struct State {
     line_bytes: usize,
     closed: bool,
     step_began: bool,
+    running: Option<StepAtWork>,
+    /// The step with which a test failed: the first one, for the build fails of it once all tests have run.
+    failed: Option<StepAtWork>,
     phases: BTreeSet<Phase>,
 }
 
@@ -118,6 +130,17 @@ impl EventQueue {
         self.lock().step_began
     }
 
+    /// The step that runs, or that a build ended in.
+    pub(super) fn running(&self) -> Option<StepAtWork> {
+        self.lock().running.clone()
+    }
+
+    /// The number of the step that failed, or else of the one that runs: its lines may tell of a failure.
+    pub(super) fn telling(&self) -> Option<u32> {
+        let state = self.lock();
+        state.failed.as_ref().or(state.running.as_ref()).map(|step| step.number)
+    }
+
     /// Adds a line of the scheduler's own.
     pub(super) fn line(&self, line: String) {
         let origin = self.own();
@@ -148,8 +171,7 @@ impl BuildSink for EventQueue {
         }
         match event {
             BuildEvent::Log { stream, step, line } => {
-                let step = step.map(|step| u32::try_from(step).unwrap_or(u32::MAX));
-                state.push_line(line, Origin::new(own.at, step, stream));
+                state.push_line(line, Origin::new(own.at, step.map(number), stream));
             }
             BuildEvent::PhaseFinished { phase, took } => {
                 state.phases.insert(phase);
@@ -158,10 +180,12 @@ impl BuildSink for EventQueue {
             BuildEvent::StepStarted { index, total, name } => {
                 state.push_line(format!("--- step {} of {total}: {name}", index.saturating_add(1)), own);
                 state.step_began = true;
+                state.running = Some(StepAtWork { number: number(index), name: name.clone() });
                 state.push_event(Progress::StepStarted { index, name }, own.at);
             }
             BuildEvent::StepFinished { index, took, cached } => {
                 let took_ms = millis(took);
+                state.running.take_if(|step| step.number == number(index));
                 state.push_event(Progress::StepFinished { index, took_ms, cached }, own.at);
             }
             BuildEvent::TestStarted { index, total, subject } => {
@@ -170,6 +194,10 @@ impl BuildSink for EventQueue {
                 state.push_line(format!("--- test {} of {total}: {subject}", index.saturating_add(1)), own);
             }
             BuildEvent::TestFinished { index, report } => {
+                let running = state.running.take();
+                if matches!(report.status, TestStatus::Failed { failure: Some(_), .. }) {
+                    state.failed = state.failed.take().or(running);
+                }
                 let (how, reason, step) = match report.status {
                     TestStatus::Passed => ("passed".to_owned(), None, None),
                     TestStatus::Failed { reason, failure } => {
@@ -275,6 +303,11 @@ impl State {
 /// The event of a phase's end.
 pub(super) fn phase_event(phase: Phase, took: Duration) -> Progress {
     Progress::PhaseFinished { phase: JobPhase { name: phase.name().to_owned(), took_ms: millis(took) } }
+}
+
+/// The position of a step, as lines tell it.
+fn number(index: usize) -> u32 {
+    u32::try_from(index).unwrap_or(u32::MAX)
 }
 
 fn millis(took: Duration) -> u64 {

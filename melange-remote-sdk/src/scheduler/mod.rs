@@ -29,6 +29,7 @@ use crate::backend_selector::{BackendSelector, Candidate};
 use crate::builder::Builder;
 use crate::clock::{Clock, SystemClock, earlier, later};
 use crate::error::{Error, ErrorKind, Result};
+use crate::failure::{FailureInput, diagnose};
 use crate::job::{ClaimToken, FailureClass, JobError, ServerId};
 use crate::job_log::JobLogs;
 use crate::job_store::{
@@ -39,6 +40,7 @@ use crate::limits;
 mod archiver;
 mod attempt;
 pub mod decide;
+mod diagnosis;
 pub mod estimate;
 mod events;
 mod last_round;
@@ -395,8 +397,9 @@ impl Scheduler {
     async fn give_back_unanswered(&self, mut claiming: Claiming) {
         claiming.lease_from(self.parts.clock.now(), self.options.lease);
         let Ok(claims) = self.within(self.parts.job_store.claim(&claiming.request)).await else { return };
-        let error = JobError::new(FailureClass::Infrastructure, "the server stopped before the job began");
-        let release = Release::new(error);
+        let (class, message) = (FailureClass::Infrastructure, "the server stopped before the job began");
+        let failure = diagnose(&FailureInput::new(class, message));
+        let release = Release::new(JobError::new(class, message).with_failure(failure));
         for claim in claims {
             let released = self.parts.job_store.release(claim.fence, &release, self.parts.clock.now());
             if let Err(error) = self.within(released).await {

@@ -14,7 +14,7 @@ use crate::artifact_storage::{ArtifactBody, ArtifactKey, ByteStream, StoredArtif
 use crate::backend::{AlwaysReachable, Backend};
 use crate::backend_selector::round_robin::RoundRobin;
 use crate::builder::scripted::{Act, ScriptedBuilder};
-use crate::builder::{BuildEvent, BuildStatus, Phase, StepFailure};
+use crate::builder::{BuildEvent, BuildLimit, BuildStatus, Phase, StepFailure};
 use crate::clock::SteadyClock;
 use crate::conformance::artifact_storage::{key, read};
 use crate::conformance::job_store::{START, new_job_for};
@@ -28,6 +28,7 @@ use crate::job_store::{
 };
 use crate::labels::Labels;
 
+mod failures;
 mod fleet;
 
 /// A scheduler at work, with everything around it.
@@ -182,7 +183,7 @@ async fn a_job_becomes_artifacts_a_log_and_a_history() {
 
 #[tokio::test(start_paused = true)]
 async fn a_failed_build_is_not_tried_again_and_says_which_step() {
-    let failure = StepFailure { step: "a: make".to_owned(), exit_code: 2, tail: vec!["no rule".to_owned()] };
+    let failure = StepFailure { tail: vec!["no rule".to_owned()], ..StepFailure::new("a: make", 2) };
     let status = BuildStatus::Failed { reason: "step a: make failed".to_owned(), failure: Some(failure) };
     let farm = Farm::start(ScriptedBuilder::new([Act::line("no rule"), Act::Finish(status)]));
     let id = farm.submit().await;
@@ -631,7 +632,10 @@ async fn storing_is_repeated_while_the_packages_are_kept() {
 async fn a_rule_of_the_operator_is_told_as_one_and_not_tried_again() {
     let message = "this sandbox does not give the capability CAP_SYS_ADMIN".to_owned();
     let fail = Act::FailBy(crate::error::Blame::Policy, ErrorKind::Unsupported, message);
-    let limit = Act::Finish(BuildStatus::LimitExceeded { reason: "it took longer than 2 s".to_owned() });
+    let limit = Act::Finish(BuildStatus::LimitExceeded {
+        reason: "it took longer than 2 s".to_owned(),
+        limit: BuildLimit::Time,
+    });
     for act in [fail, limit] {
         let farm = Farm::start(ScriptedBuilder::new([act]));
         let id = farm.submit().await;

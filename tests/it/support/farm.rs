@@ -398,7 +398,7 @@ impl Built {
 
     /// The reason of a failed build with what the engine said about it.
     pub(crate) fn complaint(&self) -> String {
-        let (BuildStatus::Failed { reason, .. } | BuildStatus::LimitExceeded { reason }) =
+        let (BuildStatus::Failed { reason, .. } | BuildStatus::LimitExceeded { reason, .. }) =
             &self.outcome.status
         else {
             panic!("it did not fail: {self:?}")

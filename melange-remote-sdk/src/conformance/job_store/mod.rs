@@ -13,6 +13,7 @@ use crate::arch::Arch;
 use crate::backend_selector::Requirements;
 use crate::clock::later;
 use crate::error::{ErrorKind, Result};
+use crate::failure::{Failure, FailureInput, FailureLine, diagnose};
 use crate::job::{
     AttemptOutcome, BuildId, BuildState, ClaimToken, FailureClass, Job, JobArtifact, JobAttempt, JobBackend,
     JobError, JobId, JobPhase, JobSpec, JobState, JobStepFailure, Outcome, Priority, Progress, ProgressRow,
@@ -264,12 +265,24 @@ fn succeeded() -> Outcome {
     Outcome::Succeeded { artifacts, note: None }
 }
 
+/// What an attempt failed of, with every field.
+fn failure() -> Failure {
+    let lines =
+        [(7, "cc -c a.c"), (8, "a.c:1:2: error: \"\u{fc}\" is no type"), (9, "make: *** [a.o] Error 1")]
+            .map(|(number, text)| FailureLine { number, text });
+    let mut input = FailureInput::new(FailureClass::Build, "make failed");
+    (input.step, input.lines) = (Some("make"), &lines);
+    diagnose(&input)
+}
+
 fn failed() -> Outcome {
-    Outcome::Failed { error: JobError::new(FailureClass::Build, "make failed") }
+    Outcome::Failed { error: JobError::new(FailureClass::Build, "make failed").with_failure(failure()) }
 }
 
 fn given_back(not_before: Option<u64>, counts: bool) -> Release {
-    let error = infrastructure("the daemon is gone");
+    let gone = "the daemon is gone";
+    let failure = diagnose(&FailureInput::new(FailureClass::Infrastructure, gone));
+    let error = infrastructure(gone).with_failure(failure);
     Release { error, not_before: not_before.map(at), counts, avoid: false }
 }
 

@@ -172,6 +172,7 @@ async fn attempts_are_kept(store: &dyn JobStore) {
         step: Some(JobStepFailure { step: "make".to_owned(), exit_code: 1, tail: vec!["no".to_owned()] }),
         ..JobError::new(FailureClass::Build, "make failed")
     };
+    let untold = |error: &JobError| Some(JobError { failure: None, ..error.clone() });
     for number in 0..4 {
         let claim = lane.claim_one(store, number * 10).await;
         assert_eq!(claim.log_bytes, number * 4);
@@ -180,20 +181,29 @@ async fn attempts_are_kept(store: &dyn JobStore) {
         (twin.ended_at, twin.log_end) = (Some(at(ended)), Some(claim.log_bytes + 4));
         match number {
             0 => {
-                store.release(claim.fence, &back, at(ended)).await.expect("the owner gives it back");
-                (twin.outcome, twin.counts, twin.error) =
-                    (AttemptOutcome::GivenBack, false, Some(back.error.clone()));
+                let job =
+                    store.release(claim.fence, &back, at(ended)).await.expect("the owner gives it back");
+                assert_eq!(job.error, untold(&back.error), "what an attempt failed of is not the job's");
+                store.release(claim.fence, &back, at(ended)).await.expect("it may be repeated");
+                (twin.outcome, twin.counts) = (AttemptOutcome::GivenBack, false);
+                (twin.error, twin.failure) = (job.error.clone(), back.error.failure.as_deref().cloned());
             }
             1 => {
-                let outcome = Outcome::Failed { error: broken.clone() };
+                let outcome = Outcome::Failed { error: broken.clone().with_failure(failure()) };
                 store.finish(claim.fence, &outcome, at(ended)).await.expect("the owner ends it");
+                store.finish(claim.fence, &outcome, at(ended)).await.expect("it may be repeated");
+                assert_eq!(get(store, id).await.error.as_ref(), Some(&broken), "it is not the job's");
                 store.retry(Selection::Job(id), at(ended)).await.expect("it failed");
                 (twin.outcome, twin.error) = (AttemptOutcome::Failed, Some(broken.clone()));
+                twin.failure = Some(failure());
             }
             2 => {
                 let settled = expire(store, 30).await;
                 let error = settled.iter().find(|job| job.id == id).and_then(|job| job.error.clone());
                 (twin.outcome, twin.error, twin.ended_at) = (AttemptOutcome::Lost, error, Some(at(30)));
+                twin.failure = store.attempt(id, 3).await.expect("it is there").failure;
+                let text = twin.failure.as_ref().and_then(|failure| failure.text.as_deref());
+                assert!(text.is_some_and(|text| !text.is_empty()), "the store tells what it failed of");
             }
             _ => {
                 store.finish(claim.fence, &succeeded(), at(ended)).await.expect("the owner ends it");

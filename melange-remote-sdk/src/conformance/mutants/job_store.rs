@@ -15,8 +15,8 @@ use super::Verdict;
 use crate::conformance::job_store::{StoreUnderTest, all, waiting_jobs_are_bounded};
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::{
-    Build, BuildId, ClaimToken, Job, JobAttempt, JobId, JobSpec, JobState, LogArchive, Outcome, Priority,
-    ProgressRow, Project, ServerId, StateCounts, UncheckedSpec,
+    AttemptOutcome, Build, BuildId, ClaimToken, Job, JobAttempt, JobId, JobSpec, JobState, LogArchive,
+    Outcome, Priority, ProgressRow, Project, ServerId, StateCounts, UncheckedSpec,
 };
 use crate::job_store::forward::{Forward, ForwardJobStore};
 use crate::job_store::memory::{MemoryBounds, MemoryJobStore};

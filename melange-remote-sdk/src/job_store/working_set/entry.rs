@@ -1,6 +1,17 @@
 //! One job of a working set, and why a group waits.
 
 use super::*;
+use crate::failure::{Failure, FailureInput, diagnose};
+use crate::job::AttemptOutcome;
+
+/// What is told of an attempt whose lease ended without a word. What it failed of is told without its number, so that it
+/// is equal for all of them.
+pub(super) fn lost_lease(attempt: u32) -> JobError {
+    let why = "its lease ended without a word";
+    let class = FailureClass::Infrastructure;
+    JobError::new(class, format!("attempt {attempt} was lost: {why}"))
+        .with_failure(diagnose(&FailureInput::new(class, why)))
+}
 
 impl Reason {
     /// A new one.
@@ -71,6 +82,21 @@ impl Entry {
         Err(conflict(self.job.id, "the lease on the job is lost"))
     }
 
+    /// Notes what the present attempt came to; the attempt as it is then.
+    pub(super) fn end_attempt(
+        &mut self,
+        (outcome, counts, error): (AttemptOutcome, bool, Option<JobError>),
+        failure: Option<Failure>,
+        at: Timestamp,
+    ) -> Option<&JobAttempt> {
+        let length = self.log_bytes;
+        let attempt = self.attempts.last_mut()?;
+        (attempt.outcome, attempt.counts) = (outcome, counts);
+        (attempt.error, attempt.failure) = (error, failure);
+        (attempt.ended_at, attempt.log_end) = (Some(at), Some(length));
+        Some(attempt)
+    }
+
     /// Whether the job came to this end.
     pub(in crate::job_store) fn came_to(&self, outcome: &Outcome) -> bool {
         self.job.state == outcome.state()
@@ -78,7 +104,11 @@ impl Entry {
                 Outcome::Succeeded { artifacts, note } => {
                     (&self.job.artifacts, &self.job.note) == (artifacts, note)
                 }
-                Outcome::Failed { error } => self.job.error.as_ref() == Some(error),
+                Outcome::Failed { error } => {
+                    let failure = self.attempts.last().and_then(|attempt| attempt.failure.as_ref());
+                    self.job.error.as_ref().is_some_and(|known| known.tells_as(error))
+                        && failure == error.failure.as_deref()
+                }
                 Outcome::Cancelled => true,
             }
     }

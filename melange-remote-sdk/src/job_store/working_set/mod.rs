@@ -241,22 +241,19 @@ impl WorkingSet {
 
     /// Applies an event and keeps attempts, indexes, hints and bounds in step; jobs that wait for this one are not
     /// touched.
-    pub(super) fn apply(&mut self, id: JobId, event: JobEvent, at: Timestamp) -> Result<Arc<Job>> {
+    pub(super) fn apply(&mut self, id: JobId, mut event: JobEvent, at: Timestamp) -> Result<Arc<Job>> {
         let build_before = self.build_state_of(id);
         let entry = self.entry_mut(id)?;
         let before = Arc::clone(&entry.job);
+        let failure = event.take_failure();
         let end = event.end_of_attempt().map(|(outcome, counts, error)| (outcome, counts, error.cloned()));
         Arc::make_mut(&mut entry.job).apply(event, at)?;
         let mut happened = Vec::new();
         if before.state == JobState::Running
-            && let Some((outcome, counts, error)) = end
+            && let Some(end) = end
         {
-            let length = entry.log_bytes;
-            if let Some(attempt) = entry.attempts.last_mut() {
-                (attempt.outcome, attempt.counts, attempt.error) = (outcome, counts, error);
-                (attempt.ended_at, attempt.log_end) = (Some(at), Some(length));
-                happened.push(Event::job_attempt(&before, attempt, at));
-            }
+            let attempt = entry.end_attempt(end, failure, at);
+            happened.extend(attempt.map(|attempt| Event::job_attempt(&before, attempt, at)));
         }
         let job = Arc::clone(&entry.job);
         if before.state != job.state {
@@ -635,8 +632,7 @@ impl WorkingSet {
         let mut settled = Vec::new();
         for id in ended {
             let Some(entry) = self.jobs.get(&id) else { continue };
-            let message = format!("attempt {} was lost: its lease ended without a word", entry.job.attempt);
-            let error = JobError::new(FailureClass::Infrastructure, message);
+            let error = entry::lost_lease(entry.job.attempt);
             let told = if entry.job.cancel_requested {
                 self.end(id, Outcome::Cancelled, request.now).map(|finished| finished.job)
             } else if request.patience.is_over(&entry.job, request.now) {

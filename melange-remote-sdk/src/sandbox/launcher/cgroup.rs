@@ -96,8 +96,10 @@ pub(super) struct Counts {
 /// What ended a step, or may have.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::sandbox) enum Met {
-    /// A bound of its own, in words.
-    Bound(String),
+    /// Its bound of memory, in words.
+    Memory(String),
+    /// Its bound of processes, in words.
+    Processes(String),
     /// The kernel killed one of its processes, and the guest had less than its bound.
     MachineMemory,
 }
@@ -107,14 +109,14 @@ impl Counts {
     pub(super) fn met_since(self, before: Self, bounds: &Bounds) -> Option<Met> {
         let processes = || {
             let words = format!("it started more than {} processes and threads", bounds.processes);
-            (self.processes > before.processes).then_some(Met::Bound(words))
+            (self.processes > before.processes).then_some(Met::Processes(words))
         };
         self.memory_met_since(before, bounds.memory_bytes).or_else(processes)
     }
 
     fn memory_met_since(self, before: Self, bytes_max: u64) -> Option<Met> {
         let words = || format!("killed: it used more than {} MiB of memory", bytes_max >> 20);
-        let met = || if self.is_memory_used_up { Met::Bound(words()) } else { Met::MachineMemory };
+        let met = || if self.is_memory_used_up { Met::Memory(words()) } else { Met::MachineMemory };
         (self.killed > before.killed).then(met)
     }
 }
@@ -436,10 +438,11 @@ mod tests {
         let met = |killed, is_memory_used_up, processes| {
             Counts { killed, is_memory_used_up, processes }.met_since(Counts::default(), &bounds)
         };
-        let words = |words: &str| Some(Met::Bound(words.to_owned()));
-        assert_eq!(met(1, true, 1), words("killed: it used more than 256 MiB of memory"));
+        let words = "killed: it used more than 256 MiB of memory".to_owned();
+        assert_eq!(met(1, true, 1), Some(Met::Memory(words)));
         assert_eq!(met(1, false, 1), Some(Met::MachineMemory));
-        assert_eq!(met(0, true, 1), words("it started more than 7 processes and threads"));
+        let words = "it started more than 7 processes and threads".to_owned();
+        assert_eq!(met(0, true, 1), Some(Met::Processes(words)));
         assert_eq!(met(0, true, 0), None);
         assert!(
             is_used_up("4096\n", 4_096) && is_used_up("low 0\nhigh 0\nmax 2\noom 1\noom_kill 1\n", 4_096)

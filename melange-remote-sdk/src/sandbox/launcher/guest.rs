@@ -137,7 +137,8 @@ fn live(
             let mut end = steps.run(index, network, || tree.wait_for_step())?;
             if end.status != 0 && end.met.is_none() {
                 match networks.early.groups.counts().met_since(before, &order.bounds) {
-                    Some(Met::Bound(words)) => end.met = Some(words),
+                    Some(Met::Memory(words)) => (end.met, end.out_of_memory) = (Some(words), true),
+                    Some(Met::Processes(words)) => end.met = Some(words),
                     Some(Met::MachineMemory) => end.lacked = Some(Lack::Memory),
                     None if is_full(steps.written) => end.lacked = Some(Lack::Disk),
                     None => {}

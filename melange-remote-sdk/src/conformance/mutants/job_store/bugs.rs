@@ -1,6 +1,7 @@
 //! The seeded bugs and what each is called.
 
 use super::*;
+use crate::failure::{FailureClass, FailureInput, diagnose};
 
 /// The mistake.
 #[derive(Debug, Clone, Copy)]
@@ -292,6 +293,26 @@ pub(super) const BUGS: &[(&str, Bug)] = &[
     ("attempts lose their tests", Bug::AttemptsLose(|attempt| attempt.tests.clear())),
     ("attempts lose their phases", Bug::AttemptsLose(|attempt| attempt.phases.clear())),
     ("attempts lose their errors", Bug::AttemptsLose(|attempt| attempt.error = None)),
+    ("attempts lose what they failed of", Bug::AttemptsLose(|attempt| attempt.failure = None)),
+    (
+        "attempts lose the lines around an error",
+        Bug::AttemptsLose(|attempt| {
+            attempt.failure.iter_mut().for_each(|failure| failure.extract.clear());
+        }),
+    ),
+    (
+        "lost leases tell no cause",
+        Bug::AttemptsLose(|attempt| {
+            attempt.failure.take_if(|_| attempt.outcome == AttemptOutcome::Lost);
+        }),
+    ),
+    (
+        "jobs keep what their attempts failed of",
+        Bug::GetLoses(|job| {
+            let failure = diagnose(&FailureInput::new(FailureClass::Build, "no"));
+            job.error = job.error.take().map(|error| error.with_failure(failure));
+        }),
+    ),
     ("attempts lose the end of their log", Bug::AttemptsLose(|attempt| attempt.log_end = None)),
     ("attempts lose their server", Bug::AttemptsLose(|attempt| attempt.server = None)),
     ("attempts lose whether they count", Bug::AttemptsLose(|attempt| attempt.counts = true)),
