@@ -27,7 +27,10 @@ pub use logs::{
     StepHitsView, StepLinesView,
 };
 pub use read::{read_backend, read_backend_name, read_submit};
-pub use views::{ArtifactView, AttemptView, FailureView, JobView, PhaseView, SpecView, StepView, TestView};
+pub use views::{
+    ArtifactView, AttemptView, DiagnosisView, ExtractLineView, FailureView, JobView, PhaseView, SpecView,
+    StepView, TestView,
+};
 pub use waiting::{BlockingJobView, MatchingBackendView, WaitingView};
 
 /// `GET`: whether the server lives.

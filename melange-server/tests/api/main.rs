@@ -278,6 +278,36 @@ async fn a_finished_job_cannot_be_cancelled_and_a_failed_one_says_why() {
     assert_eq!(answer.json()["error"]["code"], "conflict");
 }
 
+/// Told with the job, and with the attempt whatever comes after it.
+#[tokio::test(start_paused = true)]
+async fn what_a_job_failed_of_is_told_with_the_lines_around_it() {
+    use melange_remote_sdk::builder::{BuildEvent, BuildStatus, LogStream, StepFailure};
+    let name = "hello: autoconf/make".to_owned();
+    let log = |line: &str| {
+        Act::Emit(BuildEvent::Log { stream: LogStream::Stderr, step: Some(0), line: line.to_owned() })
+    };
+    let service = Service::start([
+        Act::Emit(BuildEvent::StepStarted { index: 0, total: 1, name: name.clone() }),
+        log("cc -c src/hello.c"),
+        log("\u{1b}[1msrc/hello.c:3:7: error:\u{1b}[m unknown type name 'u8'"),
+        log("make: *** [hello.o] Error 1"),
+        Act::Finish(BuildStatus::Failed {
+            reason: "the step failed".to_owned(),
+            failure: Some(StepFailure::new(name, 2)),
+        }),
+    ]);
+    let id = service.submit(&hello()).await;
+    let job = service.wait(&id, "failed").await;
+    insta::assert_json_snapshot!("diagnosis", job["diagnosis"]);
+    let listed = service.get("/api/v1/jobs").await.json();
+    assert_eq!(listed[0].get("diagnosis"), None, "listings leave it out");
+    let attempts = async || service.get(&format!("/api/v1/jobs/{id}/attempts")).await.json();
+    assert_eq!(attempts().await[0]["diagnosis"], job["diagnosis"]);
+    let retried = service.post(&format!("/api/v1/jobs/{id}/retry"), &json!({})).await.json();
+    assert_eq!(retried.get("diagnosis"), None, "it is tried again");
+    assert_eq!(attempts().await[0]["diagnosis"], job["diagnosis"]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_failed_job_is_tried_again_and_what_it_showed_stays() {
     let service = Service::start([

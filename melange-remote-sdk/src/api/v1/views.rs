@@ -6,7 +6,11 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{BackendView, WaitingView};
-use crate::job::{Job, JobAttempt, JobBackend, JobError, JobFacts, JobId, JobPhase, JobSpec, UncheckedSpec};
+use crate::failure::{ExtractLine, Failure};
+use crate::job::{
+    AttemptOutcome, Job, JobAttempt, JobBackend, JobError, JobFacts, JobId, JobPhase, JobSpec, JobState,
+    UncheckedSpec,
+};
 
 /// What was asked, in a job object.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -103,6 +107,9 @@ pub struct JobView {
     /// The step at fault.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<FailureView>,
+    /// What the last attempt of a failed job failed of; only the answer for a single job tells it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub diagnosis: Option<DiagnosisView>,
     /// What is worth knowing about a success.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
@@ -155,6 +162,37 @@ pub struct FailureView {
     /// The last lines that it wrote.
     #[serde(default)]
     pub tail: Vec<String>,
+}
+
+/// What an attempt failed of, as it was found out when it ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct DiagnosisView {
+    /// The version of the rules; signatures of different versions are not comparable.
+    pub version: u32,
+    /// 16 hexadecimal digits, equal for attempts that failed of the same.
+    pub signature: String,
+    /// What it is of, such as `compile`, `test`, `missing`, `network`, `timeout` or `lost_backend`.
+    pub kind: String,
+    /// The number of the line that says it, in the log of the attempt; left out when no line does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub line: Option<u64>,
+    /// What says it: that line, or a message of the farm.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+    /// The line with some of those around it that the same step wrote.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub extract: Vec<ExtractLineView>,
+}
+
+/// A line of a log that is shown with a failure.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ExtractLineView {
+    /// Its number in the log of the attempt.
+    pub n: u64,
+    /// Its text, without escape sequences.
+    pub text: String,
 }
 
 /// A step.
@@ -253,6 +291,9 @@ pub struct AttemptView {
     /// The step at fault.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<FailureView>,
+    /// What it failed of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub diagnosis: Option<DiagnosisView>,
     /// Where it ran.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backend: Option<BackendView>,
@@ -288,6 +329,7 @@ impl From<&JobAttempt> for AttemptView {
             error: error.map(|error| error.message.clone()),
             error_class: error.map(class_of),
             failure: failure_of(error),
+            diagnosis: attempt.failure.as_ref().map(DiagnosisView::from),
             backend: attempt.backend.as_ref().map(BackendView::from),
             server: attempt.server.as_ref().map(ToString::to_string),
             steps: steps_of(attempt),
@@ -295,6 +337,20 @@ impl From<&JobAttempt> for AttemptView {
             tests: attempt.tests.iter().map(TestView::from).collect(),
             log_lines: attempt.log.as_ref().map(|log| log.lines),
             log_bytes: attempt.log.as_ref().map(|log| log.text_bytes),
+        }
+    }
+}
+
+impl From<&Failure> for DiagnosisView {
+    fn from(failure: &Failure) -> Self {
+        let line = |line: &ExtractLine| ExtractLineView { n: line.number, text: line.text.clone() };
+        Self {
+            version: failure.version,
+            signature: failure.signature.clone(),
+            kind: failure.kind.name().to_owned(),
+            line: failure.line,
+            text: failure.text.clone(),
+            extract: failure.extract.iter().map(line).collect(),
         }
     }
 }
@@ -337,6 +393,7 @@ impl JobView {
             error: error.map(|error| error.message.clone()),
             error_class: error.map(class_of),
             failure: failure_of(error),
+            diagnosis: None,
             note: job.note.clone(),
             log_path: log_path.filter(|_| job.state.is_terminal()),
             output_path: output_path.filter(|_| !job.artifacts.is_empty()),
@@ -368,6 +425,9 @@ impl JobView {
         self.steps = steps_of(attempt);
         self.phases = attempt.phases.iter().map(PhaseView::from).collect();
         self.tests = attempt.tests.iter().map(TestView::from).collect();
+        // A job that is given up while it waits, or tried again, did not fail of what its last attempt failed of.
+        let failed = self.status == JobState::Failed.name() && attempt.outcome == AttemptOutcome::Failed;
+        self.diagnosis = attempt.failure.as_ref().filter(|_| failed).map(DiagnosisView::from);
         self
     }
 
