@@ -2,7 +2,9 @@
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use melange_remote_sdk::api::v1::{BackendView, ErrorBody, ErrorResponse, JobView, diagnostic_details};
+use melange_remote_sdk::api::v1::{
+    BackendView, DiagnosisView, ErrorBody, ErrorResponse, JobView, diagnostic_details,
+};
 use melange_remote_sdk::client::Refusal;
 use melange_remote_sdk::error::Error;
 
@@ -116,16 +118,42 @@ pub(crate) fn job(job: &JobView, now: Timestamp) -> String {
     text
 }
 
-/// The step at fault with its last lines, when a step is.
+/// What failed: the step at fault, when a step is, with the lines around its error or else with its last ones.
 fn failure(job: &JobView) -> String {
     let tested = job.tests.iter().find_map(|test| test.failure.as_ref());
-    let Some(failure) = job.failure.as_ref().or(tested) else { return String::new() };
-    let mut text = format!(
-        "the step `{}` failed with exit code {}; its last lines:\n",
-        shown::word(&failure.step),
-        failure.exit_code
-    );
-    failure.tail.iter().for_each(|line| text.push_str(&format!("  {line}\n")));
+    let step = job.failure.as_ref().or(tested);
+    let mut text = match step {
+        Some(failure) => {
+            format!("the step `{}` failed with exit code {}; ", shown::word(&failure.step), failure.exit_code)
+        }
+        None => String::new(),
+    };
+    match (&job.diagnosis, step) {
+        (Some(diagnosis), _) if !diagnosis.extract.is_empty() => {
+            text.push_str(&extract(diagnosis));
+            let which = if step.is_some() { " --failed" } else { "" };
+            text.push_str(&format!("hint: melange remote logs {}{which}\n", shown::word(&job.id)));
+        }
+        (_, Some(failure)) => {
+            text.push_str("its last lines:\n");
+            failure.tail.iter().for_each(|line| text.push_str(&format!("  {line}\n")));
+        }
+        (_, None) => {}
+    }
+    text
+}
+
+/// Lines of a log with their numbers; the one that says what failed is marked.
+fn extract(diagnosis: &DiagnosisView) -> String {
+    let numbers = diagnosis.extract.iter().map(|line| line.n.to_string().len());
+    let width = numbers.max().unwrap_or_default();
+    let mut text = "from the log:\n".to_owned();
+    for line in &diagnosis.extract {
+        let mark = if diagnosis.line == Some(line.n) { '>' } else { ' ' };
+        let row = format!("{mark} {:>width$}  {}", line.n, shown::line(&line.text));
+        text.push_str(row.trim_end());
+        text.push('\n');
+    }
     text
 }
 
@@ -220,7 +248,7 @@ fn seconds(milliseconds: u64) -> String {
     format!("{}.{:02} s", milliseconds / 1000, milliseconds % 1000 / 10)
 }
 
-/// How a job ended: the failing step first, with its last lines.
+/// How a job ended: what failed first, with lines of the log.
 pub(crate) fn finished(job: &JobView) -> String {
     let mut text = failure(job);
     for test in &job.tests {

@@ -31,12 +31,20 @@ pub(crate) fn escaped(text: &str) -> Cow<'_, str> {
 
 /// `text` as one cell of a table or one name in a sentence: line ends and tabs are written out too.
 pub(crate) fn word(text: &str) -> Cow<'_, str> {
-    let breaks = |c: char| acts(c) || matches!(c, '\n' | '\t');
-    if !text.contains(breaks) {
+    written_out(text, |c| acts(c) || matches!(c, '\n' | '\t'))
+}
+
+/// `text` as a line of a log between others: what would end the line is written out too.
+pub(crate) fn line(text: &str) -> Cow<'_, str> {
+    written_out(text, |c| acts(c) || c == '\n')
+}
+
+fn written_out(text: &str, is_written_out: impl Fn(char) -> bool) -> Cow<'_, str> {
+    if !text.contains(&is_written_out) {
         return Cow::Borrowed(text);
     }
     let mut shown = String::with_capacity(text.len() + 16);
-    text.chars().for_each(|c| push(&mut shown, c, breaks(c)));
+    text.chars().for_each(|c| push(&mut shown, c, is_written_out(c)));
     Cow::Owned(shown)
 }
 
@@ -82,6 +90,7 @@ mod tests {
             assert_eq!(escaped(text), expected);
         }
         assert_eq!(word("a\nb\tc"), "a\\u{a}b\\u{9}c");
+        assert_eq!(line("a\nb\tc\x1b[m"), "a\\u{a}b\tc\\u{1b}[m");
     }
 
     #[test]

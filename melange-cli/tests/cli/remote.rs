@@ -131,6 +131,84 @@ fn a_failed_job_is_shown_with_its_step_and_times_have_a_zone() {
     }
 }
 
+/// A failed job whose server tells what it failed of.
+fn diagnosed(change: impl Fn(&mut serde_json::Value) + Send + Sync + 'static) -> Server {
+    Server::start(move |line, _| {
+        if line.contains("/logs") {
+            return (200, Vec::new());
+        }
+        let mut job = job(ID, "failed");
+        job["error"] = "the step `hello: make` failed with exit code 2".into();
+        job["error_class"] = "build".into();
+        job["failure"] = serde_json::json!({ "step": "hello: make", "exit_code": 2, "tail": ["make: stop"] });
+        let line = |n: u64, text: &str| serde_json::json!({ "n": n, "text": text });
+        job["diagnosis"] = serde_json::json!({
+            "version": 1, "signature": "0011223344556677", "kind": "compile", "line": 999,
+            "text": "src/main.c:12:3: error: no such type",
+            "extract": [
+                line(997, "cc -c src/main.c"),
+                line(998, ""),
+                line(999, "src/main.c:12:3: error: no such type"),
+                line(1_004, "\tmake[1]: *** [main.o] Error 1"),
+            ],
+        });
+        change(&mut job);
+        (200, job.to_string().into_bytes())
+    })
+}
+
+/// What is shown from the failed step on.
+fn failure_of(shown: &[u8]) -> String {
+    let shown = text(shown);
+    let begin = shown.find("the step `hello: make` failed with exit code 2; ").or(shown.find("from the log"));
+    shown[begin.unwrap_or_else(|| panic!("nothing of a failure in {shown}"))..].to_owned()
+}
+
+#[test]
+fn the_lines_around_an_error_are_shown_with_their_numbers() {
+    let server = diagnosed(|_| {});
+    let folder = tempfile::tempdir().unwrap();
+    let status = server.melange(folder.path(), &["remote", "status", ID]);
+    insta::assert_snapshot!(failure_of(&status.stdout));
+    let wait = server.melange(folder.path(), &["remote", "wait", ID]);
+    let said = text(&wait.stderr).replace(&server.url, "http://server");
+    insta::assert_snapshot!(failure_of(said.as_bytes()));
+}
+
+/// A step that is stopped from outside has lines and no exit code.
+#[test]
+fn the_lines_of_a_step_that_took_too_long_are_shown() {
+    let server = diagnosed(|job| {
+        job["failure"] = serde_json::Value::Null;
+        job["error_class"] = "policy".into();
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let status = server.melange(folder.path(), &["remote", "status", ID]);
+    insta::assert_snapshot!(failure_of(&status.stdout));
+}
+
+/// What a message says is in the job's error already.
+#[test]
+fn a_diagnosis_without_lines_leaves_the_last_lines_of_the_step() {
+    let server = diagnosed(|job| {
+        job["diagnosis"] = serde_json::json!({ "version": 1, "signature": "0", "kind": "silent" })
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let status = server.melange(folder.path(), &["remote", "status", ID]);
+    insta::assert_snapshot!(failure_of(&status.stdout));
+}
+
+#[test]
+fn what_strangers_write_makes_no_lines_of_its_own() {
+    let server = diagnosed(|job| {
+        job["failure"]["step"] = "hello: make".into();
+        job["diagnosis"]["extract"][2]["text"] = "error: \u{1b}[2Jno\nhello success\r> 1\u{202e}".into();
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let status = server.melange(folder.path(), &["remote", "status", ID]);
+    insta::assert_snapshot!(failure_of(&status.stdout));
+}
+
 /// A server whose job waits or runs, and whose log has nothing yet; says when the log is asked for.
 fn quiet(status: &'static str) -> (Server, mpsc::Receiver<()>) {
     let (asked, is_asked) = mpsc::channel();
