@@ -26,9 +26,9 @@ use melange_remote_sdk::job::{
 };
 use melange_remote_sdk::job_store::working_set::{Bounds, Changes, WorkingSet};
 use melange_remote_sdk::job_store::{
-    Claim, ClaimRequest, Demand, EventLog, EventPage, EventQuery, ExpireRequest, Fence, Finished, GiveUp,
-    GroupWaiting, Hints, JobIntake, JobPage, JobProgress, JobQueue, JobReading, JobStore, ListQuery,
-    LogChunk, Release, Renewal, Selection, Subject, Submission, Submitted,
+    Claim, ClaimRequest, Demand, EndedJob, EndedQuery, EventLog, EventPage, EventQuery, ExpireRequest, Fence,
+    Finished, GiveUp, GroupWaiting, Hints, Holding, JobIntake, JobPage, JobProgress, JobQueue, JobReading,
+    JobStore, ListQuery, LogChunk, Release, Renewal, Selection, Subject, Submission, Submitted, Usage,
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -41,6 +41,7 @@ enum Call {
     Retry(Selection, Timestamp),
     SetPriority(Selection, Priority),
     Remove(JobId),
+    NoteRemoved(JobId, Holding, Timestamp),
     Claim(ClaimRequest),
     Renew(ServerId, Vec<Fence>, Timestamp),
     Release(Fence, Release, Timestamp),
@@ -74,6 +75,7 @@ impl State {
             Call::Retry(selection, at) => drop(set.retry(*selection, *at)),
             Call::SetPriority(selection, priority) => drop(set.set_priority(*selection, *priority)),
             Call::Remove(id) => drop(set.remove(*id)),
+            Call::NoteRemoved(id, what, at) => drop(self.note_removed(*id, *what, *at)),
             Call::Claim(request) => drop(set.claim(request)),
             Call::Renew(server, fences, until) => drop(set.renew_all(server, fences, *until)),
             Call::Release(fence, release, at) => drop(set.release(*fence, release, *at)),
@@ -105,6 +107,15 @@ impl State {
             self.logs.get_mut(&id).and_then(|log| log.get_mut(place(range.start)..place(range.end)))
         {
             bytes.fill(0);
+        }
+        Ok(())
+    }
+
+    /// The bytes of removed logs become nothing too.
+    fn note_removed(&mut self, id: JobId, what: Holding, at: Timestamp) -> Result<()> {
+        self.set.note_removed(id, what, at)?;
+        if let (Holding::Logs, Some(log)) = (what, self.logs.get_mut(&id)) {
+            log.fill(0);
         }
         Ok(())
     }
@@ -198,6 +209,10 @@ impl JobIntake for Journal {
 
     async fn remove(&self, id: JobId) -> Result<()> {
         self.call(&Call::Remove(id), |state| state.set.remove(id))?
+    }
+
+    async fn note_removed(&self, id: JobId, what: Holding, at: Timestamp) -> Result<()> {
+        self.call(&Call::NoteRemoved(id, what, at), |state| state.note_removed(id, what, at))?
     }
 }
 
@@ -306,6 +321,18 @@ impl JobReading for Journal {
 
     async fn unarchived(&self, ended_by: Timestamp, limit: usize) -> Result<Vec<(JobId, u32)>> {
         Ok(self.state().set.unarchived(ended_by, limit))
+    }
+
+    async fn ended(&self, query: &EndedQuery) -> Result<Vec<EndedJob>> {
+        Ok(self.state().set.ended(query))
+    }
+
+    async fn is_needed(&self, id: JobId) -> Result<bool> {
+        self.state().set.is_needed(id)
+    }
+
+    async fn usage(&self) -> Result<Usage> {
+        Ok(self.state().set.usage())
     }
 
     fn changed(&self, subject: Subject) -> watch::Receiver<u64> {

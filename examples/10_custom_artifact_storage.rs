@@ -3,7 +3,7 @@
 //! `cargo run --example 10_custom_artifact_storage`
 #![expect(clippy::print_stdout, reason = "an example prints what it shows")]
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -97,6 +97,13 @@ impl ArtifactStorage for Deduplicating {
             return Err(Error::new(ErrorKind::LimitExceeded, "there are too many artifacts to list"));
         }
         Ok(found)
+    }
+
+    async fn folders(&self, behind: &str, limit: usize) -> Result<Vec<ArtifactKey>> {
+        let shelf = self.shelf();
+        let first = |key: &ArtifactKey| key.as_str().split('/').next().and_then(|part| part.parse().ok());
+        let folders: BTreeSet<ArtifactKey> = shelf.artifacts.keys().filter_map(first).collect();
+        Ok(folders.into_iter().filter(|folder| folder.as_str() > behind).take(limit).collect())
     }
 
     async fn delete(&self, key: &ArtifactKey) -> Result<()> {

@@ -19,6 +19,8 @@ pub enum ErrorKind {
     InvalidRequest,
     /// The named thing does not exist.
     NotFound,
+    /// The named thing was there and was removed; it will not come back.
+    Gone,
     /// The named thing exists already.
     AlreadyExists,
     /// Somebody else changed the thing first: read it again, do not retry blindly.
@@ -45,6 +47,7 @@ impl ErrorKind {
         match self {
             Self::InvalidRequest => "invalid_request",
             Self::NotFound => "not_found",
+            Self::Gone => "gone",
             Self::AlreadyExists => "already_exists",
             Self::Conflict => "conflict",
             Self::Unavailable => "unavailable",

@@ -50,6 +50,7 @@ pub mod job_log;
 pub mod llb;
 #[cfg(feature = "apk")]
 mod locks;
+pub mod retention;
 #[cfg(feature = "apk")]
 pub mod rootfs;
 #[cfg(feature = "sandbox")]

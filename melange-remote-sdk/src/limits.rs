@@ -372,3 +372,27 @@ pub const ATTEMPTS_KEPT_MAX: usize = 1_000;
 pub const DEMAND_GROUPS_MAX: usize = 10_000;
 /// Waits of one submission, all jobs together.
 pub const SUBMISSION_WAITS_MAX: usize = 200_000;
+/// How long ended jobs are kept unless the operator says otherwise; most is small then, for their logs are gone.
+pub const KEEP_JOBS: Duration = Duration::from_secs(365 * 86_400);
+/// How long their logs are kept: a failure is looked at in the next release cycle at the latest.
+pub const KEEP_LOGS: Duration = Duration::from_secs(90 * 86_400);
+/// How long their artifacts are kept.
+pub const KEEP_ARTIFACTS: Duration = Duration::from_secs(14 * 86_400);
+/// Of a job that ended less long ago nothing is removed: whoever waited for it fetches what it made.
+pub const RETENTION_RECENT: Duration = Duration::from_secs(10 * 60);
+/// Ended jobs that are looked at together; what is known of them is as old as the removals of one page take.
+pub const RETENTION_PAGE: usize = 100;
+/// Objects and jobs removed each second, so that storages and databases have time for builds.
+pub const REMOVALS_PER_SECOND: u32 = 100;
+/// Jobs of which something is removed in one pass; its report holds all of them.
+pub const REMOVALS_PER_PASS_MAX: usize = 50_000;
+/// Removals that fail in a row before a pass gives up.
+pub const REMOVAL_FAILURES_MAX: u32 = 20;
+/// Objects of a job that nobody knows are removed when it was handed in longer ago than this.
+pub const ORPHAN_AGE: Duration = Duration::from_secs(86_400);
+/// The time from the start of a server to its first pass, about.
+pub const RETENTION_FIRST: Duration = Duration::from_secs(5 * 60);
+/// The time from one pass to the next one, about.
+pub const RETENTION_EVERY: Duration = Duration::from_secs(10 * 60);
+/// Every so many passes one looks for objects of unknown jobs.
+pub const ORPHANS_EVERY: u32 = 6;

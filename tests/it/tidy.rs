@@ -16,7 +16,18 @@ const LAYERS: [(&str, &[&str]); 6] = [
     ("contracts", &["builder", "guest", "job_store", "artifact_storage", "api"]),
     (
         "machinery",
-        &["clock", "event_feed", "job_log", "locks", "cache", "llb", "buildkit", "sandbox", "rootfs"],
+        &[
+            "clock",
+            "event_feed",
+            "locks",
+            "cache",
+            "job_log",
+            "retention",
+            "llb",
+            "buildkit",
+            "sandbox",
+            "rootfs",
+        ],
     ),
     ("top", &["engine", "scheduler", "client", "conformance"]),
 ];

@@ -154,6 +154,13 @@ pub trait ArtifactStorage: Send + Sync + fmt::Debug {
     /// `LimitExceeded` for more than [`limits::ARTIFACTS_LISTED_MAX`]; `Unavailable`.
     async fn list(&self, prefix: &ArtifactKey) -> Result<Vec<StoredArtifact>>;
 
+    /// The first parts of all keys, each once, sorted: those behind `behind`, which may be empty, at most `limit`. A storage may also tell one
+    /// whose last artifact was removed.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    async fn folders(&self, behind: &str, limit: usize) -> Result<Vec<ArtifactKey>>;
+
     /// Removes an artifact; a missing one is no error.
     ///
     /// # Errors
@@ -169,6 +176,7 @@ hand_on!(ArtifactStorage; {
     async fn get(&self, key: &ArtifactKey, range: Option<Range<u64>>) -> Result<ArtifactBody>;
     async fn head(&self, key: &ArtifactKey) -> Result<StoredArtifact>;
     async fn list(&self, prefix: &ArtifactKey) -> Result<Vec<StoredArtifact>>;
+    async fn folders(&self, behind: &str, limit: usize) -> Result<Vec<ArtifactKey>>;
     async fn delete(&self, key: &ArtifactKey) -> Result<()>;
     fn url(&self, key: &ArtifactKey) -> String;
 });

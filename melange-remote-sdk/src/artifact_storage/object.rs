@@ -64,7 +64,9 @@ impl ObjectArtifactStorage {
         std::fs::create_dir_all(directory).map_err(|source| Error::io("make", directory, source))?;
         let root = directory.display().to_string();
         let checksums = LocalFileSystem::new_with_prefix(directory)
-            .map_err(|error| failure::failure("open the storage", &root, Missing::Bucket, error))?;
+            .map_err(|error| failure::failure("open the storage", &root, Missing::Bucket, error))?
+            // The folder of a job goes with its last artifact.
+            .with_automatic_cleanup(true);
         let objects = checksums.clone().with_fsync(true);
         let storage = Self::new(Arc::new(objects), root.trim_end_matches('/'));
         Ok(Self { checksums: Arc::new(checksums), ..storage })
@@ -359,6 +361,20 @@ impl ArtifactStorage for ObjectArtifactStorage {
             .buffered(limits::CHECKSUM_READS_MAX)
             .try_collect()
             .await
+    }
+
+    async fn folders(&self, behind: &str, limit: usize) -> Result<Vec<ArtifactKey>> {
+        let fail =
+            |error| failure::failure("list the folders of artifacts", &self.root, Missing::Bucket, error);
+        let listed = self.objects.list_with_delimiter(None).await.map_err(fail)?;
+        let objects = listed.objects.iter().map(|object| &object.location);
+        // Checksums lie below a name that no key has.
+        let keys = listed.common_prefixes.iter().chain(objects).filter_map(key_of);
+        let mut keys: Vec<ArtifactKey> = keys.filter(|key| key.as_str() > behind).collect();
+        keys.sort();
+        keys.dedup();
+        keys.truncate(limit);
+        Ok(keys)
     }
 
     async fn delete(&self, key: &ArtifactKey) -> Result<()> {

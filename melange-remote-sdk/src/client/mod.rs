@@ -340,6 +340,7 @@ async fn refusal(response: reqwest::Response) -> Error {
         400 | 405 | 422 => ErrorKind::InvalidRequest,
         401 | 403 => ErrorKind::PermissionDenied,
         404 => ErrorKind::NotFound,
+        410 => ErrorKind::Gone,
         409 => ErrorKind::Conflict,
         413 | 429 => ErrorKind::LimitExceeded,
         502..=504 => ErrorKind::Unavailable,

@@ -68,7 +68,7 @@ pub async fn read(storage: &dyn ArtifactStorage, key: &ArtifactKey) -> Vec<u8> {
     chunks.concat()
 }
 
-/// Every promise. The storage may hold other artifacts, none of them under `conformance`.
+/// Every promise. The storage may hold other artifacts, none of them under `conformance` or what begins so.
 pub async fn all(storage: Arc<dyn ArtifactStorage>) {
     what_is_put_comes_back(&*storage).await;
     large_artifacts_come_back_too(&*storage).await;
@@ -77,6 +77,7 @@ pub async fn all(storage: Arc<dyn ArtifactStorage>) {
     a_dropped_put_leaves_what_was_there(&*storage).await;
     a_put_dropped_at_its_end_is_done_or_not_done(&*storage).await;
     listings_have_the_prefix_and_no_more(&*storage).await;
+    folders_are_told_once_and_in_order(&*storage).await;
     deleting_is_idempotent(&*storage).await;
     puts_at_once_are_never_mixed(Arc::clone(&storage)).await;
     listings_are_never_cut(&*storage).await;
@@ -215,6 +216,28 @@ pub async fn listings_have_the_prefix_and_no_more(storage: &dyn ArtifactStorage)
         names[..4].iter().copied().zip(sums.iter().map(String::as_str)).collect();
     assert_eq!(told, expected);
     assert_eq!(storage.list(&key("conformance/nothing")).await.expect("it lists"), []);
+}
+
+/// The first parts of keys, sorted and each once, behind a name, no more than were asked for.
+pub async fn folders_are_told_once_and_in_order(storage: &dyn ArtifactStorage) {
+    let names = ["conformance-1/b/c", "conformance-1/a", "conformance-3/a", "conformance-2/x/y/z"];
+    for name in names {
+        storage.put(&key(name), bytes(vec![b"x".to_vec()])).await.expect("it is stored");
+    }
+    let told = async |behind: &str, limit| {
+        let told = storage.folders(behind, limit).await.expect("it lists");
+        told.iter().map(|key| key.as_str().to_owned()).collect::<Vec<_>>()
+    };
+    // Others may stand behind these.
+    assert_eq!(told("conformance-", 3).await, ["conformance-1", "conformance-2", "conformance-3"]);
+    assert_eq!(told("conformance-", 2).await, ["conformance-1", "conformance-2"]);
+    assert_eq!(told("conformance-1", 1).await, ["conformance-2"]);
+    assert_eq!(told("conformance-1", 0).await, [""; 0]);
+    let all = storage.folders("", usize::MAX).await.expect("it lists");
+    assert!(all.is_sorted() && all.contains(&key("conformance-3")), "{all:?}");
+    for name in names {
+        storage.delete(&key(name)).await.expect("it is removed");
+    }
 }
 
 /// A removed artifact is gone, and nothing else; removing it again is no error.

@@ -42,6 +42,9 @@ pub struct JobAttempt {
     /// Its log among the artifacts; `None` while the job store has it.
     #[serde(default)]
     pub log: Option<LogArchive>,
+    /// When its log was removed.
+    #[serde(default)]
+    pub log_removed_at: Option<Timestamp>,
 }
 
 /// What an attempt came to.
@@ -249,6 +252,7 @@ impl JobAttempt {
             log_begin: 0,
             log_end: None,
             log: None,
+            log_removed_at: None,
         }
     }
 

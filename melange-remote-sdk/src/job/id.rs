@@ -56,6 +56,15 @@ impl JobId {
         Self(Uuid::new_v7(uuid::Timestamp::from_unix(&CONTEXT, seconds, nanos)))
     }
 
+    /// When the name was made, in whole milliseconds.
+    pub fn created_at(&self) -> Timestamp {
+        let made = self.0.get_timestamp().map(|made| made.to_unix());
+        let made = made.and_then(|(seconds, nanos)| {
+            Timestamp::new(i64::try_from(seconds).ok()?, i32::try_from(nanos).ok()?).ok()
+        });
+        made.unwrap_or(Timestamp::MIN)
+    }
+
     /// The 16 bytes, which sort as the names do.
     pub fn as_bytes(&self) -> &[u8; 16] {
         self.0.as_bytes()

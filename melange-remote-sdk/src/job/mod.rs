@@ -154,6 +154,13 @@ pub struct Job {
     /// When the first of the attempts that count broke off for reasons of the farm.
     #[serde(default)]
     pub failing_since: Option<Timestamp>,
+    /// When the ended job's artifacts were removed by the rules of [`crate::retention`]; the job goes on telling what they
+    /// were.
+    #[serde(default)]
+    pub artifacts_removed_at: Option<Timestamp>,
+    /// When the logs of the ended job's attempts were removed.
+    #[serde(default)]
+    pub log_removed_at: Option<Timestamp>,
 }
 
 impl Job {
@@ -187,6 +194,8 @@ impl Job {
             artifacts: Vec::new(),
             trouble_since: None,
             failing_since: None,
+            artifacts_removed_at: None,
+            log_removed_at: None,
         }
     }
 

@@ -359,6 +359,8 @@ impl Job {
                 self.skipped_for = None;
                 self.trouble_since = None;
                 self.failing_since = None;
+                // What it will have is there again; its attempts say whose logs are not.
+                (self.artifacts_removed_at, self.log_removed_at) = (None, None);
                 self.avoid.clear();
                 self.error = None;
             }

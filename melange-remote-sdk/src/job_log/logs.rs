@@ -96,6 +96,9 @@ impl JobLogs {
         if let Some(archive) = known.log {
             return Ok(archive);
         }
+        if known.log_removed_at.is_some() {
+            return Err(Error::new(ErrorKind::NotFound, "the log was removed").with("job", job));
+        }
         let Some(end) = known.log_end else {
             return Err(Error::new(ErrorKind::Conflict, "the attempt runs").with("job", job));
         };

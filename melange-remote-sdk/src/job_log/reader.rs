@@ -151,6 +151,7 @@ impl LogReader {
             Err(error) if error.kind() == ErrorKind::NotFound => reader.archives(error).await?,
             attempts => attempts?,
         };
+        reader.check_kept().await?;
         if let Some(attempt) = reader.query.attempt.filter(|attempt| !(1..=attempts.last).contains(attempt)) {
             let error = Error::new(ErrorKind::NotFound, format!("the job has no attempt {attempt}"));
             return Err(error.with("job", job).hint(format!("it had {} so far", attempts.last)));
@@ -159,6 +160,19 @@ impl LogReader {
             reader.go_to_tail(lines, attempts).await?;
         }
         Ok(reader)
+    }
+
+    /// That what is asked for was not removed.
+    async fn check_kept(&self) -> Result<()> {
+        let store = &self.logs.job_store;
+        let removed_at = match self.query.attempt {
+            _ if self.forgotten.is_some() => None,
+            Some(attempt) => {
+                store.attempt(self.job, attempt).await.ok().and_then(|known| known.log_removed_at)
+            }
+            None => store.get(self.job).await?.log_removed_at,
+        };
+        removed_at.map_or(Ok(()), |at| Err(removed(self.job, at)))
     }
 
     async fn attempts(&self) -> Result<Attempts> {
@@ -249,7 +263,13 @@ impl LogReader {
         if self.place.attempt != next {
             self.place = LogPosition { attempt: next, line: 0 };
         }
-        self.blocks = Some(Blocks::open(&self.logs, self.job, next).await?);
+        // Of a job that was tried again the logs before that may be gone.
+        self.blocks = Some(match Blocks::open(&self.logs, self.job, next).await {
+            Err(error) if error.kind() == ErrorKind::Gone && self.query.attempt.is_none() => {
+                Blocks::gone(&self.logs, self.job, next)
+            }
+            blocks => blocks?,
+        });
         Ok(true)
     }
 
@@ -302,6 +322,12 @@ impl LogReader {
     }
 }
 
+/// That a log was removed, when and why.
+fn removed(job: JobId, at: Timestamp) -> Error {
+    let error = Error::new(ErrorKind::Gone, format!("the log was removed at {at:.0}")).with("job", job);
+    error.hint("the rules of the server say for how long logs are kept (--keep-logs)")
+}
+
 async fn wait(hint: &mut watch::Receiver<u64>) {
     // A hint may be missed, and its sender may be gone.
     let changed = async {
@@ -331,6 +357,9 @@ impl Blocks {
             Err(error) if error.kind() == ErrorKind::NotFound => None,
             Err(error) => return Err(error),
         };
+        if let Some(at) = known.as_ref().and_then(|known| known.log_removed_at) {
+            return Err(removed(job, at));
+        }
         let begin = known.as_ref().map_or(0, |known| known.log_begin);
         let mut stored = StoredBlocks::new(store, job, attempt, begin);
         stored.end_at(known.as_ref().and_then(|known| known.log_end));
@@ -340,6 +369,13 @@ impl Blocks {
             blocks.archived = Some(logs.archived(job, attempt).await?);
         }
         Ok(blocks)
+    }
+
+    /// The blocks of an attempt whose log was removed: none.
+    fn gone(logs: &JobLogs, job: JobId, attempt: u32) -> Self {
+        let mut stored = StoredBlocks::new(Arc::clone(&logs.job_store), job, attempt, 0);
+        stored.end_at(Some(0));
+        Self { logs: logs.clone(), job, attempt, stored, archived: None }
     }
 
     /// The block with a line; `None` when there is none so far.

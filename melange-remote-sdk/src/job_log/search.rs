@@ -12,7 +12,7 @@ use super::block::LogBlock;
 use super::index::LogIndex;
 use super::logs::JobLogs;
 use super::reader::Blocks;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::job::JobId;
 use crate::limits;
 
@@ -205,10 +205,15 @@ impl JobLogs {
             Some(attempt) => vec![attempt],
             None => (1..=self.job_store.get(job).await?.attempt).collect(),
         };
-        let mut parts = Vec::new();
+        let (mut parts, mut left) = (Vec::new(), attempts.len());
         let mut length = 0u64;
         for attempt in attempts {
-            let blocks = Blocks::open(self, job, attempt).await?;
+            left -= 1;
+            let blocks = match Blocks::open(self, job, attempt).await {
+                // Of a job that was tried again the logs before that may be gone.
+                Err(error) if error.kind() == ErrorKind::Gone && left + parts.len() > 0 => continue,
+                blocks => blocks?,
+            };
             let size = self.outline(job, attempt).await?.text_bytes();
             parts.push((length..length.saturating_add(size), blocks));
             length = length.saturating_add(size);

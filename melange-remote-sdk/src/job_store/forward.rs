@@ -35,9 +35,9 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 
 use super::{
-    Claim, ClaimRequest, Demand, EventPage, EventQuery, ExpireRequest, Fence, Finished, GiveUp, GroupWaiting,
-    JobIntake, JobPage, JobProgress, JobQueue, JobReading, JobStore, ListQuery, LogChunk, Release, Renewal,
-    Selection, Subject, Submission, Submitted,
+    Claim, ClaimRequest, Demand, EndedJob, EndedQuery, EventPage, EventQuery, ExpireRequest, Fence, Finished,
+    GiveUp, GroupWaiting, Holding, JobIntake, JobPage, JobProgress, JobQueue, JobReading, JobStore,
+    ListQuery, LogChunk, Release, Renewal, Selection, Subject, Submission, Submitted, Usage,
 };
 use crate::error::Result;
 use crate::job::{
@@ -89,6 +89,14 @@ pub trait ForwardJobStore: Send + Sync + fmt::Debug {
     /// As there.
     async fn remove(&self, id: JobId) -> Result<()> {
         self.inner().remove(id).await
+    }
+
+    /// As [`JobIntake::note_removed`].
+    ///
+    /// # Errors
+    /// As there.
+    async fn note_removed(&self, id: JobId, what: Holding, at: Timestamp) -> Result<()> {
+        self.inner().note_removed(id, what, at).await
     }
 
     /// As [`JobQueue::demand`].
@@ -275,6 +283,30 @@ pub trait ForwardJobStore: Send + Sync + fmt::Debug {
         self.inner().unarchived(ended_by, limit).await
     }
 
+    /// As [`JobReading::ended`].
+    ///
+    /// # Errors
+    /// As there.
+    async fn ended(&self, query: &EndedQuery) -> Result<Vec<EndedJob>> {
+        self.inner().ended(query).await
+    }
+
+    /// As [`JobReading::is_needed`].
+    ///
+    /// # Errors
+    /// As there.
+    async fn is_needed(&self, id: JobId) -> Result<bool> {
+        self.inner().is_needed(id).await
+    }
+
+    /// As [`JobReading::usage`].
+    ///
+    /// # Errors
+    /// As there.
+    async fn usage(&self) -> Result<Usage> {
+        self.inner().usage().await
+    }
+
     /// As [`JobReading::changed`].
     fn changed(&self, subject: Subject) -> watch::Receiver<u64> {
         self.inner().changed(subject)
@@ -297,6 +329,7 @@ hand_on!(JobIntake, Forward<T> where ForwardJobStore; {
     async fn retry(&self, selection: Selection, at: Timestamp) -> Result<usize>;
     async fn set_priority(&self, selection: Selection, priority: Priority) -> Result<usize>;
     async fn remove(&self, id: JobId) -> Result<()>;
+    async fn note_removed(&self, id: JobId, what: Holding, at: Timestamp) -> Result<()>;
 });
 
 hand_on!(JobQueue, Forward<T> where ForwardJobStore; {
@@ -329,5 +362,8 @@ hand_on!(JobReading, Forward<T> where ForwardJobStore; {
     async fn read_log(&self, id: JobId, offset: u64, limit: usize) -> Result<LogChunk>;
     async fn events(&self, query: &EventQuery) -> Result<EventPage>;
     async fn unarchived(&self, ended_by: Timestamp, limit: usize) -> Result<Vec<(JobId, u32)>>;
+    async fn ended(&self, query: &EndedQuery) -> Result<Vec<EndedJob>>;
+    async fn is_needed(&self, id: JobId) -> Result<bool>;
+    async fn usage(&self) -> Result<Usage>;
     fn changed(&self, subject: Subject) -> watch::Receiver<u64>;
 });

@@ -21,6 +21,7 @@
 //! | `expire`, `give_up` | settles what is left |
 //! | `append`, `append_log` | rows and bytes that are there are skipped; a gap is refused |
 //! | `archive_log` | changes nothing more |
+//! | `note_removed` | changes nothing more |
 //! | `remove` | `NotFound` |
 //!
 //! # Clocks
@@ -53,6 +54,7 @@ pub mod memory;
 mod patience;
 #[cfg(feature = "postgres")]
 pub mod postgres;
+mod retention;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 mod submission;
@@ -61,6 +63,7 @@ pub mod working_set;
 pub use events::{EventLog, EventPage, EventQuery};
 pub use hints::Hints;
 pub use patience::Patience;
+pub use retention::{EndedJob, EndedPlace, EndedQuery, Holding, Usage};
 pub use submission::{NewJob, Submission, Submitted};
 
 /// Jobs that a call acts on.
@@ -459,6 +462,14 @@ pub trait JobIntake: Send + Sync + fmt::Debug {
     /// # Errors
     /// `NotFound`; `Conflict` while it waits or runs.
     async fn remove(&self, id: JobId) -> Result<()>;
+
+    /// Notes that the artifacts or the logs of a job that has come to its end were removed: the job tells so from then on.
+    /// With the logs the store forgets the bytes that it has of them itself. A job that is tried again has neither lost;
+    /// its attempts go on telling it of their logs.
+    ///
+    /// # Errors
+    /// `NotFound`; `Conflict` while it waits or runs.
+    async fn note_removed(&self, id: JobId, what: Holding, at: Timestamp) -> Result<()>;
 }
 
 /// Gives jobs to servers and takes them back.
@@ -560,7 +571,7 @@ pub trait JobProgress: Send + Sync + fmt::Debug {
     /// Notes that the log of an attempt that has ended lies among the artifacts, and forgets its bytes. Anybody may.
     ///
     /// # Errors
-    /// `NotFound`; `Conflict` while the attempt runs.
+    /// `NotFound`, also when the log was removed; `Conflict` while the attempt runs.
     async fn archive_log(&self, id: JobId, attempt: u32, archive: &LogArchive) -> Result<()>;
 }
 
@@ -637,6 +648,25 @@ pub trait JobReading: Send + Sync + fmt::Debug {
     /// # Errors
     /// `Unavailable`.
     async fn unarchived(&self, ended_by: Timestamp, limit: usize) -> Result<Vec<(JobId, u32)>>;
+
+    /// Jobs that have come to their end, oldest end first. Pages of an unchanged store neither overlap nor leave gaps. It
+    /// looks at no more jobs than it tells.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    async fn ended(&self, query: &EndedQuery) -> Result<Vec<EndedJob>>;
+
+    /// Whether a job that has not ended waits for this one, also by way of others, whatever became of those.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    async fn is_needed(&self, id: JobId) -> Result<bool>;
+
+    /// What all jobs take that have come to their end.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    async fn usage(&self) -> Result<Usage>;
 
     /// A counter that moves when its subject changes. It is a hint: changes by other processes may be missed, and the
     /// sender may be gone, so that polling stays the truth. Take it before reading, not after.

@@ -442,6 +442,7 @@ mockall::mock! {
         async fn get(&self, key: &ArtifactKey, range: Option<std::ops::Range<u64>>) -> Result<ArtifactBody>;
         async fn head(&self, key: &ArtifactKey) -> Result<StoredArtifact>;
         async fn list(&self, prefix: &ArtifactKey) -> Result<Vec<StoredArtifact>>;
+        async fn folders(&self, behind: &str, limit: usize) -> Result<Vec<ArtifactKey>>;
         async fn delete(&self, key: &ArtifactKey) -> Result<()>;
         fn url(&self, key: &ArtifactKey) -> String;
     }
@@ -589,6 +590,10 @@ impl ArtifactStorage for Flaky {
 
     async fn list(&self, prefix: &ArtifactKey) -> Result<Vec<StoredArtifact>> {
         self.inner.list(prefix).await
+    }
+
+    async fn folders(&self, behind: &str, limit: usize) -> Result<Vec<ArtifactKey>> {
+        self.inner.folders(behind, limit).await
     }
 
     async fn delete(&self, key: &ArtifactKey) -> Result<()> {

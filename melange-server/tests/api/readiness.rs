@@ -80,6 +80,10 @@ impl ArtifactStorage for Storage {
         self.0.list(prefix).await
     }
 
+    async fn folders(&self, behind: &str, limit: usize) -> Result<Vec<ArtifactKey>> {
+        self.0.folders(behind, limit).await
+    }
+
     async fn delete(&self, key: &ArtifactKey) -> Result<()> {
         self.0.delete(key).await
     }

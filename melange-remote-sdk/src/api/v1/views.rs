@@ -149,6 +149,14 @@ pub struct JobView {
     /// What it made.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub artifacts: Vec<ArtifactView>,
+    /// When its artifacts were removed, as the server's rules say, RFC 3339; `artifacts` goes on telling what they were.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime))]
+    pub artifacts_removed_at: Option<Timestamp>,
+    /// When its logs were removed, as the server's rules say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime))]
+    pub log_removed_at: Option<Timestamp>,
 }
 
 /// A step that ended badly.
@@ -315,6 +323,10 @@ pub struct AttemptView {
     /// How many bytes of text they have.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log_bytes: Option<u64>,
+    /// When its log was removed, as the server's rules say, RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime))]
+    pub log_removed_at: Option<Timestamp>,
 }
 
 impl From<&JobAttempt> for AttemptView {
@@ -337,6 +349,7 @@ impl From<&JobAttempt> for AttemptView {
             tests: attempt.tests.iter().map(TestView::from).collect(),
             log_lines: attempt.log.as_ref().map(|log| log.lines),
             log_bytes: attempt.log.as_ref().map(|log| log.text_bytes),
+            log_removed_at: attempt.log_removed_at,
         }
     }
 }
@@ -395,8 +408,9 @@ impl JobView {
             failure: failure_of(error),
             diagnosis: None,
             note: job.note.clone(),
-            log_path: log_path.filter(|_| job.state.is_terminal()),
-            output_path: output_path.filter(|_| !job.artifacts.is_empty()),
+            log_path: log_path.filter(|_| job.state.is_terminal() && job.log_removed_at.is_none()),
+            output_path: output_path
+                .filter(|_| !job.artifacts.is_empty() && job.artifacts_removed_at.is_none()),
             backend: job.backend.as_ref().map(BackendView::from),
             attempt: job.attempt,
             cancel_requested: job.cancel_requested,
@@ -409,6 +423,8 @@ impl JobView {
             phases: Vec::new(),
             tests: Vec::new(),
             artifacts: job.artifacts.iter().map(ArtifactView::from).collect(),
+            artifacts_removed_at: job.artifacts_removed_at,
+            log_removed_at: job.log_removed_at,
         }
     }
 

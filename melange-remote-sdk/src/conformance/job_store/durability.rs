@@ -63,6 +63,12 @@ async fn play(store: &dyn JobStore) -> Before {
     let (id, _) = stopped.running(store).await;
     store.cancel(Selection::Job(id), at(2)).await.expect("it runs");
     ids.push(id);
+    let (id, owner) = Lane::new().running(store).await;
+    store.finish(owner, &succeeded(), at(2)).await.expect("the owner ends it");
+    for what in [Holding::Artifacts, Holding::Logs] {
+        store.note_removed(id, what, at(3)).await.expect("it ended");
+    }
+    ids.push(id);
     let (mut jobs, mut attempts, mut specs, mut logs) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for id in ids {
         jobs.push(get(store, id).await);

@@ -21,8 +21,9 @@ use crate::job::{
 };
 use crate::job_store::memory::MemoryJobStore;
 use crate::job_store::{
-    Claim, ClaimRequest, Demand, ExpireRequest, Fence, GiveUp, Group, GroupWaiting, JobStore, ListQuery,
-    NewJob, Offer, Patience, Release, Renewal, Selection, Subject, Submission, Submitted,
+    Claim, ClaimRequest, Demand, EndedJob, EndedPlace, EndedQuery, ExpireRequest, Fence, GiveUp, Group,
+    GroupWaiting, Holding, JobStore, ListQuery, NewJob, Offer, Patience, Release, Renewal, Selection,
+    Subject, Submission, Submitted, Usage,
 };
 use crate::labels::LabelSelector;
 use crate::limits;
@@ -37,6 +38,7 @@ mod intake;
 mod progress;
 mod queue;
 mod races;
+mod retention;
 
 pub use bounds::waiting_jobs_are_bounded;
 
@@ -114,6 +116,7 @@ pub async fn all(store: &dyn StoreUnderTest) {
     graph::all(one).await;
     progress::all(one).await;
     events::all(one).await;
+    retention::all(one).await;
     races::all(store).await;
     atomicity::all(one).await;
     bounds::all(one).await;

@@ -40,12 +40,16 @@ enum Bug {
     ListLosesChecksums,
     RangesEndOneLate,
     RangesAreCut,
+    FoldersComeTwice,
+    FoldersAreUnsorted,
+    FoldersBeginAnew,
+    FoldersIgnoreLimit,
     DeleteWantsAnArtifact,
     DeleteTakesPrefix,
     WrapsErrors,
 }
 
-const BUGS: [(&str, Bug); 23] = [
+const BUGS: [(&str, Bug); 27] = [
     ("two parts are swapped", Bug::SwapsParts),
     ("two small parts are swapped", Bug::SwapsSmallParts),
     ("a part is there twice", Bug::DoublesPart),
@@ -66,6 +70,10 @@ const BUGS: [(&str, Bug); 23] = [
     ("a listing has no checksums", Bug::ListLosesChecksums),
     ("a range ends one byte late", Bug::RangesEndOneLate),
     ("a range behind the end is cut", Bug::RangesAreCut),
+    ("a folder is told for each of its artifacts", Bug::FoldersComeTwice),
+    ("folders are not sorted", Bug::FoldersAreUnsorted),
+    ("folders begin anew with every page", Bug::FoldersBeginAnew),
+    ("pages of folders have any size", Bug::FoldersIgnoreLimit),
     ("removing what is not there fails", Bug::DeleteWantsAnArtifact),
     ("removing takes what begins alike", Bug::DeleteTakesPrefix),
     ("the error of the source is another one", Bug::WrapsErrors),
@@ -266,6 +274,26 @@ impl ArtifactStorage for Mutant {
             return Err(Error::new(ErrorKind::LimitExceeded, "too many artifacts"));
         }
         Ok(listed)
+    }
+
+    async fn folders(&self, behind: &str, limit: usize) -> Result<Vec<ArtifactKey>> {
+        let artifacts = self.artifacts();
+        let first = |key: &ArtifactKey| key.as_str().split('/').next().and_then(|part| part.parse().ok());
+        let mut told: Vec<ArtifactKey> = artifacts.keys().filter_map(first).collect();
+        told.sort();
+        if self.bug != Bug::FoldersComeTwice {
+            told.dedup();
+        }
+        if self.bug != Bug::FoldersBeginAnew {
+            told.retain(|key| key.as_str() > behind);
+        }
+        match self.bug {
+            Bug::FoldersAreUnsorted => told.reverse(),
+            Bug::FoldersIgnoreLimit => return Ok(told),
+            _ => {}
+        }
+        told.truncate(limit);
+        Ok(told)
     }
 
     async fn delete(&self, key: &ArtifactKey) -> Result<()> {

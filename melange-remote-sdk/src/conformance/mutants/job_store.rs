@@ -21,14 +21,17 @@ use crate::job::{
 use crate::job_store::forward::{Forward, ForwardJobStore};
 use crate::job_store::memory::{MemoryBounds, MemoryJobStore};
 use crate::job_store::{
-    Claim, ClaimRequest, Demand, EventPage, EventQuery, ExpireRequest, Fence, Finished, GiveUp, Group,
-    GroupWaiting, JobIntake, JobPage, JobProgress, JobQueue, JobReading, JobStore, ListQuery, LogChunk,
-    NewJob, Offer, Patience, Release, Renewal, Selection, Subject, Submission, Submitted,
+    Claim, ClaimRequest, Demand, EndedJob, EndedQuery, EventPage, EventQuery, ExpireRequest, Fence, Finished,
+    GiveUp, Group, GroupWaiting, Holding, JobIntake, JobPage, JobProgress, JobQueue, JobReading, JobStore,
+    ListQuery, LogChunk, NewJob, Offer, Patience, Release, Renewal, Selection, Subject, Submission,
+    Submitted, Usage,
 };
 use crate::limits;
 
 mod bugs;
 mod calls;
+mod progress;
+mod retention;
 
 use bugs::{BUGS, Bug};
 
@@ -37,6 +40,9 @@ type Loss = fn(&mut Job);
 
 /// Takes something away from an attempt.
 type AttemptLoss = fn(&mut JobAttempt);
+
+/// Takes something away from what is told of an ended job.
+type EndedLoss = fn(&mut EndedJob);
 
 /// Waiting jobs of the store whose bound is tried.
 const PENDING: usize = 4;
@@ -138,6 +144,12 @@ struct Notes {
     builds: HashMap<BuildId, Build>,
     /// How many attempts were erased.
     erased: HashMap<JobId, usize>,
+    /// When it was last said that something of a job was removed.
+    noted: HashMap<JobId, Timestamp>,
+    /// Bytes of artifacts that were removed.
+    removed_bytes: u64,
+    /// Attempts whose logs were removed before they were archived.
+    unarchived: Vec<(JobId, u32)>,
     /// How many rows each attempt has.
     rows: HashMap<Fence, u64>,
 }
@@ -197,7 +209,12 @@ impl Mutant {
         }
         let needs = notes.waits_for.get(&job.id).cloned().unwrap_or_default();
         let halfway = notes.halfway.contains(&job.id);
+        let noted = notes.noted.get(&job.id).copied();
         match self.bug {
+            Bug::NoteRemovedAgain if job.artifacts_removed_at.is_some() => {
+                Arc::new(Job { artifacts_removed_at: noted, ..Job::clone(job) })
+            }
+            Bug::RetryKeepsRemoved => Arc::new(Job { log_removed_at: noted, ..Job::clone(job) }),
             Bug::RestartLoses(loss) if self.reopened => lost(job, loss),
             Bug::FinishWritesArtifactsLater if halfway => lost(job, |job| job.artifacts.clear()),
             Bug::FinishUnlocksLater if halfway => shown(job, JobState::Blocked),
@@ -474,32 +491,7 @@ impl ForwardJobStore for Mutant {
     }
 
     async fn expire(&self, request: &ExpireRequest) -> Result<Vec<Arc<Job>>> {
-        let mut request = *request;
-        match self.bug {
-            Bug::ExpireNever => return Ok(Vec::new()),
-            Bug::ExpireIgnoresTime => request.now = Timestamp::MAX,
-            Bug::ExpireIgnoresAttempts => request.patience = Patience::ENDLESS,
-            Bug::ExpireIgnoresPatience => request.patience.time = Duration::ZERO,
-            _ => {}
-        }
-        let mut settled = self.inner.expire(&request).await?;
-        match self.bug {
-            Bug::ExpireTellsNothing => settled.clear(),
-            Bug::ExpireIgnoresBound => loop {
-                let more = self.inner.expire(&request).await?;
-                if more.is_empty() {
-                    break;
-                }
-                settled.extend(more);
-            },
-            Bug::ExpireRevivesCancelled => {
-                for job in settled.iter().filter(|job| job.state == JobState::Cancelled) {
-                    self.inner.retry(Selection::Job(job.id), request.now).await?;
-                }
-            }
-            _ => {}
-        }
-        Ok(settled)
+        self.expire_with_bug(request).await
     }
 
     async fn note_waiting(&self, groups: &[GroupWaiting], at: Timestamp) -> Result<Vec<Timestamp>> {
@@ -521,69 +513,15 @@ impl ForwardJobStore for Mutant {
     }
 
     async fn append(&self, fence: Fence, first: u64, rows: &[ProgressRow]) -> Result<u64> {
-        let fence = if matches!(self.bug, Bug::AppendIgnoresFence) { self.latest(fence) } else { fence };
-        let end = self.notes().rows.get(&fence).copied().unwrap_or(0);
-        let first = match self.bug {
-            Bug::AppendIgnoresFirst if first <= end => end,
-            Bug::AppendTakesGaps if first > end => end,
-            _ => first,
-        };
-        let told = match self.bug {
-            Bug::AppendIgnoresBound if !rows.is_empty() => {
-                let mut told = first;
-                for part in rows.chunks(limits::PROGRESS_ROWS_MAX) {
-                    told = self.inner.append(fence, told, part).await?;
-                }
-                told
-            }
-            _ => self.inner.append(fence, first, rows).await?,
-        };
-        self.notes().rows.insert(fence, told);
-        Ok(told)
+        self.append_with_bug(fence, first, rows).await
     }
 
     async fn append_log(&self, fence: Fence, offset: u64, bytes: Bytes) -> Result<u64> {
-        let fence = if matches!(self.bug, Bug::LogIgnoresFence) { self.latest(fence) } else { fence };
-        let end = self.inner.read_log(fence.job, 0, 0).await?.len;
-        match self.bug {
-            Bug::LogTwice => {
-                let end = self.inner.append_log(fence, offset, bytes.clone()).await?;
-                self.inner.append_log(fence, end, bytes).await
-            }
-            Bug::LogIgnoresOffset if offset <= end => self.inner.append_log(fence, end, bytes).await,
-            Bug::LogTakesGaps if offset > end => self.inner.append_log(fence, end, bytes).await,
-            Bug::LogByHalves => {
-                let middle = bytes.len() / 2;
-                let end = self.inner.append_log(fence, offset, bytes.slice(..middle)).await?;
-                yield_now().await;
-                self.inner.append_log(fence, end, bytes.slice(middle..)).await
-            }
-            _ => self.inner.append_log(fence, offset, bytes).await,
-        }
+        self.append_log_with_bug(fence, offset, bytes).await
     }
 
     async fn archive_log(&self, id: JobId, attempt: u32, archive: &LogArchive) -> Result<()> {
-        match self.bug {
-            Bug::ArchiveIsNotNoted => self.inner.attempt(id, attempt).await.map(drop),
-            Bug::ArchiveKeepsBytes => {
-                let known = self.inner.attempt(id, attempt).await?;
-                let log = self.inner.read_log(id, 0, usize::MAX).await;
-                self.inner.archive_log(id, attempt, archive).await?;
-                if let (None, Ok(log)) = (known.log, log) {
-                    self.notes().logs.insert(id, log);
-                }
-                Ok(())
-            }
-            Bug::ArchiveForgetsAll => {
-                for known in self.inner.attempts(id).await? {
-                    if known.number != attempt && known.log_end.is_some() {
-                        self.inner.archive_log(id, known.number, archive).await?;
-                    }
-                }
-                self.inner.archive_log(id, attempt, archive).await
-            }
-            _ => self.inner.archive_log(id, attempt, archive).await,
-        }
+        self.archive_with_bug(id, attempt, archive).await
     }
 
     async fn events(&self, query: &EventQuery) -> Result<EventPage> {
@@ -616,11 +554,29 @@ impl ForwardJobStore for Mutant {
     }
 
     async fn unarchived(&self, ended_by: Timestamp, limit: usize) -> Result<Vec<(JobId, u32)>> {
+        self.unarchived_with_bug(ended_by, limit).await
+    }
+
+    async fn note_removed(&self, id: JobId, what: Holding, at: Timestamp) -> Result<()> {
+        self.note_removed_with_bug(id, what, at).await
+    }
+
+    async fn ended(&self, query: &EndedQuery) -> Result<Vec<EndedJob>> {
+        self.ended_with_bug(query).await
+    }
+
+    async fn is_needed(&self, id: JobId) -> Result<bool> {
+        self.is_needed_with_bug(id).await
+    }
+
+    async fn usage(&self) -> Result<Usage> {
+        let mut usage = self.inner.usage().await?;
         match self.bug {
-            Bug::UnarchivedIsEmpty => Ok(Vec::new()),
-            Bug::UnarchivedIgnoresTime => self.inner.unarchived(Timestamp::MAX, limit).await,
-            _ => self.inner.unarchived(ended_by, limit).await,
+            Bug::UsageIsEmpty => usage = Usage::default(),
+            Bug::UsageCountsRemoved => usage.artifact_bytes += self.notes().removed_bytes,
+            _ => {}
         }
+        Ok(usage)
     }
 
     async fn get(&self, id: JobId) -> Result<Arc<Job>> {

@@ -59,6 +59,10 @@ impl ArtifactStorage for FaultyStorage {
         self.world.artifacts.list(prefix).await
     }
 
+    async fn folders(&self, behind: &str, limit: usize) -> Result<Vec<ArtifactKey>> {
+        self.world.artifacts.folders(behind, limit).await
+    }
+
     async fn delete(&self, key: &ArtifactKey) -> Result<()> {
         self.delay_or_fail("before a removal").await?;
         self.world.artifacts.delete(key).await

@@ -17,8 +17,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::job::{Job, JobId, JobSpec, JobState, LogArchive, Outcome, Priority, ProgressRow, ServerId};
 use crate::job_store::forward::ForwardJobStore;
 use crate::job_store::{
-    Claim, ClaimRequest, Demand, EventPage, EventQuery, ExpireRequest, Fence, Finished, GiveUp, GroupWaiting,
-    JobStore, LogChunk, Release, Renewal, Selection, Subject, Submission, Submitted,
+    Claim, ClaimRequest, Demand, EndedJob, EndedQuery, EventPage, EventQuery, ExpireRequest, Fence, Finished,
+    GiveUp, GroupWaiting, Holding, JobStore, LogChunk, Release, Renewal, Selection, Subject, Submission,
+    Submitted, Usage,
 };
 use crate::limits;
 
@@ -309,6 +310,26 @@ impl ForwardJobStore for FaultyStore {
 
     async fn events(&self, query: &EventQuery) -> Result<EventPage> {
         self.call("events", false, Box::pin(self.inner.events(query)), |_, _| String::new()).await
+    }
+
+    async fn note_removed(&self, id: JobId, what: Holding, at: Timestamp) -> Result<()> {
+        let judge = |_: &mut History, result: &Result<()>| {
+            format!("{} {what:?} -> {}", short(id), told(result, |()| "ok".to_owned()))
+        };
+        self.call("note_removed", true, Box::pin(self.inner.note_removed(id, what, at)), judge).await
+    }
+
+    async fn ended(&self, query: &EndedQuery) -> Result<Vec<EndedJob>> {
+        let call = Box::pin(self.inner.ended(query));
+        self.call("ended", false, call, |_, result| told(result, |all| all.len().to_string())).await
+    }
+
+    async fn is_needed(&self, id: JobId) -> Result<bool> {
+        self.call("is_needed", false, Box::pin(self.inner.is_needed(id)), |_, _| String::new()).await
+    }
+
+    async fn usage(&self) -> Result<Usage> {
+        self.call("usage", false, Box::pin(self.inner.usage()), |_, _| String::new()).await
     }
 
     async fn unarchived(&self, ended_by: Timestamp, limit: usize) -> Result<Vec<(JobId, u32)>> {

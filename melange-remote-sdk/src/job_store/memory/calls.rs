@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::job::LogArchive;
+use crate::job_store::{EndedJob, EndedQuery, Holding, Usage};
 
 #[async_trait]
 impl JobIntake for MemoryJobStore {
@@ -25,6 +26,16 @@ impl JobIntake for MemoryJobStore {
 
     async fn remove(&self, id: JobId) -> Result<()> {
         self.change(|state| state.set.remove(id))
+    }
+
+    async fn note_removed(&self, id: JobId, what: Holding, at: Timestamp) -> Result<()> {
+        self.change(|state| {
+            state.set.note_removed(id, what, at)?;
+            if what == Holding::Logs {
+                state.logs.remove(&id);
+            }
+            Ok(())
+        })
     }
 }
 
@@ -127,6 +138,18 @@ impl JobReading for MemoryJobStore {
 
     async fn unarchived(&self, ended_by: Timestamp, limit: usize) -> Result<Vec<(JobId, u32)>> {
         Ok(self.lock().set.unarchived(ended_by, limit))
+    }
+
+    async fn ended(&self, query: &EndedQuery) -> Result<Vec<EndedJob>> {
+        Ok(self.lock().set.ended(query))
+    }
+
+    async fn is_needed(&self, id: JobId) -> Result<bool> {
+        self.lock().set.is_needed(id)
+    }
+
+    async fn usage(&self) -> Result<Usage> {
+        Ok(self.lock().set.usage())
     }
 
     fn changed(&self, subject: Subject) -> watch::Receiver<u64> {

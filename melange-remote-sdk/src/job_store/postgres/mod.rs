@@ -40,6 +40,8 @@ mod codec;
 mod notify;
 #[path = "../sql/reading.rs"]
 mod reading;
+#[path = "../sql/retention.rs"]
+mod retention;
 #[path = "../sql/save.rs"]
 mod save;
 mod schema;
@@ -53,6 +55,9 @@ mod dialect {
     pub(super) use sqlx::postgres::{
         PgConnectOptions as ConnectOptions, PgConnection as Connection, PgRow as StoredRow, Postgres as Db,
     };
+
+    /// The database cleans up by itself.
+    pub(super) const AFTER_REMOVALS: Option<&str> = None;
 
     pub(super) use super::PostgresJobStore as Store;
     pub(super) use super::notify::Teller;
@@ -306,6 +311,18 @@ mod tests {
         let refused = PostgresJobStore::open(&database.url(), database.bounds).await.unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::Unsupported);
         assert!(refused.chain().contains("schema 99"), "{}", refused.chain());
+        database.remove().await;
+    }
+
+    /// The rules hold on ten thousand jobs, also when several servers apply them at once.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_is_not_kept_is_removed() {
+        let Some(server) = server() else { return };
+        let database = Database::new(&server, DatabaseBounds::default()).await;
+        let farm = crate::retention::tests::filled(Arc::new(database.open().await), 10_000).await;
+        crate::retention::tests::keeps_its_rules(&farm).await;
+        let other = farm.with_store(Arc::new(database.open().await));
+        crate::retention::tests::two_at_once(&farm, &other).await;
         database.remove().await;
     }
 

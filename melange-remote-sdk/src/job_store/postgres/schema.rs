@@ -1,7 +1,8 @@
 //! The schema of the database, version by version. A version that was released never changes.
 
 /// The versions, oldest first: what each is about, and its statements.
-pub(super) const VERSIONS: [(&str, &str); 2] = [("jobs", JOBS), ("logs in blocks, events", LOGS_AND_EVENTS)];
+pub(super) const VERSIONS: [(&str, &str); 3] =
+    [("jobs", JOBS), ("logs in blocks, events", LOGS_AND_EVENTS), ("ended jobs by time", ENDED)];
 
 /// Times are microseconds since 1970, ids are 16 bytes, documents are JSON. States are numbered as `JobState::ALL`.
 const JOBS: &str = "
@@ -137,4 +138,30 @@ CREATE TABLE events (
 CREATE INDEX events_job ON events (job, seq) WHERE job IS NOT NULL;
 CREATE INDEX events_build ON events (build, seq) WHERE build IS NOT NULL;
 ALTER TABLE counters ADD COLUMN events BIGINT NOT NULL DEFAULT 0;
+";
+
+/// Ended jobs are found by the time of their end, and with what they still have.
+const ENDED: &str = "
+ALTER TABLE jobs
+    ADD COLUMN package TEXT NOT NULL DEFAULT '',
+    ADD COLUMN arch TEXT NOT NULL DEFAULT '',
+    -- While the job has come to its end.
+    ADD COLUMN ended_at BIGINT,
+    -- What its artifacts take, until they are removed.
+    ADD COLUMN artifact_bytes BIGINT NOT NULL DEFAULT 0,
+    -- What its logs take among the artifacts.
+    ADD COLUMN archived_bytes BIGINT NOT NULL DEFAULT 0;
+UPDATE jobs SET
+    package = coalesce(doc::json #>> '{facts,package,name}', doc::json #>> '{facts,config_name}', ''),
+    arch = doc::json #>> '{facts,arch}',
+    artifact_bytes = (SELECT coalesce(sum((made ->> 'size_bytes')::bigint), 0)
+        FROM json_array_elements(doc::json -> 'artifacts') made),
+    archived_bytes = (SELECT coalesce(sum((a.doc::json #>> '{log,stored_bytes}')::bigint), 0)
+        FROM attempts a WHERE a.job = jobs.id),
+    ended_at = CASE WHEN state > 2
+        THEN (extract(epoch FROM (doc::json ->> 'finished_at')::timestamptz) * 1000000)::bigint END;
+CREATE INDEX jobs_ended ON jobs (ended_at, id) WHERE ended_at IS NOT NULL;
+CREATE INDEX jobs_artifacts ON jobs (ended_at, id, artifact_bytes) WHERE artifact_bytes > 0;
+CREATE INDEX jobs_logs ON jobs (ended_at, id, archived_bytes) WHERE archived_bytes > 0;
+CREATE INDEX jobs_newest ON jobs (project, package, arch, ended_at, id) WHERE state = 3;
 ";

@@ -8,8 +8,8 @@ use sqlx::{QueryBuilder, Row};
 use super::codec::{count, from_doc, group_key, ids_of, job_id, micros, number, size, to_doc};
 use super::*;
 use crate::job::{Event, FailureClass, JobError, LogArchive};
-use crate::job_store::Group;
 use crate::job_store::working_set::{Reason, WorkingSet, check_room, no_attempt, note_archive};
+use crate::job_store::{Group, Holding};
 
 impl Store {
     /// Makes a call that asks the database what it is about, and whose changes outlive the machine.
@@ -398,6 +398,7 @@ impl Session<'_> {
             .bind(count(range.end))
             .execute(&mut *self.connection)
             .await?;
+        self.count_archive(id, archive.stored_bytes).await?;
         self.told.jobs.insert(id);
         Ok(Ok(()))
     }
@@ -438,6 +439,10 @@ impl JobIntake for Store {
 
     async fn remove(&self, id: JobId) -> Result<()> {
         self.change(move |session| Box::pin(async move { session.remove(id).await })).await
+    }
+
+    async fn note_removed(&self, id: JobId, what: Holding, at: Timestamp) -> Result<()> {
+        self.change(move |session| Box::pin(async move { session.note_removed(id, what, at).await })).await
     }
 }
 

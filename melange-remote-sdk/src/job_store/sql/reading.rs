@@ -9,6 +9,7 @@ use super::codec::{count, from_doc, group_of, ids_of, job_id, micros, number, si
 use super::*;
 use crate::job::Event;
 use crate::job_store::working_set::{Reason, forgotten, is_unarchived};
+use crate::job_store::{EndedJob, EndedQuery, Usage};
 
 /// Events that one read looks through for those of a project.
 const EVENTS_SCANNED_MAX: i64 = 20_000;
@@ -336,6 +337,19 @@ impl JobReading for Store {
 
     async fn unarchived(&self, ended_by: Timestamp, limit: usize) -> Result<Vec<(JobId, u32)>> {
         self.read_unarchived(ended_by, limit).await.map_err(unavailable)
+    }
+
+    async fn ended(&self, query: &EndedQuery) -> Result<Vec<EndedJob>> {
+        self.read_ended(query).await.map_err(unavailable)
+    }
+
+    async fn is_needed(&self, id: JobId) -> Result<bool> {
+        self.exists(id).await?;
+        self.read_is_needed(id).await.map_err(unavailable)
+    }
+
+    async fn usage(&self) -> Result<Usage> {
+        self.read_usage().await.map_err(unavailable)
     }
 
     fn changed(&self, subject: Subject) -> watch::Receiver<u64> {

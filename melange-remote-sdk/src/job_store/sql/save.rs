@@ -7,11 +7,11 @@ use sqlx::query_builder::Separated;
 use sqlx::{Executor, QueryBuilder, Row};
 
 use super::codec::{count, group_key, micros, size, state, to_doc};
-use super::dialect::{Connection, Db};
+use super::dialect::{AFTER_REMOVALS, Connection, Db};
 use super::session::waits;
 use super::{Changes, Session};
 use crate::job::{JobId, JobState};
-use crate::job_store::working_set::Entry;
+use crate::job_store::working_set::{Entry, artifact_bytes};
 use crate::job_store::{Group, Submission};
 
 /// Rows of one statement, a power of two.
@@ -32,7 +32,7 @@ fn id_bytes(id: JobId) -> Vec<u8> {
 }
 
 /// The columns of a job that change, in the order of [`push_changing`].
-const CHANGING: [&str; 18] = [
+const CHANGING: [&str; 20] = [
     "state",
     "queue",
     "priority",
@@ -50,6 +50,8 @@ const CHANGING: [&str; 18] = [
     "released",
     "progress",
     "log_bytes",
+    "ended_at",
+    "artifact_bytes",
     "doc",
 ];
 
@@ -81,6 +83,8 @@ impl JobRow<'_> {
             .push_bind(self.released.clone())
             .push_bind(count(entry.progress))
             .push_bind(count(entry.log_bytes))
+            .push_bind(job.finished_at.filter(|_| job.state.is_terminal()).map(micros))
+            .push_bind(count(artifact_bytes(job)))
             .push_bind(self.doc.clone());
     }
 }
@@ -105,13 +109,15 @@ async fn insert_rows<T: Sync>(
 async fn insert_jobs(connection: &mut Connection, new: &[(JobRow<'_>, Vec<u8>)]) -> sqlx::Result<()> {
     for rows in parts(new) {
         let mut insert: QueryBuilder<Db> =
-            QueryBuilder::new("INSERT INTO jobs (id, submission, project, build, spec, ");
+            QueryBuilder::new("INSERT INTO jobs (id, submission, project, package, arch, build, spec, ");
         insert.push(CHANGING.join(", ")).push(") ");
         insert.push_values(rows, |mut row, (job, spec)| {
             let entry = job.entry;
             row.push_bind(id_bytes(entry.job.id))
                 .push_bind(count(entry.submission))
                 .push_bind(entry.job.project.as_str().to_owned())
+                .push_bind(entry.job.title().to_owned())
+                .push_bind(entry.job.facts.arch.to_string())
                 .push_bind(entry.job.build.map(|build| build.as_bytes().to_vec()))
                 .push_bind(spec.clone());
             job.push_changing(&mut row);
@@ -160,6 +166,9 @@ impl Session<'_> {
     pub(super) async fn commit(mut self) -> sqlx::Result<Changes> {
         self.write_changes().await?;
         self.write_events().await?;
+        if !self.told.forgotten.is_empty() {
+            self.last.extend(AFTER_REMOVALS.map(str::to_owned));
+        }
         self.last.push("COMMIT".to_owned());
         self.run_last().await?;
         Ok(self.told)

@@ -11,7 +11,7 @@ use crate::backend_selector::Requirements;
 use crate::conformance::job_store::{at, new_job_for};
 use crate::job::{ClaimToken, FailureClass, JobArtifact, JobBackend, JobError, Progress, Project};
 use crate::job_store::memory::MemoryJobStore;
-use crate::job_store::{Group, JobStore, NewJob, Offer, Patience};
+use crate::job_store::{EndedQuery, Group, Holding, JobStore, NewJob, Offer, Patience};
 use crate::labels::{LabelSelector, Labels};
 
 /// A call. Those in front know what they are about; the others ask the database and come last in a transaction.
@@ -28,6 +28,7 @@ enum Call {
     Retry(Selection, Timestamp),
     SetPriority(Selection, Priority),
     Remove(JobId),
+    NoteRemoved(JobId, Holding, Timestamp),
     Expire(ExpireRequest),
     GiveUp(GiveUp),
 }
@@ -69,6 +70,7 @@ impl Call {
             Self::Retry(selection, at) => told(store.retry(selection, at).await),
             Self::SetPriority(selection, priority) => told(store.set_priority(selection, priority).await),
             Self::Remove(id) => told(store.remove(id).await),
+            Self::NoteRemoved(id, what, at) => told(store.note_removed(id, what, at).await),
             Self::Expire(request) => {
                 let settled = store.expire(&request).await;
                 told(settled.map(|jobs| jobs.iter().map(|job| (job.id, job.state)).collect::<Vec<_>>()))
@@ -182,7 +184,7 @@ impl World {
             at: now,
             progress: Progress::StepStarted { index, name: "step".to_owned() },
         };
-        Some(match self.rng.u8(..20) {
+        Some(match self.rng.u8(..21) {
             0 | 1 => Call::Submit(self.submission()),
             2..=4 => {
                 let offers = (0..self.rng.usize(1..3)).map(|_| self.offer()).collect();
@@ -199,6 +201,10 @@ impl World {
             15 => Call::Retry(self.selection()?, now),
             16 => Call::SetPriority(self.selection()?, self.priority()),
             17 => Call::Remove(self.one_of(&jobs)?),
+            20 => {
+                let what = if self.rng.bool() { Holding::Logs } else { Holding::Artifacts };
+                Call::NoteRemoved(self.one_of(&jobs)?, what, now)
+            }
             18 => {
                 let patience = Patience { attempts: 2, time: Duration::from_secs(self.rng.u64(..30)) };
                 Call::Expire(ExpireRequest { now, patience, limit: self.rng.usize(1..4) })
@@ -219,7 +225,9 @@ impl World {
             told.push(format!("{job:?}"));
             told.push(format!("{:?}", store.attempts(*id).await.unwrap()));
             told.push(format!("{:?}", store.blocked_by(*id, 100).await.unwrap()));
-            told.push(format!("{:?}", store.read_log(*id, 0, 1_000).await.unwrap()));
+            let kind = |error: Error| error.kind();
+            told.push(format!("{:?}", store.read_log(*id, 0, 1_000).await.map_err(kind)));
+            told.push(format!("{:?}", store.is_needed(*id).await.unwrap()));
         }
         for id in &self.builds {
             let kind = |error: Error| error.kind();
@@ -229,6 +237,11 @@ impl World {
         demand.sort_by(|one, other| one.group.cmp(&other.group));
         told.extend(demand.iter().map(|demand| format!("{demand:?}")));
         told.push(format!("{:?}", store.cancel_requests(&self.server).await.unwrap()));
+        for holding in [None, Some(Holding::Artifacts), Some(Holding::Logs)] {
+            let query = EndedQuery::oldest(1_000).holding(holding);
+            told.push(format!("{:?}", store.ended(&query).await.unwrap()));
+        }
+        told.push(format!("{:?}", store.usage().await.unwrap()));
         told
     }
 }

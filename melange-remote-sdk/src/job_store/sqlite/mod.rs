@@ -14,7 +14,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::Timestamp;
 use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+    SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
+    SqliteSynchronous,
 };
 use tokio::sync::watch;
 
@@ -41,6 +42,8 @@ mod calls;
 mod codec;
 #[path = "../sql/reading.rs"]
 mod reading;
+#[path = "../sql/retention.rs"]
+mod retention;
 #[path = "../sql/save.rs"]
 mod save;
 mod schema;
@@ -68,6 +71,10 @@ mod dialect {
             Outlives::Machine => "PRAGMA synchronous = FULL; BEGIN IMMEDIATE",
         }
     }
+
+    /// Gives room of removed jobs back to the file system, at most so many pages of 4 KiB in each transaction that removed
+    /// some. A database that was made before it could keeps the room for later jobs.
+    pub(super) const AFTER_REMOVALS: Option<&str> = Some("PRAGMA incremental_vacuum(64)");
 
     /// There are no other servers to tell.
     pub(super) struct Teller;
@@ -116,7 +123,9 @@ impl SqliteJobStore {
             let error = unavailable(error).with("database", path.display());
             error.hint("is the folder there, with room on the disk, and may this user write it?")
         };
-        let mut connection = sqlx::ConnectOptions::connect(&options).await.map_err(failed)?;
+        // Holds for new databases; one that is there stays as it is, and takes no notice.
+        let shrinking = options.clone().auto_vacuum(SqliteAutoVacuum::Incremental);
+        let mut connection = sqlx::ConnectOptions::connect(&shrinking).await.map_err(failed)?;
         database::migrator(&schema::VERSIONS)
             .run_direct(None, &mut connection, false)
             .await
@@ -285,6 +294,24 @@ mod tests {
         assert!(job.error.as_ref().unwrap().message.starts_with("what the job asks for"), "{job:?}");
     }
 
+    /// The rules hold on ten thousand jobs, and the file is smaller afterwards.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_is_not_kept_is_removed_and_the_file_shrinks() {
+        let database = Database::new(DatabaseBounds::default()).await;
+        let size = || std::fs::metadata(database.path()).unwrap().len();
+        let farm = crate::retention::tests::filled(Arc::new(database.store().await), 10_000).await;
+        suite::StoreUnderTest::reopen(&database).await;
+        let before = size();
+        let farm = farm.with_store(Arc::new(database.store().await));
+        crate::retention::tests::keeps_its_rules(&farm).await;
+        crate::retention::tests::removes_nearly_everything(&farm).await;
+        drop(farm);
+        suite::StoreUnderTest::reopen(&database).await;
+        let after = size();
+        println!("the database had {before} bytes, and has {after}");
+        assert!(after < before / 3, "{after} of {before} bytes");
+    }
+
     #[tokio::test(flavor = "multi_thread")]
     async fn a_database_belongs_to_one_server() {
         let database = Database::new(DatabaseBounds::default()).await;
@@ -323,7 +350,11 @@ mod tests {
     /// A new version adds the file of the one before it.
     #[tokio::test(flavor = "multi_thread")]
     async fn filled_databases_of_all_earlier_versions_are_migrated() {
-        for dump in [include_str!("filled/version-1.sql"), include_str!("filled/version-2.sql")] {
+        for dump in [
+            include_str!("filled/version-1.sql"),
+            include_str!("filled/version-2.sql"),
+            include_str!("filled/version-3.sql"),
+        ] {
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join("jobs.db");
             let options = SqliteConnectOptions::new().filename(&path).create_if_missing(true);

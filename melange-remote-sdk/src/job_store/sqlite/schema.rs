@@ -1,10 +1,11 @@
 //! The schema of the database, version by version. A version that was released never changes.
 
 /// The versions, oldest first: what each is about, and its statements.
-pub(super) const VERSIONS: [(&str, &str); 3] = [
+pub(super) const VERSIONS: [(&str, &str); 4] = [
     ("jobs", JOBS),
     ("small rows for what changes often", SMALL_ROWS),
     ("logs in blocks, events", LOGS_AND_EVENTS),
+    ("ended jobs by time", ENDED),
 ];
 
 /// Times are microseconds since 1970, ids are 16 bytes, documents are JSON. States are numbered as `JobState::ALL`.
@@ -149,4 +150,28 @@ CREATE TABLE events (
 CREATE INDEX events_job ON events (job, seq) WHERE job IS NOT NULL;
 CREATE INDEX events_build ON events (build, seq) WHERE build IS NOT NULL;
 ALTER TABLE counters ADD COLUMN events INTEGER NOT NULL DEFAULT 0;
+";
+
+/// Ended jobs are found by the time of their end, and with what they still have. That time is rounded down to a second for
+/// the jobs that are there already.
+const ENDED: &str = "
+ALTER TABLE jobs ADD COLUMN package TEXT NOT NULL DEFAULT '';
+ALTER TABLE jobs ADD COLUMN arch TEXT NOT NULL DEFAULT '';
+-- While the job has come to its end.
+ALTER TABLE jobs ADD COLUMN ended_at INTEGER;
+-- What its artifacts take, until they are removed.
+ALTER TABLE jobs ADD COLUMN artifact_bytes INTEGER NOT NULL DEFAULT 0;
+-- What its logs take among the artifacts.
+ALTER TABLE jobs ADD COLUMN archived_bytes INTEGER NOT NULL DEFAULT 0;
+UPDATE jobs SET
+    package = coalesce(json_extract(doc, '$.facts.package.name'), json_extract(doc, '$.facts.config_name'), ''),
+    arch = json_extract(doc, '$.facts.arch'),
+    artifact_bytes = coalesce((SELECT sum(json_extract(value, '$.size_bytes')) FROM json_each(jobs.doc, '$.artifacts')), 0),
+    archived_bytes = coalesce((SELECT sum(json_extract(a.doc, '$.log.stored_bytes')) FROM attempts a WHERE a.job = jobs.id), 0);
+UPDATE jobs SET ended_at = CAST(strftime('%s', json_extract(doc, '$.finished_at')) AS INTEGER) * 1000000
+    WHERE state > 2;
+CREATE INDEX jobs_ended ON jobs (ended_at, id) WHERE ended_at IS NOT NULL;
+CREATE INDEX jobs_artifacts ON jobs (ended_at, id, artifact_bytes) WHERE artifact_bytes > 0;
+CREATE INDEX jobs_logs ON jobs (ended_at, id, archived_bytes) WHERE archived_bytes > 0;
+CREATE INDEX jobs_newest ON jobs (project, package, arch, ended_at, id) WHERE state = 3;
 ";

@@ -59,7 +59,8 @@ impl WorkingSet {
     /// As there.
     pub fn read_log(&self, id: JobId, log: &[u8], offset: u64, limit: usize) -> Result<LogChunk> {
         let attempts = &self.entry(id)?.attempts;
-        let archived = attempts.iter().filter(|attempt| attempt.log.is_some());
+        let gone = |attempt: &&JobAttempt| attempt.log.is_some() || attempt.log_removed_at.is_some();
+        let archived = attempts.iter().filter(gone);
         let mut limit = limit;
         for range in archived.filter_map(|attempt| Some(attempt.log_begin..attempt.log_end?)) {
             if range.contains(&offset) && limit > 0 {

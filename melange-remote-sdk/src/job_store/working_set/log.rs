@@ -47,13 +47,16 @@ pub(in crate::job_store) fn no_room() -> Error {
 /// known.
 ///
 /// # Errors
-/// `Conflict` while the attempt runs.
+/// `Conflict` while the attempt runs; `NotFound` when the log was removed.
 pub(in crate::job_store) fn note_archive(
     id: JobId,
     attempt: &mut JobAttempt,
     archive: &LogArchive,
 ) -> Result<Range<u64>> {
     let Some(end) = attempt.log_end else { return Err(conflict(id, "the attempt runs")) };
+    if attempt.log_removed_at.is_some() {
+        return Err(Error::new(ErrorKind::NotFound, "the log was removed").with("job", id));
+    }
     if attempt.log.is_some() {
         return Ok(end..end);
     }
@@ -64,6 +67,7 @@ pub(in crate::job_store) fn note_archive(
 /// Whether the log of an attempt that ended by a time is still to be put among the artifacts.
 pub(in crate::job_store) fn is_unarchived(attempt: &JobAttempt, ended_by: Timestamp) -> bool {
     attempt.log.is_none()
+        && attempt.log_removed_at.is_none()
         && attempt.log_end.is_some_and(|end| end > attempt.log_begin)
         && attempt.ended_at.is_some_and(|ended_at| ended_at <= ended_by)
 }

@@ -26,10 +26,14 @@ mod answers;
 mod entry;
 mod graph;
 mod log;
+mod retention;
 
 pub(super) use log::{check_room, forgotten, no_room};
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub(super) use log::{is_unarchived, note_archive};
+pub(super) use retention::Ended;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+pub(super) use retention::{artifact_bytes, note_log_removed};
 
 /// The bounds of a working set.
 #[derive(Debug, Clone, Copy)]
@@ -95,6 +99,8 @@ pub struct WorkingSet {
     pub(super) builds: BTreeMap<BuildId, (Build, BTreeSet<JobId>)>,
     /// Jobs in the order in which they finished.
     pub(super) finished: BTreeSet<(u64, JobId)>,
+    /// The same by their times.
+    pub(super) ended: Ended,
     /// How often a job finished so far.
     pub(super) finishes: u64,
     /// Bytes of the jobs that finished.
@@ -179,6 +185,7 @@ impl WorkingSet {
             keys: HashMap::new(),
             builds: BTreeMap::new(),
             finished: BTreeSet::new(),
+            ended: Ended::default(),
             finishes: 0,
             finished_bytes: 0,
             tokens: HashMap::new(),
@@ -322,6 +329,7 @@ impl WorkingSet {
             state if state.is_terminal() => {
                 let Some(entry) = self.jobs.get(&job.id) else { return };
                 self.finished.remove(&(entry.finished, job.id));
+                self.ended.take(job);
                 self.finished_bytes = self.finished_bytes.saturating_sub(entry.size());
             }
             _ => {}
@@ -373,6 +381,7 @@ impl WorkingSet {
                 self.finishes += 1;
                 entry.finished = self.finishes;
                 self.finished.insert((entry.finished, job.id));
+                self.ended.add(job);
                 self.finished_bytes = self.finished_bytes.saturating_add(entry.size());
             }
             _ => {}
@@ -451,19 +460,6 @@ impl WorkingSet {
             }
         }
         self.changes.forgotten.push(id);
-    }
-
-    /// As [`JobIntake::remove`](super::JobIntake::remove).
-    ///
-    /// # Errors
-    /// As there.
-    pub fn remove(&mut self, id: JobId) -> Result<()> {
-        let entry = self.entry(id)?;
-        if !entry.job.state.is_terminal() {
-            return Err(conflict(id, "the job has not finished").hint("cancel it first"));
-        }
-        self.forget(id);
-        Ok(())
     }
 
     /// Whether so many more jobs may wait.

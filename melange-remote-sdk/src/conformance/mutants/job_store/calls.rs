@@ -1,4 +1,4 @@
-//! Submissions and claims with a mistake.
+//! Submissions, claims and settled leases with a mistake.
 
 use super::*;
 
@@ -202,6 +202,35 @@ impl Mutant {
             _ => {}
         }
         self.inner.claim(&changed).await
+    }
+
+    pub(super) async fn expire_with_bug(&self, request: &ExpireRequest) -> Result<Vec<Arc<Job>>> {
+        let mut request = *request;
+        match self.bug {
+            Bug::ExpireNever => return Ok(Vec::new()),
+            Bug::ExpireIgnoresTime => request.now = Timestamp::MAX,
+            Bug::ExpireIgnoresAttempts => request.patience = Patience::ENDLESS,
+            Bug::ExpireIgnoresPatience => request.patience.time = Duration::ZERO,
+            _ => {}
+        }
+        let mut settled = self.inner.expire(&request).await?;
+        match self.bug {
+            Bug::ExpireTellsNothing => settled.clear(),
+            Bug::ExpireIgnoresBound => loop {
+                let more = self.inner.expire(&request).await?;
+                if more.is_empty() {
+                    break;
+                }
+                settled.extend(more);
+            },
+            Bug::ExpireRevivesCancelled => {
+                for job in settled.iter().filter(|job| job.state == JobState::Cancelled) {
+                    self.inner.retry(Selection::Job(job.id), request.now).await?;
+                }
+            }
+            _ => {}
+        }
+        Ok(settled)
     }
 
     async fn claim_one_by_one(&self, request: &ClaimRequest) -> Result<Vec<Claim>> {

@@ -1,0 +1,72 @@
+//! Mistakes about ended jobs, and about what is removed of them.
+
+use super::*;
+
+impl Mutant {
+    pub(super) async fn note_removed_with_bug(&self, id: JobId, what: Holding, at: Timestamp) -> Result<()> {
+        let job = self.inner.get(id).await?;
+        let log = self.inner.read_log(id, 0, usize::MAX).await;
+        match self.bug {
+            Bug::NoteRemovedDoesNothing if job.state.is_terminal() => return Ok(()),
+            Bug::NoteRemovedTakesRunning if !job.state.is_terminal() => return Ok(()),
+            Bug::NoteRemovedTakesBoth => {
+                for what in [Holding::Artifacts, Holding::Logs] {
+                    self.inner.note_removed(id, what, at).await?;
+                }
+            }
+            Bug::UnarchivedTellsRemoved => {
+                let left = self.inner.unarchived(Timestamp::MAX, limits::PAGE_ITEMS_MAX).await?;
+                self.notes().unarchived.extend(left.into_iter().filter(|(job, _)| *job == id));
+            }
+            _ => {}
+        }
+        self.inner.note_removed(id, what, at).await?;
+        let mut notes = self.notes();
+        notes.noted.insert(id, at);
+        if what == Holding::Artifacts && job.artifacts_removed_at.is_none() {
+            notes.removed_bytes += job.artifacts.iter().map(|artifact| artifact.size_bytes).sum::<u64>();
+        }
+        if let (Bug::NoteRemovedKeepsLog, Holding::Logs, Ok(log)) = (self.bug, what, log) {
+            notes.logs.insert(id, log);
+        }
+        Ok(())
+    }
+
+    pub(super) async fn ended_with_bug(&self, query: &EndedQuery) -> Result<Vec<EndedJob>> {
+        let mut query = *query;
+        match self.bug {
+            Bug::EndedForgetsPlace => query.behind = None,
+            Bug::EndedIgnoresHolding => query.holding = None,
+            Bug::EndedIgnoresBound => query.limit = query.limit.saturating_add(1),
+            _ => {}
+        }
+        let mut told = self.inner.ended(&query).await?;
+        match self.bug {
+            Bug::EndedIsBackwards => told.reverse(),
+            Bug::EndedLosesFailed => told.retain(|job| job.state != JobState::Failed),
+            Bug::EndedLoses(loss) => told.iter_mut().for_each(loss),
+            _ => {}
+        }
+        Ok(told)
+    }
+
+    pub(super) async fn is_needed_with_bug(&self, id: JobId) -> Result<bool> {
+        let told = self.inner.is_needed(id).await?;
+        Ok(match self.bug {
+            Bug::NeededIsNever => false,
+            Bug::NeededByEnded => told || !self.dependents(id).is_empty(),
+            Bug::NeededByNextOnly | Bug::NeededByPendingOnly => {
+                let mut needed = false;
+                for dependent in self.dependents(id) {
+                    let state = self.inner.get(dependent).await?.state;
+                    needed |= match self.bug {
+                        Bug::NeededByPendingOnly => state == JobState::Pending || state.is_terminal() && told,
+                        _ => !state.is_terminal(),
+                    };
+                }
+                needed
+            }
+            _ => told,
+        })
+    }
+}

@@ -1,0 +1,22 @@
+//! What of ended jobs is kept, and for how long: the rules, and the collector that removes the rest.
+//!
+//! ```text
+//! KeepRules + Usage ─▶ Plan ─▶ for each ended job, oldest first: does it go, and why?
+//! Collector: plan a page ─▶ remove its objects ─▶ note that in the job store ─▶ the next page
+//! ```
+//!
+//! Never removed, whatever the rules say:
+//! * anything of a job that waits or runs, or that one of those waits for, also by way of others;
+//! * anything of a job whose build has a job that has not ended;
+//! * the newest success of each project, package and architecture, unless [`KeepLatest::No`];
+//! * anything of a job that ended less than [`limits::RETENTION_RECENT`](crate::limits::RETENTION_RECENT) ago.
+
+pub mod collector;
+mod plan;
+mod rules;
+#[cfg(test)]
+pub(crate) mod tests;
+
+pub use collector::{Collector, CollectorOptions, Mode, Orphans};
+pub use plan::{Class, Plan, Protection, Reason, Removal, Report, Total};
+pub use rules::{Keep, KeepLatest, KeepRules};
