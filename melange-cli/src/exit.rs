@@ -68,7 +68,7 @@ pub(crate) fn code_of(error: &Error) -> Exit {
     }
     match error.kind() {
         ErrorKind::InvalidRequest | ErrorKind::AlreadyExists | ErrorKind::LimitExceeded => Exit::Usage,
-        ErrorKind::NotFound => Exit::NotFound,
+        ErrorKind::NotFound | ErrorKind::Gone => Exit::NotFound,
         ErrorKind::Cancelled => Exit::Cancelled,
         ErrorKind::PermissionDenied => Exit::Auth,
         ErrorKind::Untrusted | ErrorKind::Conflict => Exit::Failed,

@@ -83,6 +83,11 @@ pub(crate) fn job(job: &JobView, now: Timestamp) -> String {
     if let Some(backend) = &job.backend {
         line("backend", &backend.addr);
     }
+    for (what, removed_at) in [("artifacts", job.artifacts_removed_at), ("log", job.log_removed_at)] {
+        if let Some(at) = removed_at {
+            line(what, &format!("removed {}", moment(at, now)));
+        }
+    }
     if job.attempt > 1 {
         line("attempt", &job.attempt.to_string());
     }

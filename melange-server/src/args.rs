@@ -7,7 +7,12 @@ use clap::{Parser, ValueEnum};
 /// Every flag with one value can also be given as an environment variable: --listen-addr is MELANGE_LISTEN_ADDR,
 /// and so on; MELANGE_PROJECT_WEIGHT has all weights, separated by commas. Flags go before variables.
 #[derive(Debug, Clone, Default, Parser)]
-#[command(name = "melange-server", version, args_override_self = true)]
+#[command(
+    name = "melange-server",
+    version,
+    args_override_self = true,
+    after_help = "melange-server gc removes once what the --keep flags do not keep; see melange-server gc --help"
+)]
 pub struct Args {
     /// HTTP listen address; :8080 means port 8080 on all interfaces, port 0 takes a free one [default: :8080]
     #[arg(long, value_name = "HOST:PORT")]
@@ -93,6 +98,23 @@ pub struct Args {
     /// [default: melange.db in the folder of --state-dir, for users who are not root in ~/.local/state/melange-remote]
     #[arg(long, value_name = "URL")]
     pub database: Option<String>,
+    /// Ended jobs that are kept: a time counted from their end, a number, both such as 365d,10000, or all
+    /// [default: 365d]
+    #[arg(long, value_name = "BOUNDS")]
+    pub keep_jobs: Option<String>,
+    /// Logs of ended jobs that are kept: a time, a size, both such as 30d,200GiB, or all [default: 90d]
+    #[arg(long, value_name = "BOUNDS")]
+    pub keep_logs: Option<String>,
+    /// Artifacts of ended jobs that are kept: a time, a size, both such as 30d,200GiB, or all [default: 14d]
+    #[arg(long, value_name = "BOUNDS")]
+    pub keep_artifacts: Option<String>,
+    /// Whether the newest success of each project, package and architecture is kept for ever [default: yes]
+    #[arg(long, value_name = "YES|NO")]
+    pub keep_latest: Option<Choice>,
+    /// Whether what lies in the storage of jobs that the database does not know is kept: when others use the storage too
+    /// [default: no]
+    #[arg(long, value_name = "YES|NO")]
+    pub keep_orphans: Option<Choice>,
     /// What the state folder may keep of packages, indexes and root filesystems, such as 20G; what was not used for
     /// longest leaves first [default: 20G]
     #[arg(long, value_name = "SIZE")]
@@ -119,6 +141,43 @@ pub struct Args {
     /// Form of the log on standard error [default: text]
     #[arg(long, value_name = "FORMAT")]
     pub log_format: Option<LogFormat>,
+}
+
+/// Removes ended jobs, their logs and their artifacts that the --keep flags do not keep, once, and ends.
+///
+/// It takes the flags and variables of the server; those of --database, --storage and --keep-… matter. A server does the
+/// same by itself every ten minutes; of a SQLite database it is the only one that can while it runs.
+#[derive(Debug, Clone, Default, Parser)]
+#[command(name = "melange-server gc", version, args_override_self = true)]
+pub struct GcArgs {
+    /// Tell what would be removed, and remove nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Form of what is told on standard output [default: text]
+    #[arg(long, value_name = "FORMAT")]
+    pub output: Option<Output>,
+    /// The flags of the server.
+    #[command(flatten)]
+    pub server: Args,
+}
+
+/// The form of what a command tells.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object.
+    Json,
+}
+
+/// Yes or no.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Choice {
+    /// Yes.
+    Yes,
+    /// No.
+    No,
 }
 
 /// The form of the API's description.

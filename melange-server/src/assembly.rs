@@ -14,14 +14,16 @@ use melange_remote_sdk::backend_selector::round_robin::RoundRobin;
 use melange_remote_sdk::builder::Builder;
 use melange_remote_sdk::buildkit::{BuildkitOptions, TlsIdentity, TlsOptions};
 use melange_remote_sdk::cache::StateCache;
+use melange_remote_sdk::clock::SystemClock;
 use melange_remote_sdk::engine::runners::AddressedRunners;
 use melange_remote_sdk::engine::{EngineBuilder, EngineOptions, RunnerProvider, preflight};
-use melange_remote_sdk::error::{Error, Result};
+use melange_remote_sdk::error::{Error, ErrorKind, Result};
 use melange_remote_sdk::job_store::JobStore;
 use melange_remote_sdk::job_store::database::DatabaseBounds;
 use melange_remote_sdk::job_store::memory::MemoryJobStore;
 use melange_remote_sdk::job_store::postgres::PostgresJobStore;
 use melange_remote_sdk::job_store::sqlite::SqliteJobStore;
+use melange_remote_sdk::retention::{Collector, CollectorOptions};
 use melange_remote_sdk::rootfs::Assembler;
 use melange_remote_sdk::rootfs::fetch::{FetchOptions, HttpFetcher};
 use melange_remote_sdk::rootfs::line::RepositoryLine;
@@ -88,6 +90,48 @@ async fn database(config: &DatabaseConfig) -> Result<Arc<dyn JobStore>> {
             Arc::new(PostgresJobStore::open(url, DatabaseBounds::default()).await?)
         }
     })
+}
+
+/// What removes the ended jobs of a server that the rules do not keep.
+pub fn collector(config: &Config, app: &App) -> Collector {
+    let (job_store, storage) = (Arc::clone(&app.job_store), Arc::clone(&app.artifact_storage));
+    Collector::new(job_store, storage, Arc::clone(&app.clock), collector_options(config))
+}
+
+fn collector_options(config: &Config) -> CollectorOptions {
+    let mut options = CollectorOptions::new(config.retention.rules);
+    // What a store in memory has forgotten is no orphan.
+    if config.database != DatabaseConfig::Memory {
+        options.orphans = config.retention.orphans;
+    }
+    options
+}
+
+/// What removes the ended jobs once, without a server.
+///
+/// # Errors
+/// As [`assemble`]; `Unavailable` when a running server has the database; `InvalidRequest` for jobs in memory.
+pub async fn lone_collector(config: &Config) -> Result<Collector> {
+    let job_store: Arc<dyn JobStore> = match &config.database {
+        DatabaseConfig::Memory => {
+            let error = Error::invalid("jobs in memory are those of a running server");
+            return Err(error.hint("its own passes remove them, as its --keep flags say"));
+        }
+        // Nothing is made where nothing is.
+        DatabaseConfig::Sqlite(path) if !path.exists() => {
+            let error = Error::new(ErrorKind::NotFound, format!("there is no database {}", path.display()));
+            return Err(error.hint("give --database or --state-dir as the server has it"));
+        }
+        DatabaseConfig::Sqlite(path) => {
+            let opened = SqliteJobStore::open(path, DatabaseBounds::default()).await;
+            let hint = "when a server runs on it, the passes of that one remove what is not kept";
+            Arc::new(opened.map_err(|error| error.hint(hint))?)
+        }
+        DatabaseConfig::Postgres(_) => database(&config.database).await?,
+    };
+    let storage = storage(&config.storage).await?;
+    let options = collector_options(config);
+    Ok(Collector::new(job_store, storage, Arc::new(SystemClock), options))
 }
 
 impl Assembly {

@@ -14,14 +14,17 @@ use melange_remote_sdk::error::Error;
 use melange_remote_sdk::labels::Labels;
 use melange_remote_sdk::limits;
 use melange_remote_sdk::melange::defaults::{NAMESPACE, RepositoryDefaults};
+use melange_remote_sdk::retention::Mode;
 use melange_remote_sdk::rootfs::addresses::AddressPolicy;
 use melange_remote_sdk::rootfs::credentials::Credentials;
 use melange_remote_sdk::text::diagnostics::Source;
 
-use crate::args::{Args, LogFormat};
+use crate::args::{Args, GcArgs, LogFormat, Output};
 
+mod retention;
 mod scheduling;
 
+pub use retention::RetentionConfig;
 pub use scheduling::SchedulingConfig;
 
 /// The backend of a server without BuildKit.
@@ -97,6 +100,8 @@ pub struct Config {
     pub build: BuildConfig,
     /// How many jobs are taken, and who gets which free slot.
     pub scheduling: SchedulingConfig,
+    /// What is kept of ended jobs.
+    pub retention: RetentionConfig,
     /// The form of the log.
     pub log_format: LogFormat,
     /// The file that [`Self::backends`] were read from; SIGHUP reads it again.
@@ -188,6 +193,24 @@ pub struct TlsFiles {
     pub identity: Option<(PathBuf, PathBuf)>,
 }
 
+/// What the program is to do.
+#[derive(Debug, Clone)]
+pub enum Task {
+    /// To serve.
+    Serve(Config),
+    /// To remove once what is not kept.
+    Collect(Config, GcOptions),
+}
+
+/// How that is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GcOptions {
+    /// Whether it is done, or only told.
+    pub mode: Mode,
+    /// In which form it is told.
+    pub output: Output,
+}
+
 /// Why there is no configuration.
 #[derive(Debug)]
 pub enum Refused {
@@ -229,13 +252,35 @@ impl Config {
         Self::read_as(args, environment, preflight::is_root())
     }
 
+    /// Reads what the program is to do: `gc` behind its name, or nothing, and then as [`Self::read`].
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn read_task(
+        args: impl IntoIterator<Item = OsString>,
+        environment: Environment<'_>,
+    ) -> Result<Task, Refused> {
+        let mut args: Vec<OsString> = args.into_iter().collect();
+        if args.get(1).is_none_or(|word| word != "gc") {
+            return Self::read(args, environment).map(Task::Serve);
+        }
+        args.remove(1);
+        let GcArgs { dry_run, output, server } = GcArgs::try_parse_from(args).map_err(Refused::Usage)?;
+        let mode = if dry_run { Mode::DryRun } else { Mode::Remove };
+        let config = Self::of(server, environment, preflight::is_root())?;
+        Ok(Task::Collect(config, GcOptions { mode, output: output.unwrap_or_default() }))
+    }
+
     /// As [`Self::read`], for root or for another user, whose default folders are its own.
     fn read_as(
         args: impl IntoIterator<Item = OsString>,
         environment: Environment<'_>,
         is_root: bool,
     ) -> Result<Self, Refused> {
-        let args = Args::try_parse_from(args).map_err(Refused::Usage)?;
+        Self::of(Args::try_parse_from(args).map_err(Refused::Usage)?, environment, is_root)
+    }
+
+    fn of(args: Args, environment: Environment<'_>, is_root: bool) -> Result<Self, Refused> {
         if let Some(format) = args.print_api {
             return Err(Refused::Answered(crate::api_reference(format)));
         }
@@ -298,6 +343,7 @@ impl Reader<'_> {
         let port_file = self.path("--port-file", args.port_file.clone());
         let log_format = self.choice("--log-format", args.log_format);
         let scheduling = self.scheduling(&args);
+        let retention = self.retention(&args);
         let storage = self.storage(&args);
         let database = self.database(&args);
         let backends_file = self.path("--backends-config", args.backends_config.clone());
@@ -315,6 +361,7 @@ impl Reader<'_> {
             database,
             build,
             scheduling,
+            retention,
             log_format,
             backends_file,
         })

@@ -20,6 +20,7 @@ pub mod app;
 pub mod args;
 pub mod assembly;
 pub mod config;
+pub mod gc;
 mod listener;
 pub mod problem;
 pub mod rate;
@@ -67,6 +68,7 @@ pub async fn serve(listener: TcpListener, app: App, shutdown: CancellationToken)
 /// When the service cannot start, or one of its parts ends although nobody asked for it.
 pub async fn run(config: &Config) -> Result<()> {
     let assembly = assembly::assemble(config).await?;
+    let collector = assembly::collector(config, &assembly.app);
     let (listener, addr) = listen(&config.listen).await?;
     watch_signals(assembly.app.stopping.clone())?;
     watch_reloads(config.backends_file.clone(), assembly.app.pool.clone())?;
@@ -81,7 +83,10 @@ pub async fn run(config: &Config) -> Result<()> {
              listen on 127.0.0.1, or let only trusted machines reach it"
         );
     }
-    run_assembly(assembly, listener).await
+    let collecting = tokio::spawn(collector.run(assembly.app.stopping.clone()));
+    let ended = run_assembly(assembly, listener).await;
+    collecting.abort();
+    ended
 }
 
 /// Runs a server that is put together until its app is told to stop. A scheduler that ends by itself ends the server:

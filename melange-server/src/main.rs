@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use melange_remote_sdk::error::{Error, chain};
-use melange_server::config::{Config, Refused};
+use melange_server::config::{Config, Refused, Task};
 use melange_server::telemetry;
 
 /// Says something on standard error, which may be closed.
@@ -19,8 +19,8 @@ const CLOSING: Duration = Duration::from_secs(2);
 fn main() -> ExitCode {
     melange_remote_sdk::sandbox::run_if_asked();
     let environment = |name: &str| std::env::var(name).ok();
-    let config = match Config::read(std::env::args_os(), &environment) {
-        Ok(config) => config,
+    let task = match Config::read_task(std::env::args_os(), &environment) {
+        Ok(task) => task,
         Err(Refused::Answered(text)) => {
             let written = std::io::stdout().write_all(text.as_bytes());
             return if written.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
@@ -34,6 +34,7 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    let (Task::Serve(config) | Task::Collect(config, _)) = &task;
     let log = telemetry::start(config.log_format, environment("MELANGE_LOG").as_deref());
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -42,7 +43,12 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let ended = runtime.block_on(melange_server::run(&config));
+    let ended = runtime.block_on(async {
+        match &task {
+            Task::Serve(config) => melange_server::run(config).await,
+            Task::Collect(config, options) => melange_server::gc::run(config, *options).await,
+        }
+    });
     // What is left are reads of logs and the like, which must not hold up the end, and the folder of a launcher that waited
     // for a guest, which is removed.
     runtime.shutdown_timeout(CLOSING);

@@ -1,6 +1,7 @@
 //! Flags, variables, files: what they mean, and every mistake at once.
 
 use melange_remote_sdk::artifact_storage::object::ObjectArtifactStorage;
+use melange_remote_sdk::retention::{Keep, KeepLatest, KeepRules, Orphans};
 
 use super::*;
 use crate::args::BackendSelection;
@@ -286,4 +287,47 @@ fn addresses_and_logins_are_read_once_and_wrong_ones_told() {
     let told = read(&["--allow-private-address", "http://x"], "basic:topsecret").unwrap_err().to_string();
     assert!(told.contains("--allow-private-address") && told.contains("HTTP_AUTH"), "{told}");
     assert!(!told.contains("topsecret"), "{told}");
+}
+
+#[test]
+fn what_is_kept_is_said_by_times_sizes_and_numbers() {
+    let rules = |args: &[&str]| read(args, &[]).unwrap().retention.rules;
+    assert_eq!(rules(&[]), KeepRules::default());
+    let day = |days: u64| Duration::from_secs(days * 86_400);
+    let told = rules(&["--keep-jobs", "30d,10000", "--keep-logs", "2w, 200GiB", "--keep-artifacts", "all"]);
+    assert_eq!((told.jobs.age, told.jobs.most), (Some(day(30)), Some(10_000)));
+    assert_eq!((told.logs.age, told.logs.most), (Some(day(14)), Some(200 << 30)));
+    assert_eq!((told.artifacts, told.latest), (Keep::ALL, KeepLatest::Yes));
+    let told = rules(&["--keep-artifacts", "500M", "--keep-latest", "no"]);
+    assert_eq!((told.artifacts, told.latest), (Keep::at_most(500 << 20), KeepLatest::No));
+    let config = read(&[], &[("MELANGE_KEEP_JOBS", "12h"), ("MELANGE_KEEP_ORPHANS", "yes")]).unwrap();
+    assert_eq!(config.retention.rules.jobs, Keep::within(Duration::from_secs(12 * 3_600)));
+    assert_eq!(config.retention.orphans, Orphans::Keep);
+    assert_eq!(read(&[], &[]).unwrap().retention.orphans, Orphans::Remove);
+    let wrong = ["--keep-jobs", "200GiB", "--keep-logs", "10000", "--keep-artifacts", "30d,soon"];
+    insta::assert_snapshot!(mistakes(&wrong), @r#"
+    the configuration is not valid
+      - --keep-jobs: "200GiB" is no bound; such as 365d, 10000, 365d,10000 or all
+      - --keep-logs: "10000" is no bound; such as 30d, 200GiB, 30d,200GiB or all
+      - --keep-artifacts: "soon" is no bound; such as 30d, 200GiB, 30d,200GiB or all
+    "#);
+    let variable = read(&[], &[("MELANGE_KEEP_LATEST", "perhaps")]).unwrap_err().to_string();
+    assert!(variable.contains("--keep-latest: it is yes or no"), "{variable}");
+}
+
+#[test]
+fn the_program_is_told_to_collect() {
+    let task = |args: &[&str]| {
+        let args = ["melange-server"].iter().chain(args).map(|arg| (*arg).to_owned().into());
+        Config::read_task(args, &|_| None)
+    };
+    assert!(matches!(task(&["--database", "memory:"]), Ok(Task::Serve(_))));
+    let args = ["gc", "--dry-run", "--output", "json", "--keep-logs", "1d", "--database", "sqlite:/x"];
+    let Ok(Task::Collect(config, options)) = task(&args) else { panic!("it is a pass") };
+    assert_eq!(options, GcOptions { mode: Mode::DryRun, output: Output::Json });
+    assert_eq!(config.database, DatabaseConfig::Sqlite(PathBuf::from("/x")));
+    assert_eq!(config.retention.rules.logs, Keep::within(Duration::from_secs(86_400)));
+    assert!(matches!(task(&["gc"]), Ok(Task::Collect(_, options)) if options.mode == Mode::Remove));
+    assert!(matches!(task(&["gc", "--nonsense"]), Err(Refused::Usage(_))));
+    assert!(matches!(task(&["--dry-run"]), Err(Refused::Usage(_))), "a server has no such flag");
 }

@@ -51,10 +51,18 @@ pub(super) async fn list(State(app): State<App>, Path(id): Path<String>) -> Hand
 /// attempt may have stored so far, and for one that never began.
 ///
 /// # Errors
-/// `NotFound` when neither the job store nor the artifacts know the job.
+/// `NotFound` when neither the job store nor the artifacts know the job; `Gone` when its artifacts were removed.
 pub(super) async fn finished_attempt(app: &App, id: JobId) -> Result<Option<ArtifactKey>, Error> {
     let attempt = match app.job_store.get(id).await {
-        Ok(job) if job.state.is_terminal() => job.attempt,
+        Ok(job) if job.state.is_terminal() => match job.artifacts_removed_at {
+            None => job.attempt,
+            Some(at) => {
+                let message = format!("the artifacts were removed at {at:.0}");
+                let error = Error::new(ErrorKind::Gone, message).with("job", id);
+                let hint = "the rules of the server say for how long artifacts are kept (--keep-artifacts)";
+                return Err(error.hint(hint));
+            }
+        },
         Ok(_) => return Ok(None),
         // The job store may forget what the artifacts still have.
         Err(error) if error.kind() == ErrorKind::NotFound => {

@@ -41,6 +41,7 @@ mod connections;
 mod events;
 mod logs;
 mod readiness;
+mod retention;
 mod submissions;
 mod why;
 
