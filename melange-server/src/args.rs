@@ -99,20 +99,20 @@ pub struct Args {
     #[arg(long, value_name = "URL")]
     pub database: Option<String>,
     /// Ended jobs that are kept: a time counted from their end, a number, both such as 365d,10000, or all
-    /// [default: 365d]
+    /// [default: all]
     #[arg(long, value_name = "BOUNDS")]
     pub keep_jobs: Option<String>,
     /// Logs of ended jobs that are kept: a time, a size, both such as 30d,200GiB, or all [default: 90d]
     #[arg(long, value_name = "BOUNDS")]
     pub keep_logs: Option<String>,
-    /// Artifacts of ended jobs that are kept: a time, a size, both such as 30d,200GiB, or all [default: 14d]
+    /// Artifacts of ended jobs that are kept: a time, a size, both such as 30d,200GiB, or all [default: all]
     #[arg(long, value_name = "BOUNDS")]
     pub keep_artifacts: Option<String>,
     /// Whether the newest success of each project, package and architecture is kept for ever [default: yes]
     #[arg(long, value_name = "YES|NO")]
     pub keep_latest: Option<Choice>,
     /// Whether what lies in the storage of jobs that the database does not know is kept: when others use the storage too
-    /// [default: no]
+    /// [default: yes]
     #[arg(long, value_name = "YES|NO")]
     pub keep_orphans: Option<Choice>,
     /// What the state folder may keep of packages, indexes and root filesystems, such as 20G; what was not used for

@@ -114,7 +114,7 @@ mod tests {
         // A few hours of more work than eight slots can do, and as many of less.
         let (mut now, mut arrivals) = (0.0, Vec::new());
         while now < 86_400.0 {
-            let busy = (now / 10_800.0) as u64 % 2 == 0;
+            let busy = ((now / 10_800.0) as u64).is_multiple_of(2);
             now += -(1.0 - rng.f64()).ln() * if busy { 18.0 } else { 40.0 };
             arrivals.push((now, rng.usize(..40)));
         }

@@ -27,7 +27,9 @@ enum Most {
 
 impl Reader<'_> {
     pub(super) fn retention(&mut self, args: &Args) -> RetentionConfig {
+        // Which packages are still needed somewhere only the operator knows: without a word of his, they stay.
         let mut rules = KeepRules::default();
+        (rules.jobs, rules.artifacts) = (Keep::ALL, Keep::ALL);
         rules.jobs = self.keep("--keep-jobs", args.keep_jobs.clone(), Most::Jobs, rules.jobs);
         rules.logs = self.keep("--keep-logs", args.keep_logs.clone(), Most::Bytes, rules.logs);
         rules.artifacts =
@@ -36,7 +38,7 @@ impl Reader<'_> {
             Choice::Yes => KeepLatest::Yes,
             Choice::No => KeepLatest::No,
         };
-        let orphans = match self.yes_or_no("--keep-orphans", args.keep_orphans).unwrap_or(Choice::No) {
+        let orphans = match self.yes_or_no("--keep-orphans", args.keep_orphans).unwrap_or(Choice::Yes) {
             Choice::Yes => Orphans::Keep,
             Choice::No => Orphans::Remove,
         };

@@ -292,7 +292,9 @@ fn addresses_and_logins_are_read_once_and_wrong_ones_told() {
 #[test]
 fn what_is_kept_is_said_by_times_sizes_and_numbers() {
     let rules = |args: &[&str]| read(args, &[]).unwrap().retention.rules;
-    assert_eq!(rules(&[]), KeepRules::default());
+    let (mut expected, default) = (KeepRules::default(), read(&[], &[]).unwrap().retention);
+    (expected.jobs, expected.artifacts) = (Keep::ALL, Keep::ALL);
+    assert_eq!((default.rules, default.orphans), (expected, Orphans::Keep));
     let day = |days: u64| Duration::from_secs(days * 86_400);
     let told = rules(&["--keep-jobs", "30d,10000", "--keep-logs", "2w, 200GiB", "--keep-artifacts", "all"]);
     assert_eq!((told.jobs.age, told.jobs.most), (Some(day(30)), Some(10_000)));
@@ -300,9 +302,9 @@ fn what_is_kept_is_said_by_times_sizes_and_numbers() {
     assert_eq!((told.artifacts, told.latest), (Keep::ALL, KeepLatest::Yes));
     let told = rules(&["--keep-artifacts", "500M", "--keep-latest", "no"]);
     assert_eq!((told.artifacts, told.latest), (Keep::at_most(500 << 20), KeepLatest::No));
-    let config = read(&[], &[("MELANGE_KEEP_JOBS", "12h"), ("MELANGE_KEEP_ORPHANS", "yes")]).unwrap();
+    let config = read(&[], &[("MELANGE_KEEP_JOBS", "12h"), ("MELANGE_KEEP_ORPHANS", "no")]).unwrap();
     assert_eq!(config.retention.rules.jobs, Keep::within(Duration::from_secs(12 * 3_600)));
-    assert_eq!(config.retention.orphans, Orphans::Keep);
+    assert_eq!(config.retention.orphans, Orphans::Remove);
     assert_eq!(read(&[], &[]).unwrap().retention.orphans, Orphans::Remove);
     let wrong = ["--keep-jobs", "200GiB", "--keep-logs", "10000", "--keep-artifacts", "30d,soon"];
     insta::assert_snapshot!(mistakes(&wrong), @r#"

@@ -45,7 +45,7 @@ impl Still {
     }
 
     async fn group_of(&self, id: JobId) -> Group {
-        Group::of(&*self.service.app.job_store.get(id).await.unwrap())
+        Group::of(&self.service.app.job_store.get(id).await.unwrap())
     }
 
     /// Submits a job and lets a backend run it: in the store, and in the pool.

@@ -6,6 +6,7 @@ use crate::job::{LogArchive, StepLines};
 pub(super) async fn all(store: &dyn JobStore) {
     logs_grow_and_read_by_offset(store).await;
     archived_logs_are_forgotten(store).await;
+    other_logs_stay(store).await;
     rows_are_numbered_and_repeats_skipped(store).await;
     attempts_are_kept(store).await;
 }
@@ -84,6 +85,22 @@ async fn archived_logs_are_forgotten(store: &dyn JobStore) {
     store.finish(silent, &succeeded(), at(6)).await.expect("the owner ends it");
     let told = store.unarchived(at(9), limits::PAGE_ITEMS_MAX).await.expect("it reads");
     assert!(!told.contains(&(silent.job, 1)), "it wrote nothing");
+}
+
+/// Of several logs that are left only the one is forgotten that was archived.
+async fn other_logs_stay(store: &dyn JobStore) {
+    let lane = Lane::new();
+    let (job, first) = lane.running(store).await;
+    append(store, first, "one\n").await.expect("the owner writes");
+    store.release(first, &given_back(None, true), at(1)).await.expect("the owner gives it back");
+    let second = lane.claim_one(store, 2).await.fence;
+    append(store, second, "two\n").await.expect("the owner writes");
+    store.finish(second, &succeeded(), at(3)).await.expect("the owner ends it");
+    store.archive_log(job, 2, &LogArchive::new(1, 4, 9)).await.expect("it ended");
+    assert_eq!(&store.read_log(job, 0, 100).await.expect("it is there").bytes[..], b"one\n");
+    assert_eq!(store.attempt(job, 1).await.expect("it is there").log, None);
+    let told = store.unarchived(at(9), limits::PAGE_ITEMS_MAX).await.expect("it reads");
+    assert!(told.contains(&(job, 1)) && !told.contains(&(job, 2)), "{told:?}");
 }
 
 async fn rows_are_numbered_and_repeats_skipped(store: &dyn JobStore) {

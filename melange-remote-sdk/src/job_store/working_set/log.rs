@@ -1,4 +1,4 @@
-//! What becomes of bytes that are added to a log.
+//! What attempts tell: rows, and the bytes of their logs.
 
 use std::ops::Range;
 
@@ -99,5 +99,54 @@ impl WorkingSet {
             ended.map(move |attempt| (*id, attempt.number))
         });
         attempts.take(limit.min(limits::PAGE_ITEMS_MAX)).collect()
+    }
+
+    /// The log of a job grew by so many bytes; returns its length.
+    pub(in crate::job_store) fn grow_log(&mut self, id: JobId, bytes: usize) -> Result<u64> {
+        self.bytes = self.bytes.saturating_add(bytes);
+        let entry = self.entry_mut(id)?;
+        entry.log_bytes = entry.log_bytes.saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX));
+        let length = entry.log_bytes;
+        self.changes.logs.insert(id);
+        Ok(length)
+    }
+
+    /// The rows that the attempt has not told yet.
+    pub(in crate::job_store) fn new_rows<'r>(
+        &self,
+        fence: Fence,
+        first: u64,
+        rows: &'r [ProgressRow],
+    ) -> Result<&'r [ProgressRow]> {
+        let entry = self.entry(fence.job)?;
+        entry.check_fence(fence)?;
+        if rows.len() > limits::PROGRESS_ROWS_MAX {
+            return Err(Error::invalid(format!("more than {} rows in a call", limits::PROGRESS_ROWS_MAX)));
+        }
+        let Some(known) = entry.progress.checked_sub(first) else {
+            let message = format!("there is no row {first} yet: there are {}", entry.progress);
+            return Err(Error::invalid(message).with("job", fence.job));
+        };
+        Ok(rows.get(usize::try_from(known).unwrap_or(usize::MAX)..).unwrap_or_default())
+    }
+
+    /// As [`JobProgress::append`](super::JobProgress::append).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn append(&mut self, fence: Fence, first: u64, rows: &[ProgressRow]) -> Result<u64> {
+        let new = self.new_rows(fence, first, rows)?;
+        let job = Arc::clone(&self.entry(fence.job)?.job);
+        self.changes.events.extend(new.iter().map(|row| Event::job_progress(&job, row)));
+        let entry = self.entry_mut(fence.job)?;
+        if let Some(attempt) = entry.attempts.last_mut() {
+            new.iter().for_each(|row| attempt.apply(row.clone()));
+        }
+        entry.progress += u64::try_from(new.len()).unwrap_or(u64::MAX);
+        let progress = entry.progress;
+        if !new.is_empty() {
+            self.changes.jobs.insert(fence.job);
+        }
+        Ok(progress)
     }
 }

@@ -3,6 +3,35 @@
 use super::*;
 
 impl Mutant {
+    pub(super) async fn events_with_bug(&self, query: &EventQuery) -> Result<EventPage> {
+        let mut asked = query.clone();
+        match self.bug {
+            Bug::EventsOfAllJobs => asked.job = None,
+            Bug::EventsOfAllBuilds => asked.build = None,
+            Bug::EventsOfAllProjects => asked.project = None,
+            Bug::EventsIgnoreBound => asked.limit = usize::MAX,
+            _ => {}
+        }
+        let mut page = self.inner.events(&asked).await?;
+        match self.bug {
+            Bug::EventsAreLost => page.events.retain(|event| event.kind.name() != "job.attempt"),
+            Bug::EventsLoseSteps => page.events.retain(|event| event.kind.name() != "job.step"),
+            Bug::EventsLoseBuilds => page.events.retain(|event| event.kind.name() != "build.state"),
+            Bug::EventsAreBackwards => page.events.reverse(),
+            Bug::EventsComeTwice => {
+                page.events = page.events.iter().flat_map(|e| [e.clone(), e.clone()]).collect()
+            }
+            Bug::EventsNumberPages => {
+                for (seq, event) in (1..).zip(&mut page.events) {
+                    event.seq = seq;
+                }
+            }
+            Bug::RestartLosesEvents if self.reopened => page.events.clear(),
+            _ => {}
+        }
+        Ok(page)
+    }
+
     pub(super) async fn append_with_bug(
         &self,
         fence: Fence,
