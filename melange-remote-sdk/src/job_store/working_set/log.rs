@@ -130,7 +130,7 @@ impl WorkingSet {
         Ok(rows.get(usize::try_from(known).unwrap_or(usize::MAX)..).unwrap_or_default())
     }
 
-    /// As [`JobProgress::append`](super::JobProgress::append).
+    /// As [`JobProgress::append`](crate::job_store::JobProgress::append).
     ///
     /// # Errors
     /// As there.
