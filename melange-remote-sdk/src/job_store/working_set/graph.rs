@@ -204,7 +204,10 @@ impl WorkingSet {
         let entry = self.entry_mut(id)?;
         let (mut unlocked, mut skipped) = (0, 0);
         if entry.job.state == JobState::Success {
-            for dependent in std::mem::take(&mut entry.dependents) {
+            let mut dependents = std::mem::take(&mut entry.dependents);
+            // Oldest first, so that events have one order however the jobs came into the set.
+            dependents.sort();
+            for dependent in dependents {
                 let Some(entry) = self.jobs.get_mut(&dependent) else { continue };
                 if entry.job.state != JobState::Blocked {
                     continue;
@@ -220,8 +223,8 @@ impl WorkingSet {
             }
             return Ok((unlocked, skipped));
         }
-        let mut reached = entry.dependents.clone();
-        while let Some(dependent) = reached.pop() {
+        let mut reached: BTreeSet<JobId> = entry.dependents.iter().copied().collect();
+        while let Some(dependent) = reached.pop_first() {
             let Some(entry) = self.jobs.get(&dependent) else { continue };
             if entry.job.state == JobState::Blocked {
                 reached.extend(entry.dependents.iter().copied());
