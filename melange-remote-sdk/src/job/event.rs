@@ -3,7 +3,7 @@
 //! ```
 //! use melange_remote_sdk::job::{Event, EventKind};
 //! let text = r#"{"version":1,"seq":7,"time":"2026-11-26T10:00:00Z","project":"default",
-//!     "build":"0197a3c2-1111-7aaa-8000-000000000001","type":"build.state","data":{"state":"running"}}"#;
+//!     "build":"build-0197a3c2-1111-7aaa-8000-000000000001","type":"build.state","data":{"state":"running"}}"#;
 //! let event: Event = serde_json::from_str(text).unwrap();
 //! assert_eq!(event.kind.name(), "build.state");
 //! ```
