@@ -96,13 +96,7 @@ impl Recent {
         if query.after.saturating_add(1) < first {
             return None;
         }
-        let limit = query.limit.min(limits::EVENTS_PER_READ_MAX);
-        let skipped =
-            usize::try_from(query.after.saturating_add(1).saturating_sub(first)).unwrap_or(usize::MAX);
-        let behind = self.events.iter().skip(skipped);
-        let events: Vec<Event> = behind.filter(|event| query.has(event)).take(limit).cloned().collect();
-        let looked_at = events.last().filter(|_| events.len() == limit).map_or(last, |event| event.seq);
-        Some(EventPage::new(events, self.oldest, looked_at))
+        Some(EventPage::among(&self.events, query, self.oldest, last))
     }
 }
 

@@ -1,16 +1,17 @@
 //! The events of a farm, as they come.
 
-use futures_util::{Stream, StreamExt, stream};
+use futures_util::{Stream, StreamExt};
 
-use super::{Client, encode, transport};
+use super::Client;
+use super::lines::{Reading, add_parameter};
 use crate::api::v1;
 use crate::backoff::Backoff;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::job::{BuildId, Event, JobId, Project};
 use crate::limits;
 
-/// An event as JSON: its texts are bounded by those of errors.
-const EVENT_BYTES_MAX: usize = 1 << 20;
+/// The texts of an event are bounded by those of errors.
+static EVENTS: Reading<Event> = Reading { what: "the events", line_bytes_max: 1 << 20, read };
 
 /// Which events are asked for; all of the farm when nothing is said.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -34,15 +35,10 @@ impl EventFilter {
 
     fn path(&self) -> String {
         let mut path = format!("{}?follow=true", v1::EVENTS);
-        let mut add = |name: &str, value: Option<String>| {
-            if let Some(value) = value {
-                path.push_str(&format!("&{name}={}", encode(&value)));
-            }
-        };
-        add("job", self.job.map(|job| job.to_string()));
-        add("build", self.build.map(|build| build.to_string()));
-        add("project", self.project.as_ref().map(ToString::to_string));
-        add("after", self.after.map(|after| after.to_string()));
+        add_parameter(&mut path, "job", self.job);
+        add_parameter(&mut path, "build", self.build);
+        add_parameter(&mut path, "project", self.project.as_ref());
+        add_parameter(&mut path, "after", self.after);
         path
     }
 }
@@ -59,17 +55,7 @@ impl Client {
     ) -> Result<impl Stream<Item = Result<Vec<Event>>> + Unpin + Send + use<>> {
         let path = filter.path();
         let response = self.answer(|| self.get(&path)).await?;
-        let chunks = response.bytes_stream().map(|chunk| chunk.map_err(|e| transport("the events", e)));
-        let events = stream::try_unfold((chunks, Vec::new()), |(mut chunks, mut rest)| async move {
-            while let Some(chunk) = chunks.next().await {
-                let events = take(&mut rest, &chunk?)?;
-                if !events.is_empty() {
-                    return Ok(Some((events, (chunks, rest))));
-                }
-            }
-            Ok(None)
-        });
-        Ok(Box::pin(events))
+        Ok(EVENTS.stream(response))
     }
 
     /// Follows events until the job or the build has ended that is asked for, for ever otherwise. A stream that breaks off
@@ -130,28 +116,10 @@ impl Client {
     }
 }
 
-/// The events that a chunk completes; the beginning of the next one is kept.
-fn take(rest: &mut Vec<u8>, chunk: &[u8]) -> Result<Vec<Event>> {
-    let mut events = Vec::new();
-    let mut parts = chunk.split(|byte| *byte == b'\n').peekable();
-    while let Some(part) = parts.next() {
-        rest.extend_from_slice(part);
-        if rest.len() > EVENT_BYTES_MAX {
-            return Err(Error::unexpected("an event of the server is too long"));
-        }
-        if parts.peek().is_none() {
-            break;
-        }
-        if !rest.is_empty() {
-            // Kinds that a later server knows are left out.
-            match serde_json::from_slice(rest) {
-                Ok(event) => events.push(event),
-                Err(error) => tracing::debug!(%error, "an event of an unknown kind"),
-            }
-        }
-        rest.clear();
-    }
-    Ok(events)
+/// Kinds that a later server knows are left out.
+fn read(line: &[u8]) -> Result<Option<Event>> {
+    let event = serde_json::from_slice(line);
+    Ok(event.inspect_err(|error| tracing::debug!(%error, "an event of an unknown kind")).ok())
 }
 
 #[cfg(test)]
@@ -170,7 +138,7 @@ mod tests {
         for size in [1, 9, 1_000] {
             let (mut rest, mut numbers) = (Vec::new(), Vec::new());
             for chunk in all.as_bytes().chunks(size) {
-                numbers.extend(take(&mut rest, chunk).unwrap().into_iter().map(|event| event.seq));
+                numbers.extend(EVENTS.take(&mut rest, chunk).unwrap().into_iter().map(|event| event.seq));
             }
             assert_eq!(numbers, [1, 3], "{size}");
         }

@@ -1,17 +1,17 @@
 //! Logs, as text and line by line.
 
-use std::collections::VecDeque;
+use futures_util::{Stream, StreamExt};
 
-use futures_util::{Stream, StreamExt, stream};
-
-use super::{Client, encode, transport};
+use super::lines::{Reading, add_parameter};
+use super::{Client, transport};
 use crate::api::v1::{self, LogLineView};
 use crate::error::{Error, Result};
 use crate::job::{JobId, LogPosition};
 use crate::limits;
 
-/// A line of a log as JSON: each byte of its text may become six, and some words stand around it.
-const JSON_LINE_BYTES_MAX: usize = 6 * limits::LOG_LINE_BYTES_MAX + 1_024;
+/// Each byte of the text of a line may become six, and some words stand around it.
+static LINES: Reading<LogLineView> =
+    Reading { what: "the log", line_bytes_max: 6 * limits::LOG_LINE_BYTES_MAX + 1_024, read };
 
 /// Which part of a log is asked for; all that is there of it when nothing is said.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -60,18 +60,13 @@ impl LogQuery {
 
     fn path(&self, id: JobId, format: &str) -> String {
         let mut path = format!("{}?format={format}&follow={}", v1::job_logs(id), self.follow);
-        let mut add = |name: &str, value: Option<String>| {
-            if let Some(value) = value {
-                path.push_str(&format!("&{name}={}", encode(&value)));
-            }
-        };
-        add("attempt", self.attempt.map(|attempt| attempt.to_string()));
-        add("since", self.since.clone());
-        add("step", self.step.clone());
-        add("stream", self.stream.clone());
-        add("tail", self.tail.map(|lines| lines.to_string()));
-        add("test", self.test.clone());
-        add("failed", self.failed.then(|| "true".to_owned()));
+        add_parameter(&mut path, "attempt", self.attempt);
+        add_parameter(&mut path, "since", self.since.as_ref());
+        add_parameter(&mut path, "step", self.step.as_ref());
+        add_parameter(&mut path, "stream", self.stream.as_ref());
+        add_parameter(&mut path, "tail", self.tail);
+        add_parameter(&mut path, "test", self.test.as_ref());
+        add_parameter(&mut path, "failed", self.failed.then_some(true));
         path
     }
 }
@@ -103,39 +98,13 @@ impl Client {
     ) -> Result<impl Stream<Item = Result<Vec<LogLineView>>> + Unpin + use<>> {
         let path = query.path(id, "jsonl");
         let response = self.answer(|| self.get(&path)).await?;
-        let chunks = response.bytes_stream().map(|chunk| chunk.map_err(|e| transport("the log", e)));
-        let lines = stream::try_unfold((chunks, Vec::new()), |(mut chunks, mut rest)| async move {
-            while let Some(chunk) = chunks.next().await {
-                let lines = take(&mut rest, &chunk?)?;
-                if !lines.is_empty() {
-                    return Ok(Some((lines, (chunks, rest))));
-                }
-            }
-            // Half a line is none: it comes again.
-            Ok(None)
-        });
-        Ok(Box::pin(lines))
+        Ok(LINES.stream(response))
     }
 }
 
-/// The lines that a chunk completes; the beginning of the next one is kept.
-fn take(rest: &mut Vec<u8>, chunk: &[u8]) -> Result<Vec<LogLineView>> {
-    let mut lines = Vec::new();
-    let mut parts: VecDeque<&[u8]> = chunk.split(|byte| *byte == b'\n').collect();
-    let last = parts.pop_back().unwrap_or_default();
-    for part in parts {
-        rest.extend_from_slice(part);
-        if !rest.is_empty() {
-            let line = serde_json::from_slice(rest);
-            lines.push(line.map_err(|e| Error::unexpected("the server's log cannot be read").source(e))?);
-        }
-        rest.clear();
-    }
-    rest.extend_from_slice(last);
-    if rest.len() > JSON_LINE_BYTES_MAX {
-        return Err(Error::unexpected("a line of the server's log is too long"));
-    }
-    Ok(lines)
+fn read(line: &[u8]) -> Result<Option<LogLineView>> {
+    let line = serde_json::from_slice(line);
+    line.map(Some).map_err(|e| Error::unexpected("the server's log cannot be read").source(e))
 }
 
 #[cfg(test)]
@@ -153,13 +122,13 @@ mod tests {
         for size in [1, 7, 100, 1_000] {
             let (mut rest, mut numbers) = (Vec::new(), Vec::new());
             for chunk in all.as_bytes().chunks(size) {
-                numbers.extend(take(&mut rest, chunk).unwrap().into_iter().map(|line| line.n));
+                numbers.extend(LINES.take(&mut rest, chunk).unwrap().into_iter().map(|line| line.n));
             }
             assert_eq!(numbers, [1, 2, 3, 4, 5], "{size}");
             assert!(rest.is_empty());
         }
-        assert!(take(&mut Vec::new(), b"no json\n").is_err());
-        assert!(take(&mut Vec::new(), &vec![b'x'; JSON_LINE_BYTES_MAX + 1]).is_err());
+        assert!(LINES.take(&mut Vec::new(), b"no json\n").is_err());
+        assert!(LINES.take(&mut Vec::new(), &vec![b'x'; LINES.line_bytes_max + 1]).is_err());
     }
 
     #[test]

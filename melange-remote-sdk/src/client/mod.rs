@@ -21,6 +21,7 @@ use crate::job::JobId;
 use crate::limits;
 
 mod events;
+mod lines;
 mod logs;
 mod wait;
 

@@ -154,12 +154,8 @@ pub struct Failure {
     pub extract: Vec<ExtractLine>,
 }
 
-/// What says it: places in the log, or the message.
-enum Said {
-    Log(Found),
-    Message(Found),
-    Nothing,
-}
+/// What says it: a place in the log or in the message, with the lines of that.
+type Said<'l> = Option<(&'l [Line], Found)>;
 
 /// Tells what an attempt failed of.
 ///
@@ -183,19 +179,19 @@ pub fn diagnose(input: &FailureInput<'_>) -> Failure {
         input.message.lines().take(FAILURE_LINES).map(|line| Line::new(None, line)).collect();
     let (kind, said) = match input.known {
         Some(known) => (known.kind(), known.said(&log, &message)),
-        None if input.class == FailureClass::Build && input.step.is_some() => match find::find(&log) {
-            Some(found) => (found.kind, Said::Log(found)),
-            None => (FailureKind::Silent, Said::Nothing),
-        },
-        None => match find::find(&message) {
-            Some(found) => (found.kind, Said::Message(found)),
-            None => (FailureKind::Silent, Said::Nothing),
-        },
+        None => {
+            let is_told_by_log = input.class == FailureClass::Build && input.step.is_some();
+            let lines = if is_told_by_log { log.as_slice() } else { message.as_slice() };
+            let found = find::find(lines);
+            (
+                found.as_ref().map_or(FailureKind::Silent, |found| found.kind),
+                found.map(|found| (lines, found)),
+            )
+        }
     };
     let (lines, found) = match &said {
-        Said::Log(found) => (log.as_slice(), Some(found)),
-        Said::Message(found) => (message.as_slice(), Some(found)),
-        Said::Nothing => (Default::default(), None),
+        Some((lines, found)) => (*lines, Some(found)),
+        None => (Default::default(), None),
     };
     let at = found.and_then(|found| lines.get(found.index));
     let normalised = match input.known.and_then(KnownCause::words) {
@@ -244,7 +240,7 @@ impl KnownCause<'_> {
 
     /// What is shown. A step that was ended from outside is shown with the last thing that it said; what a step or the
     /// engine found out by itself, with the line that says so, or with the message.
-    fn said(self, log: &[Line], message: &[Line]) -> Said {
+    fn said<'l>(self, log: &'l [Line], message: &'l [Line]) -> Said<'l> {
         let kind = self.kind();
         let in_log = match self {
             Self::Signal(_) | Self::OutOfMemory | Self::Timeout | Self::Silence | Self::LostBackend => {
@@ -254,7 +250,7 @@ impl KnownCause<'_> {
             Self::Lint(_) => None,
         };
         let in_message = || find::find_of(message, kind).or_else(|| find::find(message));
-        in_log.map(Said::Log).or_else(|| in_message().map(Said::Message)).unwrap_or(Said::Nothing)
+        in_log.map(|found| (log, found)).or_else(|| Some((message, in_message()?)))
     }
 }
 
@@ -284,14 +280,8 @@ fn extract(lines: &[Line], index: usize) -> Vec<ExtractLine> {
 fn signature(input: &FailureInput<'_>, kind: FailureKind, normalised: &str) -> String {
     let version = SIGNATURE_VERSION.to_string();
     let step = normalise(input.step.unwrap_or_default(), input.package);
-    let mut digest = Sha256::new();
-    for (index, part) in [&version, input.class.name(), &step, kind.name(), normalised].iter().enumerate() {
-        if index > 0 {
-            digest.update([0]);
-        }
-        digest.update(part.as_bytes());
-    }
-    let mut signature = hex::encode(digest.finalize());
+    let parts = [version.as_str(), input.class.name(), step.as_str(), kind.name(), normalised];
+    let mut signature = hex::encode(Sha256::digest(parts.join("\0")));
     signature.truncate(SIGNATURE_DIGITS);
     signature
 }

@@ -105,18 +105,17 @@ impl<'a> Pass<'a> {
         let (length, least) = path(rest);
         let path = rest.get(..length).unwrap_or_default();
         let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
-        let [.., folder, name] = parts.as_slice() else {
-            self.no_path_before = self.at + length;
-            return false;
+        let (folder, name) = match parts.as_slice() {
+            [.., folder, name] if parts.len() >= least => (*folder, *name),
+            _ => {
+                self.no_path_before = self.at + length;
+                return false;
+            }
         };
-        if parts.len() < least {
-            self.no_path_before = self.at + length;
-            return false;
-        }
         let temporary = TEMPORARY.iter().find_map(|folder| path.strip_prefix(folder));
         let by_chance = temporary.and_then(|below| below.split('/').next());
         self.out.push(CUT_PATH);
-        for (part, depth) in [(*folder, 2), (*name, 1)] {
+        for (part, depth) in [(folder, 2), (name, 1)] {
             self.out.push('/');
             let is_by_chance = temporary.is_some_and(|below| below.split('/').count() == depth);
             if is_by_chance && by_chance == Some(part) {

@@ -6,7 +6,8 @@
 pub(super) type Token = (usize, Option<String>);
 
 /// What takes the place of tokens; a line may hold them already.
-const PLACEHOLDERS: [&str; 8] = ["<n>", "<ver>", "<time>", "<hash>", "<hex>", "<uuid>", "<pkg>", "<tmp>"];
+const PLACEHOLDERS: [&str; 9] =
+    ["<n>", "<ver>", "<time>", "<hash>", "<hex>", "<uuid>", "<pkg>", "<tmp>", "<ip>"];
 const URL_SCHEMES: [&str; 6] = ["https://", "http://", "ftp://", "git://", "ssh://", "git+ssh://"];
 const URL_PLACEHOLDER: &str = "<url:";
 const NAME_KINDS: [&str; 4] = ["so:", "cmd:", "pc:", "cmake:"];
@@ -87,9 +88,6 @@ pub(super) fn placeholder(text: &str) -> Option<usize> {
     if let Some(host) = text.strip_prefix(URL_PLACEHOLDER) {
         let end = run(host, |c| !c.is_whitespace() && !matches!(c, '<' | '>'));
         return after(host, end).starts_with('>').then(|| URL_PLACEHOLDER.len() + end + 1);
-    }
-    if text.starts_with("<ip>") {
-        return Some("<ip>".len());
     }
     PLACEHOLDERS.iter().find(|known| text.starts_with(**known)).map(|known| known.len())
 }

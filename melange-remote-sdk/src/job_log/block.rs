@@ -202,12 +202,6 @@ impl LogBlock {
         &self.text
     }
 
-    /// The same lines with other numbers.
-    #[must_use]
-    pub fn renumbered(self, attempt: u32, first: u64, text_offset: u64) -> Self {
-        Self { attempt, first, text_offset, ..self }
-    }
-
     /// The lines one by one.
     pub fn lines(&self) -> impl Iterator<Item = LogLine<'_>> {
         let mut texts = self.text.split(|byte| *byte == b'\n');
@@ -229,10 +223,9 @@ impl LogBlock {
         })
     }
 
-    /// When the first and the last line were read, in milliseconds since 1970.
-    pub(super) fn times(&self) -> (i64, i64) {
-        let time = |run: Option<&Run>| run.map_or(0, |run| run.at_ms);
-        (time(self.runs.first()), time(self.runs.last()))
+    /// When the first line was read, in milliseconds since 1970.
+    pub(super) fn begun_ms(&self) -> i64 {
+        self.runs.first().map_or(0, |run| run.at_ms)
     }
 
     /// The block as bytes.
@@ -243,7 +236,7 @@ impl LogBlock {
         let text = zstd::bulk::compress(&self.text, LEVEL)
             .map_err(|error| Error::unexpected("lines could not be compressed").source(error))?;
         let mut head = HEAD_MARK.to_vec();
-        let (begun, _) = self.times();
+        let begun = self.begun_ms();
         push_unsigned(&mut head, u64::from(self.attempt));
         push_unsigned(&mut head, self.first);
         push_unsigned(&mut head, self.count);

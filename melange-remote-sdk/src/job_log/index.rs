@@ -69,7 +69,7 @@ impl LogIndex {
             offset: self.end,
             first: block.first(),
             text_offset: block.text_offset(),
-            begun_ms: block.times().0,
+            begun_ms: block.begun_ms(),
         });
         self.end = self.end.saturating_add(u64::try_from(stored_bytes).unwrap_or(u64::MAX));
         self.lines = block.next().saturating_sub(1);

@@ -15,7 +15,7 @@ use crate::artifact_storage::layout::{LOG_NAME, job_folder};
 use crate::builder::LogStream;
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::{JobId, JobState, LogPosition};
-use crate::job_store::Subject;
+use crate::job_store::{Subject, hinted};
 use crate::limits;
 
 /// Which lines of the log of a job are asked for.
@@ -126,6 +126,8 @@ struct Attempts {
     is_running: bool,
     /// Whether the job has finished.
     is_finished: bool,
+    /// When the logs of all of them were removed.
+    removed_at: Option<Timestamp>,
 }
 
 /// Reads the log of a job. Dropping the future of [`Self::next`] loses nothing.
@@ -151,7 +153,7 @@ impl LogReader {
             Err(error) if error.kind() == ErrorKind::NotFound => reader.archives(error).await?,
             attempts => attempts?,
         };
-        reader.check_kept().await?;
+        reader.check_kept(attempts).await?;
         if let Some(attempt) = reader.query.attempt.filter(|attempt| !(1..=attempts.last).contains(attempt)) {
             let error = Error::new(ErrorKind::NotFound, format!("the job has no attempt {attempt}"));
             return Err(error.with("job", job).hint(format!("it had {} so far", attempts.last)));
@@ -163,14 +165,13 @@ impl LogReader {
     }
 
     /// That what is asked for was not removed.
-    async fn check_kept(&self) -> Result<()> {
-        let store = &self.logs.job_store;
+    async fn check_kept(&self, attempts: Attempts) -> Result<()> {
         let removed_at = match self.query.attempt {
-            _ if self.forgotten.is_some() => None,
-            Some(attempt) => {
-                store.attempt(self.job, attempt).await.ok().and_then(|known| known.log_removed_at)
+            Some(attempt) if self.forgotten.is_none() => {
+                let known = self.logs.job_store.attempt(self.job, attempt).await;
+                known.ok().and_then(|known| known.log_removed_at)
             }
-            None => store.get(self.job).await?.log_removed_at,
+            _ => attempts.removed_at,
         };
         removed_at.map_or(Ok(()), |at| Err(removed(self.job, at)))
     }
@@ -180,8 +181,12 @@ impl LogReader {
             return Ok(known);
         }
         let job = self.logs.job_store.get(self.job).await?;
-        let is_running = job.state == JobState::Running;
-        Ok(Attempts { last: job.attempt, is_running, is_finished: job.state.is_terminal() })
+        Ok(Attempts {
+            last: job.attempt,
+            is_running: job.state == JobState::Running,
+            is_finished: job.state.is_terminal(),
+            removed_at: job.log_removed_at,
+        })
     }
 
     /// The attempts of a job that the store has forgotten, from the logs among the artifacts.
@@ -193,7 +198,7 @@ impl LogReader {
             (name == LOG_NAME).then(|| attempt.parse().ok())?
         };
         let last = stored.iter().filter_map(|artifact| number(artifact.key.as_str())).max().ok_or(missing)?;
-        let attempts = Attempts { last, is_running: false, is_finished: true };
+        let attempts = Attempts { last, is_running: false, is_finished: true, removed_at: None };
         self.forgotten = Some(attempts);
         // Of the earlier ones it is not known whether they are there.
         if self.query.attempt.is_none() && self.place.attempt < last {
@@ -328,14 +333,9 @@ fn removed(job: JobId, at: Timestamp) -> Error {
     error.hint("the rules of the server say for how long logs are kept (--keep-logs)")
 }
 
+/// Waits for a hint, which may be missed.
 async fn wait(hint: &mut watch::Receiver<u64>) {
-    // A hint may be missed, and its sender may be gone.
-    let changed = async {
-        if hint.changed().await.is_err() {
-            std::future::pending::<()>().await;
-        }
-    };
-    tokio::time::timeout(limits::SCHEDULER_POLL, changed).await.unwrap_or_default();
+    tokio::time::timeout(limits::SCHEDULER_POLL, hinted(hint)).await.unwrap_or_default();
 }
 
 /// The blocks of an attempt, wherever they are.

@@ -95,30 +95,38 @@ pub struct LogHits {
     pub complete: bool,
 }
 
-/// Removes the escape sequences of terminals: `ESC [ … letter`, `ESC ] … BEL` or `ESC \`, and `ESC` with one more byte.
+/// Removes the escape sequences of terminals: `ESC [ … letter`, `ESC ] … BEL` or `ESC \`, and `ESC` with one more byte. A
+/// sequence never reaches over the end of its line, so that each byte is looked at a few times only.
 fn without_escapes(text: &[u8]) -> Vec<u8> {
     let mut kept = Vec::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(at) = rest.iter().position(|byte| *byte == 0x1b) {
-        kept.extend_from_slice(&rest[..at]);
-        rest = &rest[at + 1..];
-        let ends = match rest.first() {
-            Some(b'[') => {
-                rest.iter().skip(1).position(|byte| (0x40..=0x7e).contains(byte)).map(|end| end + 2)
-            }
-            Some(b']') => {
-                let bell = rest.iter().position(|byte| *byte == 0x07).map(|end| end + 1);
-                let string = rest.windows(2).position(|pair| pair == b"\x1b\\").map(|end| end + 2);
-                [bell, string].into_iter().flatten().min()
-            }
-            _ => Some(1),
+    for line in text.split_inclusive(|byte| *byte == b'\n') {
+        let (mut rest, end) = match line {
+            [rest @ .., b'\n'] => (rest, &b"\n"[..]),
+            rest => (rest, &b""[..]),
         };
-        // A sequence never reaches over the end of its line.
-        let line = rest.iter().position(|byte| *byte == b'\n').unwrap_or(rest.len());
-        rest = &rest[ends.unwrap_or(line).min(line)..];
+        while let Some(at) = rest.iter().position(|byte| *byte == 0x1b) {
+            kept.extend_from_slice(&rest[..at]);
+            rest = &rest[at + 1..];
+            rest = &rest[sequence(rest).min(rest.len())..];
+        }
+        kept.extend_from_slice(rest);
+        kept.extend_from_slice(end);
     }
-    kept.extend_from_slice(rest);
     kept
+}
+
+/// How many bytes of a line behind an `ESC` belong to it: all of them when its end is missing.
+fn sequence(rest: &[u8]) -> usize {
+    let end = match rest.first() {
+        Some(b'[') => rest.iter().skip(1).position(|byte| (0x40..=0x7e).contains(byte)).map(|end| end + 2),
+        Some(b']') => rest.iter().enumerate().find_map(|(at, byte)| match byte {
+            0x07 => Some(at + 1),
+            0x1b if rest.get(at + 1) == Some(&b'\\') => Some(at + 2),
+            _ => None,
+        }),
+        _ => Some(1),
+    };
+    end.unwrap_or(rest.len())
 }
 
 /// Looks through a block. Lines are counted where the pattern is found, not one by one.

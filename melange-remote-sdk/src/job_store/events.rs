@@ -75,6 +75,17 @@ impl EventPage {
     pub fn new(events: Vec<Event>, oldest: u64, last: u64) -> Self {
         Self { events, oldest, last }
     }
+
+    /// What a query asks for among events in a row, the last of which is `last`.
+    pub(crate) fn among(kept: &VecDeque<Event>, query: &EventQuery, oldest: u64, last: u64) -> Self {
+        let first = kept.front().map_or(0, |event| event.seq);
+        let skipped = query.after.saturating_add(1).saturating_sub(first);
+        let limit = query.limit.min(limits::EVENTS_PER_READ_MAX);
+        let behind = kept.iter().skip(usize::try_from(skipped).unwrap_or(usize::MAX));
+        let events: Vec<Event> = behind.filter(|event| query.has(event)).take(limit).cloned().collect();
+        let looked_at = events.last().filter(|_| events.len() == limit).map_or(last, |event| event.seq);
+        Self { events, oldest, last: looked_at }
+    }
 }
 
 /// The newest events of a farm, at most [`limits::EVENTS_KEPT_IN_MEMORY`].
@@ -99,15 +110,6 @@ impl EventLog {
     /// As [`JobReading::events`](super::JobReading::events).
     pub fn read(&self, query: &EventQuery) -> EventPage {
         let oldest = self.events.front().map_or(0, |event| event.seq);
-        let skipped =
-            usize::try_from((query.after.saturating_add(1)).saturating_sub(oldest)).unwrap_or(usize::MAX);
-        let limit = query.limit.min(limits::EVENTS_PER_READ_MAX);
-        let behind = self.events.iter().skip(skipped);
-        let events: Vec<Event> = behind.filter(|event| query.has(event)).take(limit).cloned().collect();
-        let last = match events.last() {
-            Some(event) if events.len() == limit => event.seq,
-            _ => self.last,
-        };
-        EventPage { events, oldest, last }
+        EventPage::among(&self.events, query, oldest, self.last)
     }
 }

@@ -16,6 +16,14 @@ pub struct Hints {
     counters: Mutex<Counters>,
 }
 
+/// Waits for a hint of what [`JobReading::changed`](super::JobReading::changed) gives; for ever when nobody gives hints any
+/// more. Hints may be missed: look now and then without one.
+pub async fn hinted(hint: &mut watch::Receiver<u64>) {
+    if hint.changed().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
 #[derive(Debug, Default)]
 struct Counters {
     of: HashMap<Subject, watch::Sender<u64>>,

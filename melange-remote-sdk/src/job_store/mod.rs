@@ -61,7 +61,7 @@ mod submission;
 pub mod working_set;
 
 pub use events::{EventLog, EventPage, EventQuery};
-pub use hints::Hints;
+pub use hints::{Hints, hinted};
 pub use patience::Patience;
 pub use retention::{EndedJob, EndedPlace, EndedQuery, Holding, Usage};
 pub use submission::{NewJob, Submission, Submitted};

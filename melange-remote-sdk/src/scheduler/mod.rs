@@ -14,7 +14,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -34,6 +33,7 @@ use crate::job::{ClaimToken, FailureClass, JobError, ServerId};
 use crate::job_log::JobLogs;
 use crate::job_store::{
     ClaimRequest, Demand, ExpireRequest, GiveUp, GroupWaiting, JobStore, Offer, Patience, Release, Subject,
+    hinted,
 };
 use crate::limits;
 
@@ -471,13 +471,6 @@ async fn in_time<T>(lease: Duration, call: impl Future<Output = Result<T>>) -> R
 /// A backend's failure as it is shown.
 fn failure_of(error: &Error, at: Timestamp) -> BackendFailure {
     BackendFailure { message: error.chain(), hint: error.hint_text().map(str::to_owned), at }
-}
-
-/// Waits for a hint; for ever when nobody gives hints any more.
-async fn hinted(hint: &mut watch::Receiver<u64>) {
-    if hint.changed().await.is_err() {
-        std::future::pending::<()>().await;
-    }
 }
 
 /// An attempt that panics loses its lease, and another attempt follows.

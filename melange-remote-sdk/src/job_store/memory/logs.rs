@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::*;
 use crate::job::LogArchive;
-use crate::job_store::working_set::{check_room, forgotten, no_room};
+use crate::job_store::working_set::{check_room, forgotten, joined, no_room};
 
 impl State {
     pub(super) fn append_log(
@@ -49,17 +49,8 @@ impl State {
         let gone = || forgotten(id, offset);
         let parts = self.logs.get(&id).ok_or_else(gone)?;
         let (begin, _) = parts.range(..=offset).next_back().ok_or_else(gone)?;
-        let (mut bytes, mut next, limit) = (Vec::new(), offset, limit.min(limits::LOG_READ_BYTES_MAX));
-        for (begin, part) in parts.range(begin..) {
-            let skipped = next.checked_sub(*begin).and_then(|skipped| usize::try_from(skipped).ok());
-            let Some(rest) = skipped.and_then(|skipped| part.get(skipped..)).filter(|rest| !rest.is_empty())
-            else {
-                break;
-            };
-            let taken = &rest[..rest.len().min(limit.saturating_sub(bytes.len()))];
-            bytes.extend_from_slice(taken);
-            next = next.saturating_add(u64::try_from(taken.len()).unwrap_or(u64::MAX));
-        }
+        let parts = parts.range(begin..).map(|(begin, part)| (*begin, part.as_slice()));
+        let bytes = joined(parts, offset, limit.min(limits::LOG_READ_BYTES_MAX));
         if bytes.is_empty() { Err(gone()) } else { Ok(LogChunk::new(bytes.into(), length)) }
     }
 }

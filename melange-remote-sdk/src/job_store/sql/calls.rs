@@ -6,6 +6,7 @@ use futures_util::future::BoxFuture;
 use sqlx::{QueryBuilder, Row};
 
 use super::codec::{count, from_doc, group_key, ids_of, job_id, micros, number, size, to_doc};
+use super::save::write_attempts;
 use super::*;
 use crate::job::{Event, FailureClass, JobError, LogArchive};
 use crate::job_store::working_set::{Reason, WorkingSet, check_room, no_attempt, note_archive};
@@ -386,12 +387,7 @@ impl Session<'_> {
         if let Some(loaded) = entry.attempts.iter_mut().find(|loaded| loaded.number == attempt) {
             loaded.log.clone_from(&known.log);
         }
-        sqlx::query("UPDATE attempts SET doc = $3 WHERE job = $1 AND number = $2")
-            .bind(id.as_bytes().to_vec())
-            .bind(i64::from(attempt))
-            .bind(to_doc(&known)?)
-            .execute(&mut *self.connection)
-            .await?;
+        write_attempts(self.connection, &[(id, attempt, to_doc(&known)?)]).await?;
         sqlx::query("DELETE FROM logs WHERE job = $1 AND start >= $2 AND start < $3")
             .bind(id.as_bytes().to_vec())
             .bind(count(range.start))

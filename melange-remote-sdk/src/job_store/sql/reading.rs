@@ -8,7 +8,7 @@ use sqlx::{QueryBuilder, Row};
 use super::codec::{count, from_doc, group_of, ids_of, job_id, micros, number, size, state, token};
 use super::*;
 use crate::job::Event;
-use crate::job_store::working_set::{Reason, forgotten, is_unarchived};
+use crate::job_store::working_set::{Reason, forgotten, is_unarchived, joined};
 use crate::job_store::{EndedJob, EndedQuery, Usage};
 
 /// Events that one read looks through for those of a project.
@@ -197,22 +197,11 @@ impl Store {
             .bind(count(end))
             .fetch_all(&self.readers)
             .await?;
-            let mut next = offset;
-            for row in rows {
-                let start: i64 = row.try_get("start")?;
-                let part: &[u8] = row.try_get("bytes")?;
-                // What is missing was forgotten.
-                let skipped =
-                    next.checked_sub(number(start)).and_then(|skipped| usize::try_from(skipped).ok());
-                let Some(rest) =
-                    skipped.and_then(|skipped| part.get(skipped..)).filter(|rest| !rest.is_empty())
-                else {
-                    break;
-                };
-                let taken = &rest[..rest.len().min(limit.saturating_sub(bytes.len()))];
-                bytes.extend_from_slice(taken);
-                next = next.saturating_add(number(size(taken.len())));
+            let mut parts: Vec<(u64, &[u8])> = Vec::with_capacity(rows.len());
+            for row in &rows {
+                parts.push((number(row.try_get("start")?), row.try_get("bytes")?));
             }
+            bytes = joined(parts, offset, limit);
             if bytes.is_empty() {
                 return Ok(Err(forgotten(id, offset)));
             }

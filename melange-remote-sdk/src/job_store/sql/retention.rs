@@ -4,6 +4,7 @@ use serde::Deserialize;
 use sqlx::{QueryBuilder, Row};
 
 use super::codec::{count, from_doc, job_id, micros, number, size, state, to_doc};
+use super::save::write_attempts;
 use super::*;
 use crate::job_store::working_set::note_log_removed;
 use crate::job_store::{EndedJob, EndedQuery, Holding, Usage};
@@ -66,21 +67,17 @@ impl Session<'_> {
         }
         let job = id.as_bytes().to_vec();
         let noted = self.set.jobs.get(&id).and_then(|entry| entry.job.log_removed_at);
-        let rows = sqlx::query("SELECT number, doc FROM attempts WHERE job = $1")
+        let rows = sqlx::query("SELECT doc FROM attempts WHERE job = $1")
             .bind(job.clone())
             .fetch_all(&mut *self.connection)
             .await?;
+        let mut attempts = Vec::new();
         for row in rows {
-            let number: i64 = row.try_get("number")?;
             let mut attempt: JobAttempt = from_doc(row.try_get("doc")?)?;
             note_log_removed(&mut attempt, noted.unwrap_or(at));
-            sqlx::query("UPDATE attempts SET doc = $3 WHERE job = $1 AND number = $2")
-                .bind(job.clone())
-                .bind(number)
-                .bind(to_doc(&attempt)?)
-                .execute(&mut *self.connection)
-                .await?;
+            attempts.push((id, attempt.number, to_doc(&attempt)?));
         }
+        write_attempts(self.connection, &attempts).await?;
         for statement in
             ["DELETE FROM logs WHERE job = $1", "UPDATE jobs SET archived_bytes = 0 WHERE id = $1"]
         {

@@ -146,7 +146,11 @@ async fn update_jobs(connection: &mut Connection, changed: &[JobRow<'_>]) -> sql
     Ok(())
 }
 
-async fn write_attempts(connection: &mut Connection, attempts: &[(JobId, u32, String)]) -> sqlx::Result<()> {
+/// Writes the documents of attempts, new ones or instead of those that are there.
+pub(super) async fn write_attempts(
+    connection: &mut Connection,
+    attempts: &[(JobId, u32, String)],
+) -> sqlx::Result<()> {
     let into = "INSERT INTO attempts (job, number, doc) ";
     let behind = " ON CONFLICT (job, number) DO UPDATE SET doc = excluded.doc";
     insert_rows(connection, into, attempts, behind, |row, (id, number, doc)| {

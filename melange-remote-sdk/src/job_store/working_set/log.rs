@@ -38,6 +38,27 @@ pub(in crate::job_store) fn forgotten(id: JobId, offset: u64) -> Error {
     error.with("offset", offset).hint("it was put among the artifacts")
 }
 
+/// The bytes of a log from an offset on, at most `limit`, of parts with the offsets at which they begin, in order. They end
+/// where a part is missing: it was forgotten.
+pub(in crate::job_store) fn joined<'p>(
+    parts: impl IntoIterator<Item = (u64, &'p [u8])>,
+    offset: u64,
+    limit: usize,
+) -> Vec<u8> {
+    let (mut bytes, mut next) = (Vec::new(), offset);
+    for (begin, part) in parts {
+        let skipped = next.checked_sub(begin).and_then(|skipped| usize::try_from(skipped).ok());
+        let Some(rest) = skipped.and_then(|skipped| part.get(skipped..)).filter(|rest| !rest.is_empty())
+        else {
+            break;
+        };
+        let taken = &rest[..rest.len().min(limit.saturating_sub(bytes.len()))];
+        bytes.extend_from_slice(taken);
+        next = next.saturating_add(u64::try_from(taken.len()).unwrap_or(u64::MAX));
+    }
+    bytes
+}
+
 /// That a store takes no more of a log.
 pub(in crate::job_store) fn no_room() -> Error {
     Error::new(ErrorKind::LimitExceeded, "the job store has no room for more of this log")

@@ -28,7 +28,7 @@ mod graph;
 mod log;
 mod retention;
 
-pub(super) use log::{check_room, forgotten, no_room};
+pub(super) use log::{check_room, forgotten, joined, no_room};
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub(super) use log::{is_unarchived, note_archive};
 pub(super) use retention::Ended;
