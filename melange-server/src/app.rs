@@ -10,7 +10,6 @@ use melange_remote_sdk::event_feed::EventFeed;
 use melange_remote_sdk::job_log::JobLogs;
 use melange_remote_sdk::job_store::JobStore;
 use melange_remote_sdk::limits;
-
 use melange_remote_sdk::scheduler::{LastRound, Scheduler};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;

@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use melange_remote_sdk::api::v1::{BlockingJobView, MatchingBackendView, WaitingView};
 use melange_remote_sdk::backend_selector::{Candidate, Closed, Refusal, Requirements};
 use melange_remote_sdk::error::Result;
-use melange_remote_sdk::job::{Job, JobState};
+use melange_remote_sdk::job::{Job, JobId, JobState};
 use melange_remote_sdk::job_store::{Demand, Group, ListQuery};
 use melange_remote_sdk::limits;
 use melange_remote_sdk::scheduler::estimate::{History, remaining, starts_after};
@@ -58,19 +58,19 @@ fn elapsed(since: Timestamp, now: Timestamp) -> Duration {
     now.duration_since(since).try_into().unwrap_or_default()
 }
 
-/// Why a job waits; `None` for one that runs or has ended.
-pub(crate) async fn of(app: &App, job: &Job) -> Result<Option<WaitingView>> {
+/// Why a job waits, a blocked one for `needs`; `None` for one that runs or has ended.
+pub(crate) async fn of(app: &App, job: &Job, needs: &[JobId]) -> Result<Option<WaitingView>> {
     Ok(match job.state {
-        JobState::Blocked => Some(blocked(app, job).await?),
+        JobState::Blocked => Some(blocked(app, job, needs).await?),
         JobState::Pending => Some(pending(app, job).await?),
         _ => None,
     })
 }
 
-async fn blocked(app: &App, job: &Job) -> Result<WaitingView> {
+async fn blocked(app: &App, job: &Job, needs: &[JobId]) -> Result<WaitingView> {
     let mut blocking = Vec::new();
-    for id in app.job_store.blocked_by(job.id, BLOCKING_MAX).await? {
-        let other = app.job_store.get(id).await?;
+    for id in needs.iter().take(BLOCKING_MAX) {
+        let other = app.job_store.get(*id).await?;
         blocking.push(BlockingJobView {
             id: id.to_string(),
             status: other.state.to_string(),

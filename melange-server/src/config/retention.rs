@@ -29,11 +29,9 @@ impl Reader<'_> {
     pub(super) fn retention(&mut self, args: &Args) -> RetentionConfig {
         // Which packages are still needed somewhere only the operator knows: without a word of his, they stay.
         let mut rules = KeepRules::default();
-        (rules.jobs, rules.artifacts) = (Keep::ALL, Keep::ALL);
-        rules.jobs = self.keep("--keep-jobs", args.keep_jobs.clone(), Most::Jobs, rules.jobs);
+        rules.jobs = self.keep("--keep-jobs", args.keep_jobs.clone(), Most::Jobs, Keep::ALL);
         rules.logs = self.keep("--keep-logs", args.keep_logs.clone(), Most::Bytes, rules.logs);
-        rules.artifacts =
-            self.keep("--keep-artifacts", args.keep_artifacts.clone(), Most::Bytes, rules.artifacts);
+        rules.artifacts = self.keep("--keep-artifacts", args.keep_artifacts.clone(), Most::Bytes, Keep::ALL);
         rules.latest = match self.yes_or_no("--keep-latest", args.keep_latest).unwrap_or(Choice::Yes) {
             Choice::Yes => KeepLatest::Yes,
             Choice::No => KeepLatest::No,

@@ -1,7 +1,6 @@
 //! The artifacts of a job: their list, and each of them, whole or in part.
 
 use std::io;
-use std::ops::Range;
 
 use axum::Json;
 use axum::body::Body;
@@ -15,9 +14,10 @@ use melange_remote_sdk::artifact_storage::{ArtifactKey, StoredArtifact};
 use melange_remote_sdk::error::{Error, ErrorKind};
 use melange_remote_sdk::job::JobId;
 
+use super::ranges::{self, Asked, not_satisfiable, parse_range};
 use super::{content_type, job_id, require_finished};
 use crate::app::App;
-use crate::problem::{Handled, Problem};
+use crate::problem::Handled;
 
 /// List the artifacts of a job.
 #[utoipa::path(
@@ -138,7 +138,7 @@ pub(super) async fn get(
         Some(Asked::Nothing) => return Ok(not_satisfiable(key.as_str(), artifact.size_bytes)),
     };
     let body = app.artifact_storage.get(&key, range.clone()).await?;
-    let length = body.range.end - body.range.start;
+    let sent = body.range;
     let mut response = Response::new(Body::from_stream(body.bytes.map_err(io::Error::other)));
     let mut set = |name: header::HeaderName, value: &str| {
         if let Ok(value) = HeaderValue::from_str(value) {
@@ -147,14 +147,8 @@ pub(super) async fn get(
     };
     set(header::CONTENT_TYPE, content_type(&name));
     set(header::X_CONTENT_TYPE_OPTIONS, "nosniff");
-    set(header::ACCEPT_RANGES, "bytes");
     set(header::ETAG, &tag);
-    set(header::CONTENT_LENGTH, &length.to_string());
-    if let Some(range) = range {
-        let size = artifact.size_bytes;
-        set(header::CONTENT_RANGE, &format!("bytes {}-{}/{size}", range.start, range.end - 1));
-        *response.status_mut() = StatusCode::PARTIAL_CONTENT;
-    }
+    ranges::tell(&mut response, sent, range.is_some(), artifact.size_bytes);
     Ok(response)
 }
 
@@ -191,63 +185,4 @@ pub(super) async fn remove(
     app.artifact_storage.delete(&key).await?;
     tracing::info!(job = %id, name, "an artifact was removed");
     Ok(StatusCode::NO_CONTENT)
-}
-
-pub(super) fn not_satisfiable(what: &str, size: u64) -> Response {
-    let error = Error::invalid(format!("the range lies outside {what}")).hint(format!("it has {size} bytes"));
-    let problem = Problem::from(error);
-    let problem = problem.with_status(StatusCode::RANGE_NOT_SATISFIABLE, "range_not_satisfiable");
-    let mut response = problem.into_response();
-    if let Ok(value) = HeaderValue::from_str(&format!("bytes */{size}")) {
-        response.headers_mut().insert(header::CONTENT_RANGE, value);
-    }
-    response
-}
-
-/// What a `Range` header asks for.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Asked {
-    /// The whole artifact: several ranges, or what is no range of bytes, may be ignored.
-    Everything,
-    /// Some bytes.
-    Part(Range<u64>),
-    /// Bytes that are not there.
-    Nothing,
-}
-
-pub(super) fn parse_range(text: &str, size: u64) -> Asked {
-    let Some((start, end)) = text.strip_prefix("bytes=").and_then(|text| text.split_once('-')) else {
-        return Asked::Everything;
-    };
-    let (start, end) = (start.trim(), end.trim());
-    let range = match (start.parse::<u64>(), end.parse::<u64>()) {
-        (Ok(start), Ok(end)) if start <= end => start..end.saturating_add(1).min(size),
-        (Ok(start), Err(_)) if end.is_empty() => start..size,
-        (Err(_), Ok(last)) if start.is_empty() => size.saturating_sub(last)..size,
-        _ => return Asked::Everything,
-    };
-    if range.is_empty() { Asked::Nothing } else { Asked::Part(range) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ranges_are_read_as_http_says() {
-        for (text, expected) in [
-            ("bytes=0-3", Asked::Part(0..4)),
-            ("bytes=3-", Asked::Part(3..10)),
-            ("bytes=-3", Asked::Part(7..10)),
-            ("bytes=-30", Asked::Part(0..10)),
-            ("bytes=8-99", Asked::Part(8..10)),
-            ("bytes=10-", Asked::Nothing),
-            ("bytes=-0", Asked::Nothing),
-            ("bytes=3-1", Asked::Everything),
-            ("bytes=0-1,3-4", Asked::Everything),
-            ("lines=1-2", Asked::Everything),
-        ] {
-            assert_eq!(parse_range(text, 10), expected, "{text}");
-        }
-    }
 }

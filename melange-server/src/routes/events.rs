@@ -1,25 +1,22 @@
 //! The events of the farm: a page of them, or a stream.
 
-use std::convert::Infallible;
 use std::io;
-use std::sync::Arc;
 
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, State};
-use axum::http::{HeaderMap, Uri, header};
-use axum::response::sse::{Event as SseEvent, KeepAlive, Sse};
+use axum::http::{HeaderMap, Uri};
+use axum::response::sse::Event as SseEvent;
 use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
 use melange_remote_sdk::api::v1::{ErrorResponse, EventsResponse};
 use melange_remote_sdk::error::{Error, ErrorKind, Result};
-use melange_remote_sdk::job::{BuildId, BuildState, Event, JobId, Project};
-use melange_remote_sdk::job_store::{EventQuery, Subject};
+use melange_remote_sdk::job::{BuildId, Event, JobId, Project};
+use melange_remote_sdk::job_store::{EventQuery, Subject, hinted};
 use melange_remote_sdk::limits;
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::logs::{EVENTS, JSON_LINES, no_buffers, streamed};
+use super::streaming::{self, EVENTS, JSON_LINES, accepts, json_lines, last_event_id, room};
 use super::{Parameters, job_id};
 use crate::app::App;
 use crate::problem::Handled;
@@ -101,11 +98,9 @@ async fn answer(
     if let Some(build) = query.build {
         app.job_store.build(build).await?;
     }
-    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let wants_events = accept.split(',').any(|part| part.trim().starts_with(EVENTS));
+    let wants_events = accepts(headers, EVENTS);
     let follow = parameters.get("follow", "true or false")?.unwrap_or(false) || wants_events;
-    let last = headers.get("last-event-id").and_then(|value| value.to_str().ok());
-    let after = match last.filter(|text| !text.is_empty()) {
+    let after = match last_event_id(headers) {
         Some(text) => Some(text.parse().map_err(|_| {
             Error::invalid(format!("the last event id is {text:?}, not the number of an event"))
         })?),
@@ -126,10 +121,7 @@ async fn answer(
         let body = EventsResponse { events: page.events, oldest: page.oldest, last: page.last };
         return Ok(Json(body).into_response());
     }
-    let room = Arc::clone(&app.followers).try_acquire_owned().map_err(|_| {
-        let error = Error::new(ErrorKind::Unavailable, "too many follow events and logs on this server");
-        error.hint("try again in a moment")
-    })?;
+    let room = room(&app)?;
     let follower = Follower { app, query, _room: room };
     Ok(if wants_events { as_messages(follower) } else { as_lines(follower) })
 }
@@ -179,9 +171,7 @@ impl Follower {
             tokio::select! {
                 () = stopping.cancelled() => return Ok(None),
                 () = tokio::time::sleep(limits::SCHEDULER_POLL) => {}
-                changed = hint.changed() => if changed.is_err() {
-                    tokio::time::sleep(limits::SCHEDULER_POLL).await;
-                },
+                () = hinted(&mut hint) => {}
             }
         }
     }
@@ -198,8 +188,7 @@ impl Follower {
         }
         if let Some(build) = self.query.build {
             let build = self.app.job_store.build(build).await;
-            let is_over = |state| !matches!(state, BuildState::Pending | BuildState::Running);
-            return build.map(|build| is_over(build.state())).or_else(gone);
+            return build.map(|build| build.is_finished()).or_else(gone);
         }
         Ok(false)
     }
@@ -219,21 +208,13 @@ impl Follower {
 fn as_lines(follower: Follower) -> Response {
     let lines = follower.stream().filter_map(|told| {
         let bytes = match told {
-            Ok(Told::Events(events)) => {
-                let mut text = Vec::new();
-                for event in &events {
-                    if serde_json::to_writer(&mut text, event).is_ok() {
-                        text.push(b'\n');
-                    }
-                }
-                Some(Ok(Bytes::from(text)))
-            }
+            Ok(Told::Events(events)) => Some(Ok(json_lines(events))),
             Ok(Told::End) => None,
             Err(error) => Some(Err(io::Error::other(error))),
         };
         std::future::ready(bytes)
     });
-    streamed(JSON_LINES, Body::from_stream(lines))
+    streaming::body(JSON_LINES, Body::from_stream(lines))
 }
 
 fn as_messages(follower: Follower) -> Response {
@@ -249,11 +230,7 @@ fn as_messages(follower: Follower) -> Response {
                 Vec::new()
             }
         };
-        stream::iter(messages.into_iter().map(Ok::<_, Infallible>))
+        stream::iter(messages)
     });
-    let sse = Sse::new(messages.flatten());
-    let mut response =
-        sse.keep_alive(KeepAlive::new().interval(limits::STREAM_PING).text("ping")).into_response();
-    no_buffers(&mut response);
-    response
+    streaming::messages(messages.flatten())
 }

@@ -244,10 +244,12 @@ async fn whole_view(app: &App, id: JobId) -> Handled<Json<JobView>> {
     if job.attempt > 0 {
         view = view.with_attempt(&app.job_store.attempt(id, job.attempt).await?);
     }
-    if job.state == JobState::Blocked {
-        view = view.with_blocked_by(&app.job_store.blocked_by(id, limits::PAGE_ITEMS_MAX).await?);
-    }
-    view.waiting = crate::waiting::of(app, &job).await?;
+    let needs = match job.state {
+        JobState::Blocked => app.job_store.blocked_by(id, limits::PAGE_ITEMS_MAX).await?,
+        _ => Vec::new(),
+    };
+    view.waiting = crate::waiting::of(app, &job, &needs).await?;
+    view = view.with_blocked_by(&needs);
     Ok(Json(view))
 }
 

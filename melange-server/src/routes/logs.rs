@@ -1,14 +1,12 @@
 //! The log of a job: what there is, or live; as text, lines of JSON, server-sent events.
 
-use std::convert::Infallible;
 use std::io;
 
 use axum::body::Body;
 use axum::extract::{Path, State};
-use axum::http::{HeaderMap, HeaderValue, Uri, header};
-use axum::response::sse::{Event, KeepAlive, Sse};
-use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
+use axum::http::{HeaderMap, Uri, header};
+use axum::response::Response;
+use axum::response::sse::Event;
 use futures_util::{Stream, StreamExt, TryStreamExt, stream};
 use jiff::{SignedDuration, Timestamp};
 use melange_remote_sdk::api::v1::{ErrorBody, ErrorResponse, LogLineView, LogLinesView, LogStateView};
@@ -18,6 +16,7 @@ use melange_remote_sdk::job_log::{LogLine, LogPart, LogQuery, LogReader};
 use melange_remote_sdk::limits;
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::streaming::{self, EVENTS, JSON_LINES, accepts, json_lines, last_event_id, room};
 use super::{Parameters, TEXT, job_id};
 use crate::app::App;
 use crate::problem::Handled;
@@ -31,12 +30,6 @@ pub(super) use ws::{__path_socket, socket};
 
 /// The parameters that choose lines.
 const CHOICE: [&str; 8] = ["attempt", "since", "step", "stream", "tail", "test", "failed", "follow"];
-
-/// Lines of JSON.
-pub(super) const JSON_LINES: &str = "application/x-ndjson";
-
-/// The content type of server-sent events.
-pub(super) const EVENTS: &str = "text/event-stream";
 
 /// Read the log of a job.
 ///
@@ -80,8 +73,8 @@ pub(super) async fn read(
     let mut query = choose(&app, id, &parameters).await?;
     if format == Format::Events {
         query.follow = true;
-        if let Some(place) = last_event(&headers)? {
-            (query.behind, query.tail) = (Some(place), None);
+        if let Some(place) = last_event_id(&headers) {
+            (query.behind, query.tail) = (Some(place.parse::<LogPosition>()?), None);
         }
     }
     if format == Format::Text
@@ -96,11 +89,12 @@ pub(super) async fn read(
     Ok(match format {
         Format::Text => {
             let chunks = parts.stream().map_ok(|part| part.text()).map_err(io::Error::other);
-            streamed(TEXT, Body::from_stream(chunks))
+            streaming::body(TEXT, Body::from_stream(chunks))
         }
         Format::JsonLines => {
-            let chunks = parts.stream().map_ok(|part| json_lines(&part)).map_err(io::Error::other);
-            streamed(JSON_LINES, Body::from_stream(chunks))
+            let chunks =
+                parts.stream().map_ok(|part| json_lines(line_views(&part))).map_err(io::Error::other);
+            streaming::body(JSON_LINES, Body::from_stream(chunks))
         }
         Format::Events => events(id, parts),
     })
@@ -125,28 +119,12 @@ impl Format {
             }
             None => {}
         }
-        let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        let wants = |kind: &str| accept.split(',').any(|part| part.trim().starts_with(kind));
         Ok(match () {
-            () if wants(EVENTS) => Self::Events,
-            () if wants(JSON_LINES) => Self::JsonLines,
+            () if accepts(headers, EVENTS) => Self::Events,
+            () if accepts(headers, JSON_LINES) => Self::JsonLines,
             () => Self::Text,
         })
     }
-}
-
-/// The place of the last event that a client has seen.
-fn last_event(headers: &HeaderMap) -> Result<Option<LogPosition>> {
-    let told = headers.get("last-event-id").and_then(|value| value.to_str().ok());
-    told.filter(|text| !text.is_empty()).map(str::parse).transpose()
-}
-
-/// Room for one more follower.
-fn room(app: &App) -> Handled<OwnedSemaphorePermit> {
-    std::sync::Arc::clone(&app.followers).try_acquire_owned().map_err(|_| {
-        let error = Error::new(ErrorKind::Unavailable, "too many follow logs on this server");
-        error.hint("try again in a moment, or read without follow").into()
-    })
 }
 
 /// The lines that parameters choose.
@@ -190,10 +168,7 @@ async fn choose(app: &App, id: JobId, parameters: &Parameters) -> Handled<LogQue
 
 async fn since_of(app: &App, id: JobId, text: &str, query: &mut LogQuery) -> Handled<()> {
     if let Ok(line) = text.parse::<u64>() {
-        let attempt = match query.attempt {
-            Some(attempt) => attempt,
-            None => app.job_store.get(id).await?.attempt,
-        };
+        let attempt = number_of(app, id, query.attempt).await?;
         query.behind = Some(LogPosition { attempt, line });
     } else if let Ok(place) = text.parse::<LogPosition>() {
         query.behind = Some(place);
@@ -208,12 +183,17 @@ async fn since_of(app: &App, id: JobId, text: &str, query: &mut LogQuery) -> Han
     Ok(())
 }
 
-/// The attempt that is asked for, or the last one.
-async fn attempt_of(app: &App, id: JobId, asked: Option<u32>) -> Result<JobAttempt> {
-    let number = match asked {
+/// The number of the attempt that is asked for, or of the last one; 0 when there is none.
+async fn number_of(app: &App, id: JobId, asked: Option<u32>) -> Result<u32> {
+    Ok(match asked {
         Some(number) => number,
         None => app.job_store.get(id).await?.attempt,
-    };
+    })
+}
+
+/// The attempt that is asked for, or the last one.
+async fn attempt_of(app: &App, id: JobId, asked: Option<u32>) -> Result<JobAttempt> {
+    let number = number_of(app, id, asked).await?;
     if number == 0 {
         return Err(Error::new(ErrorKind::NotFound, "the job has not begun").with("job", id));
     }
@@ -306,14 +286,8 @@ fn line_view(attempt: u32, line: &LogLine<'_>) -> LogLineView {
     LogLineView::new(attempt, line.number, origin.at, origin.step, origin.stream, text)
 }
 
-fn json_lines(part: &LogPart) -> Bytes {
-    let mut text = Vec::new();
-    for line in part.lines() {
-        if serde_json::to_writer(&mut text, &line_view(part.attempt(), &line)).is_ok() {
-            text.push(b'\n');
-        }
-    }
-    text.into()
+fn line_views(part: &LogPart) -> impl Iterator<Item = LogLineView> {
+    part.lines().map(|line| line_view(part.attempt(), &line))
 }
 
 /// The lines of a part, in messages of a good size, each with the place behind it.
@@ -375,32 +349,5 @@ fn events(id: JobId, parts: Parts) -> Response {
         let state = end_of(&app, id).await;
         state.and_then(|state| Event::default().event("end").json_data(&state).ok())
     });
-    let all = lines
-        .flatten()
-        .map(Some)
-        .chain(end)
-        .filter_map(|event| std::future::ready(event.map(Ok::<_, Infallible>)));
-    let mut response =
-        Sse::new(all).keep_alive(KeepAlive::new().interval(limits::STREAM_PING).text("ping")).into_response();
-    no_buffers(&mut response);
-    response
-}
-
-/// Proxies must hand events on as they come.
-pub(super) fn no_buffers(response: &mut Response) {
-    let headers = response.headers_mut();
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, no-transform"));
-    headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
-}
-
-/// A streamed body that no browser guesses about.
-pub(super) fn streamed(content_type: &'static str, body: Body) -> Response {
-    let headers = [
-        (header::CONTENT_TYPE, content_type),
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        (header::CACHE_CONTROL, "no-store"),
-    ];
-    let mut response = (headers, body).into_response();
-    response.headers_mut().insert("x-accel-buffering", HeaderValue::from_static("no"));
-    response
+    streaming::messages(lines.flatten().map(Some).chain(end).filter_map(std::future::ready))
 }

@@ -34,6 +34,8 @@ mod health;
 mod jobs;
 mod logs;
 pub(crate) mod openapi;
+mod ranges;
+mod streaming;
 
 pub(crate) fn router(app: App) -> Router {
     let (routes, document) = documented().split_for_parts();

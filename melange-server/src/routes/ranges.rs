@@ -1,0 +1,84 @@
+//! Ranges of bytes: what a client asks for, and how it is told what it gets.
+
+use std::ops::Range;
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use melange_remote_sdk::error::Error;
+
+use crate::problem::Problem;
+
+/// What a `Range` header asks for.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// All of it: several ranges, or what is no range of bytes, may be ignored.
+    Everything,
+    /// Some bytes.
+    Part(Range<u64>),
+    /// Bytes that are not there.
+    Nothing,
+}
+
+/// What the text of a `Range` header asks for, of so many bytes.
+pub(super) fn parse_range(text: &str, size: u64) -> Asked {
+    let Some((start, end)) = text.strip_prefix("bytes=").and_then(|text| text.split_once('-')) else {
+        return Asked::Everything;
+    };
+    let (start, end) = (start.trim(), end.trim());
+    let range = match (start.parse::<u64>(), end.parse::<u64>()) {
+        (Ok(start), Ok(end)) if start <= end => start..end.saturating_add(1).min(size),
+        (Ok(start), Err(_)) if end.is_empty() => start..size,
+        (Err(_), Ok(last)) if start.is_empty() => size.saturating_sub(last)..size,
+        _ => return Asked::Everything,
+    };
+    if range.is_empty() { Asked::Nothing } else { Asked::Part(range) }
+}
+
+/// Tells that the client gets the bytes `sent` of so many; `is_part` when it asked for a range.
+pub(super) fn tell(response: &mut Response, sent: Range<u64>, is_part: bool, size: u64) {
+    let headers = response.headers_mut();
+    headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(sent.end.saturating_sub(sent.start)));
+    if is_part {
+        let told = format!("bytes {}-{}/{size}", sent.start, sent.end.saturating_sub(1));
+        if let Ok(told) = HeaderValue::from_str(&told) {
+            headers.insert(header::CONTENT_RANGE, told);
+        }
+        *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+    }
+}
+
+/// The refusal of a range that lies outside.
+pub(super) fn not_satisfiable(what: &str, size: u64) -> Response {
+    let error = Error::invalid(format!("the range lies outside {what}")).hint(format!("it has {size} bytes"));
+    let problem = Problem::from(error);
+    let problem = problem.with_status(StatusCode::RANGE_NOT_SATISFIABLE, "range_not_satisfiable");
+    let mut response = problem.into_response();
+    if let Ok(value) = HeaderValue::from_str(&format!("bytes */{size}")) {
+        response.headers_mut().insert(header::CONTENT_RANGE, value);
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_are_read_as_http_says() {
+        for (text, expected) in [
+            ("bytes=0-3", Asked::Part(0..4)),
+            ("bytes=3-", Asked::Part(3..10)),
+            ("bytes=-3", Asked::Part(7..10)),
+            ("bytes=-30", Asked::Part(0..10)),
+            ("bytes=8-99", Asked::Part(8..10)),
+            ("bytes=10-", Asked::Nothing),
+            ("bytes=-0", Asked::Nothing),
+            ("bytes=3-1", Asked::Everything),
+            ("bytes=0-1,3-4", Asked::Everything),
+            ("lines=1-2", Asked::Everything),
+        ] {
+            assert_eq!(parse_range(text, 10), expected, "{text}");
+        }
+    }
+}
