@@ -220,6 +220,7 @@ impl LogReader {
                 return Ok(Some(part));
             }
             if self.query.follow
+                && !self.has_all()
                 && let Some(mut live) = live
             {
                 let line = self.place.line;
@@ -248,10 +249,15 @@ impl LogReader {
         }
     }
 
-    /// Whether the attempt that is read will write no more.
+    /// Whether the attempt that is read will write no more that was asked for.
     fn is_over(&self, attempts: Attempts) -> bool {
         let attempt = self.blocks.as_ref().map_or(0, |blocks| blocks.attempt);
-        attempt < attempts.last || !attempts.is_running
+        attempt < attempts.last || !attempts.is_running || self.blocks.is_some() && self.has_all()
+    }
+
+    /// Whether no line of the attempt that is read is asked for behind the place.
+    fn has_all(&self) -> bool {
+        self.query.last.is_some_and(|last| self.place.line >= last)
     }
 
     /// Goes to the next attempt that is asked for; whether there is one.
@@ -280,11 +286,11 @@ impl LogReader {
 
     /// The next lines that are there.
     async fn next_part(&mut self) -> Result<Option<LogPart>> {
-        let Some(blocks) = &mut self.blocks else { return Ok(None) };
-        let first = self.place.line.saturating_add(1);
-        if self.query.last.is_some_and(|last| first > last) {
+        if self.has_all() {
             return Ok(None);
         }
+        let Some(blocks) = &mut self.blocks else { return Ok(None) };
+        let first = self.place.line.saturating_add(1);
         let block = blocks.at(first).await?;
         Ok(block.map(|block| {
             let part = LogPart { block, first, query: Arc::clone(&self.query) };
@@ -443,13 +449,6 @@ impl Blocks {
         }
     }
 
-    /// The number of the first line of the block with a byte of the text.
-    pub(super) async fn line_at(&mut self, text_offset: u64) -> Result<u64> {
-        let outline = self.outline().await?;
-        let place = outline.place_by(|entry| entry.text_offset, &text_offset);
-        Ok(outline.entries.get(place).map_or(1, |entry| entry.first))
-    }
-
     /// Where the lines are that are there; of a running attempt, the places in the storage mean nothing.
     pub(super) async fn outline(&mut self) -> Result<Arc<LogIndex>> {
         if let Some(archived) = &self.archived {
@@ -459,6 +458,7 @@ impl Blocks {
         while let Some(block) = self.at(outline.lines().saturating_add(1)).await? {
             outline.push(&block, 0);
         }
+        self.stored.rewind();
         Ok(Arc::new(outline))
     }
 
@@ -474,6 +474,7 @@ impl Blocks {
         while let Some(block) = self.at(last + 1).await? {
             last = block.next().saturating_sub(1);
         }
+        self.stored.rewind();
         Ok(last)
     }
 }

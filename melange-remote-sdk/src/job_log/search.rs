@@ -217,14 +217,15 @@ impl JobLogs {
         let mut length = 0u64;
         for attempt in attempts {
             left -= 1;
-            let blocks = match Blocks::open(self, job, attempt).await {
+            let mut blocks = match Blocks::open(self, job, attempt).await {
                 // Of a job that was tried again the logs before that may be gone.
                 Err(error) if error.kind() == ErrorKind::Gone && left + parts.len() > 0 => continue,
                 blocks => blocks?,
             };
-            let size = self.outline(job, attempt).await?.text_bytes();
-            parts.push((length..length.saturating_add(size), blocks));
-            length = length.saturating_add(size);
+            let outline = blocks.outline().await?;
+            let end = length.saturating_add(outline.text_bytes());
+            parts.push(TextPart { place: length..end, outline, blocks });
+            length = end;
         }
         Ok(LogText { length, parts, range: 0..length, line: 1 })
     }
@@ -235,11 +236,21 @@ impl JobLogs {
 pub struct LogText {
     length: u64,
     /// The attempts that are left, with their places in the text.
-    parts: Vec<(Range<u64>, Blocks)>,
+    parts: Vec<TextPart>,
     /// What is left to be read.
     range: Range<u64>,
     /// The number of the next line of the first attempt.
     line: u64,
+}
+
+/// The log of an attempt in the text.
+#[derive(Debug)]
+struct TextPart {
+    /// Its place there.
+    place: Range<u64>,
+    /// Where its lines are.
+    outline: Arc<LogIndex>,
+    blocks: Blocks,
 }
 
 impl LogText {
@@ -261,7 +272,7 @@ impl LogText {
     /// Those of the store and of the storage.
     pub async fn next(&mut self) -> Result<Option<Bytes>> {
         while !self.range.is_empty() {
-            let Some((place, blocks)) = self.parts.first_mut() else { return Ok(None) };
+            let Some(TextPart { place, outline, blocks }) = self.parts.first_mut() else { return Ok(None) };
             let wanted = self.range.start;
             if wanted >= place.end {
                 self.parts.remove(0);
@@ -269,7 +280,9 @@ impl LogText {
                 continue;
             }
             if self.line == 1 {
-                self.line = blocks.line_at(wanted.saturating_sub(place.start)).await?;
+                let offset = wanted.saturating_sub(place.start);
+                let entry = outline.entries.get(outline.place_by(|entry| entry.text_offset, &offset));
+                self.line = entry.map_or(1, |entry| entry.first);
             }
             let Some(block) = blocks.at(self.line).await? else { return Ok(None) };
             self.line = block.next();

@@ -19,6 +19,8 @@ pub(super) struct StoredBlocks {
     job_store: Arc<dyn JobStore>,
     job: JobId,
     attempt: u32,
+    /// Where the first block begins in the log of the job.
+    begin: u64,
     /// Bytes that were read and not used yet.
     rest: Bytes,
     /// Where they begin in the log of the job.
@@ -29,8 +31,8 @@ pub(super) struct StoredBlocks {
 
 impl StoredBlocks {
     /// The blocks of an attempt from a place on where one begins.
-    pub(super) fn new(job_store: Arc<dyn JobStore>, job: JobId, attempt: u32, offset: u64) -> Self {
-        Self { job_store, job, attempt, rest: Bytes::new(), offset, end: None }
+    pub(super) fn new(job_store: Arc<dyn JobStore>, job: JobId, attempt: u32, begin: u64) -> Self {
+        Self { job_store, job, attempt, begin, rest: Bytes::new(), offset: begin, end: None }
     }
 
     /// Reads no further than to here, where the attempt's part of the log ends.
@@ -48,6 +50,11 @@ impl StoredBlocks {
         if self.offset != offset {
             (self.rest, self.offset) = (Bytes::new(), offset);
         }
+    }
+
+    /// Goes back to the first block: [`Self::next`] only goes on.
+    pub(super) fn rewind(&mut self) {
+        self.go_to(self.begin);
     }
 
     /// The next block that has a line with this number or a later one, and where the one behind it begins; `None` when

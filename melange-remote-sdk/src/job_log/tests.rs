@@ -322,3 +322,41 @@ async fn slow_followers_read_what_is_kept_no_longer_from_the_store() {
     let read: usize = all(&mut reader).await.iter().map(Bytes::len).sum();
     assert_eq!(read, count * (text.len() + 1));
 }
+
+/// Also of a range of its text, which needs the size of all before the first byte.
+#[tokio::test]
+async fn a_range_of_a_long_log_is_whole_while_the_attempt_runs() {
+    let farm = Farm::new().await;
+    let (fence, mut writer) = farm.claim(1).await;
+    let text = "x".repeat(1 << 16);
+    let count = 2 * limits::LOG_BLOCKS_KEPT_BYTES_MAX / text.len();
+    for _ in 0..count {
+        farm.write(fence, &mut writer, stdout(&text)).await;
+    }
+    for logs in [&farm.logs, &farm.elsewhere()] {
+        let whole = logs.text(farm.job, Some(1)).await.unwrap();
+        let length = whole.length();
+        assert_eq!(length, u64::try_from(count * (text.len() + 1)).unwrap());
+        let mut part = whole.only(100..length - 7);
+        let mut read = 0;
+        while let Some(bytes) = part.next().await.unwrap() {
+            read += u64::try_from(bytes.len()).unwrap();
+        }
+        assert_eq!(read, length - 107);
+    }
+}
+
+/// The end of a part is an end, whatever the attempt writes behind it.
+#[tokio::test]
+async fn a_follower_of_a_part_ends_with_it() {
+    let farm = Farm::new().await;
+    let (fence, mut writer) = farm.claim(1).await;
+    for text in ["one", "two", "three", "four"] {
+        farm.write(fence, &mut writer, stdout(text)).await;
+    }
+    let query = LogQuery { last: Some(2), ..LogQuery::of_attempt(1) };
+    let mut reader = farm.logs.read(farm.job, query.following()).await.unwrap();
+    let followed = tokio::time::timeout(std::time::Duration::from_secs(20), all(&mut reader)).await;
+    assert_eq!(followed.expect("it does not wait for more").concat(), b"one\ntwo\n");
+    assert!(farm.store.get(farm.job).await.unwrap().finished_at.is_none());
+}
