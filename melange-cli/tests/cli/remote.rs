@@ -201,7 +201,6 @@ fn a_diagnosis_without_lines_leaves_the_last_lines_of_the_step() {
 #[test]
 fn what_strangers_write_makes_no_lines_of_its_own() {
     let server = diagnosed(|job| {
-        job["failure"]["step"] = "hello: make".into();
         job["diagnosis"]["extract"][2]["text"] = "error: \u{1b}[2Jno\nhello success\r> 1\u{202e}".into();
     });
     let folder = tempfile::tempdir().unwrap();

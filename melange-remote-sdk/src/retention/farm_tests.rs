@@ -9,7 +9,8 @@ use super::*;
 use crate::artifact_storage::layout::{LOG_NAME, artifact_key};
 use crate::artifact_storage::object::ObjectArtifactStorage;
 use crate::artifact_storage::{ArtifactKey, ArtifactStorage};
-use crate::conformance::job_store::{filled, new_job};
+use crate::conformance::artifact_storage::bytes;
+use crate::conformance::job_store::{artifact, filled, new_job, new_job_of};
 use crate::job::{ClaimToken, FailureClass, JobArtifact, JobError, LogArchive, Outcome};
 use crate::job_store::{Claim, EndedQuery, JobStore, NewJob, Selection, Submission};
 use crate::limits;
@@ -30,11 +31,6 @@ pub(crate) struct Farm {
     pub(crate) objects: Arc<BTreeMap<JobId, BTreeSet<ArtifactKey>>>,
     /// Those that are ended and that one waits for that has not, also by way of others.
     pub(crate) needed: Arc<BTreeSet<JobId>>,
-}
-
-fn put_bytes(size: u64) -> crate::artifact_storage::ByteStream {
-    let bytes = Bytes::from(vec![7; usize::try_from(size).unwrap()]);
-    stream::iter([Ok(bytes)]).boxed()
 }
 
 impl Farm {
@@ -88,17 +84,11 @@ struct Planned {
 }
 
 fn planned(rng: &mut fastrand::Rng, day: Timestamp) -> Planned {
-    let package = format!("p{}", rng.u16(..400));
-    let mut job = new_job("package: {}\n");
-    let named = crate::job::spec::JobPackage::new(package, "1-r0");
-    job.spec = Arc::new(crate::job::JobSpec::clone(&job.spec).with_package(named));
+    let job = new_job_of(format!("p{}", rng.u16(..400)));
     let ends = crate::clock::later(day, Duration::from_secs(rng.u64(60..80_000)));
-    let artifact = |place: usize| JobArtifact {
-        name: format!("x86_64/a{place}.apk"),
-        size_bytes: 50 + u64::try_from(place).unwrap() * 17,
-        sha256: "0".repeat(64),
-    };
-    let artifacts = if rng.u8(..5) == 0 { Vec::new() } else { (0..rng.usize(1..3)).map(artifact).collect() };
+    let made =
+        |place: usize| artifact(format!("x86_64/a{place}.apk"), 50 + u64::try_from(place).unwrap() * 17);
+    let artifacts = if rng.u8(..5) == 0 { Vec::new() } else { (0..rng.usize(1..3)).map(made).collect() };
     Planned { job, ends, artifacts }
 }
 
@@ -130,7 +120,8 @@ async fn end(farm: &Farm, claim: &Claim, planned: &Planned) -> (JobId, BTreeSet<
     let named = planned.artifacts.iter().map(|artifact| (artifact.name.as_str(), artifact.size_bytes));
     for (name, size) in named.chain([(LOG_NAME, log_bytes)]) {
         let key = artifact_key(id, attempt, name).unwrap();
-        farm.storage.put(&key, put_bytes(size)).await.unwrap();
+        let object = bytes(vec![vec![7; usize::try_from(size).unwrap()]]);
+        farm.storage.put(&key, object).await.unwrap();
         objects.insert(key);
     }
     farm.store.finish(claim.fence, &outcome, planned.ends).await.unwrap();
@@ -209,11 +200,9 @@ async fn add_live(farm: &mut Farm) {
         farm.store.submit(&Submission::new([middle], START)).await.unwrap();
         let claim = claim_all(&*farm.store).await.pop().unwrap();
         assert_eq!(claim.job.id, middle_id);
-        let at = earlier(START, DAY * 300);
-        let planned = Planned { job: new_job("a"), ends: at, artifacts: vec![] };
-        let artifacts =
-            vec![JobArtifact { name: "x86_64/m.apk".to_owned(), size_bytes: 60, sha256: "0".repeat(64) }];
-        let ended = end(farm, &claim, &Planned { artifacts, ..planned }).await;
+        let (job, ends) = (new_job("a"), earlier(START, DAY * 300));
+        let planned = Planned { job, ends, artifacts: vec![artifact("x86_64/m.apk", 60)] };
+        let ended = end(farm, &claim, &planned).await;
         Arc::make_mut(&mut farm.objects).extend([ended]);
         farm.store.submit(&Submission::new([live], START)).await.unwrap();
         needed.extend([one, other, middle_id]);

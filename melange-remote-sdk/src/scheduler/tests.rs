@@ -17,14 +17,15 @@ use crate::builder::scripted::{Act, ScriptedBuilder};
 use crate::builder::{BuildEvent, BuildLimit, BuildStatus, Phase, StepFailure};
 use crate::clock::SteadyClock;
 use crate::conformance::artifact_storage::{key, read};
-use crate::conformance::job_store::{START, new_job_for};
+use crate::conformance::job_store::{START, new_job_for, new_job_of};
 use crate::error::{Error, ErrorKind};
 use crate::job::{Job, JobAttempt, JobId, JobState, LogArchive, Outcome, ProgressRow, Project};
 use crate::job_log::LogQuery;
 use crate::job_store::forward::{Forward, ForwardJobStore};
 use crate::job_store::memory::MemoryJobStore;
 use crate::job_store::{
-    Claim, Demand, Fence, Finished, JobProgress, JobQueue, ListQuery, Release, Renewal, Selection, Submission,
+    Claim, Demand, Fence, Finished, JobProgress, JobQueue, ListQuery, NewJob, Release, Renewal, Selection,
+    Submission,
 };
 use crate::labels::Labels;
 
@@ -57,17 +58,6 @@ fn parts(builder: &ScriptedBuilder, max_jobs: u32) -> SchedulerParts {
     }
 }
 
-/// The log of a job, wherever it is.
-async fn log_of(parts: &SchedulerParts, id: JobId) -> String {
-    let logs = JobLogs::new(Arc::clone(&parts.job_store), Arc::clone(&parts.artifact_storage));
-    let mut reader = logs.read(id, LogQuery::default()).await.unwrap();
-    let mut text = Vec::new();
-    while let Some(part) = reader.next().await.unwrap() {
-        text.extend_from_slice(&part.text());
-    }
-    String::from_utf8(text).unwrap()
-}
-
 impl Farm {
     fn start(builder: ScriptedBuilder) -> Self {
         let parts = parts(&builder, 4);
@@ -75,8 +65,12 @@ impl Farm {
     }
 
     fn start_with(builder: ScriptedBuilder, parts: SchedulerParts) -> Self {
+        Self::start_as(builder, parts, SchedulerOptions::default())
+    }
+
+    fn start_as(builder: ScriptedBuilder, parts: SchedulerParts, options: SchedulerOptions) -> Self {
         let shutdown = CancellationToken::new();
-        let scheduler = Scheduler::new(parts.clone(), SchedulerOptions::default());
+        let scheduler = Scheduler::new(parts.clone(), options);
         let stop = shutdown.clone();
         let task = tokio::spawn(async move { scheduler.run(stop).await });
         Self { parts, builder, shutdown, task }
@@ -87,8 +81,11 @@ impl Farm {
     }
 
     async fn submit_for(&self, arch: Arch) -> JobId {
-        let at = self.parts.clock.now();
-        let submission = Submission::new([new_job_for("package: {}\n", arch)], at);
+        self.hand_in(new_job_for("package: {}\n", arch)).await
+    }
+
+    async fn hand_in(&self, job: NewJob) -> JobId {
+        let submission = Submission::new([job], self.parts.clock.now());
         self.parts.job_store.submit(&submission).await.unwrap().jobs[0]
     }
 
@@ -120,8 +117,16 @@ impl Farm {
         self.parts.job_store.attempts(id).await.unwrap().pop().unwrap()
     }
 
+    /// The log of a job, wherever it is.
     async fn log(&self, id: JobId) -> String {
-        log_of(&self.parts, id).await
+        let (store, storage) = (&self.parts.job_store, &self.parts.artifact_storage);
+        let logs = JobLogs::new(Arc::clone(store), Arc::clone(storage));
+        let mut reader = logs.read(id, LogQuery::default()).await.unwrap();
+        let mut text = Vec::new();
+        while let Some(part) = reader.next().await.unwrap() {
+            text.extend_from_slice(&part.text());
+        }
+        String::from_utf8(text).unwrap()
     }
 
     /// The log of the last attempt, once it lies among the artifacts.
@@ -529,7 +534,8 @@ async fn two_schedulers_on_one_store_build_every_job_once() {
 
 #[tokio::test(start_paused = true)]
 async fn slots_that_become_free_go_to_projects_by_their_weights() {
-    let parts = parts(&ScriptedBuilder::new([Act::Sleep(Duration::from_secs(10))]), 8);
+    let builder = ScriptedBuilder::new([Act::Sleep(Duration::from_secs(10))]);
+    let parts = parts(&builder, 8);
     let projects: [Project; 2] = ["release", "nightly"].map(|name| name.parse().unwrap());
     for project in &projects {
         let jobs = (0..40).map(|_| new_job_for("package: {}\n", Arch::X86_64));
@@ -538,11 +544,8 @@ async fn slots_that_become_free_go_to_projects_by_their_weights() {
     }
     let three = std::num::NonZeroU32::new(3).unwrap();
     let project_weights = ProjectWeights::from_iter([(projects[0].clone(), three)]);
-    let scheduler =
-        Scheduler::new(parts.clone(), SchedulerOptions { project_weights, ..SchedulerOptions::default() });
-    let shutdown = CancellationToken::new();
-    let stop = shutdown.clone();
-    let running = tokio::spawn(async move { scheduler.run(stop).await });
+    let options = SchedulerOptions { project_weights, ..SchedulerOptions::default() };
+    let farm = Farm::start_as(builder, parts.clone(), options);
     for _ in 0..3 {
         tokio::time::sleep(Duration::from_secs(9)).await;
         let query = ListQuery::newest(100).in_state(Some(JobState::Running));
@@ -550,8 +553,8 @@ async fn slots_that_become_free_go_to_projects_by_their_weights() {
         let shares = projects.each_ref().map(|own| jobs.iter().filter(|job| job.project == *own).count());
         assert_eq!(shares, [6, 2]);
     }
-    shutdown.cancel();
-    running.await.unwrap();
+    farm.shutdown.cancel();
+    farm.task.await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]

@@ -2,21 +2,30 @@
 
 use super::*;
 
+fn begins(index: usize, name: &str) -> Act {
+    Act::Emit(BuildEvent::StepStarted { index, total: 2, name: name.to_owned() })
+}
+
+fn ends(index: usize, seconds: u64) -> Act {
+    Act::Emit(BuildEvent::StepFinished { index, took: Duration::from_secs(seconds), cached: false })
+}
+
+fn printed(step: usize, stream: LogStream, line: &str) -> Act {
+    Act::Emit(BuildEvent::Log { stream, step: Some(step), line: line.to_owned() })
+}
+
 /// A service whose job prints, is tested and ends; and the path of its logs.
 async fn ended() -> (Service, String) {
     let report = TestReport::new("hello", TestStatus::Passed, Duration::from_secs(1));
-    let step = |index, name: &str| BuildEvent::StepStarted { index, total: 2, name: name.to_owned() };
-    let printed =
-        |step, stream, line: &str| BuildEvent::Log { stream, step: Some(step), line: line.to_owned() };
     let service = Service::start([
-        Act::Emit(step(0, "hello: fetch")),
-        Act::Emit(printed(0, LogStream::Stdout, "fetched")),
-        Act::Emit(BuildEvent::StepFinished { index: 0, took: Duration::from_secs(2), cached: false }),
-        Act::Emit(step(1, "hello: make")),
-        Act::Emit(printed(1, LogStream::Stdout, "cc hello.c")),
+        begins(0, "hello: fetch"),
+        printed(0, LogStream::Stdout, "fetched"),
+        ends(0, 2),
+        begins(1, "hello: make"),
+        printed(1, LogStream::Stdout, "cc hello.c"),
         Act::Sleep(Duration::from_secs(60)),
-        Act::Emit(printed(1, LogStream::Stderr, "warning: \u{1b}[1mold\u{1b}[0m")),
-        Act::Emit(BuildEvent::StepFinished { index: 1, took: Duration::from_secs(60), cached: false }),
+        printed(1, LogStream::Stderr, "warning: \u{1b}[1mold\u{1b}[0m"),
+        ends(1, 60),
         Act::Emit(BuildEvent::TestStarted { index: 0, total: 1, subject: "hello".to_owned() }),
         Act::line("of the test"),
         Act::Emit(BuildEvent::TestFinished { index: 0, report }),
@@ -161,19 +170,14 @@ async fn events_go_on_behind_the_last_one_and_end_with_the_job() {
 
 #[tokio::test(start_paused = true)]
 async fn the_step_that_failed_is_found() {
-    let printed = |step, line: &str| {
-        Act::Emit(BuildEvent::Log { stream: LogStream::Stdout, step: Some(step), line: line.to_owned() })
-    };
-    let begins =
-        |index, name: &str| Act::Emit(BuildEvent::StepStarted { index, total: 2, name: name.to_owned() });
     let failure = StepFailure::new("hello: make", 2);
     let status = BuildStatus::Failed { reason: "make failed".to_owned(), failure: Some(failure) };
     let service = Service::start([
         begins(0, "hello: fetch"),
-        printed(0, "fine"),
-        Act::Emit(BuildEvent::StepFinished { index: 0, took: Duration::from_secs(1), cached: false }),
+        printed(0, LogStream::Stdout, "fine"),
+        ends(0, 1),
         begins(1, "hello: make"),
-        printed(1, "no rule"),
+        printed(1, LogStream::Stdout, "no rule"),
         Act::Finish(status),
     ]);
     let id = service.submit(&hello()).await;
@@ -247,7 +251,7 @@ async fn the_artifacts_have_logs_that_the_store_has_forgotten() {
     let mut app = service.app.clone();
     app.job_store = Arc::new(Forward(Forgetful(app.job_store)));
     app.logs = JobLogs::new(Arc::clone(&app.job_store), Arc::clone(&app.artifact_storage));
-    let forgetful = Service { router: router(app.clone()), app, shutdown: CancellationToken::new() };
+    let forgetful = Service::of(app);
     assert_eq!(text(&forgetful, &logs).await, whole);
     assert_eq!(text(&forgetful, &format!("{logs}?attempt=1&tail=1")).await, "--- the build succeeded\n");
 }

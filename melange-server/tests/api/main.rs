@@ -102,10 +102,15 @@ impl Service {
         let backend = Backend::new("tcp://amd64-standard:1234", Arch::X86_64, labels).unwrap();
         let parts = parts(script, backend);
         let Assembly { app, scheduler } = Assembly::new(parts, rules, SchedulerOptions::default());
-        let shutdown = CancellationToken::new();
-        let stop = shutdown.clone();
+        let service = Self::of(app);
+        let stop = service.shutdown.clone();
         tokio::spawn(async move { scheduler.run(stop).await });
-        Self { router: router(app.clone()), app, shutdown }
+        service
+    }
+
+    /// A service whose jobs nobody runs, or somebody else.
+    fn of(app: App) -> Self {
+        Self { router: router(app.clone()), app, shutdown: CancellationToken::new() }
     }
 
     async fn send(&self, request: Request<Body>) -> Answer {
@@ -282,7 +287,6 @@ async fn a_finished_job_cannot_be_cancelled_and_a_failed_one_says_why() {
 /// Told with the job, and with the attempt whatever comes after it.
 #[tokio::test(start_paused = true)]
 async fn what_a_job_failed_of_is_told_with_the_lines_around_it() {
-    use melange_remote_sdk::builder::{BuildEvent, BuildStatus, LogStream, StepFailure};
     let name = "hello: autoconf/make".to_owned();
     let log = |line: &str| {
         Act::Emit(BuildEvent::Log { stream: LogStream::Stderr, step: Some(0), line: line.to_owned() })
@@ -514,7 +518,7 @@ async fn a_scheduler_that_dies_fails_the_health_check_and_ends_the_server() {
     let assembly = Assembly { app: app.clone(), scheduler: scheduler(parts) };
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let running = tokio::spawn(run_assembly(assembly, listener));
-    let service = Service { router: router(app.clone()), app, shutdown: CancellationToken::new() };
+    let service = Service::of(app);
     service.submit(&hello()).await;
     while service.app.failure.get().is_none() {
         // The scheduler waits a few milliseconds between two looks, and the clock stands while this test is busy.

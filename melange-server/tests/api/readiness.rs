@@ -155,9 +155,9 @@ async fn each_part_that_fails_is_named() {
 async fn a_scheduler_that_does_not_go_round_is_named() {
     let backend = Backend::new("tcp://a:1", Arch::X86_64, Labels::default()).unwrap();
     let parts = parts([], backend);
-    let scheduler = Scheduler::new(parts, SchedulerOptions::default());
-    let app = App::new(&scheduler, SubmissionRules::new(Arch::X86_64));
-    let service = Service { router: router(app.clone()), app, shutdown: CancellationToken::new() };
+    let rules = SubmissionRules::new(Arch::X86_64);
+    let Assembly { app, scheduler } = Assembly::new(parts, rules, SchedulerOptions::default());
+    let service = Service::of(app);
     let failed = async || told(&service.get("/readyz").await);
     assert_eq!(failed().await, (503, vec!["scheduler: it has not looked at the queue yet".to_owned()]));
     let stop = CancellationToken::new();

@@ -9,7 +9,7 @@ use super::*;
 #[tokio::test(start_paused = true)]
 async fn what_was_removed_is_gone_and_says_when() {
     let service = Service::start([Act::Write("x86_64/a.apk".to_owned(), vec![7; 30])]);
-    let id = service.submit(&json!({"config_yaml": HELLO})).await;
+    let id = service.submit(&hello()).await;
     service.wait(&id, "success").await;
     let (log, artifacts) = (format!("/api/v1/jobs/{id}/logs"), format!("/api/v1/jobs/{id}/artifacts"));
     // Until the log lies among the artifacts.
@@ -51,7 +51,7 @@ async fn what_was_removed_is_gone_and_says_when() {
 #[tokio::test(start_paused = true)]
 async fn a_job_that_is_tried_again_shows_what_it_has() {
     let service = Service::start([Act::line("said"), Act::Sleep(Duration::from_secs(3_600))]);
-    let id = service.submit(&json!({"config_yaml": HELLO})).await;
+    let id = service.submit(&hello()).await;
     service.wait(&id, "running").await;
     tokio::time::sleep(Duration::from_secs(2)).await;
     service.ask(Method::POST, &format!("/api/v1/jobs/{id}/cancel"), "").await;

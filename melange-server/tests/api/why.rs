@@ -24,7 +24,7 @@ impl Still {
         }
         let rules = SubmissionRules::new(Arch::X86_64);
         let Assembly { app, .. } = Assembly::new(parts, rules, SchedulerOptions::default());
-        Self { service: Service { router: router(app.clone()), app, shutdown: CancellationToken::new() } }
+        Self { service: Service::of(app) }
     }
 
     async fn submit(&self, more: Value) -> JobId {

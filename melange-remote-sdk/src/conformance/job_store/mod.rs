@@ -14,6 +14,7 @@ use crate::backend_selector::Requirements;
 use crate::clock::later;
 use crate::error::{ErrorKind, Result};
 use crate::failure::{Failure, FailureInput, FailureLine, diagnose};
+use crate::job::spec::JobPackage;
 use crate::job::{
     AttemptOutcome, BuildId, BuildState, ClaimToken, FailureClass, Job, JobArtifact, JobAttempt, JobBackend,
     JobError, JobId, JobPhase, JobSpec, JobState, JobStepFailure, Outcome, Priority, Progress, ProgressRow,
@@ -79,6 +80,18 @@ pub fn at(seconds: u64) -> Timestamp {
 /// A job for x86_64.
 pub fn new_job(config_yaml: &str) -> NewJob {
     new_job_for(config_yaml, Arch::X86_64)
+}
+
+/// A job of a package.
+pub(crate) fn new_job_of(package: impl Into<String>) -> NewJob {
+    let mut job = new_job("package: {}\n");
+    job.spec = Arc::new(JobSpec::clone(&job.spec).with_package(JobPackage::new(package, "1-r0")));
+    job
+}
+
+/// An artifact of so many bytes, of which nobody looks at the digest.
+pub(crate) fn artifact(name: impl Into<String>, size_bytes: u64) -> JobArtifact {
+    JobArtifact { name: name.into(), size_bytes, sha256: "0".repeat(64) }
 }
 
 /// A job for an architecture.
@@ -204,6 +217,16 @@ impl Lane {
         self.demand(store, seconds).await.iter().map(|demand| demand.ready).sum()
     }
 
+    /// A job that runs again; its attempts have said `one` and `two`.
+    async fn running_again(&self, store: &dyn JobStore) -> (JobId, Fence) {
+        let (job, first) = self.running(store).await;
+        append(store, first, "one\n").await.expect("the owner writes");
+        store.release(first, &given_back(None, true), at(1)).await.expect("the owner gives it back");
+        let second = self.claim_one(store, 2).await.fence;
+        append(store, second, "two\n").await.expect("the owner writes");
+        (job, second)
+    }
+
     async fn renew(&self, store: &dyn JobStore, fence: Fence, seconds: u64) -> Renewal {
         store.renew(&self.server, &[fence], at(seconds)).await.expect("it answers")[0]
     }
@@ -231,9 +254,8 @@ pub async fn logs_are_bounded(store: &dyn JobStore, bound: u64) {
     assert_eq!(refused.kind(), ErrorKind::LimitExceeded);
     assert_eq!(store.read_log(job, 0, 0).await.expect("it reads").len, bound, "nothing of it is there");
     let word = Bytes::from_static(b"no more\n");
-    let length = store.append_log(fence, bound, word.clone()).await.expect("there is room for a word");
+    let mut length = store.append_log(fence, bound, word.clone()).await.expect("there is room for a word");
     assert_eq!(store.append_log(fence, bound, word).await.expect("it may be repeated"), length);
-    let mut length = length;
     loop {
         let line = Bytes::from(vec![b'y'; 1_000]);
         match store.append_log(fence, length, line).await {
@@ -263,9 +285,7 @@ fn infrastructure(message: &str) -> JobError {
 }
 
 fn succeeded() -> Outcome {
-    let artifacts =
-        vec![JobArtifact { name: "x86_64/a.apk".to_owned(), size_bytes: 1, sha256: "0".repeat(64) }];
-    Outcome::Succeeded { artifacts, note: None }
+    Outcome::Succeeded { artifacts: vec![artifact("x86_64/a.apk", 1)], note: None }
 }
 
 /// What an attempt failed of, with every field.

@@ -90,11 +90,7 @@ async fn archived_logs_are_forgotten(store: &dyn JobStore) {
 /// Of several logs that are left only the one is forgotten that was archived.
 async fn other_logs_stay(store: &dyn JobStore) {
     let lane = Lane::new();
-    let (job, first) = lane.running(store).await;
-    append(store, first, "one\n").await.expect("the owner writes");
-    store.release(first, &given_back(None, true), at(1)).await.expect("the owner gives it back");
-    let second = lane.claim_one(store, 2).await.fence;
-    append(store, second, "two\n").await.expect("the owner writes");
+    let (job, second) = lane.running_again(store).await;
     store.finish(second, &succeeded(), at(3)).await.expect("the owner ends it");
     store.archive_log(job, 2, &LogArchive::new(1, 4, 9)).await.expect("it ended");
     assert_eq!(&store.read_log(job, 0, 100).await.expect("it is there").bytes[..], b"one\n");

@@ -2,7 +2,6 @@
 
 use super::*;
 use crate::job::LogArchive;
-use crate::job::spec::JobPackage;
 
 pub(super) async fn all(store: &dyn JobStore) {
     ended_jobs_are_told_in_the_order_of_their_ends(store).await;
@@ -15,8 +14,8 @@ pub(super) async fn all(store: &dyn JobStore) {
 }
 
 /// All ended jobs of a lane from a place on, page by page.
-async fn ended_behind(store: &dyn JobStore, lane: &Lane, query: EndedQuery) -> Vec<EndedJob> {
-    let (mut query, mut found) = (query, Vec::new());
+async fn ended_behind(store: &dyn JobStore, lane: &Lane, mut query: EndedQuery) -> Vec<EndedJob> {
+    let mut found = Vec::new();
     loop {
         let page = store.ended(&query).await.expect("it tells");
         assert!(page.len() <= query.limit, "no more than were asked for");
@@ -49,12 +48,8 @@ async fn end(store: &dyn JobStore, lane: &Lane, outcome: Outcome, seconds: u64) 
 
 /// A success with artifacts of these sizes.
 fn made(sizes: &[u64]) -> Outcome {
-    let artifact = |(place, size): (usize, &u64)| JobArtifact {
-        name: format!("x86_64/a{place}.apk"),
-        size_bytes: *size,
-        sha256: "0".repeat(64),
-    };
-    Outcome::Succeeded { artifacts: sizes.iter().enumerate().map(artifact).collect(), note: None }
+    let made = |(place, size): (usize, &u64)| artifact(format!("x86_64/a{place}.apk"), *size);
+    Outcome::Succeeded { artifacts: sizes.iter().enumerate().map(made).collect(), note: None }
 }
 
 async fn ended_jobs_are_told_in_the_order_of_their_ends(store: &dyn JobStore) {
@@ -88,8 +83,7 @@ async fn ended_jobs_are_told_in_the_order_of_their_ends(store: &dyn JobStore) {
     assert_eq!(ids(&jobs), [told[1], told[0], told[2]]);
     assert!(jobs.iter().all(|job| !job.build_is_open), "all of the build have ended");
     let usage = store.usage().await.expect("it tells");
-    let grown = |now: u64, before: u64| now - before;
-    assert_eq!((grown(usage.jobs, before.jobs), grown(usage.artifact_bytes, before.artifact_bytes)), (3, 12));
+    assert_eq!((usage.jobs - before.jobs, usage.artifact_bytes - before.artifact_bytes), (3, 12));
     let many = store.ended(&EndedQuery::oldest(usize::MAX)).await.expect("it tells");
     assert!(many.len() <= limits::PAGE_ITEMS_MAX, "pages are bounded");
 }
@@ -104,10 +98,7 @@ async fn the_newest_success_is_told(store: &dyn JobStore) {
     assert_eq!(newest().await, [first]);
     end(store, &lane, failed(), 2).await;
     assert_eq!(newest().await, [first], "a failure is no success");
-    let mut other = new_job("package: {}\n");
-    let named = JobPackage::new("other", "1.0-r0");
-    other.spec = Arc::new(JobSpec::clone(&other.spec).with_package(named));
-    let other = lane.submit(store, other).await;
+    let other = lane.submit(store, new_job_of("other")).await;
     let fence = lane.claim_one(store, 0).await.fence;
     store.finish(fence, &succeeded(), at(3)).await.expect("the owner ends it");
     assert_eq!(newest().await, [first, other], "of each package");
@@ -168,11 +159,7 @@ async fn removed_artifacts_are_noted(store: &dyn JobStore) {
 
 async fn removed_logs_are_noted_and_forgotten(store: &dyn JobStore) {
     let lane = Lane::new();
-    let (job, first) = lane.running(store).await;
-    append(store, first, "one\n").await.expect("the owner writes");
-    store.release(first, &given_back(None, true), at(1)).await.expect("the owner gives it back");
-    let second = lane.claim_one(store, 2).await.fence;
-    append(store, second, "two\n").await.expect("the owner writes");
+    let (job, second) = lane.running_again(store).await;
     conflicts(store.note_removed(job, Holding::Logs, at(3)).await, "it runs");
     store.finish(second, &succeeded(), at(3)).await.expect("the owner ends it");
     // One is among the artifacts, the other is not yet.

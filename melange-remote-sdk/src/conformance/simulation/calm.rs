@@ -256,16 +256,12 @@ fn check_lines(world: &World, job: JobId, attempt: &JobAttempt, text: &str) -> R
 }
 
 async fn check_artifacts(world: &World, job: &Job) -> Result<(), String> {
-    let find = async |name: &str| {
-        let key = artifact_key(job.id, job.attempt, name).map_err(|error| error.chain())?;
+    for artifact in &job.artifacts {
+        let key = artifact_key(job.id, job.attempt, &artifact.name).map_err(|error| error.chain())?;
         let missing = |error: Error| format!("{key} is not in the storage: {}", error.chain());
         let stored = world.artifacts.get(&key, None).await.map_err(missing)?;
         let chunks: Vec<Bytes> = stored.bytes.try_collect().await.map_err(missing)?;
-        Ok::<_, String>(chunks.concat())
-    };
-    for artifact in &job.artifacts {
-        let bytes = find(&artifact.name).await?;
-        if bytes != content(job.id, job.attempt, &artifact.name).as_bytes() {
+        if chunks.concat() != content(job.id, job.attempt, &artifact.name).as_bytes() {
             return Err(format!("{} holds something else than the last attempt made", artifact.name));
         }
     }

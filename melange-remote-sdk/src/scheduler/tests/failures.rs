@@ -3,9 +3,6 @@
 use super::*;
 use crate::builder::{LogStream, TestReport, TestStatus};
 use crate::failure::{Failure, FailureKind};
-use crate::job::spec::JobPackage;
-use crate::job::{JobSpec, UncheckedSpec};
-use crate::job_store::NewJob;
 
 fn begin(index: usize, name: &str) -> Act {
     Act::Emit(BuildEvent::StepStarted { index, total: 3, name: name.to_owned() })
@@ -39,19 +36,6 @@ impl Farm {
     async fn line(&self, id: JobId, number: u64) -> String {
         let log = self.log(id).await;
         log.lines().nth(usize::try_from(number).unwrap() - 1).unwrap().to_owned()
-    }
-
-    async fn submit_package(&self, name: &str) -> JobId {
-        let parts = UncheckedSpec {
-            config_yaml: "package: {}\n".to_owned(),
-            arch: Arch::X86_64.to_string(),
-            package: Some(JobPackage::new(name, "1-r0")),
-            ..UncheckedSpec::default()
-        };
-        let spec = JobSpec::validate(parts).unwrap();
-        let new = NewJob::new(JobId::new(START), Arc::new(spec));
-        let submission = Submission::new([new], self.parts.clock.now());
-        self.parts.job_store.submit(&submission).await.unwrap().jobs[0]
     }
 }
 
@@ -100,11 +84,7 @@ async fn numbers_hold_in_a_log_beyond_its_bound() {
     let builder = ScriptedBuilder::new(script);
     let parts = parts(&builder, 4);
     let options = SchedulerOptions { log_bytes: 100_000, ..SchedulerOptions::default() };
-    let scheduler = Scheduler::new(parts.clone(), options);
-    let shutdown = CancellationToken::new();
-    let stop = shutdown.clone();
-    let task = tokio::spawn(async move { scheduler.run(stop).await });
-    let farm = Farm { parts, builder, shutdown, task };
+    let farm = Farm::start_as(builder, parts, options);
     let id = farm.submit().await;
     let failure = farm.failure(id).await;
     let number = failure.line.unwrap();
@@ -163,7 +143,7 @@ async fn equal_errors_of_different_packages_have_one_signature() {
     let farm = Farm::start(ScriptedBuilder::sequence(vec![script("ed"), script("bc")], []));
     let mut told = Vec::new();
     for package in ["ed", "bc"] {
-        let id = farm.submit_package(package).await;
+        let id = farm.hand_in(new_job_of(package)).await;
         told.push(farm.failure(id).await);
     }
     assert_eq!(told[0].signature, told[1].signature);
