@@ -200,19 +200,37 @@ pub(crate) fn jobs(jobs: &[JobView], now: Timestamp) -> String {
     table(&rows)
 }
 
-/// A table of backends.
-pub(crate) fn backends(backends: &[BackendView]) -> String {
-    let mut rows = vec![["ADDR", "ARCH", "STATUS", "JOBS", "LABELS", "LAST FAILURE"].map(str::to_owned)];
+/// A table of backends, and how many of all slots are in use.
+pub(crate) fn backends(backends: &[BackendView], now: Timestamp) -> String {
+    let head = ["ADDR", "ARCH", "STATUS", "JOBS", "USE", "SOURCE", "LABELS", "LAST FAILURE"];
+    let mut rows = vec![head.map(str::to_owned)];
     rows.extend(backends.iter().map(|backend| {
         let labels: Vec<String> =
             backend.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
         let most = backend.max_jobs.map(|jobs| jobs.to_string()).unwrap_or_default();
         let state = backend.state.clone().unwrap_or_default();
         let jobs = format!("{}/{most}", state.running);
-        let failure = state.last_error.unwrap_or_default();
-        [backend.addr.clone(), backend.arch.clone(), state.status, jobs, labels.join(","), failure]
+        let ago = state.last_error_at.map(|at| format!(" ({} ago)", age(at, now))).unwrap_or_default();
+        let failure = state.last_error.map(|error| error + &ago).unwrap_or_default();
+        let place = state.machine.iter().fold(backend.addr.clone(), |addr, on| format!("{addr} on {on}"));
+        let share = share_of(state.running, backend.max_jobs.unwrap_or_default());
+        [place, backend.arch.clone(), state.status, jobs, share, state.source, labels.join(","), failure]
     }));
-    table(&rows)
+    let (running, slots) = backends.iter().fold((0u32, 0u32), |(running, slots), backend| {
+        let here = backend.state.as_ref().map_or(0, |state| state.running);
+        (running.saturating_add(here), slots.saturating_add(backend.max_jobs.unwrap_or_default()))
+    });
+    let share = match share_of(running, slots) {
+        none if none.is_empty() => none,
+        share => format!(" ({share})"),
+    };
+    format!("{}{running} of {slots} slots in use{share}\n", table(&rows))
+}
+
+/// A part of a whole in per cent; nothing of nothing.
+fn share_of(part: u32, whole: u32) -> String {
+    let share = (u64::from(part) * 100).checked_div(u64::from(whole));
+    share.map(|share| format!("{share} %")).unwrap_or_default()
 }
 
 /// Rows in columns; a cell is one line whatever it holds.
@@ -293,6 +311,28 @@ mod tests {
         assert_eq!(age(Timestamp::from_second(1_000_010).unwrap(), now), "0s");
         let shown = moment(now, now);
         assert!(shown.ends_with(" (0s ago)") && shown.contains(['+', '-']), "{shown}");
+    }
+
+    #[test]
+    fn backends_are_told_with_their_use_and_last_failure() {
+        let backends: Vec<BackendView> = serde_json::from_value(serde_json::json!([
+            { "addr": "tcp://a:1", "arch": "x86_64", "labels": { "tier": "high" }, "maxJobs": 4, "status": "healthy",
+              "running": 3, "source": "configuration", "last_error": "connection refused",
+              "last_error_at": "2026-11-26T10:00:00Z" },
+            { "addr": "sandbox://local", "arch": "aarch64", "maxJobs": 2, "status": "draining", "running": 0,
+              "source": "elsewhere", "machine": "builder-2" },
+        ]))
+        .unwrap();
+        let now = "2026-11-26T10:05:00Z".parse().unwrap();
+        let told = super::backends(&backends, now);
+        let expected = "\
+ADDR                          ARCH     STATUS    JOBS  USE   SOURCE         LABELS     LAST FAILURE
+tcp://a:1                     x86_64   healthy   3/4   75 %  configuration  tier=high  connection refused (5m ago)
+sandbox://local on builder-2  aarch64  draining  0/2   0 %   elsewhere
+3 of 6 slots in use (50 %)
+";
+        assert_eq!(told, expected);
+        assert!(super::backends(&[], now).ends_with("\n0 of 0 slots in use\n"));
     }
 
     #[test]

@@ -60,6 +60,13 @@ pub const BREAKER_FAILURES: u32 = 3;
 pub const BREAKER_PAUSE: Duration = Duration::from_secs(1);
 /// The longest time that it is left alone: what came back is found soon.
 pub const BREAKER_PAUSE_MAX: Duration = Duration::from_secs(15);
+/// How long the job of one server that shows whether a backend works again keeps the other servers from trying too.
+pub const BREAKER_TRIAL: Duration = Duration::from_secs(60);
+/// How long a server's word that a backend is in its configuration holds, so that what a server that died had configured
+/// is told no longer; it is given again at half of that.
+pub const BACKENDS_CONFIGURED: Duration = Duration::from_secs(60);
+/// What a server saw of one backend and has not told the others yet; of more the newest are kept.
+pub const OBSERVATIONS_MAX: usize = 16;
 /// The time between two probes of a backend that answers.
 pub const PROBE_INTERVAL: Duration = Duration::from_secs(10);
 /// How long a probe may take.

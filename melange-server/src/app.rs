@@ -10,7 +10,7 @@ use melange_remote_sdk::event_feed::EventFeed;
 use melange_remote_sdk::job_log::JobLogs;
 use melange_remote_sdk::job_store::JobStore;
 use melange_remote_sdk::limits;
-use melange_remote_sdk::scheduler::{LastRound, Scheduler};
+use melange_remote_sdk::scheduler::{Fleet, LastRound, Scheduler};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
@@ -29,7 +29,9 @@ pub struct App {
     pub artifact_storage: Arc<dyn ArtifactStorage>,
     /// Who says whether a job could run at all.
     pub backend_selector: Arc<dyn BackendSelector>,
-    /// The backends.
+    /// The fleet, as this server sees and changes it.
+    pub fleet: Fleet,
+    /// The backends of it.
     pub pool: BackendPool,
     /// The time of day.
     pub clock: Arc<dyn Clock>,
@@ -72,6 +74,7 @@ impl App {
             job_store: Arc::clone(&parts.job_store),
             artifact_storage: Arc::clone(&parts.artifact_storage),
             backend_selector: Arc::clone(&parts.backend_selector),
+            fleet: scheduler.fleet().clone(),
             pool: parts.pool.clone(),
             clock: Arc::clone(&parts.clock),
             submit_rate: Arc::new(SubmitRate::new(rules.submit_rate)),

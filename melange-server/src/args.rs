@@ -98,6 +98,10 @@ pub struct Args {
     /// [default: melange.db in the folder of --state-dir, for users who are not root in ~/.local/state/melange-remote]
     #[arg(long, value_name = "URL")]
     pub database: Option<String>,
+    /// What this machine is called among those whose servers share a PostgreSQL database: the sandbox and sockets of each
+    /// are backends of its own [default: the host name]
+    #[arg(long, value_name = "NAME")]
+    pub machine_name: Option<String>,
     /// Ended jobs that are kept: a time counted from their end, a number, both such as 365d,10000, or all
     /// [default: all]
     #[arg(long, value_name = "BOUNDS")]

@@ -7,6 +7,7 @@ use melange_remote_sdk::apk::signature::SigningKey;
 use melange_remote_sdk::artifact_storage::ArtifactStorage;
 use melange_remote_sdk::artifact_storage::object::ObjectArtifactStorage;
 use melange_remote_sdk::backend::pool::BackendPool;
+use melange_remote_sdk::backend::registry::BackendRegistry;
 use melange_remote_sdk::backend::{Backend, BackendAddress, BackendProbe};
 use melange_remote_sdk::backend_selector::BackendSelector;
 use melange_remote_sdk::backend_selector::least_loaded::LeastLoaded;
@@ -34,7 +35,7 @@ use melange_remote_sdk::scheduler::{Scheduler, SchedulerOptions, SchedulerParts}
 use crate::app::App;
 use crate::args::BackendSelection;
 use crate::config::{BuildConfig, Config, DatabaseConfig, StorageConfig, TlsFiles};
-use crate::submission::{Fleet, SubmissionRules};
+use crate::submission::{SubmissionRules, Unmatched};
 
 /// A server that is put together and does not run yet.
 #[derive(Debug)]
@@ -53,16 +54,23 @@ pub async fn assemble(config: &Config) -> Result<Assembly> {
     let Engine { builder, probe } = engine(&config.build, &config.backends)?;
     let artifact_storage = storage(&config.storage).await?;
     let pool = BackendPool::new(config.backends.iter().cloned())?;
-    let job_store = database(&config.database).await?;
+    let Database { job_store, registry } = database(&config.database).await?;
     let parts = SchedulerParts::new(job_store, artifact_storage, builder, pool)
+        .with_registry(registry)
+        .on_machine(machine(config)?)
         .with_probe(probe)
         .with_backend_selector(selector(config.scheduling.backend_selection));
     let mut rules = rules(&config.build);
     rules.submit_rate = config.scheduling.submit_rate;
     if matches!(config.database, DatabaseConfig::Postgres(_)) {
-        rules.fleet = Fleet::Shared;
+        rules.unmatched = Unmatched::Taken;
     }
-    Ok(Assembly::new(parts, rules, scheduler_options(config)))
+    let assembly = Assembly::new(parts, rules, scheduler_options(config));
+    // The first request already sees what was removed or drained before the start.
+    if let Err(error) = assembly.app.fleet.follow().await {
+        tracing::warn!(error = error.chain(), "the fleet is not known yet; it is asked for again");
+    }
+    Ok(assembly)
 }
 
 fn selector(selection: BackendSelection) -> Arc<dyn BackendSelector> {
@@ -72,9 +80,36 @@ fn selector(selection: BackendSelection) -> Arc<dyn BackendSelector> {
     }
 }
 
-async fn database(config: &DatabaseConfig) -> Result<Arc<dyn JobStore>> {
+/// One database, as the two contracts that it keeps.
+struct Database {
+    job_store: Arc<dyn JobStore>,
+    registry: Arc<dyn BackendRegistry>,
+}
+
+impl Database {
+    fn of<T: JobStore + BackendRegistry + Clone + 'static>(store: T) -> Self {
+        Self { job_store: Arc::new(store.clone()), registry: Arc::new(store) }
+    }
+}
+
+/// What this machine is called among those whose servers share a database; nothing where none does.
+fn machine(config: &Config) -> Result<Option<String>> {
+    if !matches!(config.database, DatabaseConfig::Postgres(_)) {
+        return Ok(None);
+    }
+    if let Some(name) = &config.scheduling.machine_name {
+        return Ok(Some(name.clone()));
+    }
+    let name = String::from_utf8_lossy(&read(Path::new(HOST_NAME))?).trim().to_owned();
+    Ok(Some(name).filter(|name| !name.is_empty()))
+}
+
+/// Where the system tells what the machine is called.
+const HOST_NAME: &str = "/proc/sys/kernel/hostname";
+
+async fn database(config: &DatabaseConfig) -> Result<Database> {
     Ok(match config {
-        DatabaseConfig::Memory => Arc::new(MemoryJobStore::default()),
+        DatabaseConfig::Memory => Database::of(MemoryJobStore::default()),
         DatabaseConfig::Sqlite(path) => {
             if let Some(folder) = path.parent() {
                 tokio::fs::create_dir_all(folder)
@@ -84,10 +119,10 @@ async fn database(config: &DatabaseConfig) -> Result<Arc<dyn JobStore>> {
             let store = SqliteJobStore::open(path, DatabaseBounds::default()).await?;
             // Nobody else has this database: what runs in it ran in a server that is gone.
             store.end_leases().await?;
-            Arc::new(store)
+            Database::of(store)
         }
         DatabaseConfig::Postgres(url) => {
-            Arc::new(PostgresJobStore::open(url, DatabaseBounds::default()).await?)
+            Database::of(PostgresJobStore::open(url, DatabaseBounds::default()).await?)
         }
     })
 }
@@ -127,7 +162,7 @@ pub async fn lone_collector(config: &Config) -> Result<Collector> {
             let hint = "when a server runs on it, the passes of that one remove what is not kept";
             Arc::new(opened.map_err(|error| error.hint(hint))?)
         }
-        DatabaseConfig::Postgres(_) => database(&config.database).await?,
+        DatabaseConfig::Postgres(_) => database(&config.database).await?.job_store,
     };
     let storage = storage(&config.storage).await?;
     let options = collector_options(config);

@@ -34,7 +34,7 @@ pub use app::App;
 use assembly::Assembly;
 use config::Config;
 pub use listener::{ConnectionLimits, Peer};
-use melange_remote_sdk::backend::pool::BackendPool;
+use melange_remote_sdk::scheduler::Fleet;
 
 /// How long open connections may take to end once the jobs have ended.
 const CONNECTIONS_GRACE: Duration = Duration::from_secs(3);
@@ -71,7 +71,7 @@ pub async fn run(config: &Config) -> Result<()> {
     let collector = assembly::collector(config, &assembly.app);
     let (listener, addr) = listen(&config.listen).await?;
     watch_signals(assembly.app.stopping.clone())?;
-    watch_reloads(config.backends_file.clone(), assembly.app.pool.clone())?;
+    watch_reloads(config.backends_file.clone(), assembly.app.fleet.clone())?;
     if let Some(path) = &config.port_file {
         std::fs::write(path, format!("{}\n", addr.port()))
             .with_context(|| format!("cannot write {}", path.display()))?;
@@ -169,7 +169,7 @@ fn watch_signals(stopping: CancellationToken) -> Result<()> {
 
 /// Reads the file of backends again on SIGHUP. A file with mistakes changes nothing; without a file the signal does
 /// nothing at all.
-fn watch_reloads(file: Option<PathBuf>, pool: BackendPool) -> Result<()> {
+fn watch_reloads(file: Option<PathBuf>, fleet: Fleet) -> Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
 
     let mut hangup = signal(SignalKind::hangup()).context("cannot watch for SIGHUP")?;
@@ -181,10 +181,15 @@ fn watch_reloads(file: Option<PathBuf>, pool: BackendPool) -> Result<()> {
             };
             let read = tokio::task::spawn_blocking(move || config::read_backends(&path)).await;
             match read.unwrap_or_else(|error| Err(vec![error.to_string()])) {
-                Ok(backends) => {
-                    let (added, removed) = pool.replace(backends);
-                    tracing::info!(added, removed, "the file of backends was read again");
-                }
+                Ok(backends) => match fleet.configure(backends).await {
+                    Ok((added, removed)) => {
+                        tracing::info!(added, removed, "the file of backends was read again");
+                    }
+                    Err(error) => tracing::error!(
+                        error = error.chain(),
+                        "the file of backends was read again; it holds once the database answers"
+                    ),
+                },
                 Err(mistakes) => {
                     let mistakes = mistakes.join("; ");
                     tracing::error!(mistakes, "the file of backends has mistakes; nothing changes");

@@ -32,20 +32,20 @@ pub struct SubmissionRules {
     pub allow_local_repositories: Vec<PathBuf>,
     /// Names by which browsers reach the server, besides addresses and `localhost`.
     pub public_hosts: Vec<String>,
-    /// Whose backends run the jobs.
-    pub fleet: Fleet,
+    /// What becomes of jobs that no known backend could run.
+    pub unmatched: Unmatched,
     /// How many submissions are taken each second; `None` without a bound.
     pub submit_rate: Option<NonZeroU32>,
 }
 
-/// Whose backends run the jobs that a server takes.
+/// What becomes of jobs that no known backend could run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Fleet {
-    /// Its own: a job that none of them could ever run is refused.
+pub enum Unmatched {
+    /// They are refused.
     #[default]
-    Own,
-    /// Those of all servers that share its database, which it does not know: every job is taken.
-    Shared,
+    Refused,
+    /// They are taken: another server that shares the database may come with a backend of theirs.
+    Taken,
 }
 
 impl SubmissionRules {
@@ -56,7 +56,7 @@ impl SubmissionRules {
             repositories: RepositoryDefaults::default(),
             allow_local_repositories: Vec::new(),
             public_hosts: Vec::new(),
-            fleet: Fleet::Own,
+            unmatched: Unmatched::Refused,
             submit_rate: NonZeroU32::new(limits::SUBMIT_RATE),
         }
     }

@@ -111,7 +111,7 @@ async fn pending(app: &App, job: &Job) -> Result<WaitingView> {
         return Ok(view);
     }
     let group = Group::of(job);
-    let candidates = app.pool.candidates();
+    let candidates = app.pool.fleet_candidates();
     let matching: Vec<&Candidate> =
         candidates.iter().filter(|candidate| group.needs.matched_by(&candidate.backend)).collect();
     let refusal = app.backend_selector.select(&group.needs, &candidates).err();
@@ -204,9 +204,9 @@ async fn estimate(
     let running = app.job_store.list(&query).await?.jobs;
     let mut slots = Vec::new();
     for candidate in open {
-        let addr = candidate.backend.addr();
+        let key = candidate.backend.place().key();
         let here =
-            running.iter().filter(|job| job.backend.as_ref().is_some_and(|backend| backend.addr == addr));
+            running.iter().filter(|job| job.backend.as_ref().is_some_and(|backend| backend.key() == key));
         let max_jobs = usize::try_from(candidate.backend.max_jobs()).unwrap_or(usize::MAX);
         let busy: Vec<Duration> = here
             .map(|job| {

@@ -242,8 +242,15 @@ pub struct BackendView {
 pub struct BackendStateView {
     /// `unknown`, `healthy`, `trial`, `failing` or `draining`.
     pub status: String,
-    /// The jobs that run on it.
+    /// The jobs that run on it, whichever servers run them.
     pub running: u32,
+    /// Where it is known from: `configuration`, of this server; `added`, at run time, for all servers; `elsewhere`, of the
+    /// configuration of other servers, which alone run jobs on it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub source: String,
+    /// The machine, when the address means another backend on each.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machine: Option<String>,
     /// The time that its last answered probe took, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub latency_ms: Option<u64>,
@@ -269,6 +276,8 @@ impl From<&BackendState> for BackendView {
         let view = BackendStateView {
             status: state.status.name().to_owned(),
             running: state.running,
+            source: source_of(state).to_owned(),
+            machine: state.backend.machine().map(str::to_owned),
             latency_ms: state.latency.map(|took| u64::try_from(took.as_millis()).unwrap_or(u64::MAX)),
             last_error: failure.map(|failure| failure.message.clone()),
             last_error_hint: failure.and_then(|failure| failure.hint.clone()),
@@ -276,6 +285,14 @@ impl From<&BackendState> for BackendView {
             failing_since: state.failing_since,
         };
         Self { state: Some(view), ..Self::from(&*state.backend) }
+    }
+}
+
+fn source_of(state: &BackendState) -> &'static str {
+    match state {
+        BackendState { is_ours: false, .. } => "elsewhere",
+        BackendState { is_added: true, .. } => "added",
+        _ => "configuration",
     }
 }
 

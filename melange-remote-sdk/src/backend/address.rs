@@ -38,6 +38,13 @@ pub enum BackendAddress {
     Sandbox,
 }
 
+impl BackendAddress {
+    /// Whether it means another backend on each machine: a socket file, or the sandbox.
+    pub fn is_local(&self) -> bool {
+        !matches!(self, Self::Tcp { .. })
+    }
+}
+
 impl FromStr for BackendAddress {
     type Err = Error;
 

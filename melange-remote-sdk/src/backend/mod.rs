@@ -1,7 +1,7 @@
 //! Backends: what runs builds. An address, an architecture, labels and a number of jobs at once.
 //!
-//! [`pool::BackendPool`] keeps them and leases their capacity; [`mod@file`] reads them from `backends.yaml`;
-//! [`crate::backend_selector`] chooses among them.
+//! [`registry`] keeps the fleet for all servers of a job store; [`pool::BackendPool`] is what one of them sees of it, and
+//! leases slots; [`mod@file`] reads backends from `backends.yaml`; [`crate::backend_selector`] chooses among them.
 
 use std::sync::Arc;
 
@@ -9,6 +9,7 @@ use async_trait::async_trait;
 
 use crate::arch::Arch;
 use crate::error::{Error, Result};
+use crate::job::BackendPlace;
 use crate::labels::Labels;
 use crate::limits;
 use crate::pointers::hand_on;
@@ -17,6 +18,7 @@ mod address;
 pub mod file;
 pub mod health;
 pub mod pool;
+pub mod registry;
 
 pub use address::BackendAddress;
 
@@ -28,6 +30,7 @@ pub struct Backend {
     arch: Arch,
     labels: Labels,
     max_jobs: u32,
+    machine: Option<Arc<str>>,
 }
 
 impl Backend {
@@ -44,6 +47,7 @@ impl Backend {
             arch,
             labels,
             max_jobs: limits::JOBS_PER_BACKEND_DEFAULT,
+            machine: None,
         })
     }
 
@@ -54,6 +58,25 @@ impl Backend {
     pub fn with_max_jobs(mut self, max_jobs: u32) -> Result<Self> {
         self.max_jobs = check_max_jobs(max_jobs)?;
         Ok(self)
+    }
+
+    /// The same backend as one of a machine; an address that means the same one everywhere stays as it is.
+    #[must_use]
+    pub fn on_machine(mut self, machine: &str) -> Self {
+        if self.address.is_local() {
+            self.machine = Some(machine.into());
+        }
+        self
+    }
+
+    /// The machine that it is one of, when its address means another backend on each and it was told.
+    pub fn machine(&self) -> Option<&str> {
+        self.machine.as_deref()
+    }
+
+    /// Where it is.
+    pub fn place(&self) -> BackendPlace {
+        BackendPlace { addr: self.addr.clone(), machine: self.machine().map(str::to_owned) }
     }
 
     /// Its address, such as `tcp://buildkit:1234`; the name of the backend in a pool.

@@ -5,6 +5,7 @@
 //! bite: implementations with one mistake each, which must fail.
 
 pub mod artifact_storage;
+pub mod backend_registry;
 pub mod backend_selector;
 pub mod builder;
 pub mod job_store;

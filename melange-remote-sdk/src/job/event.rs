@@ -91,6 +91,9 @@ pub enum EventKind {
         /// The state.
         state: BuildState,
     },
+    /// A backend is in another state, or is another one than before.
+    #[serde(rename = "backend.state")]
+    BackendState(BackendStateEvent),
 }
 
 impl EventKind {
@@ -105,8 +108,33 @@ impl EventKind {
             Self::JobCancelRequested {} => "job.cancel_requested",
             Self::StreamGap { .. } => "stream.gap",
             Self::BuildState { .. } => "build.state",
+            Self::BackendState(_) => "backend.state",
         }
     }
+}
+
+/// A backend in another state. Its event belongs to the project `default`, for it has none.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[non_exhaustive]
+pub struct BackendStateEvent {
+    /// Its address.
+    pub addr: String,
+    /// The machine, when the address means another backend on each.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machine: Option<String>,
+    /// `unknown`, `healthy`, `trial`, `failing`, `draining`, or `removed` when it is gone.
+    pub state: String,
+    /// The architecture that it builds for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arch: Option<String>,
+    /// How many jobs it runs at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_jobs: Option<u32>,
+    /// Why it fails, in one line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
 }
 
 /// A job in another state.
@@ -347,6 +375,20 @@ impl Event {
         let kind = EventKind::BuildState { state: build.state() };
         let (project, build) = (build.project.clone(), Some(build.id));
         Self { version: EVENT_VERSION, seq: 0, time, project, job: None, build, kind }
+    }
+
+    /// A backend is in a state.
+    pub(crate) fn backend_state(backend: BackendStateEvent, time: Timestamp) -> Self {
+        let (version, project) = (EVENT_VERSION, Project::default());
+        Self {
+            version,
+            seq: 0,
+            time,
+            project,
+            job: None,
+            build: None,
+            kind: EventKind::BackendState(backend),
+        }
     }
 
     /// That events from one to another were forgotten. Nobody keeps it: it is told to who has missed them.

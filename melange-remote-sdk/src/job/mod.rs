@@ -40,8 +40,8 @@ pub use build::{Build, BuildState, StateCounts};
 #[cfg(feature = "schema")]
 pub use event::event_schema;
 pub use event::{
-    EVENT_VERSION, Event, EventKind, JobAttemptEvent, JobPhaseEvent, JobStateEvent, JobStepEvent,
-    JobTestEvent, StepState,
+    BackendStateEvent, EVENT_VERSION, Event, EventKind, JobAttemptEvent, JobPhaseEvent, JobStateEvent,
+    JobStepEvent, JobTestEvent, StepState,
 };
 pub use id::{BuildId, ClaimToken, JobId, Project, ServerId};
 pub use log::{LogArchive, LogPosition, StepLines};
@@ -267,6 +267,42 @@ pub struct JobBackend {
     pub arch: Arch,
     /// Its labels.
     pub labels: Labels,
+    /// The machine, when the address means another backend on each.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machine: Option<String>,
+}
+
+impl JobBackend {
+    /// A backend whose address means the same one everywhere.
+    pub fn new(addr: impl Into<String>, arch: Arch, labels: Labels) -> Self {
+        Self { addr: addr.into(), arch, labels, machine: None }
+    }
+
+    /// The name by which its jobs are counted.
+    pub fn key(&self) -> String {
+        key_of(&self.addr, self.machine.as_deref())
+    }
+}
+
+/// Where a backend is.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct BackendPlace {
+    /// Its address, in its one form.
+    pub addr: String,
+    /// The machine, when the address means another backend on each.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machine: Option<String>,
+}
+
+impl BackendPlace {
+    /// The name by which its jobs are counted; no other backend has it, for addresses hold no spaces.
+    pub fn key(&self) -> String {
+        key_of(&self.addr, self.machine.as_deref())
+    }
+}
+
+fn key_of(addr: &str, machine: Option<&str>) -> String {
+    machine.map_or_else(|| addr.to_owned(), |machine| format!("{addr} on {machine}"))
 }
 
 /// A file that a job made; its key is `<job>/<attempt>/<name>`.

@@ -328,8 +328,9 @@ impl Job {
                     false => self.trouble_since = None,
                 }
                 if let Some(backend) = self.backend.as_ref().filter(|_| avoid) {
-                    self.avoid.retain(|known| *known != backend.addr);
-                    self.avoid.push(backend.addr.clone());
+                    let key = backend.key();
+                    self.avoid.retain(|known| *known != key);
+                    self.avoid.push(key);
                     let surplus = self.avoid.len().saturating_sub(limits::BACKENDS_AVOIDED_MAX);
                     self.avoid.drain(..surplus);
                 }
@@ -388,7 +389,7 @@ mod tests {
     }
 
     fn claimed(addr: &str) -> JobEvent {
-        let backend = JobBackend { addr: addr.to_owned(), arch: Arch::X86_64, labels: Default::default() };
+        let backend = JobBackend::new(addr, Arch::X86_64, Default::default());
         JobEvent::Claimed { server: ServerId::unique(), backend }
     }
 

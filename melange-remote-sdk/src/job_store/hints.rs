@@ -51,13 +51,17 @@ impl Hints {
         let mut counters = self.lock();
         let queue = changes.queue.then_some(Subject::Queue);
         let cancellations = changes.cancellations.then_some(Subject::Cancellations);
-        // Events are about jobs; those of other processes are told without them.
-        let happened =
-            !changes.events.is_empty() || !changes.jobs.is_empty() || !changes.forgotten.is_empty();
+        // Events are about jobs and backends; those of other processes are told without them.
+        let happened = !changes.events.is_empty()
+            || !changes.jobs.is_empty()
+            || !changes.forgotten.is_empty()
+            || changes.backends;
         let events = happened.then_some(Subject::Events);
+        let backends = changes.backends.then_some(Subject::Backends);
         let jobs = changes.jobs.iter().map(|id| Subject::Job(*id));
         let logs = changes.logs.iter().map(|id| Subject::Log(*id));
-        for subject in queue.into_iter().chain(cancellations).chain(events).chain(jobs).chain(logs) {
+        let farm = queue.into_iter().chain(cancellations).chain(events).chain(backends);
+        for subject in farm.chain(jobs).chain(logs) {
             if let Some(counter) = counters.of.get(&subject) {
                 counter.send_modify(|count| *count = count.wrapping_add(1));
             }

@@ -15,11 +15,13 @@ use super::{
     GroupWaiting, JobIntake, JobPage, JobProgress, JobQueue, JobReading, ListQuery, LogChunk, Release,
     Renewal, Selection, Subject, Submission, Submitted,
 };
+use crate::backend::registry::Registry;
 use crate::error::Result;
 use crate::job::{Build, BuildId, Job, JobAttempt, JobId, JobSpec, Outcome, Priority, ProgressRow, ServerId};
 use crate::limits;
 
 mod calls;
+mod fleet;
 mod logs;
 
 /// The bounds of a [`MemoryJobStore`].
@@ -63,6 +65,7 @@ struct Shared {
 #[derive(Debug)]
 struct State {
     set: WorkingSet,
+    fleet: Registry,
     events: EventLog,
     /// Logs by where the parts of their attempts begin.
     logs: HashMap<JobId, BTreeMap<u64, Vec<u8>>>,
@@ -79,7 +82,12 @@ impl MemoryJobStore {
     pub fn new(bounds: MemoryBounds) -> Self {
         let MemoryBounds { jobs, pending, bytes, log_bytes } = bounds;
         let set = WorkingSet::new(Bounds { jobs, pending, bytes });
-        let state = Mutex::new(State { set, events: EventLog::default(), logs: HashMap::new() });
+        let state = Mutex::new(State {
+            set,
+            fleet: Registry::default(),
+            events: EventLog::default(),
+            logs: HashMap::new(),
+        });
         Self { shared: Arc::new(Shared { log_bytes_max: log_bytes, state, hints: Hints::default() }) }
     }
 
@@ -107,6 +115,8 @@ impl MemoryJobStore {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backend::registry::BackendRegistry;
+    use crate::conformance::backend_registry as fleet_suite;
     use crate::conformance::job_store as suite;
     use crate::error::ErrorKind;
 
@@ -115,6 +125,24 @@ mod tests {
         suite::all(&MemoryJobStore::default()).await;
         let bounds = MemoryBounds { pending: 5, ..MemoryBounds::default() };
         suite::waiting_jobs_are_bounded(&MemoryJobStore::new(bounds), 5).await;
+    }
+
+    #[async_trait]
+    impl fleet_suite::RegistryUnderTest for MemoryJobStore {
+        async fn handle(&self) -> Arc<dyn BackendRegistry> {
+            Arc::new(self.clone())
+        }
+
+        async fn reopen(&self) -> Arc<dyn BackendRegistry> {
+            Arc::new(self.clone())
+        }
+    }
+
+    #[tokio::test]
+    async fn keeps_the_fleet() {
+        let store = MemoryJobStore::default();
+        fleet_suite::all(&store).await;
+        suite::jobs_and_fleet_are_of_one_store(&store, &store).await;
     }
 
     async fn insert(store: &MemoryJobStore) -> Result<JobId> {

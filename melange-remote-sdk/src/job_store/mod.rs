@@ -410,6 +410,8 @@ pub enum Subject {
     Cancellations,
     /// There may be events that were not there before.
     Events,
+    /// The fleet changed.
+    Backends,
     /// The job changed.
     Job(JobId),
     /// The job's log grew, or the job changed.
@@ -482,7 +484,7 @@ pub trait JobIntake: Send + Sync + fmt::Debug {
 /// * **The fence decides, not the clock**: a call with the fence of the running attempt is legal, also after the end of
 ///   the lease as long as nobody settled it. Any other fence is `Conflict`.
 /// * Numbers of attempts grow, and no two attempts of a job have one.
-/// * Of one backend, named by its address, there are never more leases than the offer says, whichever servers ask.
+/// * Of one backend, named by its [key](crate::job::JobBackend::key), there are never more leases than the offer says, whichever servers ask.
 /// * Order within a group: the most urgent first, of these the one with the greatest rank, of these the oldest, which is
 ///   the one with the least id.
 /// * Two calls at once with one token are as two calls in a row.

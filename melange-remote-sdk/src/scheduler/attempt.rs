@@ -392,7 +392,7 @@ impl Attempt {
     fn tell_backend(&self, result: &Result<BuildOutcome>) {
         match result {
             Ok(outcome) if outcome.status != BuildStatus::Cancelled && self.events.step_began() => {
-                self.slot.worked();
+                self.slot.worked(self.parts.clock.now());
             }
             Err(error) if error.blamed() == Some(Blame::Backend) => {
                 let failure = failure_of(error, self.parts.clock.now());

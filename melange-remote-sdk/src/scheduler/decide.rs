@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::weights::{ProjectWeights, Share};
 use crate::backend_selector::{BackendSelector, Candidate, Refusal, Requirements};
-use crate::job::{JobBackend, Project};
+use crate::job::{BackendPlace, JobBackend, Project};
 use crate::job_store::{Demand, Group, Offer};
 use crate::limits;
 
@@ -89,9 +89,9 @@ pub fn place(
 /// An offer without slots so far.
 fn offer(group: &Group, candidate: &Candidate) -> Offer {
     let backend = &candidate.backend;
-    let (addr, labels) = (backend.addr().to_owned(), backend.labels().clone());
     let max_jobs = backend.max_jobs();
-    let backend = JobBackend { addr, arch: backend.arch(), labels };
+    let BackendPlace { addr, machine } = backend.place();
+    let backend = JobBackend { addr, arch: backend.arch(), labels: backend.labels().clone(), machine };
     Offer { group: group.clone(), backend, slots: 0, max_jobs }
 }
 
@@ -103,7 +103,7 @@ fn choose(selector: &dyn BackendSelector, group: &Group, candidates: &[Candidate
         return selector.select(needs, candidates);
     }
     let others: Vec<usize> = (0..candidates.len())
-        .filter(|index| !group.avoid.iter().any(|addr| addr == candidates[*index].backend.addr()))
+        .filter(|index| !group.avoid.contains(&candidates[*index].backend.place().key()))
         .collect();
     let kept: Vec<Candidate> = others.iter().map(|index| candidates[*index].clone()).collect();
     match selector.select(needs, &kept) {

@@ -22,6 +22,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::artifact_storage::ArtifactStorage;
 use crate::backend::health::BackendFailure;
 use crate::backend::pool::{BackendLease, BackendPool};
+use crate::backend::registry::{BackendRegistry, MemoryRegistry};
 use crate::backend::{AlwaysReachable, BackendProbe};
 use crate::backend_selector::round_robin::RoundRobin;
 use crate::backend_selector::{BackendSelector, Candidate};
@@ -43,6 +44,7 @@ pub mod decide;
 mod diagnosis;
 pub mod estimate;
 mod events;
+mod fleet;
 mod last_round;
 mod leases;
 mod log;
@@ -53,6 +55,7 @@ mod weights;
 use archiver::Archiver;
 use attempt::Attempt;
 use decide::{Placement, place};
+pub use fleet::Fleet;
 pub use last_round::LastRound;
 use leases::Leases;
 pub use weights::ProjectWeights;
@@ -69,8 +72,13 @@ pub struct SchedulerParts {
     pub backend_selector: Arc<dyn BackendSelector>,
     /// Who builds.
     pub builder: Arc<dyn Builder>,
-    /// The backends.
+    /// The backends of the server's configuration, and soon those of the fleet.
     pub pool: BackendPool,
+    /// What keeps the fleet.
+    pub registry: Arc<dyn BackendRegistry>,
+    /// What this machine is called, when the servers of others share the registry: local addresses of backends are told
+    /// apart by it.
+    pub machine: Option<String>,
     /// Who asks backends whether they are there.
     pub probe: Arc<dyn BackendProbe>,
     /// The time of day.
@@ -95,6 +103,8 @@ impl SchedulerParts {
             backend_selector: Arc::new(RoundRobin),
             builder,
             pool,
+            registry: Arc::new(MemoryRegistry::default()),
+            machine: None,
             probe: Arc::new(AlwaysReachable),
             clock: Arc::new(SystemClock),
             server: ServerId::unique(),
@@ -113,6 +123,20 @@ impl SchedulerParts {
     #[must_use]
     pub fn with_probe(mut self, probe: Arc<dyn BackendProbe>) -> Self {
         self.probe = probe;
+        self
+    }
+
+    /// The same parts with a registry that keeps the fleet, which other servers may share.
+    #[must_use]
+    pub fn with_registry(mut self, registry: Arc<dyn BackendRegistry>) -> Self {
+        self.registry = registry;
+        self
+    }
+
+    /// The same parts on a machine of this name: local addresses of backends mean another backend on each.
+    #[must_use]
+    pub fn on_machine(mut self, machine: impl Into<Option<String>>) -> Self {
+        self.machine = machine.into();
         self
     }
 
@@ -162,6 +186,7 @@ impl Default for SchedulerOptions {
 #[derive(Debug, Clone)]
 pub struct Scheduler {
     parts: Arc<SchedulerParts>,
+    fleet: Fleet,
     logs: JobLogs,
     options: SchedulerOptions,
 }
@@ -197,12 +222,18 @@ impl Scheduler {
     /// A scheduler; nothing runs until [`Self::run`].
     pub fn new(parts: SchedulerParts, options: SchedulerOptions) -> Self {
         let logs = JobLogs::new(Arc::clone(&parts.job_store), Arc::clone(&parts.artifact_storage));
-        Self { parts: Arc::new(parts), logs, options }
+        let fleet = Fleet::new(&parts, options.lease);
+        Self { parts: Arc::new(parts), fleet, logs, options }
     }
 
     /// What it works with.
     pub fn parts(&self) -> &SchedulerParts {
         &self.parts
+    }
+
+    /// The fleet as this server sees and changes it.
+    pub fn fleet(&self) -> &Fleet {
+        &self.fleet
     }
 
     /// The logs of the jobs: those who follow a job that runs here share what its attempt writes.
@@ -228,6 +259,8 @@ impl Scheduler {
         let renewing = AbortOnDropHandle::new(tokio::spawn(async move { leases.run().await }));
         let mut queue_hint = self.parts.job_store.changed(Subject::Queue);
         let mut pool_hint = self.parts.pool.changed();
+        let mut fleet_hint = self.fleet.changed();
+        fleet_hint.mark_changed();
         let mut reasons_at = Instant::now();
         while !shutdown.is_cancelled() {
             if renewing.is_finished() {
@@ -244,7 +277,15 @@ impl Scheduler {
             while run.probes.try_join_next().is_some() {}
             self.probe(&mut run);
             let mut result = Ok(());
-            if reasons_at <= Instant::now() {
+            // The first round knows what was drained or removed before the server began.
+            if reasons_at <= Instant::now()
+                || self.fleet.has_news()
+                || fleet_hint.has_changed().unwrap_or(false)
+            {
+                fleet_hint.mark_unchanged();
+                result = self.fleet.follow().await;
+            }
+            if result.is_ok() && reasons_at <= Instant::now() {
                 result = self.expire().await;
             }
             if result.is_ok() {
@@ -265,6 +306,7 @@ impl Scheduler {
                 () = tokio::time::sleep(self.options.poll) => {}
                 () = hinted(&mut queue_hint), if !failed => {}
                 () = hinted(&mut pool_hint), if !failed => {}
+                () = hinted(&mut fleet_hint), if !failed => fleet_hint.mark_changed(),
             }
             // The first hint after a while is followed at once; of many together one round makes use.
             let gathered_at = looked_at + limits::SCHEDULER_GATHERS;
@@ -279,7 +321,7 @@ impl Scheduler {
 
     /// Asks the backends whose turn it is. Answers come by way of the pool's hint.
     fn probe(&self, run: &mut Run) {
-        for (number, backend) in self.parts.pool.due_probes(Instant::now()) {
+        for (number, backend) in self.parts.pool.due_probes(self.parts.clock.now()) {
             let parts = Arc::clone(&self.parts);
             run.probes.spawn(async move {
                 let begun = Instant::now();
@@ -293,7 +335,7 @@ impl Scheduler {
                         Err(BackendFailure { message, hint: None, at: parts.clock.now() })
                     }
                 };
-                parts.pool.probed(number, result);
+                parts.pool.probed(number, result, parts.clock.now());
             });
         }
     }
@@ -412,7 +454,8 @@ impl Scheduler {
     async fn tell_reasons(&self) -> Result<()> {
         let at = self.parts.clock.now();
         let demand = self.within(self.parts.job_store.demand(at)).await?;
-        let refusals = self.place(&demand, &mut self.parts.pool.candidates()).refusals;
+        // What another server can run does not wait for other backends.
+        let refusals = self.place(&demand, &mut self.parts.pool.fleet_candidates()).refusals;
         if refusals.is_empty() {
             return Ok(());
         }
@@ -442,6 +485,9 @@ impl Scheduler {
             self.give_back_unanswered(claiming).await;
         }
         tracing::info!(running = run.attempts.len(), "the scheduler stops");
+        if let Err(error) = self.fleet.leave().await {
+            tracing::warn!(error = %error.chain(), "the fleet was not told that the server ends; it will see it");
+        }
         let ends = async |run: &mut Run| {
             while let Some(ended) = run.attempts.join_next().await {
                 note_end(ended);

@@ -35,6 +35,7 @@ mod fleet;
 /// A scheduler at work, with everything around it.
 struct Farm {
     parts: SchedulerParts,
+    fleet: Fleet,
     builder: ScriptedBuilder,
     shutdown: CancellationToken,
     task: tokio::task::JoinHandle<()>,
@@ -51,6 +52,8 @@ fn parts(builder: &ScriptedBuilder, max_jobs: u32) -> SchedulerParts {
         backend_selector: Arc::new(RoundRobin),
         builder: Arc::new(builder.clone()),
         pool: BackendPool::new([backend("tcp://a:1", max_jobs)]).unwrap(),
+        registry: Arc::new(MemoryRegistry::default()),
+        machine: None,
         probe: Arc::new(AlwaysReachable),
         clock: Arc::new(SteadyClock::starting_at(START)),
         server: ServerId::unique(),
@@ -71,9 +74,9 @@ impl Farm {
     fn start_as(builder: ScriptedBuilder, parts: SchedulerParts, options: SchedulerOptions) -> Self {
         let shutdown = CancellationToken::new();
         let scheduler = Scheduler::new(parts.clone(), options);
-        let stop = shutdown.clone();
+        let (fleet, stop) = (scheduler.fleet().clone(), shutdown.clone());
         let task = tokio::spawn(async move { scheduler.run(stop).await });
-        Self { parts, builder, shutdown, task }
+        Self { parts, fleet, builder, shutdown, task }
     }
 
     async fn submit(&self) -> JobId {
@@ -305,7 +308,7 @@ async fn a_job_that_nobody_can_run_waits_visibly_starts_when_somebody_can_or_is_
     let job = farm.wait(id, |job| job.waiting.is_some()).await;
     assert_eq!(job.waiting.as_ref().unwrap().reason, "no aarch64 backend (there are x86_64)");
     let arm = Backend::new("tcp://arm:1", Arch::Aarch64, Labels::default()).unwrap();
-    farm.parts.pool.add(arm).unwrap();
+    farm.fleet.add(arm).await.unwrap();
     assert_eq!(farm.end(id).await.state, JobState::Success);
     let id = farm.submit_for(Arch::S390x).await;
     let job = farm.end(id).await;

@@ -20,7 +20,12 @@ pub struct SchedulingConfig {
     pub project_weights: ProjectWeights,
     /// How many submissions are taken each second; `None` without a bound.
     pub submit_rate: Option<NonZeroU32>,
+    /// What this machine is called among those whose servers share a database; `None` for its host name.
+    pub machine_name: Option<String>,
 }
+
+/// The longest name of a machine, as of a host.
+const MACHINE_NAME_BYTES_MAX: usize = 253;
 
 impl Reader<'_> {
     pub(super) fn scheduling(&mut self, args: &Args) -> SchedulingConfig {
@@ -28,7 +33,18 @@ impl Reader<'_> {
             backend_selection: self.choice("--backend-selection", args.backend_selection),
             project_weights: self.project_weights(&args.project_weight),
             submit_rate: self.submit_rate(args.submit_rate.clone()),
+            machine_name: self.machine_name(args.machine_name.clone()),
         }
+    }
+
+    /// The name of a machine, which is part of the names of its backends.
+    fn machine_name(&mut self, given: Option<String>) -> Option<String> {
+        let name = self.value("--machine-name", given)?;
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+        if name.len() > MACHINE_NAME_BYTES_MAX || !name.chars().all(plain) {
+            self.wrong(format!("--machine-name: {name:?} is not a name such as that of a host"));
+        }
+        Some(name)
     }
 
     /// A number of submissions each second; 0 is no bound.

@@ -9,9 +9,8 @@ use melange_remote_sdk::api::v1::{
     self, BackendName, BackendView, BackendsResponse, ErrorDetail, ErrorResponse,
 };
 use melange_remote_sdk::arch::Arch;
-use melange_remote_sdk::backend::pool::{BackendPool, BackendState};
+use melange_remote_sdk::backend::pool::BackendState;
 use melange_remote_sdk::backend::{Backend, BackendAddress, check_max_jobs};
-use melange_remote_sdk::error::Result;
 use melange_remote_sdk::labels::Labels;
 use melange_remote_sdk::limits;
 
@@ -59,7 +58,7 @@ pub(super) async fn list(State(app): State<App>, uri: Uri) -> Handled<Json<Backe
 pub(super) async fn add(State(app): State<App>, body: Body) -> Handled<Response> {
     let body = read_body(&app, body).await?;
     let request = v1::read_backend(&body).map_err(Problem::mistakes)?;
-    let backend = app.pool.add(read_backend(request)?)?;
+    let backend = app.fleet.add(read_backend(request)?).await?.backend;
     tracing::info!(addr = backend.addr(), arch = %backend.arch(), "a backend was added");
     Ok((StatusCode::CREATED, Json(BackendView::from(&*backend))).into_response())
 }
@@ -96,7 +95,8 @@ fn read_backend(request: BackendView) -> Handled<Backend> {
     )
 )]
 pub(super) async fn drain(State(app): State<App>, body: Body) -> Handled<Json<BackendView>> {
-    tell(&app, body, BackendPool::drain).await
+    let addr = named(&app, body).await?;
+    told(&app.fleet.drain(&addr).await?)
 }
 
 /// Give a drained backend jobs again.
@@ -112,19 +112,20 @@ pub(super) async fn drain(State(app): State<App>, body: Body) -> Handled<Json<Ba
     )
 )]
 pub(super) async fn enable(State(app): State<App>, body: Body) -> Handled<Json<BackendView>> {
-    tell(&app, body, BackendPool::enable).await
+    let addr = named(&app, body).await?;
+    told(&app.fleet.enable(&addr).await?)
 }
 
-async fn tell(
-    app: &App,
-    body: Body,
-    what: impl Fn(&BackendPool, &str) -> Result<BackendState>,
-) -> Handled<Json<BackendView>> {
+/// The address that a body names.
+async fn named(app: &App, body: Body) -> Handled<String> {
     let name = v1::read_backend_name(&read_body(app, body).await?).map_err(Problem::mistakes)?;
-    let addr = canonical(&name.addr);
-    let state = what(&app.pool, &addr)?;
-    tracing::info!(addr, status = state.status.name(), "a backend was drained or enabled");
-    Ok(Json(BackendView::from(&state)))
+    Ok(canonical(&name.addr))
+}
+
+fn told(state: &BackendState) -> Handled<Json<BackendView>> {
+    let (addr, status) = (state.backend.addr(), state.status.name());
+    tracing::info!(addr, status, "a backend was drained or enabled");
+    Ok(Json(BackendView::from(state)))
 }
 
 /// The form by which the pool knows an address; what is no address names nothing there.
@@ -150,11 +151,10 @@ fn canonical(addr: &str) -> String {
 pub(super) async fn remove(State(app): State<App>, uri: Uri, body: Body) -> Handled<StatusCode> {
     let parameters = Parameters::read(&uri, &["addr"])?;
     let addr = match parameters.get::<String>("addr", "an address")? {
-        Some(addr) => addr,
-        None => v1::read_backend_name(&read_body(&app, body).await?).map_err(Problem::mistakes)?.addr,
+        Some(addr) => canonical(&addr),
+        None => named(&app, body).await?,
     };
-    let addr = canonical(&addr);
-    app.pool.remove(&addr)?;
+    app.fleet.remove(&addr).await?;
     tracing::info!(addr, "a backend was removed");
     Ok(StatusCode::NO_CONTENT)
 }

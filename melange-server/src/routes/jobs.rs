@@ -19,7 +19,7 @@ use melange_remote_sdk::limits;
 use super::{Parameters, job_id, read_body, require_finished};
 use crate::app::App;
 use crate::problem::{Handled, Problem};
-use crate::submission::{self, Fleet};
+use crate::submission::{self, Unmatched};
 
 /// Hand in a definition.
 ///
@@ -57,7 +57,7 @@ pub(super) async fn submit(
     let place = request.place().map_err(Problem::mistakes)?;
     let dedupe = request.dedupe_seconds;
     let spec = submission::check_aside(request, Arc::clone(&app.rules)).await?;
-    if app.rules.fleet == Fleet::Own {
+    if app.rules.unmatched == Unmatched::Refused {
         submission::check_backends(&spec, &*app.backend_selector, app.pool.candidates())?;
     }
     let idempotency_key = headers

@@ -14,21 +14,23 @@ fn types(page: &Value) -> Vec<&str> {
 
 #[tokio::test(start_paused = true)]
 async fn pages_go_on_and_tell_how_far_they_looked() {
-    let service = Service::start([Act::line("hello")]);
+    let service = Service::start([Act::line("hello")]).settled().await;
+    let before = page(&service, "").await;
+    assert_eq!(types(&before), ["backend.state", "backend.state"], "it came, and answers");
     let id = service.submit(&hello()).await;
     service.wait(&id, "success").await;
-    let all = page(&service, "").await;
+    let all = page(&service, "after=2").await;
     assert_eq!(types(&all), ["job.state", "job.state", "job.phase", "job.phase", "job.attempt", "job.state"]);
-    assert_eq!((&all["oldest"], &all["last"]), (&json!(1), &json!(6)));
-    let first = page(&service, "limit=2").await;
-    assert_eq!((types(&first).len(), &first["last"]), (2, &json!(2)));
+    assert_eq!((&all["oldest"], &all["last"]), (&json!(1), &json!(8)));
+    let first = page(&service, "after=2&limit=2").await;
+    assert_eq!((types(&first).len(), &first["last"]), (2, &json!(4)));
     assert_eq!(
-        page(&service, "after=2").await["events"],
+        page(&service, "after=4").await["events"],
         Value::from(all["events"].as_array().unwrap()[2..].to_vec())
     );
     assert_eq!(page(&service, &format!("job={id}")).await["events"], all["events"]);
     assert_eq!(page(&service, "project=other").await["events"], json!([]));
-    let of_job = service.get(&format!("/api/v1/jobs/{id}/events?after=5")).await.json();
+    let of_job = service.get(&format!("/api/v1/jobs/{id}/events?after=7")).await.json();
     assert_eq!(of_job["events"].as_array().unwrap().len(), 1);
     for bad in ["limit=0", "limit=1001", "after=x", "job=x", "project=a%20b", "nosuch=1"] {
         let answer = service.get(&format!("/api/v1/events?{bad}")).await;
@@ -58,7 +60,7 @@ async fn follow(service: &Service, path: &str) -> impl StreamExt<Item = Value> +
 #[tokio::test(start_paused = true)]
 async fn streams_begin_now_and_those_of_a_job_end_with_it() {
     let gate = Arc::new(Notify::new());
-    let service = Service::start([Act::Wait(Arc::clone(&gate))]);
+    let service = Service::start([Act::Wait(Arc::clone(&gate))]).settled().await;
     let first = service.submit(&hello()).await;
     service.wait(&first, "running").await;
     let mut farm = follow(&service, "/api/v1/events?follow=true").await;
@@ -70,7 +72,7 @@ async fn streams_begin_now_and_those_of_a_job_end_with_it() {
     );
     let second = service.submit(&hello()).await;
     let news = farm.next().await.unwrap();
-    assert_eq!((&news["job"], &news["seq"]), (&json!(second), &json!(3)));
+    assert_eq!((&news["job"], &news["seq"]), (&json!(second), &json!(5)));
     gate.notify_waiters();
     let rest: Vec<Value> = of_job.collect().await;
     assert_eq!(rest.last().unwrap()["data"]["state"], "success");
@@ -82,7 +84,7 @@ async fn streams_begin_now_and_those_of_a_job_end_with_it() {
 
 #[tokio::test(start_paused = true)]
 async fn what_is_gone_is_told_as_a_gap() {
-    let service = Service::start([]);
+    let service = Service::start([]).settled().await;
     let id = service.submit(&hello()).await;
     service.wait(&id, "success").await;
     // A store that begins anew knows fewer numbers than its clients.

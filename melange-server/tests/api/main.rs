@@ -83,12 +83,21 @@ impl Answer {
 
 /// A scripted builder on one backend, with everything in memory.
 fn parts(script: impl IntoIterator<Item = Act>, backend: Backend) -> SchedulerParts {
+    parts_of(script, [backend])
+}
+
+fn parts_of(
+    script: impl IntoIterator<Item = Act>,
+    backends: impl IntoIterator<Item = Backend>,
+) -> SchedulerParts {
+    let store = MemoryJobStore::default();
     SchedulerParts::new(
-        Arc::new(MemoryJobStore::default()),
+        Arc::new(store.clone()),
         Arc::new(ObjectArtifactStorage::memory()),
         Arc::new(ScriptedBuilder::new(script)),
-        BackendPool::new([backend]).unwrap(),
+        BackendPool::new(backends).unwrap(),
     )
+    .with_registry(Arc::new(store))
     .with_clock(Arc::new(SteadyClock::starting_at(jiff::Timestamp::now())))
 }
 
@@ -111,6 +120,17 @@ impl Service {
     /// A service whose jobs nobody runs, or somebody else.
     fn of(app: App) -> Self {
         Self { router: router(app.clone()), app, shutdown: CancellationToken::new() }
+    }
+
+    /// The service once it knows that its backends answer, which is the last news of them.
+    async fn settled(self) -> Self {
+        let mut hint = self.app.pool.changed();
+        while self.app.pool.has_observations()
+            || self.app.pool.states().iter().any(|state| state.status != BackendStatus::Healthy)
+        {
+            hint.changed().await.unwrap();
+        }
+        self
     }
 
     async fn send(&self, request: Request<Body>) -> Answer {
@@ -410,10 +430,7 @@ async fn backends_come_and_go() {
     let added = service.post(path, &backend).await;
     assert_eq!(added.status, StatusCode::CREATED);
     assert_eq!(service.post(path, &backend).await.status, StatusCode::CONFLICT);
-    let mut hint = service.app.pool.changed();
-    while service.app.pool.states().iter().any(|state| state.status != BackendStatus::Healthy) {
-        hint.changed().await.unwrap();
-    }
+    let service = service.settled().await;
     insta::assert_snapshot!("backends", redacted(service.get(path).await.json()));
     let arm = service.get("/api/v1/backends?arch=aarch64").await.json();
     assert_eq!(arm["backends"].as_array().unwrap().len(), 1);

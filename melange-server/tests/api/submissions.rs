@@ -1,7 +1,7 @@
 //! What is handed in: jobs that wait, are known or equal, or have mistakes.
 
 use melange_remote_sdk::job_store::{Submission, Submitted};
-use melange_server::submission::Fleet;
+use melange_server::submission::Unmatched;
 
 use super::*;
 
@@ -88,7 +88,7 @@ async fn a_job_waits_for_a_backend_that_is_out_of_service() {
 #[tokio::test(start_paused = true)]
 async fn a_server_takes_jobs_for_the_backends_of_others_with_the_same_database() {
     let mut rules = SubmissionRules::new(Arch::X86_64);
-    rules.fleet = Fleet::Shared;
+    rules.unmatched = Unmatched::Taken;
     let service = Service::with_rules(rules, []);
     let id = service.submit(&json!({ "config_yaml": HELLO, "arch": "aarch64" })).await;
     assert_eq!(service.get(&format!("/api/v1/jobs/{id}")).await.json()["status"], "pending");

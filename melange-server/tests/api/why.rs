@@ -17,11 +17,7 @@ struct Still {
 
 impl Still {
     fn new(backends: impl IntoIterator<Item = Backend>) -> Self {
-        let mut backends = backends.into_iter();
-        let parts = parts([], backends.next().unwrap());
-        for backend in backends {
-            parts.pool.add(backend).unwrap();
-        }
+        let parts = parts_of([], backends);
         let rules = SubmissionRules::new(Arch::X86_64);
         let Assembly { app, .. } = Assembly::new(parts, rules, SchedulerOptions::default());
         Self { service: Service::of(app) }
@@ -36,7 +32,7 @@ impl Still {
     /// Claims the job that is next, for the backend at an address.
     async fn claim(&self, group: Group, addr: &str) -> Claim {
         let app = &self.service.app;
-        let backend = JobBackend { addr: addr.to_owned(), arch: Arch::X86_64, labels: Labels::default() };
+        let backend = JobBackend::new(addr, Arch::X86_64, Labels::default());
         let now = app.clock.now();
         let until = now + jiff::SignedDuration::from_secs(3_600);
         let offers = vec![Offer::new(group, backend, 1, 4)];
@@ -140,17 +136,17 @@ async fn backends_that_do_not_match_or_work_are_told() {
     let arm = Backend::new("tcp://arm:1", Arch::Aarch64, Labels::default()).unwrap();
     let farm = Still::new([backend("tcp://a:1", 1), high, arm]);
     let origin = farm.now();
-    let pool = farm.service.app.pool.clone();
+    let (fleet, pool) = (farm.service.app.fleet.clone(), farm.service.app.pool.clone());
     let labelled = farm.submit(json!({ "backend_selector": { "tier": "high" } })).await;
     let of_arm = farm.submit(json!({ "arch": "aarch64" })).await;
     let plain = farm.submit(json!({})).await;
-    pool.remove("tcp://high:1").unwrap();
-    pool.remove("tcp://arm:1").unwrap();
+    fleet.remove("tcp://high:1").await.unwrap();
+    fleet.remove("tcp://arm:1").await.unwrap();
     insta::assert_snapshot!("no_backend_with_labels", farm.why(labelled, origin).await);
     insta::assert_snapshot!("no_backend_of_the_architecture", farm.why(of_arm, origin).await);
-    pool.drain("tcp://a:1").unwrap();
+    fleet.drain("tcp://a:1").await.unwrap();
     insta::assert_snapshot!("draining", farm.why(plain, origin).await);
-    pool.enable("tcp://a:1").unwrap();
+    fleet.enable("tcp://a:1").await.unwrap();
     let failure = BackendFailure { message: "connection refused".to_owned(), hint: None, at: farm.now() };
     pool.lease("tcp://a:1").unwrap().unreachable(failure);
     insta::assert_snapshot!("unhealthy", farm.why(plain, origin).await);

@@ -21,9 +21,16 @@ fn server(arguments: &[&str]) -> Command {
 
 /// Asks and reads the whole answer.
 fn ask(addr: &str, request: &str) -> String {
+    send(addr, request, "")
+}
+
+/// As [`ask`], with a body of JSON.
+fn send(addr: &str, request: &str, body: &str) -> String {
     let mut connection = TcpStream::connect(addr).unwrap();
     connection.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-    write!(connection, "{request}\r\nHost: test\r\nConnection: close\r\n\r\n").unwrap();
+    let (kind, length) = ("Content-Type: application/json", body.len());
+    let head = format!("{request}\r\nHost: test\r\nConnection: close\r\n{kind}\r\nContent-Length: {length}");
+    write!(connection, "{head}\r\n\r\n{body}").unwrap();
     let mut answer = String::new();
     connection.read_to_string(&mut answer).unwrap();
     answer
@@ -200,6 +207,41 @@ fn sighup_reads_the_backends_again_and_ends_nothing() {
     signal(&child, Signal::HUP);
     assert!(ask(&addr, "GET /healthz HTTP/1.1").starts_with("HTTP/1.1 200"));
     assert!(backends().contains("tcp://127.0.0.1:8"), "a file with mistakes changes nothing");
+    signal(&child, Signal::TERM);
+    assert_eq!(end(&mut child), Some(0));
+}
+
+#[test]
+fn what_was_done_to_backends_at_run_time_survives_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("backends.yaml");
+    let entry = |port: u16| format!("  - addr: tcp://127.0.0.1:{port}\n    arch: x86_64\n");
+    std::fs::write(&file, format!("backends:\n{}{}", entry(8), entry(9))).unwrap();
+    let more = ["--backends-config", file.to_str().unwrap()];
+    let (mut child, addr) = started(folder.path(), &more, Stdio::null());
+    let change = |request: &str, body: &str| send(&addr, &format!("{request} HTTP/1.1"), body);
+    let drained = change("POST /api/v1/backends/drain", r#"{"addr":"tcp://127.0.0.1:9"}"#);
+    assert!(drained.contains(r#""status":"draining""#), "{drained}");
+    let arm = r#"{"addr":"tcp://127.0.0.1:7","arch":"aarch64","maxJobs":3}"#;
+    let added = change("POST /api/v1/backends", arm);
+    assert!(added.starts_with("HTTP/1.1 201"), "{added}");
+    let removed = change("DELETE /api/v1/backends?addr=tcp://127.0.0.1:8", "");
+    assert!(removed.starts_with("HTTP/1.1 204"), "{removed}");
+    // Killed, so that nothing could be put in order at the end.
+    signal(&child, Signal::KILL);
+    end(&mut child);
+    std::fs::remove_file(folder.path().join("port")).unwrap();
+    let (mut child, addr) = started(folder.path(), &more, Stdio::null());
+    let told = ask(&addr, "GET /api/v1/backends HTTP/1.1");
+    assert!(!told.contains("tcp://127.0.0.1:8"), "{told}");
+    let json: serde_json::Value = serde_json::from_str(told.split_once("\r\n\r\n").unwrap().1).unwrap();
+    let of = |addr: &str| {
+        let backends = json["backends"].as_array().unwrap();
+        backends.iter().find(|backend| backend["addr"] == addr).unwrap_or_else(|| panic!("{told}")).clone()
+    };
+    let (drained, added) = (of("tcp://127.0.0.1:9"), of("tcp://127.0.0.1:7"));
+    assert_eq!((&drained["status"], &drained["source"]), (&"draining".into(), &"configuration".into()));
+    assert_eq!((&added["maxJobs"], &added["source"]), (&3.into(), &"added".into()));
     signal(&child, Signal::TERM);
     assert_eq!(end(&mut child), Some(0));
 }

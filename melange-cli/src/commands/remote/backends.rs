@@ -1,5 +1,6 @@
 //! `melange remote backends …`.
 
+use jiff::Timestamp;
 use melange_remote_sdk::api::v1::BackendView;
 use melange_remote_sdk::error::Result;
 
@@ -13,7 +14,7 @@ pub(super) async fn run(command: BackendsCommand, output: Output) -> Result<Exit
         BackendsCommand::List { arch, server } => {
             let arch = arch.map(|arch| arch.to_string());
             let response = client(&server)?.backends(arch.as_deref()).await?;
-            show(output, &response, || render::backends(&response.backends))?;
+            show(output, &response, || render::backends(&response.backends, Timestamp::now()))?;
         }
         BackendsCommand::Add { addr, arch, labels, max_jobs, server } => {
             let labels = labels.into_iter().collect();

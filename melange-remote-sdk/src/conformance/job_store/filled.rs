@@ -36,8 +36,7 @@ fn submissions() -> Vec<Submission> {
 pub(crate) fn offer(slots: usize) -> Offer {
     let needs = Requirements { arch: Arch::X86_64, labels: LabelSelector::default() };
     let group = Group::new(Project::default(), needs);
-    let backend =
-        JobBackend { addr: "tcp://one:1".to_owned(), arch: Arch::X86_64, labels: Labels::default() };
+    let backend = JobBackend::new("tcp://one:1", Arch::X86_64, Labels::default());
     Offer { group, backend, slots, max_jobs: 10_000 }
 }
 

@@ -34,6 +34,7 @@ mod bounds;
 mod durability;
 mod events;
 pub mod filled;
+mod fleet;
 mod graph;
 mod intake;
 mod progress;
@@ -42,6 +43,7 @@ mod races;
 mod retention;
 
 pub use bounds::waiting_jobs_are_bounded;
+pub use fleet::jobs_and_fleet_are_of_one_store;
 
 /// One store, as the suite needs it.
 ///
@@ -151,7 +153,7 @@ impl Lane {
         Self {
             project: name.parse().expect("the name is plain"),
             server: ServerId::unique(),
-            backend: JobBackend { addr, arch: Arch::X86_64, labels: Default::default() },
+            backend: JobBackend::new(addr, Arch::X86_64, Default::default()),
         }
     }
 

@@ -177,7 +177,14 @@ async fn a_backend_runs_no_more_than_it_may(store: &dyn JobStore) {
     let offer = Offer { backend: elsewhere, ..offer(9) };
     let fourth = store.claim(&lane.request(vec![offer], 3)).await.expect("claiming works");
     assert_eq!(fourth.len(), 2, "another backend has room of its own");
-    for claim in second.iter().chain(&third).chain(&fourth) {
+    let machine = JobBackend { machine: Some("other".to_owned()), ..lane.backend.clone() };
+    for _ in 0..2 {
+        lane.insert(store).await;
+    }
+    let offer = Offer { backend: machine, max_jobs: 3, ..lane.offer(2) };
+    let fifth = store.claim(&lane.request(vec![offer], 3)).await.expect("claiming works");
+    assert_eq!(fifth.len(), 2, "so has that of another machine");
+    for claim in second.iter().chain(&third).chain(&fourth).chain(&fifth) {
         store.finish(claim.fence, &succeeded(), at(4)).await.expect("the owner ends it");
     }
 }

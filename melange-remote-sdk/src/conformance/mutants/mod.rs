@@ -9,6 +9,7 @@ use std::panic::AssertUnwindSafe;
 use futures_util::FutureExt;
 
 pub mod artifact_storage;
+pub mod backend_registry;
 pub mod backend_selector;
 pub mod builder;
 pub mod job_store;

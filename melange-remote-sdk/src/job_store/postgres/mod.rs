@@ -37,6 +37,8 @@ mod beside_memory;
 mod calls;
 #[path = "../sql/codec.rs"]
 mod codec;
+#[path = "../sql/fleet.rs"]
+mod fleet;
 mod notify;
 #[path = "../sql/reading.rs"]
 mod reading;
@@ -152,6 +154,8 @@ mod tests {
     use tokio::sync::Mutex;
 
     use super::*;
+    use crate::backend::registry::BackendRegistry;
+    use crate::conformance::backend_registry as fleet_suite;
     use crate::conformance::job_store as suite;
     use crate::error::ErrorKind;
     use crate::job_store::JobStore;
@@ -226,6 +230,33 @@ mod tests {
             self.close().await;
             Arc::new(self.open().await)
         }
+    }
+
+    #[async_trait]
+    impl fleet_suite::RegistryUnderTest for Database {
+        async fn handle(&self) -> Arc<dyn BackendRegistry> {
+            Arc::new(self.open().await)
+        }
+
+        async fn reopen(&self) -> Arc<dyn BackendRegistry> {
+            self.close().await;
+            Arc::new(self.open().await)
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn keeps_the_fleet() {
+        let Some(server) = server() else { return };
+        let database = Database::new(&server, DatabaseBounds::default()).await;
+        fleet_suite::all(&database).await;
+        let (store, other) = (database.open().await, database.open().await);
+        suite::jobs_and_fleet_are_of_one_store(&store, &other).await;
+        let mut hint = BackendRegistry::fleet_changed(&other);
+        hint.mark_unchanged();
+        fleet_suite::changes_are_seen(&store, &store).await;
+        let told = tokio::time::timeout(Duration::from_secs(20), hint.changed());
+        told.await.expect("the other server is told").unwrap();
+        database.remove().await;
     }
 
     #[tokio::test(flavor = "multi_thread")]

@@ -35,7 +35,7 @@ impl Changes {
     }
 
     fn is_empty(&self) -> bool {
-        self.subjects() == 0 && !self.queue && !self.cancellations
+        self.subjects() == 0 && !self.queue && !self.cancellations && !self.backends
     }
 
     fn extend(&mut self, more: Self) {
@@ -44,6 +44,7 @@ impl Changes {
         self.forgotten.extend(more.forgotten);
         self.queue |= more.queue;
         self.cancellations |= more.cancellations;
+        self.backends |= more.backends;
     }
 }
 
@@ -145,6 +146,9 @@ fn written(changes: &Changes) -> String {
     if changes.cancellations {
         text.push('c');
     }
+    if changes.backends {
+        text.push('b');
+    }
     let mut list = |letter: char, id: &JobId| {
         // Writing to a string does not fail.
         write!(text, "{letter}{}", hex::encode(id.as_bytes())).unwrap_or_default();
@@ -164,6 +168,7 @@ fn read(text: &str) -> Option<Changes> {
         match letter {
             'q' => changes.queue = true,
             'c' => changes.cancellations = true,
+            'b' => changes.backends = true,
             'j' | 'l' | 'f' => {
                 let id = JobId::from_bytes(&hex::decode(rest.get(..32)?).ok()?).ok()?;
                 rest = rest.get(32..)?;
@@ -198,6 +203,7 @@ mod tests {
             forgotten: vec![ids[2]],
             queue: true,
             cancellations: true,
+            backends: true,
             events: Vec::new(),
         };
         assert_eq!(read(&written(&changes)), Some(changes));

@@ -1,8 +1,12 @@
 //! The schema of the database, version by version. A version that was released never changes.
 
 /// The versions, oldest first: what each is about, and its statements.
-pub(super) const VERSIONS: [(&str, &str); 3] =
-    [("jobs", JOBS), ("logs in blocks, events", LOGS_AND_EVENTS), ("ended jobs by time", ENDED)];
+pub(super) const VERSIONS: [(&str, &str); 4] = [
+    ("jobs", JOBS),
+    ("logs in blocks, events", LOGS_AND_EVENTS),
+    ("ended jobs by time", ENDED),
+    ("the fleet", FLEET),
+];
 
 /// Times are microseconds since 1970, ids are 16 bytes, documents are JSON. States are numbered as `JobState::ALL`.
 const JOBS: &str = "
@@ -164,4 +168,13 @@ CREATE INDEX jobs_ended ON jobs (ended_at, id) WHERE ended_at IS NOT NULL;
 CREATE INDEX jobs_artifacts ON jobs (ended_at, id, artifact_bytes) WHERE artifact_bytes > 0;
 CREATE INDEX jobs_logs ON jobs (ended_at, id, archived_bytes) WHERE archived_bytes > 0;
 CREATE INDEX jobs_newest ON jobs (project, package, arch, ended_at, id) WHERE state = 3;
+";
+
+/// Backends by their keys, with the order in which they came.
+const FLEET: &str = "
+CREATE TABLE backends (
+    key TEXT PRIMARY KEY,
+    number BIGINT NOT NULL,
+    doc TEXT NOT NULL
+);
 ";

@@ -198,10 +198,10 @@ impl Session<'_> {
 
     /// Loads the jobs that the offers may get, and how full the backends are.
     async fn fitting(&mut self, request: &ClaimRequest) -> sqlx::Result<()> {
-        let mut running: HashMap<&str, u32> = HashMap::new();
+        let mut running: HashMap<String, u32> = HashMap::new();
         let mut slots: HashMap<&Group, usize> = HashMap::new();
         for offer in &request.offers {
-            running.insert(&offer.backend.addr, 0);
+            running.insert(offer.backend.key(), 0);
             let slots = slots.entry(&offer.group).or_default();
             *slots = slots.saturating_add(offer.slots).min(limits::CLAIMS_PER_ROUND_MAX);
         }
@@ -212,11 +212,11 @@ impl Session<'_> {
             "SELECT backend, count(*) AS running FROM jobs WHERE state = 2 AND backend IN (",
         );
         let mut list = select.separated(", ");
-        running.keys().for_each(|addr| _ = list.push_bind((*addr).to_owned()));
+        running.keys().for_each(|key| _ = list.push_bind(key.clone()));
         select.push(") GROUP BY backend");
         for row in select.build().fetch_all(&mut *self.connection).await? {
-            let (addr, count): (&str, i64) = (row.try_get("backend")?, row.try_get("running")?);
-            if let Some(running) = running.get_mut(addr) {
+            let (key, count): (&str, i64) = (row.try_get("backend")?, row.try_get("running")?);
+            if let Some(running) = running.get_mut(key) {
                 *running = u32::try_from(count).unwrap_or(u32::MAX);
             }
         }
@@ -224,7 +224,7 @@ impl Session<'_> {
             self.first_of(&group_key(group)?, micros(request.now), size(slots)).await?;
         }
         // Afterwards: loading running jobs counts them, and not all of them are loaded.
-        self.set.running.extend(running.into_iter().map(|(addr, running)| (addr.to_owned(), running)));
+        self.set.running.extend(running);
         Ok(())
     }
 

@@ -10,7 +10,7 @@ use super::codec::{count, group_key, micros, size, state, to_doc};
 use super::dialect::{AFTER_REMOVALS, Connection, Db};
 use super::session::waits;
 use super::{Changes, Session};
-use crate::job::{JobId, JobState};
+use crate::job::{JobBackend, JobId, JobState};
 use crate::job_store::working_set::{Entry, artifact_bytes};
 use crate::job_store::{Group, Submission};
 
@@ -78,7 +78,7 @@ impl JobRow<'_> {
             .push_bind(i64::from(job.attempt))
             .push_bind(i64::from(entry.lost_needs))
             .push_bind(job.server.as_ref().map(|server| server.as_str().to_owned()))
-            .push_bind(job.backend.as_ref().map(|backend| backend.addr.clone()))
+            .push_bind(job.backend.as_ref().map(JobBackend::key))
             .push_bind(job.cancel_requested)
             .push_bind(self.released.clone())
             .push_bind(count(entry.progress))
@@ -242,6 +242,7 @@ impl Session<'_> {
         self.told.forgotten.extend(changes.forgotten);
         self.told.queue |= changes.queue;
         self.told.cancellations |= changes.cancellations;
+        self.told.backends |= changes.backends;
         Ok(())
     }
 

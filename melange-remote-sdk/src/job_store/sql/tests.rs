@@ -159,7 +159,7 @@ impl World {
 
     fn offer(&mut self) -> Offer {
         let addr = if self.rng.bool() { "tcp://one:1" } else { "tcp://two:1" };
-        let backend = JobBackend { addr: addr.to_owned(), arch: Arch::X86_64, labels: Labels::default() };
+        let backend = JobBackend::new(addr, Arch::X86_64, Labels::default());
         Offer { group: self.group(), backend, slots: self.rng.usize(1..4), max_jobs: self.rng.u32(2..8) }
     }
 

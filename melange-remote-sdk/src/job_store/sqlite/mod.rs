@@ -40,6 +40,8 @@ mod beside_memory;
 mod calls;
 #[path = "../sql/codec.rs"]
 mod codec;
+#[path = "../sql/fleet.rs"]
+mod fleet;
 #[path = "../sql/reading.rs"]
 mod reading;
 #[path = "../sql/retention.rs"]
@@ -189,6 +191,8 @@ mod tests {
     use tokio::sync::Mutex;
 
     use super::*;
+    use crate::backend::registry::BackendRegistry;
+    use crate::conformance::backend_registry as fleet_suite;
     use crate::conformance::job_store as suite;
     use crate::job::ClaimToken;
     use crate::job_store::{JobStore, Patience};
@@ -229,6 +233,26 @@ mod tests {
             *store = Some(opened.clone());
             Arc::new(opened)
         }
+    }
+
+    #[async_trait]
+    impl fleet_suite::RegistryUnderTest for Database {
+        async fn handle(&self) -> Arc<dyn BackendRegistry> {
+            Arc::new(self.store().await)
+        }
+
+        async fn reopen(&self) -> Arc<dyn BackendRegistry> {
+            suite::StoreUnderTest::reopen(self).await;
+            Arc::new(self.store().await)
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn keeps_the_fleet() {
+        let database = Database::new(DatabaseBounds::default()).await;
+        fleet_suite::all(&database).await;
+        let store = database.store().await;
+        suite::jobs_and_fleet_are_of_one_store(&store, &store).await;
     }
 
     #[tokio::test(flavor = "multi_thread")]
@@ -354,6 +378,7 @@ mod tests {
             include_str!("filled/version-1.sql"),
             include_str!("filled/version-2.sql"),
             include_str!("filled/version-3.sql"),
+            include_str!("filled/version-4.sql"),
         ] {
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join("jobs.db");

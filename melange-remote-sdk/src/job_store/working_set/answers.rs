@@ -37,6 +37,19 @@ impl WorkingSet {
         asked.filter_map(Entry::fence).collect()
     }
 
+    /// How many jobs of other servers than this one run on backends, by [`JobBackend::key`](crate::job::JobBackend::key).
+    pub fn running_elsewhere(&self, server: &ServerId) -> BTreeMap<String, u32> {
+        let running = &self.by_state[JobState::Running.index()];
+        let jobs = running.iter().filter_map(|id| self.jobs.get(id)).map(|entry| &entry.job);
+        let mut counts = BTreeMap::new();
+        for backend in
+            jobs.filter(|job| job.server.as_ref() != Some(server)).filter_map(|job| job.backend.as_ref())
+        {
+            *counts.entry(backend.key()).or_default() += 1;
+        }
+        counts
+    }
+
     /// The bytes that a job's log has not yet, of those that its owner writes at `offset`. The store keeps them; the
     /// set counts them. It knows no bound of a log.
     ///

@@ -68,6 +68,8 @@ pub struct Changes {
     pub queue: bool,
     /// A running job was asked to stop.
     pub cancellations: bool,
+    /// The fleet.
+    pub backends: bool,
     /// What happened, in order; the store gives the numbers.
     pub events: Vec<Event>,
 }
@@ -318,11 +320,11 @@ impl WorkingSet {
                     }
                 }
                 if let Some(backend) = &job.backend
-                    && let Some(count) = self.running.get_mut(&backend.addr)
+                    && let Some(count) = self.running.get_mut(&backend.key())
                 {
                     *count -= 1;
                     if *count == 0 {
-                        self.running.remove(&backend.addr);
+                        self.running.remove(&backend.key());
                     }
                 }
             }
@@ -373,7 +375,7 @@ impl WorkingSet {
                 }
                 *self.running_of.entry(job.project.clone()).or_default() += 1;
                 if let Some(backend) = &job.backend {
-                    *self.running.entry(backend.addr.clone()).or_default() += 1;
+                    *self.running.entry(backend.key()).or_default() += 1;
                 }
             }
             state if state.is_terminal() => {
@@ -524,7 +526,7 @@ impl WorkingSet {
 
     /// The jobs that an offer gets.
     pub(super) fn fitting(&self, offer: &Offer, now: Timestamp, most: usize) -> Vec<JobId> {
-        let running = self.running.get(&offer.backend.addr).copied().unwrap_or(0);
+        let running = self.running.get(&offer.backend.key()).copied().unwrap_or(0);
         let room = usize::try_from(offer.max_jobs.saturating_sub(running)).unwrap_or(usize::MAX);
         let Some(places) = self.queue.get(&offer.group) else { return Vec::new() };
         let due = |id: &JobId| self.jobs.get(id).is_some_and(|entry| entry.is_due(now));

@@ -245,3 +245,142 @@ async fn an_attempt_that_keeps_its_lease_loses_neither_lines_nor_its_end() {
     assert_eq!(lines, ["one", "two", "three"]);
     farm.stop().await;
 }
+
+/// Two servers of one store with the same backends in their configurations.
+struct TwoServers {
+    daemons: Arc<Daemons>,
+    store: MemoryJobStore,
+    one: Farm,
+    two: Farm,
+}
+
+impl TwoServers {
+    fn start(addrs: &[&str], max_jobs: u32) -> Self {
+        let (daemons, store) = (Arc::new(Daemons::default()), MemoryJobStore::default());
+        let one = server_of(&daemons, &store, addrs, max_jobs);
+        let two = server_of(&daemons, &store, addrs, max_jobs);
+        Self { daemons, store, one, two }
+    }
+}
+
+fn server_of(daemons: &Arc<Daemons>, store: &MemoryJobStore, addrs: &[&str], max_jobs: u32) -> Farm {
+    let unused = ScriptedBuilder::new([]);
+    let parts = SchedulerParts {
+        job_store: Arc::new(store.clone()),
+        registry: Arc::new(store.clone()),
+        pool: BackendPool::new(addrs.iter().map(|addr| backend(addr, max_jobs))).unwrap(),
+        builder: Arc::clone(daemons) as _,
+        probe: Arc::clone(daemons) as _,
+        ..parts(&unused, 4)
+    };
+    Farm::start_with(unused, parts)
+}
+
+/// Waits until a server sees the backend as asked.
+async fn sees(farm: &Farm, addr: &str, what: impl Fn(&crate::backend::pool::BackendState) -> bool) {
+    let mut hint = farm.parts.pool.changed();
+    let seen = async {
+        while !farm.parts.pool.state(addr).is_some_and(|state| what(&state)) {
+            hint.changed().await.unwrap();
+        }
+    };
+    let waited = tokio::time::timeout(Duration::from_secs(60), seen).await;
+    waited.unwrap_or_else(|_| panic!("it stays {:?}", farm.parts.pool.states()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn servers_share_what_they_know_of_backends() {
+    use crate::backend::health::BackendStatus;
+
+    let farms = TwoServers::start(&["tcp://a:1", "tcp://b:1"], 4);
+    let (one, two) = (&farms.one, &farms.two);
+    sees(two, "tcp://a:1", |state| state.status == BackendStatus::Healthy).await;
+    // Until the first probes of both are answered.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    // What one of them finds out or is told, the other one knows.
+    one.parts.pool.lease("tcp://a:1").unwrap().unreachable(BackendFailure {
+        message: "connection refused".to_owned(),
+        hint: None,
+        at: one.parts.clock.now(),
+    });
+    sees(two, "tcp://a:1", |state| state.status == BackendStatus::Failing).await;
+    sees(two, "tcp://a:1", |state| state.status == BackendStatus::Healthy).await;
+    one.fleet.drain("tcp://b:1").await.unwrap();
+    sees(two, "tcp://b:1", |state| state.status == BackendStatus::Draining).await;
+    two.fleet.add(backend("tcp://c:1", 2)).await.unwrap();
+    sees(one, "tcp://c:1", |state| state.is_ours && state.is_added).await;
+    assert_eq!(one.fleet.add(backend("tcp://c:1", 2)).await.unwrap_err().kind(), ErrorKind::AlreadyExists);
+    one.fleet.remove("tcp://a:1").await.unwrap();
+    for _ in 0..10 {
+        let job = two.end(two.submit().await).await;
+        assert_eq!(job.backend.as_ref().unwrap().addr, "tcp://c:1");
+    }
+    // Both start again, with the configuration that they had.
+    let TwoServers { daemons, store, one, two } = farms;
+    one.stop().await;
+    two.stop().await;
+    let again = server_of(&daemons, &store, &["tcp://a:1", "tcp://b:1"], 4);
+    sees(&again, "tcp://c:1", |state| state.status == BackendStatus::Healthy).await;
+    let states = again.parts.pool.states();
+    let told: Vec<(&str, BackendStatus)> =
+        states.iter().map(|state| (state.backend.addr(), state.status)).collect();
+    assert_eq!(told, [("tcp://b:1", BackendStatus::Draining), ("tcp://c:1", BackendStatus::Healthy)]);
+    again.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn servers_share_the_slots_of_a_backend_and_see_their_use() {
+    let farms = TwoServers::start(&["tcp://a:1"], 2);
+    let mut ids = Vec::new();
+    for _ in 0..6 {
+        ids.push(farms.one.submit().await);
+    }
+    for farm in [&farms.one, &farms.two] {
+        sees(farm, "tcp://a:1", |state| state.running == 2).await;
+    }
+    for id in &ids {
+        let job = farms.two.end(*id).await;
+        assert_eq!((job.state, job.counted_attempts), (JobState::Success, 1));
+    }
+    let leased = [&farms.one, &farms.two].map(|farm| farm.parts.pool.leased());
+    assert_eq!(leased, [0, 0]);
+    assert_eq!(farms.daemons.builds.load(Ordering::Relaxed), 6);
+    // A server that died without a word is forgotten, and with it what it alone had.
+    let other = server_of(&farms.daemons, &farms.store, &["tcp://other:1"], 2);
+    sees(&farms.one, "tcp://other:1", |state| !state.is_ours).await;
+    other.task.abort();
+    tokio::time::sleep(limits::BACKENDS_CONFIGURED * 2).await;
+    assert!(farms.one.parts.pool.state("tcp://other:1").is_none());
+    farms.one.stop().await;
+    farms.two.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_that_another_servers_backend_fits_waits_for_that_one() {
+    let farms = TwoServers::start(&["tcp://a:1"], 2);
+    let arm = Backend::new("tcp://arm:1", Arch::Aarch64, Labels::default()).unwrap();
+    let unused = ScriptedBuilder::new([]);
+    let gone = Arc::new(Daemons::default());
+    gone.set_away("tcp://arm:1", true);
+    let parts = SchedulerParts {
+        job_store: Arc::new(farms.store.clone()),
+        registry: Arc::new(farms.store.clone()),
+        pool: BackendPool::new([arm]).unwrap(),
+        probe: Arc::clone(&gone) as _,
+        ..parts(&unused, 4)
+    };
+    let other = Farm::start_with(unused, parts);
+    sees(&farms.one, "tcp://arm:1", |state| state.status.name() == "failing").await;
+    let id = farms.one.submit_for(Arch::Aarch64).await;
+    let reason = "the only matching backend does not work: connection refused";
+    let says_so = |job: &Job| job.waiting.as_ref().is_some_and(|waiting| waiting.reason == reason);
+    farms.two.wait(id, says_so).await;
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    let job = farms.two.parts.job_store.get(id).await.unwrap();
+    assert!(says_so(&job), "no server takes the other's reason back: {:?}", job.waiting);
+    gone.set_away("tcp://arm:1", false);
+    assert_eq!(farms.one.end(id).await.state, JobState::Success);
+    for farm in [farms.one, farms.two, other] {
+        farm.stop().await;
+    }
+}

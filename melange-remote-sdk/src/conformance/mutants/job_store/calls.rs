@@ -163,6 +163,7 @@ impl Mutant {
                 }
             }
             Bug::ClaimIgnoresRoom => offers.iter_mut().for_each(|offer| offer.max_jobs = u32::MAX),
+            Bug::ClaimIgnoresMachine => offers.iter_mut().for_each(|offer| offer.backend.machine = None),
             Bug::ClaimCountsOwnJobs => {
                 let running = self.in_state(JobState::Running).await;
                 for offer in offers {
