@@ -108,8 +108,10 @@ pub const LOG_BLOCK_BYTES_MAX: usize = 4 * LOG_WRITE_BYTES;
 pub const LOG_BLOCK_LINES: u64 = 1_000;
 /// The index of an archived log: a few bytes for each of its blocks.
 pub const LOG_INDEX_BYTES_MAX: usize = 16 << 20;
-/// Text of the newest blocks of running attempts that is kept for those who follow them.
-pub const LOG_BLOCKS_KEPT_BYTES_MAX: usize = 32 << 20;
+/// The newest blocks of running attempts, with what is made of them, that are kept for those who follow.
+pub const LOG_BLOCKS_KEPT_BYTES_MAX: usize = 96 << 20;
+/// What the forms of a line take together, apart from three times its text.
+pub const LOG_LINE_FORMS_BYTES: usize = 256;
 /// Those who follow logs on one server at once.
 pub const LOG_FOLLOWERS_MAX: usize = 2_000;
 /// Lines of one message to a follower, and bytes of their texts.

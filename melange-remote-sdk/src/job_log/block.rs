@@ -9,6 +9,9 @@
 //!
 //! So `zstd -d` makes the text of a log, and heads are read without decompressing anything.
 
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+
 use bytes::Bytes;
 use jiff::Timestamp;
 
@@ -132,7 +135,7 @@ impl Lines {
     /// it.
     pub fn into_block(self, attempt: u32, first: u64, text_offset: u64) -> LogBlock {
         let Self { text, runs, count } = self;
-        LogBlock { attempt, first, text_offset, text: text.into(), runs, count }
+        LogBlock { attempt, first, text_offset, text: text.into(), runs, count, made: Made::default() }
     }
 }
 
@@ -169,9 +172,61 @@ pub struct LogBlock {
     text: Bytes,
     runs: Vec<Run>,
     count: u64,
+    made: Made,
 }
 
+/// In which form a server sends lines: what it makes of a whole block is kept with the block, for all who follow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LogForm {
+    /// A line of JSON for each line.
+    JsonLines,
+    /// Messages of several lines.
+    Messages,
+}
+
+/// What was made of a block; it says nothing that the block does not say.
+#[derive(Default)]
+struct Made([OnceLock<Arc<[Bytes]>>; 2]);
+
+impl fmt::Debug for Made {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Made").finish_non_exhaustive()
+    }
+}
+
+/// Made again where it is asked for.
+impl Clone for Made {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
+}
+
+impl PartialEq for Made {
+    fn eq(&self, _other: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Made {}
+
 impl LogBlock {
+    /// What it takes in memory once all forms are made of it, about.
+    pub(super) fn weight(&self) -> usize {
+        let lines =
+            usize::try_from(self.count).unwrap_or(usize::MAX).saturating_mul(limits::LOG_LINE_FORMS_BYTES);
+        self.text.len().saturating_mul(3).saturating_add(lines)
+    }
+
+    /// What was made of it for a form.
+    pub(super) fn made(&self, form: LogForm) -> &OnceLock<Arc<[Bytes]>> {
+        let Made([json_lines, messages]) = &self.made;
+        match form {
+            LogForm::JsonLines => json_lines,
+            LogForm::Messages => messages,
+        }
+    }
+
     /// The number of the attempt.
     pub fn attempt(&self) -> u32 {
         self.attempt
@@ -336,7 +391,8 @@ pub(super) fn read_head(bytes: &[u8]) -> Result<Parsed<Head>> {
         return Err(broken("a head has numbers that no block has"));
     }
     let runs = read_runs(&mut reader, count)?;
-    let block = LogBlock { attempt, first, text_offset, text: Bytes::new(), runs, count };
+    let block =
+        LogBlock { attempt, first, text_offset, text: Bytes::new(), runs, count, made: Made::default() };
     let stored_bytes = size.saturating_add(usize::try_from(stored).unwrap_or(usize::MAX));
     Ok(Parsed::Whole(Head { block, text_bytes, stored_bytes }, size))
 }

@@ -177,7 +177,7 @@ impl JobLogs {
         if state.blocks.contains_key(&key) {
             return;
         }
-        state.bytes = state.bytes.saturating_add(block.text().len());
+        state.bytes = state.bytes.saturating_add(block.weight());
         state.blocks.insert(key, Kept { block: Arc::clone(block), end });
         state.order.push_back(key);
         while state.bytes > limits::LOG_BLOCKS_KEPT_BYTES_MAX {
@@ -201,7 +201,7 @@ impl JobLogs {
 impl State {
     fn remove(&mut self, key: &(JobId, u32, u64)) {
         if let Some(kept) = self.blocks.remove(key) {
-            self.bytes = self.bytes.saturating_sub(kept.block.text().len());
+            self.bytes = self.bytes.saturating_sub(kept.block.weight());
         }
     }
 }

@@ -20,7 +20,7 @@ mod source;
 mod tests;
 mod varint;
 
-pub use block::{Lines, LogBlock, LogLine, Origin};
+pub use block::{Lines, LogBlock, LogForm, LogLine, Origin};
 pub use index::LogIndex;
 pub use logs::{JobLogs, LogWriter};
 pub use reader::{LogPart, LogQuery, LogReader};

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use tokio::sync::watch;
 
-use super::block::{LogBlock, LogLine};
+use super::block::{LogBlock, LogForm, LogLine};
 use super::index::LogIndex;
 use super::logs::JobLogs;
 use super::source::{ArchivedBlocks, StoredBlocks};
@@ -95,7 +95,7 @@ impl LogPart {
 
     /// The text of the lines, each with its newline.
     pub fn text(&self) -> Bytes {
-        if self.query.is_plain() && self.first <= self.block.first() {
+        if self.is_whole() {
             return self.block.text().clone();
         }
         let mut text = Vec::new();
@@ -104,6 +104,20 @@ impl LogPart {
             text.push(b'\n');
         }
         text.into()
+    }
+
+    /// What `make` makes of the lines for a form. Of a whole block it is made once, for all who read that: it must depend
+    /// on the lines alone.
+    pub fn made(&self, form: LogForm, make: impl FnOnce(&Self) -> Vec<Bytes>) -> Arc<[Bytes]> {
+        if self.is_whole() {
+            return Arc::clone(self.block.made(form).get_or_init(|| make(self).into()));
+        }
+        make(self).into()
+    }
+
+    /// Whether all lines of the block are among them.
+    fn is_whole(&self) -> bool {
+        self.query.is_plain() && self.first <= self.block.first()
     }
 
     /// The number of the attempt.

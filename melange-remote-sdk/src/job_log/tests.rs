@@ -312,7 +312,7 @@ async fn slow_followers_read_what_is_kept_no_longer_from_the_store() {
     let (fence, mut writer) = farm.claim(1).await;
     let mut reader = farm.logs.read(farm.job, LogQuery::default()).await.unwrap();
     let text = "x".repeat(1 << 16);
-    let count = 2 * limits::LOG_BLOCKS_KEPT_BYTES_MAX / text.len();
+    let count = limits::LOG_BLOCKS_KEPT_BYTES_MAX / text.len();
     for _ in 0..count {
         farm.write(fence, &mut writer, stdout(&text)).await;
     }
@@ -326,7 +326,7 @@ async fn a_range_of_a_long_log_is_whole_while_the_attempt_runs() {
     let farm = Farm::new().await;
     let (fence, mut writer) = farm.claim(1).await;
     let text = "x".repeat(1 << 16);
-    let count = 2 * limits::LOG_BLOCKS_KEPT_BYTES_MAX / text.len();
+    let count = limits::LOG_BLOCKS_KEPT_BYTES_MAX / text.len();
     for _ in 0..count {
         farm.write(fence, &mut writer, stdout(&text)).await;
     }
@@ -356,4 +356,32 @@ async fn a_follower_of_a_part_ends_with_it() {
     let followed = tokio::time::timeout(std::time::Duration::from_secs(20), all(&mut reader)).await;
     assert_eq!(followed.expect("it does not wait for more").concat(), b"one\ntwo\n");
     assert!(farm.store.get(farm.job).await.unwrap().finished_at.is_none());
+}
+
+/// What servers make of whole blocks is made once for all who follow, and of chosen lines for each.
+#[tokio::test]
+async fn forms_of_whole_blocks_are_made_once() {
+    let farm = Farm::new().await;
+    let (fence, mut writer) = farm.claim(1).await;
+    let line = |text| (1_000, Some(0), LogStream::Stdout, text);
+    farm.write(fence, &mut writer, lines(&[line("one"), line("two")])).await;
+    let made = std::cell::Cell::new(0);
+    let make = |part: &LogPart| {
+        made.set(made.get() + 1);
+        vec![part.text()]
+    };
+    let whole = LogQuery::default();
+    let second = LogQuery::default().behind(LogPosition { attempt: 1, line: 1 });
+    let chosen = LogQuery { step: Some(9), ..LogQuery::default() };
+    for (query, expected, count) in
+        [(&whole, "one\ntwo\n", 1), (&whole, "one\ntwo\n", 1), (&second, "two\n", 2), (&chosen, "", 3)]
+    {
+        let mut reader = farm.logs.read(farm.job, query.clone()).await.unwrap();
+        let part = reader.next().await.unwrap().unwrap();
+        assert_eq!(part.made(LogForm::Messages, make).concat(), expected.as_bytes(), "{query:?}");
+        assert_eq!(made.get(), count, "{query:?}");
+    }
+    let part = farm.logs.read(farm.job, whole).await.unwrap().next().await.unwrap().unwrap();
+    assert_eq!(part.made(LogForm::JsonLines, make).len(), 1);
+    assert_eq!(made.get(), 4, "each form is made for itself");
 }

@@ -1,19 +1,21 @@
 //! The log of a job: what there is, or live; as text, lines of JSON, server-sent events.
 
 use std::io;
+use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, Uri, header};
 use axum::response::Response;
-use axum::response::sse::Event;
+use bytes::Bytes;
 use futures_util::{Stream, StreamExt, TryStreamExt, stream};
 use jiff::{SignedDuration, Timestamp};
 use melange_remote_sdk::api::v1::{ErrorBody, ErrorResponse, LogLineView, LogLinesView, LogStateView};
 use melange_remote_sdk::error::{Error, ErrorKind, Result};
 use melange_remote_sdk::job::{AttemptOutcome, JobAttempt, JobId, JobTest, LogPosition};
-use melange_remote_sdk::job_log::{LogLine, LogPart, LogQuery, LogReader};
+use melange_remote_sdk::job_log::{LogForm, LogLine, LogPart, LogQuery, LogReader};
 use melange_remote_sdk::limits;
+use serde::Serialize;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::streaming::{self, EVENTS, JSON_LINES, accepts, json_lines, last_event_id, room};
@@ -92,9 +94,11 @@ pub(super) async fn read(
             streaming::body(TEXT, Body::from_stream(chunks))
         }
         Format::JsonLines => {
-            let chunks =
-                parts.stream().map_ok(|part| json_lines(line_views(&part))).map_err(io::Error::other);
-            streaming::body(JSON_LINES, Body::from_stream(chunks))
+            let chunks = parts.stream().map_err(io::Error::other).map_ok(|part| {
+                let made = part.made(LogForm::JsonLines, line_frames);
+                stream::iter(frames(made)).map(Ok::<_, io::Error>)
+            });
+            streaming::body(JSON_LINES, Body::from_stream(chunks.try_flatten()))
         }
         Format::Events => events(id, parts),
     })
@@ -286,34 +290,68 @@ fn line_view(attempt: u32, line: &LogLine<'_>) -> LogLineView {
     LogLineView::new(attempt, line.number, origin.at, origin.step, origin.stream, text)
 }
 
-fn line_views(part: &LogPart) -> impl Iterator<Item = LogLineView> {
-    part.lines().map(|line| line_view(part.attempt(), &line))
-}
-
-/// The lines of a part, in messages of a good size, each with the place behind it.
-fn messages(part: &LogPart) -> Vec<(LogPosition, LogLinesView)> {
+/// The lines of a part in pieces of a good size, each with the place behind it.
+fn pieces(part: &LogPart) -> Vec<(LogPosition, LogLinesView)> {
     let attempt = part.attempt();
-    let mut messages: Vec<(LogPosition, LogLinesView)> = Vec::new();
+    let mut pieces: Vec<(LogPosition, LogLinesView)> = Vec::new();
     let mut bytes = 0;
     for line in part.lines() {
         let full = |view: &LogLinesView| {
             view.lines.len() >= limits::LOG_MESSAGE_LINES || bytes >= limits::LOG_MESSAGE_BYTES
         };
-        if messages.last().is_none_or(|(_, view)| full(view)) {
-            messages.push((part.position(), LogLinesView { attempt, lines: Vec::new() }));
+        if pieces.last().is_none_or(|(_, view)| full(view)) {
+            pieces.push((part.position(), LogLinesView { attempt, lines: Vec::new() }));
             bytes = 0;
         }
         bytes += line.text.len();
-        if let Some((place, view)) = messages.last_mut() {
+        if let Some((place, view)) = pieces.last_mut() {
             *place = LogPosition { attempt, line: line.number };
             view.lines.push(line_view(attempt, &line));
         }
     }
     // Lines behind the last one were looked at too.
-    if let Some((place, _)) = messages.last_mut() {
+    if let Some((place, _)) = pieces.last_mut() {
         *place = part.position();
     }
-    messages
+    pieces
+}
+
+/// The lines of a part as lines of JSON.
+fn line_frames(part: &LogPart) -> Vec<Bytes> {
+    pieces(part).into_iter().map(|(_, view)| json_lines(view.lines)).collect()
+}
+
+/// The lines of a part as server-sent events.
+fn event_frames(part: &LogPart) -> Vec<Bytes> {
+    pieces(part).into_iter().map(|(place, view)| frame(LINES, Some(place), &view)).collect()
+}
+
+/// The name of an event with lines.
+const LINES: &str = "lines";
+
+/// What stands before the place of an event, and before its data.
+const PLACE: &str = "\nid: ";
+const DATA: &str = "\ndata: ";
+
+/// A server-sent event; JSON has no newlines of its own.
+fn frame(event: &str, place: Option<LogPosition>, data: &impl Serialize) -> Bytes {
+    let place = place.map(|place| format!("{PLACE}{place}")).unwrap_or_default();
+    let mut frame = format!("event: {event}{place}{DATA}").into_bytes();
+    // Views always have a form in JSON.
+    serde_json::to_writer(&mut frame, data).unwrap_or_default();
+    frame.extend_from_slice(b"\n\n");
+    frame.into()
+}
+
+/// The place and the data of a frame of [`event_frames`].
+fn place_and_data(frame: &Bytes) -> Option<(&str, &str)> {
+    let text = std::str::from_utf8(frame).ok()?;
+    text.split_once(PLACE)?.1.trim_end().split_once(DATA)
+}
+
+/// Frames one by one, without copying them.
+fn frames(made: Arc<[Bytes]>) -> impl Iterator<Item = Bytes> {
+    (0..made.len()).map_while(move |index| made.get(index).cloned())
 }
 
 /// What is told when no more lines come: none when the server stops.
@@ -325,29 +363,23 @@ async fn end_of(app: &App, id: JobId) -> Option<LogStateView> {
     Some(LogStateView { status: job.map(|job| job.state.to_string()) })
 }
 
-/// The events of a part, or of what broke the log off.
-fn line_events(part: Result<LogPart>) -> Vec<Event> {
+/// The frames of a part, or of what broke the log off.
+fn sent(part: Result<LogPart>) -> Arc<[Bytes]> {
     match part {
-        Ok(part) => messages(&part)
-            .into_iter()
-            .filter_map(|(place, view)| {
-                Event::default().event("lines").id(place.to_string()).json_data(&view).ok()
-            })
-            .collect(),
+        Ok(part) => part.made(LogForm::Messages, event_frames),
         Err(error) => {
             tracing::warn!(error = %error.chain(), "a followed log broke off");
-            let problem = ErrorBody::new(&error, Vec::new());
-            Event::default().event("error").json_data(&problem).ok().into_iter().collect()
+            Arc::new([frame("error", None, &ErrorBody::new(&error, Vec::new()))])
         }
     }
 }
 
 fn events(id: JobId, parts: Parts) -> Response {
     let app = parts.app.clone();
-    let lines = parts.stream().map(|part| stream::iter(line_events(part)));
+    let lines = parts.stream().flat_map(|part| stream::iter(frames(sent(part))));
     let end = stream::once(async move {
         let state = end_of(&app, id).await;
-        state.and_then(|state| Event::default().event("end").json_data(&state).ok())
+        state.map(|state| frame("end", None, &state))
     });
-    streaming::messages(lines.flatten().map(Some).chain(end).filter_map(std::future::ready))
+    streaming::frames(lines.map(Some).chain(end).filter_map(std::future::ready))
 }

@@ -8,7 +8,7 @@ use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use futures_util::{Stream, StreamExt};
+use futures_util::{Stream, StreamExt, stream};
 use melange_remote_sdk::error::{Error, ErrorKind};
 use melange_remote_sdk::limits;
 use serde::Serialize;
@@ -61,6 +61,19 @@ pub(super) fn messages(events: impl Stream<Item = Event> + Send + 'static) -> Re
     let cached = HeaderValue::from_static("no-cache, no-transform");
     response.headers_mut().insert(header::CACHE_CONTROL, cached);
     unbuffered(response)
+}
+
+/// Server-sent events that are written already, with a sign of life now and then.
+pub(super) fn frames(frames: impl Stream<Item = Bytes> + Send + 'static) -> Response {
+    let alive = stream::unfold(Box::pin(frames), |mut frames| async move {
+        let frame = match tokio::time::timeout(limits::STREAM_PING, frames.next()).await {
+            Ok(frame) => frame?,
+            Err(_) => Bytes::from_static(b": ping\n\n"),
+        };
+        Some((Ok::<_, Infallible>(frame), frames))
+    });
+    let headers = [(header::CONTENT_TYPE, EVENTS), (header::CACHE_CONTROL, "no-cache, no-transform")];
+    unbuffered((headers, Body::from_stream(alive)).into_response())
 }
 
 /// A streamed body that no browser guesses about.

@@ -33,7 +33,11 @@ pub(super) struct Size {
     /// Jobs that a server runs at once.
     slots: usize,
     /// What a step waits after each line.
-    pause: Duration,
+    pub(super) pause: Duration,
+    /// Lines of a job that is followed.
+    pub(super) lines: usize,
+    /// How long a connection of a follower lasts.
+    pub(super) cut: Duration,
 }
 
 impl Size {
@@ -49,6 +53,8 @@ impl Size {
             outage: millis("OUTAGE_MS", 3_000),
             slots: number("SLOTS", 3),
             pause: millis("PAUSE_MS", 20),
+            lines: number("LINES", 300),
+            cut: millis("CUT_MS", 400),
         }
     }
 
@@ -185,17 +191,27 @@ impl Servers {
 
     pub(super) async fn submit(&self, name: &str, jobs: std::ops::Range<usize>) -> Vec<JobId> {
         let mut ids = Vec::new();
-        let pause = self.size.pause.as_secs_f64();
         for number in jobs {
-            let config = format!(
-                "package:\n  name: job{number}\n  version: \"1\"\n  epoch: 0\nenvironment:\n  contents:\n    \
-                 packages: [busybox]\npipeline:\n  - runs: |\n      i=0\n      while [ $i -lt {LINES} ]; do i=$((i + 1)); \
-                 echo line $i; sleep {pause}; done\n      mkdir -p ${{{{targets.destdir}}}}/usr/share\n      \
-                 echo {number} > ${{{{targets.destdir}}}}/usr/share/number\n"
-            );
-            ids.push(self.client(name).submit(&SubmitRequest::new(config)).await.unwrap());
+            ids.push(self.submit_printing(name, number, LINES).await);
         }
         ids
+    }
+
+    /// A job with a number that prints so many lines, with a pause behind each.
+    pub(super) async fn submit_printing(&self, name: &str, number: usize, lines: usize) -> JobId {
+        let pause = self.size.pause.as_secs_f64();
+        let config = format!(
+            "package:\n  name: job{number}\n  version: \"1\"\n  epoch: 0\nenvironment:\n  contents:\n    \
+             packages: [busybox]\npipeline:\n  - runs: |\n      i=0\n      while [ $i -lt {lines} ]; do i=$((i + 1)); \
+             echo line $i; sleep {pause}; done\n      mkdir -p ${{{{targets.destdir}}}}/usr/share\n      \
+             echo {number} > ${{{{targets.destdir}}}}/usr/share/number\n"
+        );
+        self.client(name).submit(&SubmitRequest::new(config)).await.unwrap()
+    }
+
+    /// Where a server listens.
+    pub(super) fn address(&self, name: &str) -> String {
+        address(&self.beside.path().join(format!("{name}.port")))
     }
 
     /// How many jobs have succeeded, as a server tells it.

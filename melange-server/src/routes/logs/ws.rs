@@ -5,13 +5,15 @@ use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_
 use axum::extract::{Path, State};
 use axum::http::Uri;
 use axum::response::Response;
+use bytes::Bytes;
 use melange_remote_sdk::api::v1::{ErrorBody, ErrorResponse, LogMessage};
 use melange_remote_sdk::error::Error;
 use melange_remote_sdk::job::JobId;
+use melange_remote_sdk::job_log::LogForm;
 use melange_remote_sdk::limits;
 use tokio::time::{Instant, MissedTickBehavior};
 
-use super::{CHOICE, Parameters, Parts, choose, end_of, job_id, messages, room};
+use super::{CHOICE, LINES, Parameters, Parts, choose, end_of, event_frames, job_id, place_and_data, room};
 use crate::app::App;
 use crate::problem::Handled;
 
@@ -76,9 +78,8 @@ async fn follow(mut socket: WebSocket, id: JobId, mut parts: Parts) {
         let sent = match part {
             Ok(Some(part)) => {
                 let mut sent = true;
-                for (place, view) in messages(&part) {
-                    let message = LogMessage::Lines { position: place.to_string(), lines: view };
-                    sent = sent && send(&mut socket, &message).await;
+                for frame in part.made(LogForm::Messages, event_frames).iter() {
+                    sent = sent && send_lines(&mut socket, frame).await;
                 }
                 sent
             }
@@ -105,6 +106,15 @@ async fn follow(mut socket: WebSocket, id: JobId, mut parts: Parts) {
             return;
         }
     }
+}
+
+/// Sends the lines of a frame as a [`LogMessage`]; whether the other side is there.
+async fn send_lines(socket: &mut WebSocket, frame: &Bytes) -> bool {
+    let Some((place, data)) = place_and_data(frame) else { return true };
+    // The fields of the lines stand beside those of the message.
+    let fields = data.strip_prefix('{').unwrap_or(data);
+    let text = format!("{{\"event\":\"{LINES}\",\"position\":\"{place}\",{fields}");
+    socket.send(Message::Text(text.into())).await.is_ok()
 }
 
 /// Sends a message; whether the other side is there.
