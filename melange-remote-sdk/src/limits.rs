@@ -359,7 +359,9 @@ pub const CLIENT_CONNECT: Duration = Duration::from_secs(10);
 pub const CLIENT_IDLE: Duration = Duration::from_secs(3_600);
 /// The pause before a request is sent again; it doubles with every further one.
 pub const CLIENT_PAUSE: Duration = Duration::from_millis(400);
-/// Tries of one request, the first included.
+/// How long a client goes on asking a server that is too busy and says when to ask again.
+pub const CLIENT_PATIENCE: Duration = Duration::from_secs(60);
+/// Tries of one request of a server that says nothing, the first included.
 pub const CLIENT_TRIES_MAX: u32 = 4;
 /// Backends on which a job failed that are kept with it, the latest ones.
 pub const BACKENDS_AVOIDED_MAX: usize = 8;

@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use melange_remote_sdk::api::v1::{ReadyCheck, ReadyResponse};
 use melange_remote_sdk::artifact_storage::ArtifactKey;
+use melange_remote_sdk::clock::later;
 use melange_remote_sdk::error::{Error, ErrorKind, Result};
-use melange_remote_sdk::job_store::{ExpireRequest, ListQuery, Patience};
+use melange_remote_sdk::job::{ClaimToken, ServerId};
+use melange_remote_sdk::job_store::{ClaimRequest, ListQuery};
 use melange_remote_sdk::limits;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
@@ -74,12 +76,13 @@ async fn ask(app: &App) -> ReadyResponse {
     ReadyResponse { status: if ready { READY } else { "not ready" }.to_owned(), checks }
 }
 
-/// A call that writes and settles nothing: a database takes it through the one connection, and the locks, that all changes
-/// go through.
+/// A claim without offers: its token is written and synced as that of any other one, through the one connection and the
+/// locks that all changes go through, and is forgotten when its time is over. So a full disk is found too.
 async fn write(app: &App) -> Result<()> {
-    let mut request = ExpireRequest::new(app.clock.now(), Patience::ENDLESS);
-    request.limit = 0;
-    app.job_store.expire(&request).await.map(drop)
+    let now = app.clock.now();
+    let until = later(now, limits::READINESS_CHECK);
+    let request = ClaimRequest::new(ClaimToken::new(), ServerId::unique(), Vec::new(), now, until);
+    app.job_store.claim(&request).await.map(drop)
 }
 
 fn scheduler(age: Option<Duration>) -> Result<()> {

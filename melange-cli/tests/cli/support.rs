@@ -140,7 +140,9 @@ fn serve(
     // A body that breaks off is shorter than was said.
     let said = bytes.len() + usize::from(status == BROKEN);
     let status = if status == BROKEN { 200 } else { status };
-    let head = format!("HTTP/1.1 {status} X\r\nconnection: close\r\ncontent-length: {said}\r\n\r\n");
+    // Servers that are too busy say when to ask again.
+    let again = if status == 429 { "retry-after: 0\r\n" } else { "" };
+    let head = format!("HTTP/1.1 {status} X\r\nconnection: close\r\n{again}content-length: {said}\r\n\r\n");
     stream.write_all(head.as_bytes())?;
     stream.write_all(&bytes)
 }

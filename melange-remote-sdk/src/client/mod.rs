@@ -5,6 +5,7 @@
 //! under its idempotency key, so that it never makes two jobs.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
@@ -274,31 +275,54 @@ impl Client {
         decode(self.answer(make).await?).await
     }
 
-    /// Sends a request that may be repeated, again while the server cannot be reached.
+    /// Sends a request that may be repeated: again when the server says after which time, and some times while it cannot
+    /// be reached.
     async fn answer(&self, make: impl Fn() -> reqwest::RequestBuilder) -> Result<reqwest::Response> {
-        let mut tried = 0;
+        let (begun, mut tried) = (Instant::now(), 0);
         let mut backoff = Backoff::new(limits::CLIENT_PAUSE, limits::RETRY_PAUSE_MAX);
         loop {
-            tried += 1;
-            match self.once(make()).await {
-                Err(error) if error.kind().is_retryable() && tried < limits::CLIENT_TRIES_MAX => {
-                    tracing::debug!(tried, error = %error.chain(), "trying again");
-                    tokio::time::sleep(backoff.pause()).await;
+            let response = self.send(make()).await;
+            let asked = response.as_ref().ok().and_then(retry_after);
+            let error = match response {
+                Ok(response) if response.status().is_success() => return Ok(response),
+                Ok(response) => refusal(response).await,
+                Err(error) => error,
+            };
+            let pause = match asked {
+                Some(asked) if begun.elapsed() + asked <= limits::CLIENT_PATIENCE => asked,
+                None if error.kind().is_retryable() && tried + 1 < limits::CLIENT_TRIES_MAX => {
+                    tried += 1;
+                    backoff.pause()
                 }
-                other => return other,
-            }
+                _ => return Err(error),
+            };
+            tracing::debug!(?pause, error = %error.chain(), "trying again");
+            tokio::time::sleep(pause).await;
         }
     }
 
+    /// Sends a request that is not repeated.
     async fn once(&self, request: reqwest::RequestBuilder) -> Result<reqwest::Response> {
-        let response = request.send().await.map_err(|e| {
-            transport(&self.base, e).hint(format!("is a melange-server running at {}?", self.base))
-        })?;
+        let response = self.send(request).await?;
         if response.status().is_success() {
             return Ok(response);
         }
         Err(refusal(response).await)
     }
+
+    async fn send(&self, request: reqwest::RequestBuilder) -> Result<reqwest::Response> {
+        request.send().await.map_err(|e| {
+            transport(&self.base, e).hint(format!("is a melange-server running at {}?", self.base))
+        })
+    }
+}
+
+/// After which time a server that is too busy wants to be asked again.
+fn retry_after(response: &reqwest::Response) -> Option<Duration> {
+    let is_busy = matches!(response.status().as_u16(), 429 | 503);
+    let told = response.headers().get(reqwest::header::RETRY_AFTER).filter(|_| is_busy)?;
+    // Proxies may tell a date; they are asked again as servers that say nothing.
+    told.to_str().ok()?.parse().ok().map(Duration::from_secs)
 }
 
 fn transport(what: &str, error: reqwest::Error) -> Error {

@@ -6,8 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use melange_remote_sdk::artifact_storage::{
     ArtifactBody, ArtifactKey, ArtifactStorage, ByteStream, StoredArtifact,
 };
-use melange_remote_sdk::job::Job;
-use melange_remote_sdk::job_store::{ExpireRequest, JobPage, ListQuery};
+use melange_remote_sdk::job_store::{Claim, ClaimRequest, JobPage, ListQuery};
 
 use super::*;
 
@@ -50,10 +49,10 @@ impl ForwardJobStore for Store {
         self.inner.list(query).await
     }
 
-    async fn expire(&self, request: &ExpireRequest) -> Result<Vec<Arc<Job>>> {
-        assert_eq!(request.limit, 0, "nothing is settled");
+    async fn claim(&self, request: &ClaimRequest) -> Result<Vec<Claim>> {
+        assert!(request.offers.is_empty(), "nothing is claimed");
         self.write.act().await?;
-        self.inner.expire(request).await
+        self.inner.claim(request).await
     }
 }
 
