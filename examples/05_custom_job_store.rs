@@ -28,7 +28,8 @@ use melange_remote_sdk::job_store::working_set::{Bounds, Changes, WorkingSet};
 use melange_remote_sdk::job_store::{
     Claim, ClaimRequest, Demand, EndedJob, EndedQuery, EventLog, EventPage, EventQuery, ExpireRequest, Fence,
     Finished, GiveUp, GroupWaiting, Hints, Holding, JobIntake, JobPage, JobProgress, JobQueue, JobReading,
-    JobStore, ListQuery, LogChunk, Release, Renewal, Selection, Subject, Submission, Submitted, Usage,
+    JobStore, ListQuery, LogChunk, QueueSummary, Release, Renewal, Selection, Subject, Submission, Submitted,
+    Usage,
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -329,6 +330,10 @@ impl JobReading for Journal {
 
     async fn is_needed(&self, id: JobId) -> Result<bool> {
         self.state().set.is_needed(id)
+    }
+
+    async fn queue(&self, now: Timestamp) -> Result<QueueSummary> {
+        Ok(self.state().set.queue(now))
     }
 
     async fn usage(&self) -> Result<Usage> {

@@ -18,6 +18,7 @@ use crate::rate::SubmitRate;
 use crate::readiness::Readiness;
 use crate::submission::SubmissionRules;
 use crate::waiting::RecentHistory;
+use crate::waiting::queue::RecentQueue;
 
 /// The parts of the service that requests reach. Clones share them.
 #[derive(Debug, Clone)]
@@ -49,6 +50,8 @@ pub struct App {
     pub events: EventFeed,
     /// How long jobs took of late.
     pub history: Arc<RecentHistory>,
+    /// What was told of the queue last.
+    pub queue: Arc<RecentQueue>,
     /// Followers of logs that there is still room for.
     pub followers: Arc<Semaphore>,
     /// Searches in logs that there is still room for.
@@ -69,6 +72,7 @@ impl App {
             logs: scheduler.logs().clone(),
             events: EventFeed::new(Arc::clone(&parts.job_store)),
             history: Arc::default(),
+            queue: Arc::default(),
             followers: Arc::new(Semaphore::new(limits::LOG_FOLLOWERS_MAX)),
             searches: Arc::new(Semaphore::new(limits::LOG_SEARCHES_MAX)),
             job_store: Arc::clone(&parts.job_store),

@@ -16,6 +16,8 @@ use tokio::time::Instant;
 
 use crate::app::App;
 
+pub mod queue;
+
 /// Jobs that a job waits for and that are told with it.
 const BLOCKING_MAX: usize = 20;
 
@@ -115,10 +117,7 @@ async fn pending(app: &App, job: &Job) -> Result<WaitingView> {
     let matching: Vec<&Candidate> =
         candidates.iter().filter(|candidate| group.needs.matched_by(&candidate.backend)).collect();
     let refusal = app.backend_selector.select(&group.needs, &candidates).err();
-    let (word, sentence) = match &refusal {
-        Some(refusal) => (refusal.name(), refusal.to_string()),
-        None => ("ready", "a matching backend is free; the scheduler takes the job in a moment".to_owned()),
-    };
+    let (word, sentence) = refusal_of(refusal.as_ref());
     let since = job.waiting.as_ref().map_or(ready_at, |waiting| waiting.since);
     let mut view = WaitingView::new(word, sentence, since);
     view.hint = refusal.as_ref().map(|refusal| hint(refusal, &group.needs));
@@ -131,6 +130,14 @@ async fn pending(app: &App, job: &Job) -> Result<WaitingView> {
         view.starts_at = estimate(app, &matching, before, now).await?;
     }
     Ok(view)
+}
+
+/// Why jobs wait that a selector refuses or does not, in a word and a sentence.
+fn refusal_of(refusal: Option<&Refusal>) -> (&'static str, String) {
+    match refusal {
+        Some(refusal) => (refusal.name(), refusal.to_string()),
+        None => ("ready", "a matching backend is free; the scheduler takes the job in a moment".to_owned()),
+    }
 }
 
 /// What would help.

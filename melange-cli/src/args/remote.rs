@@ -48,6 +48,11 @@ pub(crate) enum RemoteCommand {
         #[command(flatten)]
         server: ServerArgs,
     },
+    /// Tell how many jobs wait, why, and for how long
+    Queue {
+        #[command(flatten)]
+        server: ServerArgs,
+    },
     /// List jobs, newest first
     List {
         /// Only jobs in this state: pending, running, success, failed or cancelled
@@ -135,6 +140,7 @@ impl RemoteCommand {
             Self::Events(args) => &args.server,
             Self::Status { server, .. }
             | Self::Why { server, .. }
+            | Self::Queue { server }
             | Self::List { server, .. }
             | Self::Wait { server, .. }
             | Self::Get { server, .. }

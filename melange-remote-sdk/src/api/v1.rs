@@ -17,6 +17,7 @@ use crate::text::diagnostics::Diagnostics;
 
 mod events;
 mod logs;
+mod queue;
 mod read;
 mod views;
 mod waiting;
@@ -26,6 +27,7 @@ pub use logs::{
     LogHitView, LogHitsView, LogLineView, LogLinesView, LogMessage, LogOutlineView, LogStateView,
     StepHitsView, StepLinesView,
 };
+pub use queue::{QueueProjectView, QueueReasonView, QueueView};
 pub use read::{read_backend, read_backend_name, read_submit};
 pub use views::{
     ArtifactView, AttemptView, DiagnosisView, ExtractLineView, FailureView, JobView, PhaseView, SpecView,
@@ -37,6 +39,8 @@ pub use waiting::{BlockingJobView, MatchingBackendView, WaitingView};
 pub const HEALTH: &str = "/healthz";
 /// `POST`: submit a job; `GET`: list jobs.
 pub const JOBS: &str = "/api/v1/jobs";
+/// `GET`: the queue as a whole.
+pub const QUEUE: &str = "/api/v1/queue";
 /// `GET`, `POST`, `DELETE`: backends.
 pub const BACKENDS: &str = "/api/v1/backends";
 /// `POST`: a backend gets no further jobs.

@@ -14,7 +14,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::api::v1::{
     self, ArtifactView, AttemptView, BackendName, BackendView, BackendsResponse, ErrorBody, ErrorResponse,
-    JobView, SubmitRequest, SubmitResponse,
+    JobView, QueueView, SubmitRequest, SubmitResponse,
 };
 use crate::backoff::Backoff;
 use crate::error::{Error, ErrorKind, Result};
@@ -215,6 +215,14 @@ impl Client {
     /// `NotFound`; `Conflict` while it waits or runs.
     pub async fn remove(&self, id: JobId) -> Result<()> {
         self.once(self.http.delete(format!("{}{}", self.base, v1::job(id)))).await.map(drop)
+    }
+
+    /// What waits, and why.
+    ///
+    /// # Errors
+    /// As [`Self::submit`].
+    pub async fn queue(&self) -> Result<QueueView> {
+        self.json(|| self.get(v1::QUEUE)).await
     }
 
     /// The backends, of one architecture when `arch` says so.

@@ -37,7 +37,7 @@ use tokio::sync::watch;
 use super::{
     Claim, ClaimRequest, Demand, EndedJob, EndedQuery, EventPage, EventQuery, ExpireRequest, Fence, Finished,
     GiveUp, GroupWaiting, Holding, JobIntake, JobPage, JobProgress, JobQueue, JobReading, JobStore,
-    ListQuery, LogChunk, Release, Renewal, Selection, Subject, Submission, Submitted, Usage,
+    ListQuery, LogChunk, QueueSummary, Release, Renewal, Selection, Subject, Submission, Submitted, Usage,
 };
 use crate::error::Result;
 use crate::job::{
@@ -227,6 +227,14 @@ pub trait ForwardJobStore: Send + Sync + fmt::Debug {
         self.inner().ahead(id).await
     }
 
+    /// As [`JobReading::queue`].
+    ///
+    /// # Errors
+    /// As there.
+    async fn queue(&self, now: Timestamp) -> Result<QueueSummary> {
+        self.inner().queue(now).await
+    }
+
     /// As [`JobReading::attempts`].
     ///
     /// # Errors
@@ -355,6 +363,7 @@ hand_on!(JobReading, Forward<T> where ForwardJobStore; {
     async fn spec(&self, id: JobId) -> Result<Arc<JobSpec>>;
     async fn blocked_by(&self, id: JobId, limit: usize) -> Result<Vec<JobId>>;
     async fn ahead(&self, id: JobId) -> Result<Option<usize>>;
+    async fn queue(&self, now: Timestamp) -> Result<QueueSummary>;
     async fn attempts(&self, id: JobId) -> Result<Vec<JobAttempt>>;
     async fn attempt(&self, id: JobId, number: u32) -> Result<JobAttempt>;
     async fn list(&self, query: &ListQuery) -> Result<JobPage>;

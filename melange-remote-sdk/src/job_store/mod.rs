@@ -54,6 +54,7 @@ pub mod memory;
 mod patience;
 #[cfg(feature = "postgres")]
 pub mod postgres;
+mod queue;
 mod retention;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
@@ -63,6 +64,7 @@ pub mod working_set;
 pub use events::{EventLog, EventPage, EventQuery};
 pub use hints::{Hints, hinted};
 pub use patience::Patience;
+pub use queue::{QueueGroup, QueueProject, QueueSummary};
 pub use retention::{EndedJob, EndedPlace, EndedQuery, Holding, Usage};
 pub use submission::{NewJob, Submission, Submitted};
 
@@ -605,6 +607,12 @@ pub trait JobReading: Send + Sync + fmt::Debug {
     /// # Errors
     /// `NotFound`.
     async fn ahead(&self, id: JobId) -> Result<Option<usize>>;
+
+    /// The queue as a whole.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    async fn queue(&self, now: Timestamp) -> Result<QueueSummary>;
 
     /// The attempts of a job, oldest first.
     ///

@@ -34,6 +34,7 @@ mod health;
 mod jobs;
 mod logs;
 pub(crate) mod openapi;
+mod queue;
 mod ranges;
 mod streaming;
 
@@ -70,6 +71,7 @@ fn documented() -> OpenApiRouter<App> {
         .routes(routes!(jobs::cancel))
         .routes(routes!(jobs::retry))
         .routes(routes!(jobs::attempts))
+        .routes(routes!(queue::summary))
         .routes(routes!(events::read))
         .routes(routes!(events::of_job))
         .routes(routes!(logs::read))

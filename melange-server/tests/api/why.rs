@@ -152,6 +152,27 @@ async fn backends_that_do_not_match_or_work_are_told() {
     insta::assert_snapshot!("unhealthy", farm.why(plain, origin).await);
 }
 
+/// All of them in one call.
+#[tokio::test(start_paused = true)]
+async fn the_queue_is_told_as_a_whole() {
+    let high = Backend::new("tcp://high:1", Arch::X86_64, Labels::from_pairs([("tier", "high")]).unwrap());
+    let arm = Backend::new("tcp://arm:1", Arch::Aarch64, Labels::default()).unwrap();
+    let farm = Still::new([backend("tcp://a:1", 1), high.unwrap(), arm]);
+    let queue = async || redacted(farm.service.get("/api/v1/queue").await.json());
+    assert!(queue().await.contains("\"pending\": 0"));
+    let running = farm.run("tcp://a:1").await;
+    for project in ["one", "one", "two"] {
+        farm.submit(json!({ "project": project, "backend_selector": { "tier": "high" } })).await;
+    }
+    farm.submit(json!({ "waits_for": [running.job.id.to_string()] })).await;
+    let of_arm = farm.submit(json!({ "arch": "aarch64" })).await;
+    farm.service.app.fleet.drain("tcp://arm:1").await.unwrap();
+    assert!(queue().await.contains("\"pending\": 0"), "what was told is new for a second");
+    tokio::time::advance(Duration::from_secs(2)).await;
+    insta::assert_snapshot!("queue", queue().await);
+    assert_eq!(farm.service.app.job_store.get(of_arm).await.unwrap().state, JobState::Pending);
+}
+
 #[tokio::test(start_paused = true)]
 async fn other_jobs_and_pauses_are_told() {
     let farm = Still::new([backend("tcp://a:1", 4)]);

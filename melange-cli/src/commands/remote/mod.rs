@@ -42,6 +42,11 @@ pub(super) async fn run(command: RemoteCommand, output: Output) -> Result<Exit> 
             show(output, &view.waiting, || why::text(&view, Timestamp::now()))?;
             Ok(Exit::Ok)
         }
+        RemoteCommand::Queue { server } => {
+            let view = client(&server)?.queue().await?;
+            show(output, &view, || why::queue(&view))?;
+            Ok(Exit::Ok)
+        }
         RemoteCommand::List { status, limit, server } => {
             list(&server, limit, status.as_deref(), output).await
         }

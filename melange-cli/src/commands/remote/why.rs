@@ -1,8 +1,9 @@
 //! `melange remote why`.
 
 use jiff::{SignedDuration, Timestamp};
-use melange_remote_sdk::api::v1::{JobView, WaitingView};
+use melange_remote_sdk::api::v1::{JobView, QueueView, WaitingView};
 
+use crate::render::table;
 use crate::shown;
 
 /// Why a job waits, for people.
@@ -37,6 +38,37 @@ pub(super) fn text(job: &JobView, now: Timestamp) -> String {
     text
 }
 
+/// What waits, and why, for people.
+pub(super) fn queue(queue: &QueueView) -> String {
+    let waiting = queue.blocked.saturating_add(queue.pending);
+    let oldest = queue.oldest_at.map(|at| format!(", the oldest for {}", span(queue.at.duration_since(at))));
+    let mut text = format!("{waiting} wait{}; {} run\n", oldest.unwrap_or_default(), queue.running);
+    if !queue.reasons.is_empty() {
+        let mut rows = vec![["REASON", "JOBS", "OLDEST", "WHY"].map(str::to_owned)];
+        rows.extend(queue.reasons.iter().map(|reason| {
+            let oldest = span(queue.at.duration_since(reason.since));
+            [reason.reason.clone(), reason.jobs.to_string(), oldest, reason.sentence.clone()]
+        }));
+        text.push_str(&format!("\n{}", table(&rows)));
+    }
+    // One project alone says no more than the first line does.
+    if queue.projects.len() > 1 {
+        let mut rows = vec![["PROJECT", "RUNNING", "PENDING", "BLOCKED"].map(str::to_owned)];
+        rows.extend(queue.projects.iter().map(|project| {
+            let count = |count: u64| count.to_string();
+            let name = project.project.clone();
+            [name, count(project.running), count(project.pending), count(project.blocked)]
+        }));
+        text.push_str(&format!("\n{}", table(&rows)));
+    }
+    for reason in &queue.reasons {
+        if let Some(hint) = reason.hint.as_ref().filter(|_| reason.reason != "capacity") {
+            text.push_str(&format!("hint: {}: {}\n", reason.reason, shown::word(hint)));
+        }
+    }
+    text
+}
+
 /// Of jobs that other jobs hold up the start follows from those.
 fn unknown_start(waiting: &WaitingView) -> Option<&'static str> {
     (waiting.reason == "blocked")
@@ -62,6 +94,45 @@ fn span(duration: SignedDuration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_queue_is_told_with_its_reasons_and_projects() {
+        let queue = |more: serde_json::Value| {
+            let mut view = serde_json::json!({ "at": "2026-11-26T10:10:00Z", "blocked": 0, "pending": 0, "running": 2,
+                "reasons": [], "projects": [{ "project": "a", "blocked": 0, "pending": 0, "running": 2 }] });
+            view.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            super::queue(&serde_json::from_value(view).unwrap())
+        };
+        assert_eq!(queue(serde_json::json!({})), "0 wait; 2 run\n");
+        let told = queue(serde_json::json!({
+            "blocked": 3, "pending": 9, "oldest_at": "2026-11-26T10:00:00Z",
+            "reasons": [
+                { "reason": "capacity", "sentence": "all 2 matching backends are busy", "jobs": 8,
+                  "since": "2026-11-26T10:05:00Z", "hint": "time helps" },
+                { "reason": "blocked", "sentence": "they wait for other jobs", "jobs": 3, "since": "2026-11-26T10:00:00Z" },
+                { "reason": "no_backend", "sentence": "no aarch64 backend (there are x86_64)", "jobs": 1,
+                  "since": "2026-11-26T10:09:58Z", "hint": "melange remote backends add ADDRESS --arch aarch64" },
+            ],
+            "projects": [
+                { "project": "a", "blocked": 3, "pending": 8, "running": 2 },
+                { "project": "b", "blocked": 0, "pending": 1, "running": 0 },
+            ],
+        }));
+        let expected = "\
+12 wait, the oldest for 10m; 2 run
+
+REASON      JOBS  OLDEST  WHY
+capacity    8     5m      all 2 matching backends are busy
+blocked     3     10m     they wait for other jobs
+no_backend  1     2s      no aarch64 backend (there are x86_64)
+
+PROJECT  RUNNING  PENDING  BLOCKED
+a        2        8        3
+b        0        1        0
+hint: no_backend: melange remote backends add ADDRESS --arch aarch64
+";
+        assert_eq!(told, expected);
+    }
 
     fn why(waiting: &str) -> String {
         let job = format!(

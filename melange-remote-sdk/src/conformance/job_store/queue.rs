@@ -5,6 +5,7 @@ use super::*;
 pub(super) async fn all(store: &dyn JobStore) {
     demand_tells_what_could_be_claimed(store).await;
     jobs_know_how_many_go_before_them(store).await;
+    the_queue_is_told_as_a_whole(store).await;
     claims_are_ordered_and_exclusive(store).await;
     a_repeated_claim_gives_the_same_jobs(store).await;
     a_backend_runs_no_more_than_it_may(store).await;
@@ -19,6 +20,50 @@ pub(super) async fn all(store: &dyn JobStore) {
     groups_say_why_they_wait(store).await;
     what_nobody_can_run_is_given_up(store).await;
     hints_move(store).await;
+}
+
+async fn the_queue_is_told_as_a_whole(store: &dyn JobStore) {
+    let (older, lane) = (Lane::new(), Lane::new());
+    let first = older.insert(store).await;
+    let mut needs = new_job("package: {}\n");
+    needs.waits_for = vec![first];
+    let blocked = older.submit(store, needs).await;
+    let (job, fence) = lane.running(store).await;
+    let later = lane.insert(store).await;
+    let pause = given_back(Some(100), true);
+    store.release(fence, &pause, at(5)).await.expect("the owner gives it back");
+    let ran = lane.claim_one(store, 6).await;
+    assert_eq!(ran.job.id, later, "the other one pauses");
+    let third = lane.insert(store).await;
+    let told = store.queue(at(7)).await.expect("it tells");
+    let own: Vec<_> = told
+        .groups
+        .iter()
+        .filter(|told| [&older.project, &lane.project].contains(&&told.group.project))
+        .map(|told| (&told.group.project, told.jobs, told.pausing, told.since))
+        .collect();
+    let mut expected = vec![(&older.project, 1, 0, START), (&lane.project, 2, 1, START)];
+    // Of groups that wait equally long any may be first.
+    expected.sort_by_key(|(project, ..)| own.iter().position(|told| told.0 == *project));
+    assert_eq!(own, expected);
+    assert!(told.groups.windows(2).all(|pair| pair[0].since <= pair[1].since), "the oldest are first");
+    let counts = |name: &Project| {
+        let project = told.projects.iter().find(|told| told.project == *name).expect("it has jobs");
+        (project.blocked, project.pending, project.running)
+    };
+    assert_eq!((counts(&older.project), counts(&lane.project)), ((1, 1, 0), (0, 2, 1)));
+    let oldest = told.oldest_blocked.expect("one is blocked");
+    assert!(oldest <= blocked);
+    // What has ended is told no longer, and what came back waits since then.
+    store.finish(ran.fence, &succeeded(), at(8)).await.expect("the owner ends it");
+    store.cancel(Selection::Job(third), at(8)).await.expect("it waits");
+    store.cancel(Selection::Job(first), at(8)).await.expect("it waits");
+    let told = store.queue(at(101)).await.expect("it tells");
+    assert!(told.projects.iter().all(|told| told.project != older.project), "all of it has ended");
+    let own: Vec<_> = told.groups.iter().filter(|told| told.group.project == lane.project).collect();
+    assert_eq!((own.len(), own[0].jobs, own[0].pausing), (1, 1, 0), "its pause is over");
+    assert!(own[0].since > START, "it was given back later");
+    store.cancel(Selection::Job(job), at(102)).await.expect("it waits");
 }
 
 async fn jobs_know_how_many_go_before_them(store: &dyn JobStore) {

@@ -23,8 +23,8 @@ use crate::job_store::memory::{MemoryBounds, MemoryJobStore};
 use crate::job_store::{
     Claim, ClaimRequest, Demand, EndedJob, EndedQuery, EventPage, EventQuery, ExpireRequest, Fence, Finished,
     GiveUp, Group, GroupWaiting, Holding, JobIntake, JobPage, JobProgress, JobQueue, JobReading, JobStore,
-    ListQuery, LogChunk, NewJob, Offer, Patience, Release, Renewal, Selection, Subject, Submission,
-    Submitted, Usage,
+    ListQuery, LogChunk, NewJob, Offer, Patience, QueueSummary, Release, Renewal, Selection, Subject,
+    Submission, Submitted, Usage,
 };
 use crate::limits;
 
@@ -545,13 +545,11 @@ impl ForwardJobStore for Mutant {
     }
 
     async fn usage(&self) -> Result<Usage> {
-        let mut usage = self.inner.usage().await?;
-        match self.bug {
-            Bug::UsageIsEmpty => usage = Usage::default(),
-            Bug::UsageCountsRemoved => usage.artifact_bytes += self.notes().removed_bytes,
-            _ => {}
-        }
-        Ok(usage)
+        self.usage_with_bug().await
+    }
+
+    async fn queue(&self, now: Timestamp) -> Result<QueueSummary> {
+        self.queue_with_bug(now).await
     }
 
     async fn get(&self, id: JobId) -> Result<Arc<Job>> {

@@ -18,8 +18,8 @@ use crate::job::{Job, JobId, JobSpec, JobState, LogArchive, Outcome, Priority, P
 use crate::job_store::forward::ForwardJobStore;
 use crate::job_store::{
     Claim, ClaimRequest, Demand, EndedJob, EndedQuery, EventPage, EventQuery, ExpireRequest, Fence, Finished,
-    GiveUp, GroupWaiting, Holding, JobStore, LogChunk, Release, Renewal, Selection, Subject, Submission,
-    Submitted, Usage,
+    GiveUp, GroupWaiting, Holding, JobStore, LogChunk, QueueSummary, Release, Renewal, Selection, Subject,
+    Submission, Submitted, Usage,
 };
 use crate::limits;
 
@@ -326,6 +326,10 @@ impl ForwardJobStore for FaultyStore {
 
     async fn is_needed(&self, id: JobId) -> Result<bool> {
         self.call("is_needed", false, Box::pin(self.inner.is_needed(id)), |_, _| String::new()).await
+    }
+
+    async fn queue(&self, now: Timestamp) -> Result<QueueSummary> {
+        self.call("queue", false, Box::pin(self.inner.queue(now)), |_, _| String::new()).await
     }
 
     async fn usage(&self) -> Result<Usage> {

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::job::LogArchive;
-use crate::job_store::{EndedJob, EndedQuery, Holding, Usage};
+use crate::job_store::{EndedJob, EndedQuery, Holding, QueueSummary, Usage};
 
 #[async_trait]
 impl JobIntake for MemoryJobStore {
@@ -110,6 +110,10 @@ impl JobReading for MemoryJobStore {
 
     async fn ahead(&self, id: JobId) -> Result<Option<usize>> {
         self.lock().set.ahead(id)
+    }
+
+    async fn queue(&self, now: Timestamp) -> Result<QueueSummary> {
+        Ok(self.lock().set.queue(now))
     }
 
     async fn attempts(&self, id: JobId) -> Result<Vec<JobAttempt>> {

@@ -40,6 +40,8 @@ mod codec;
 #[path = "../sql/fleet.rs"]
 mod fleet;
 mod notify;
+#[path = "../sql/queue.rs"]
+mod queue;
 #[path = "../sql/reading.rs"]
 mod reading;
 #[path = "../sql/retention.rs"]

@@ -9,7 +9,7 @@ use super::codec::{count, from_doc, group_of, ids_of, job_id, micros, number, si
 use super::*;
 use crate::job::Event;
 use crate::job_store::working_set::{Reason, forgotten, is_unarchived, joined};
-use crate::job_store::{EndedJob, EndedQuery, Usage};
+use crate::job_store::{EndedJob, EndedQuery, QueueSummary, Usage};
 
 /// Events that one read looks through for those of a project.
 const EVENTS_SCANNED_MAX: i64 = 20_000;
@@ -295,6 +295,10 @@ impl JobReading for Store {
 
     async fn ahead(&self, id: JobId) -> Result<Option<usize>> {
         self.read_ahead(id).await.map_err(unavailable)?.ok_or_else(|| not_found(id))
+    }
+
+    async fn queue(&self, now: Timestamp) -> Result<QueueSummary> {
+        self.read_queue(now).await.map_err(unavailable)
     }
 
     async fn attempts(&self, id: JobId) -> Result<Vec<JobAttempt>> {

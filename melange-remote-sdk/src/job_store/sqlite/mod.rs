@@ -42,6 +42,8 @@ mod calls;
 mod codec;
 #[path = "../sql/fleet.rs"]
 mod fleet;
+#[path = "../sql/queue.rs"]
+mod queue;
 #[path = "../sql/reading.rs"]
 mod reading;
 #[path = "../sql/retention.rs"]

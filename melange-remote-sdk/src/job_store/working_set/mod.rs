@@ -26,6 +26,7 @@ mod answers;
 mod entry;
 mod graph;
 mod log;
+mod queue;
 mod retention;
 
 pub(super) use log::{check_room, forgotten, joined, no_room};

@@ -69,4 +69,29 @@ impl Mutant {
             _ => told,
         })
     }
+
+    pub(super) async fn usage_with_bug(&self) -> Result<Usage> {
+        let mut usage = self.inner.usage().await?;
+        match self.bug {
+            Bug::UsageIsEmpty => usage = Usage::default(),
+            Bug::UsageCountsRemoved => usage.artifact_bytes += self.notes().removed_bytes,
+            _ => {}
+        }
+        Ok(usage)
+    }
+
+    pub(super) async fn queue_with_bug(&self, now: Timestamp) -> Result<QueueSummary> {
+        let mut queue = self.inner.queue(now).await?;
+        match self.bug {
+            Bug::QueueForgetsPauses => queue.groups.iter_mut().for_each(|group| group.pausing = 0),
+            Bug::QueueIsYoung => queue.groups.iter_mut().for_each(|group| group.since = now),
+            Bug::QueueIsBackwards => queue.groups.reverse(),
+            Bug::QueueCountsGroupsOnce => queue.groups.iter_mut().for_each(|group| group.jobs = 1),
+            Bug::QueueForgetsBlocked => queue.projects.iter_mut().for_each(|project| project.blocked = 0),
+            Bug::QueueForgetsRunning => queue.projects.iter_mut().for_each(|project| project.running = 0),
+            Bug::QueueTellsNoBlocked => queue.oldest_blocked = None,
+            _ => {}
+        }
+        Ok(queue)
+    }
 }

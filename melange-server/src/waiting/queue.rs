@@ -1,0 +1,111 @@
+//! Why all jobs wait that do.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use melange_remote_sdk::api::v1::{QueueProjectView, QueueReasonView, QueueView};
+use melange_remote_sdk::error::{ErrorKind, Result};
+use melange_remote_sdk::job_store::QueueSummary;
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+
+use super::{hint, refusal_of};
+use crate::app::App;
+
+/// How long an answer is new: counting all jobs of a long queue takes its time.
+const SUMMARY_AGE: Duration = Duration::from_secs(1);
+
+/// Reasons that are told; those of the most jobs.
+const REASONS_MAX: usize = 100;
+
+/// What was told last; many who ask at once share one look.
+#[derive(Debug, Default)]
+pub struct RecentQueue(Mutex<Option<(Instant, Arc<QueueView>)>>);
+
+/// The queue, at most [`SUMMARY_AGE`] old.
+pub(crate) async fn of(app: &App) -> Result<Arc<QueueView>> {
+    let mut last = app.queue.0.lock().await;
+    if let Some((at, known)) = &*last
+        && at.elapsed() < SUMMARY_AGE
+    {
+        return Ok(Arc::clone(known));
+    }
+    let now = app.clock.now();
+    let view = Arc::new(view(app, &app.job_store.queue(now).await?, now).await?);
+    *last = Some((Instant::now(), Arc::clone(&view)));
+    Ok(view)
+}
+
+/// Jobs that wait for one reason.
+struct Reason {
+    jobs: u64,
+    since: Timestamp,
+    hint: Option<String>,
+}
+
+/// The reasons so far, by their words and sentences.
+#[derive(Default)]
+struct Reasons(BTreeMap<(String, String), Reason>);
+
+impl Reasons {
+    fn add(&mut self, word: &str, sentence: String, jobs: u64, since: Timestamp, hint: Option<String>) {
+        if jobs == 0 {
+            return;
+        }
+        let known = self.0.entry((word.to_owned(), sentence)).or_insert(Reason { jobs: 0, since, hint });
+        known.jobs = known.jobs.saturating_add(jobs);
+        known.since = known.since.min(since);
+    }
+
+    fn views(self) -> Vec<QueueReasonView> {
+        let mut views: Vec<QueueReasonView> = self
+            .0
+            .into_iter()
+            .map(|((reason, sentence), Reason { jobs, since, hint })| {
+                let mut view = QueueReasonView::new(reason, sentence, jobs, since);
+                view.hint = hint;
+                view
+            })
+            .collect();
+        views.sort_by(|a, b| b.jobs.cmp(&a.jobs).then(a.since.cmp(&b.since)));
+        views.truncate(REASONS_MAX);
+        views
+    }
+}
+
+async fn view(app: &App, queue: &QueueSummary, now: Timestamp) -> Result<QueueView> {
+    let candidates = app.pool.fleet_candidates();
+    let mut reasons = Reasons::default();
+    for waiting in &queue.groups {
+        let needs = &waiting.group.needs;
+        let refusal = app.backend_selector.select(needs, &candidates).err();
+        let (word, sentence) = refusal_of(refusal.as_ref());
+        let ready = waiting.jobs.saturating_sub(waiting.pausing);
+        let help = refusal.as_ref().map(|refusal| hint(refusal, needs));
+        reasons.add(word, sentence, ready, waiting.since, help);
+        let pauses = "attempts were broken off by the farm; they are tried again after a pause".to_owned();
+        reasons.add("retry_pause", pauses, waiting.pausing, waiting.since, None);
+    }
+    let mut view = QueueView::new(now);
+    for project in &queue.projects {
+        view.blocked = view.blocked.saturating_add(project.blocked);
+        view.pending = view.pending.saturating_add(project.pending);
+        view.running = view.running.saturating_add(project.running);
+        let name = project.project.to_string();
+        view.projects.push(QueueProjectView::new(name, project.blocked, project.pending, project.running));
+    }
+    if let Some(oldest) = queue.oldest_blocked {
+        let since = match app.job_store.get(oldest).await {
+            Ok(job) => job.created_at,
+            // It was removed meanwhile.
+            Err(error) if error.kind() == ErrorKind::NotFound => now,
+            Err(error) => return Err(error),
+        };
+        reasons.add("blocked", "they wait for other jobs".to_owned(), view.blocked, since, None);
+    }
+    view.reasons = reasons.views();
+    view.oldest_at = view.reasons.iter().map(|reason| reason.since).min();
+    Ok(view)
+}
