@@ -9,11 +9,13 @@
 //!
 //! So `zstd -d` makes the text of a log, and heads are read without decompressing anything.
 
-use std::fmt;
+use std::cell::RefCell;
 use std::sync::{Arc, OnceLock};
+use std::{fmt, io};
 
 use bytes::Bytes;
 use jiff::Timestamp;
+use zstd::bulk::{Compressor, Decompressor};
 
 use super::varint::{Reader, push_signed, push_unsigned};
 use crate::builder::LogStream;
@@ -31,6 +33,33 @@ pub(super) const FRAME_HEADER: usize = 8;
 
 /// The quickest level: text of compilers becomes a tenth, at hundreds of megabytes a second.
 const LEVEL: i32 = 1;
+
+thread_local! {
+    // Most blocks are small: making what compresses them would cost more than compressing them.
+    static COMPRESSOR: RefCell<Option<Compressor<'static>>> = const { RefCell::new(None) };
+    static DECOMPRESSOR: RefCell<Option<Decompressor<'static>>> = const { RefCell::new(None) };
+}
+
+/// Does something with what a thread has, once it could be made.
+fn with<T, R>(
+    kept: &RefCell<Option<T>>,
+    make: impl FnOnce() -> io::Result<T>,
+    work: impl FnOnce(&mut T) -> io::Result<R>,
+) -> io::Result<R> {
+    let mut kept = kept.borrow_mut();
+    match &mut *kept {
+        Some(known) => work(known),
+        none => work(none.insert(make()?)),
+    }
+}
+
+fn compress(text: &[u8]) -> io::Result<Vec<u8>> {
+    COMPRESSOR.with(|kept| with(kept, || Compressor::new(LEVEL), |compressor| compressor.compress(text)))
+}
+
+fn decompress(bytes: &[u8], length: usize) -> io::Result<Vec<u8>> {
+    DECOMPRESSOR.with(|kept| with(kept, Decompressor::new, |known| known.decompress(bytes, length)))
+}
 
 /// Lines in a row that have the time, the step and the stream in common.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -288,7 +317,7 @@ impl LogBlock {
     /// # Errors
     /// `Unexpected` when the compressor fails.
     pub fn encode(&self) -> Result<Vec<u8>> {
-        let text = zstd::bulk::compress(&self.text, LEVEL)
+        let text = compress(&self.text)
             .map_err(|error| Error::unexpected("lines could not be compressed").source(error))?;
         let mut head = HEAD_MARK.to_vec();
         let begun = self.begun_ms();
@@ -433,8 +462,8 @@ pub fn read_block(bytes: &[u8]) -> Result<Parsed<LogBlock>> {
     };
     let Some(text) = bytes.get(size..head.stored_bytes) else { return Ok(Parsed::Part(head.stored_bytes)) };
     let length = usize::try_from(head.text_bytes).unwrap_or(usize::MAX);
-    let text = zstd::bulk::decompress(text, length)
-        .map_err(|error| broken("its text cannot be decompressed").source(error))?;
+    let text =
+        decompress(text, length).map_err(|error| broken("its text cannot be decompressed").source(error))?;
     let ends = u64::try_from(text.iter().filter(|byte| **byte == b'\n').count()).unwrap_or(u64::MAX);
     if text.len() != length || ends != head.block.count || text.last().is_some_and(|byte| *byte != b'\n') {
         return Err(broken("its text is not as long as its head says"));

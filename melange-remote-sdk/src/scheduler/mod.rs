@@ -479,15 +479,19 @@ impl Scheduler {
         Ok(())
     }
 
-    /// Sees the attempts under way to their ends.
-    async fn finish(&self, mut run: Run) {
+    /// Sees the attempts under way to their ends, and takes leave of the fleet.
+    async fn finish(&self, run: Run) {
+        self.finish_attempts(run).await;
+        if let Err(error) = self.fleet.leave().await {
+            tracing::warn!(error = %error.chain(), "the fleet was not told that the server ends; it will see it");
+        }
+    }
+
+    async fn finish_attempts(&self, mut run: Run) {
         if let Some(claiming) = run.unanswered.take() {
             self.give_back_unanswered(claiming).await;
         }
         tracing::info!(running = run.attempts.len(), "the scheduler stops");
-        if let Err(error) = self.fleet.leave().await {
-            tracing::warn!(error = %error.chain(), "the fleet was not told that the server ends; it will see it");
-        }
         let ends = async |run: &mut Run| {
             while let Some(ended) = run.attempts.join_next().await {
                 note_end(ended);
