@@ -286,14 +286,14 @@ fn a_followed_log_that_breaks_off_is_taken_up_where_it_ended() {
 fn a_server_that_is_too_busy_is_asked_again_when_it_says() {
     let asked = std::sync::atomic::AtomicUsize::new(0);
     let server = Server::start(move |_, _| match asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed) {
-        0..6 => (429, br#"{"error":{"code":"limit_exceeded","message":"too many"}}"#.to_vec()),
+        0..4 => (429, br#"{"error":{"code":"limit_exceeded","message":"too many"}}"#.to_vec()),
         _ => (200, serde_json::json!({ "id": ID }).to_string().into_bytes()),
     });
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("good.yaml"), GOOD).unwrap();
     let output = server.melange(folder.path(), &["remote", "submit", "good.yaml"]);
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
-    assert_eq!(server.asked.lock().unwrap().len(), 7);
+    assert_eq!(server.asked.lock().unwrap().len(), 5, "more often than one that says nothing");
 }
 
 #[test]

@@ -297,7 +297,9 @@ impl Client {
                 Err(error) => error,
             };
             let pause = match asked {
-                Some(asked) if begun.elapsed() + asked <= limits::CLIENT_PATIENCE => asked,
+                Some(asked) if begun.elapsed() + asked <= limits::CLIENT_PATIENCE => {
+                    asked.max(limits::CLIENT_PAUSE)
+                }
                 None if error.kind().is_retryable() && tried + 1 < limits::CLIENT_TRIES_MAX => {
                     tried += 1;
                     backoff.pause()

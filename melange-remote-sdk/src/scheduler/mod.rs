@@ -283,7 +283,7 @@ impl Scheduler {
                 || fleet_hint.has_changed().unwrap_or(false)
             {
                 fleet_hint.mark_unchanged();
-                result = self.fleet.follow().await;
+                result = self.follow_fleet().await;
             }
             if result.is_ok() && reasons_at <= Instant::now() {
                 result = self.expire().await;
@@ -317,6 +317,18 @@ impl Scheduler {
         }
         self.finish(run).await;
         archiving.finish().await;
+    }
+
+    /// Keeps in step with the fleet. A registry that refuses what the server says stops no job.
+    async fn follow_fleet(&self) -> Result<()> {
+        match self.fleet.follow().await {
+            Err(error) if !error.kind().is_retryable() => {
+                let hint = error.hint_text().unwrap_or_default();
+                tracing::error!(error = %error.chain(), hint, "the fleet does not take this server's word");
+                Ok(())
+            }
+            followed => followed,
+        }
     }
 
     /// Asks the backends whose turn it is. Answers come by way of the pool's hint.
