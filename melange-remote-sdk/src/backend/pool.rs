@@ -262,9 +262,9 @@ impl BackendPool {
         Ok(Self(Arc::new(Shared { state: Mutex::new(state), changed: watch::Sender::new(0) })))
     }
 
-    /// Takes over what a registry says, for the server of this name. A backend that is what it was stays with its slots;
+    /// Takes over what a registry says, for the server of this name on this machine. A backend that is what it was stays with its slots;
     /// of what was seen and not told yet the server's own knowledge holds.
-    pub fn adopt(&self, fleet: &FleetState, server: &ServerId) {
+    pub fn adopt(&self, fleet: &FleetState, server: &ServerId, machine: Option<&str>) {
         let mut state = self.0.lock();
         let mut known: BTreeMap<BackendPlace, Entry> = std::mem::take(&mut state.entries)
             .into_iter()
@@ -272,7 +272,7 @@ impl BackendPool {
             .collect();
         let mut is_news = false;
         for registered in &fleet.backends {
-            let own = registered.spec_for(server);
+            let own = registered.spec_for(server, machine);
             let Some(spec) = own.or_else(|| registered.spec()) else { continue };
             let entry =
                 known.remove(&registered.place).filter(|known| BackendSpec::from(&*known.backend) == *spec);
@@ -509,7 +509,7 @@ mod tests {
         }
 
         fn adopt(&self) {
-            self.pool.adopt(&FleetState::new(self.registry.backends()), &self.server);
+            self.pool.adopt(&FleetState::new(self.registry.backends()), &self.server, Some("one"));
         }
 
         fn drain(&mut self, addr: &str, draining: bool) {
@@ -581,7 +581,7 @@ mod tests {
         fleet.elsewhere.insert("tcp://a:1".to_owned(), 1);
         let mut hint = farm.pool.changed();
         hint.mark_unchanged();
-        farm.pool.adopt(&fleet, &farm.server);
+        farm.pool.adopt(&fleet, &farm.server, Some("one"));
         assert!(farm.pool.lease("tcp://a:1").is_none());
         assert_eq!(farm.pool.candidates()[0].running, 1);
         assert_eq!(farm.pool.leased(), 0);
@@ -605,6 +605,13 @@ mod tests {
         assert_eq!(farm.pool.state("sandbox://local").unwrap().backend.machine(), Some("one"));
         let ours: Vec<bool> = farm.pool.states().iter().map(|state| state.is_ours).collect();
         assert_eq!(ours, [true, false, false]);
+        // What is added on another machine is a backend there.
+        let unix = backend("unix:///socket").on_machine("two");
+        farm.change([FleetChange::Add { place: unix.place(), spec: BackendSpec::from(&unix) }]);
+        assert!(farm.pool.lease("unix:///socket").is_none());
+        let unix = backend("unix:///socket").on_machine("one");
+        farm.change([FleetChange::Add { place: unix.place(), spec: BackendSpec::from(&unix) }]);
+        assert_eq!(farm.pool.lease("unix:///socket").unwrap().backend().machine(), Some("one"));
     }
 
     #[test]

@@ -82,10 +82,12 @@ impl RegisteredBackend {
         }
     }
 
-    /// What it is for a server, which may run jobs on it: what its own configuration says, or what was added at run time.
-    pub fn spec_for(&self, server: &ServerId) -> Option<&BackendSpec> {
+    /// What it is for a server on a machine, which may run jobs on it: what its own configuration says, or what was added at
+    /// run time, unless that is a backend of another machine.
+    pub fn spec_for(&self, server: &ServerId, machine: Option<&str>) -> Option<&BackendSpec> {
         let own = self.configured.get(server).map(|configured| &configured.spec);
-        own.filter(|spec| !self.removed.contains(spec)).or(self.added.as_ref())
+        let is_here = self.place.machine.is_none() || self.place.machine.as_deref() == machine;
+        own.filter(|spec| !self.removed.contains(spec)).or(self.added.as_ref().filter(|_| is_here))
     }
 
     /// What it is for anybody; `None` for one that nobody has any more.
@@ -359,8 +361,8 @@ impl Registry {
             let message = format!("there is a backend {} already", place.addr);
             return Err(Error::new(ErrorKind::AlreadyExists, message));
         }
-        // Whoever adds it wants it to get jobs, whatever was before.
-        (backend.added, backend.removed) = (Some(spec.clone()), Vec::new());
+        // Whoever adds it wants it to get jobs, whatever was before. It is what was added, not what was removed.
+        backend.added = Some(spec.clone());
         (backend.draining, backend.health) = (false, Health::default());
         Ok(())
     }

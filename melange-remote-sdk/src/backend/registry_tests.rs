@@ -63,7 +63,7 @@ impl Told {
     /// The backends that a server runs jobs on, with their jobs at once.
     fn used_by(&self, server: &ServerId) -> Vec<(String, u32)> {
         let used = |backend: RegisteredBackend| {
-            let spec = backend.spec_for(server)?;
+            let spec = backend.spec_for(server, None)?;
             Some((backend.place.addr[6..].trim_end_matches(":1").to_owned(), spec.max_jobs))
         };
         self.registry.backends().into_iter().filter_map(used).collect()
@@ -119,8 +119,8 @@ fn what_was_removed_at_run_time_stays_so_until_it_is_another_one() {
     fleet.configure(&after, &[("a", 2), ("b", 1)], 0);
     assert_eq!(fleet.used_by(&after), used(&[("a", 2), ("b", 1)]));
     fleet.remove("a").unwrap();
-    fleet.add("a", 2).unwrap();
-    assert_eq!(fleet.used_by(&after), used(&[("a", 2), ("b", 1)]), "so is a new addition");
+    fleet.add("a", 8).unwrap();
+    assert_eq!(fleet.used_by(&after), used(&[("a", 8), ("b", 1)]), "so is a new addition");
     fleet.remove("a").unwrap();
     fleet.configure(&after, &[("b", 1)], 0);
     fleet.configure(&after, &[("a", 2), ("b", 1)], 0);

@@ -297,7 +297,7 @@ impl Client {
                 Err(error) => error,
             };
             let pause = match asked {
-                Some(asked) if begun.elapsed() + asked <= limits::CLIENT_PATIENCE => {
+                Some(asked) if begun.elapsed().saturating_add(asked) <= limits::CLIENT_PATIENCE => {
                     asked.max(limits::CLIENT_PAUSE)
                 }
                 None if error.kind().is_retryable() && tried + 1 < limits::CLIENT_TRIES_MAX => {

@@ -192,7 +192,7 @@ pub async fn changes_outlive_the_registry(registry: &dyn RegistryUnderTest) {
         lane.change(&*handle, FleetChange::Configure { server: server.clone(), backends, until }).await;
     let used: Vec<BackendPlace> = told
         .iter()
-        .filter(|backend| backend.spec_for(&server).is_some())
+        .filter(|backend| backend.spec_for(&server, None).is_some())
         .map(|backend| backend.place.clone())
         .collect();
     assert_eq!(used, [lane.place("a"), lane.place("b")], "what was removed stays so");

@@ -244,7 +244,9 @@ impl LogBlock {
     pub(super) fn weight(&self) -> usize {
         let lines =
             usize::try_from(self.count).unwrap_or(usize::MAX).saturating_mul(limits::LOG_LINE_FORMS_BYTES);
-        self.text.len().saturating_mul(3).saturating_add(lines)
+        // JSON writes each of them in six bytes, once in each form.
+        let escaped = self.text.iter().filter(|byte| **byte < b' ').count().saturating_mul(12);
+        self.text.len().saturating_mul(3).saturating_add(lines).saturating_add(escaped)
     }
 
     /// What was made of it for a form.

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use super::{SchedulerParts, in_time};
 use crate::backend::Backend;
 use crate::backend::pool::{BackendPool, BackendState, check_backends};
-use crate::backend::registry::{BackendRegistry, BackendSpec, FleetChange, no_backend};
+use crate::backend::registry::{BackendRegistry, BackendSpec, FleetChange, FleetState, no_backend};
 use crate::clock::{Clock, later};
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::{BackendPlace, ServerId};
@@ -85,12 +85,7 @@ impl Fleet {
     pub async fn follow(&self) -> Result<()> {
         let _following = self.0.following.lock().await;
         let now = self.0.clock.now();
-        let half = limits::BACKENDS_CONFIGURED / 2;
-        let is_due = |until: Timestamp| until <= later(now, half) || until > later(now, half * 2);
-        let mut changes = Vec::new();
-        if self.own().said_until.is_none_or(is_due) {
-            changes.push(self.configuration(now));
-        }
+        let mut changes: Vec<FleetChange> = self.word(now).into_iter().collect();
         let is_word = !changes.is_empty();
         changes.extend(self.0.pool.take_observations(&self.0.server));
         let fleet = if changes.is_empty() {
@@ -101,10 +96,7 @@ impl Fleet {
         };
         match fleet {
             Ok(fleet) => {
-                if is_word {
-                    self.own().said_until = Some(later(now, half * 2));
-                }
-                self.0.pool.adopt(&fleet, &self.0.server);
+                self.adopt(&fleet, is_word, now);
                 Ok(())
             }
             Err(error) => {
@@ -114,24 +106,37 @@ impl Fleet {
         }
     }
 
-    fn configuration(&self, now: Timestamp) -> FleetChange {
-        let backends = self.own().backends.iter().map(|own| (own.place(), BackendSpec::from(own))).collect();
-        let (server, until) = (self.0.server.clone(), later(now, limits::BACKENDS_CONFIGURED));
-        FleetChange::Configure { server, backends, until }
+    /// The server's word on its configuration, when it is to be given (again).
+    fn word(&self, now: Timestamp) -> Option<FleetChange> {
+        let half = limits::BACKENDS_CONFIGURED / 2;
+        let is_due = |until: Timestamp| until <= later(now, half) || until > later(now, half * 2);
+        let own = self.own();
+        own.said_until.is_none_or(is_due).then(|| {
+            let backends = own.backends.iter().map(|own| (own.place(), BackendSpec::from(own))).collect();
+            let until = later(now, limits::BACKENDS_CONFIGURED);
+            FleetChange::Configure { server: self.0.server.clone(), backends, until }
+        })
+    }
+
+    /// Takes over an answer of the registry, to a call with the server's word or without.
+    fn adopt(&self, fleet: &FleetState, is_word: bool, now: Timestamp) {
+        if is_word {
+            self.own().said_until = Some(later(now, limits::BACKENDS_CONFIGURED));
+        }
+        self.0.pool.adopt(fleet, &self.0.server, self.0.machine.as_deref());
     }
 
     /// Makes one change, and the pool follows.
     async fn change(&self, change: FleetChange) -> Result<()> {
         let _following = self.0.following.lock().await;
         let now = self.0.clock.now();
-        let mut changes = vec![change];
-        if self.own().said_until.is_none() {
-            // What the change is about may be known by this server's word alone.
-            changes.insert(0, self.configuration(now));
-        }
+        // What the change is about may be known by this server's word alone.
+        let mut changes: Vec<FleetChange> = self.word(now).into_iter().collect();
+        let is_word = !changes.is_empty();
+        changes.push(change);
         let asked = self.0.registry.change_fleet(&self.0.server, &changes, now);
         let fleet = in_time(self.0.lease, asked).await?;
-        self.0.pool.adopt(&fleet, &self.0.server);
+        self.adopt(&fleet, is_word, now);
         Ok(())
     }
 
@@ -191,6 +196,8 @@ impl Fleet {
         let backends: Vec<Backend> =
             check_backends(backends)?.into_iter().map(|backend| self.here(backend)).collect();
         let (added, removed) = {
+            // A word that is being given is not taken for this one.
+            let _following = self.0.following.lock().await;
             let mut own = self.own();
             let added = backends.iter().filter(|backend| !own.backends.contains(backend)).count();
             let removed = own.backends.iter().filter(|backend| !backends.contains(backend)).count();
@@ -207,6 +214,7 @@ impl Fleet {
     /// Those of the registry; the word holds for a while then.
     pub(super) async fn leave(&self) -> Result<()> {
         let _following = self.0.following.lock().await;
+        self.own().said_until = None;
         let mut changes = self.0.pool.take_observations(&self.0.server);
         changes.push(FleetChange::Leave { server: self.0.server.clone() });
         let asked = self.0.registry.change_fleet(&self.0.server, &changes, self.0.clock.now());

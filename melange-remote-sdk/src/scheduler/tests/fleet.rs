@@ -384,3 +384,22 @@ async fn a_job_that_another_servers_backend_fits_waits_for_that_one() {
         farm.stop().await;
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_server_whose_word_has_run_out_gives_it_with_the_next_change() {
+    let parts = parts(&ScriptedBuilder::new([]), 4);
+    let scheduler = Scheduler::new(parts.clone(), SchedulerOptions::default());
+    let fleet = scheduler.fleet();
+    fleet.follow().await.unwrap();
+    let slot = parts.pool.lease("tcp://a:1").unwrap();
+    // As after a time without the database.
+    tokio::time::advance(limits::BACKENDS_CONFIGURED * 2).await;
+    fleet.add(backend("tcp://c:1", 1)).await.unwrap();
+    let addrs: Vec<String> = parts.pool.backends().iter().map(|own| own.addr().to_owned()).collect();
+    assert_eq!(addrs, ["tcp://a:1", "tcp://c:1"]);
+    assert_eq!(parts.pool.leased(), 1, "what runs is known");
+    drop(slot);
+    let (added, removed) = fleet.configure(vec![backend("tcp://b:1", 1)]).await.unwrap();
+    assert_eq!((added, removed), (1, 1));
+    assert!(parts.pool.lease("tcp://a:1").is_none() && parts.pool.lease("tcp://b:1").is_some());
+}
