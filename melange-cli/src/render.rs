@@ -213,24 +213,21 @@ pub(crate) fn backends(backends: &[BackendView], now: Timestamp) -> String {
         let ago = state.last_error_at.map(|at| format!(" ({} ago)", age(at, now))).unwrap_or_default();
         let failure = state.last_error.map(|error| error + &ago).unwrap_or_default();
         let place = state.machine.iter().fold(backend.addr.clone(), |addr, on| format!("{addr} on {on}"));
-        let share = share_of(state.running, backend.max_jobs.unwrap_or_default());
+        let share = share_of(state.running, backend.max_jobs.unwrap_or_default()).unwrap_or_default();
         [place, backend.arch.clone(), state.status, jobs, share, state.source, labels.join(","), failure]
     }));
     let (running, slots) = backends.iter().fold((0u32, 0u32), |(running, slots), backend| {
         let here = backend.state.as_ref().map_or(0, |state| state.running);
         (running.saturating_add(here), slots.saturating_add(backend.max_jobs.unwrap_or_default()))
     });
-    let share = match share_of(running, slots) {
-        none if none.is_empty() => none,
-        share => format!(" ({share})"),
-    };
+    let share = share_of(running, slots).map(|share| format!(" ({share})")).unwrap_or_default();
     format!("{}{running} of {slots} slots in use{share}\n", table(&rows))
 }
 
-/// A part of a whole in per cent; nothing of nothing.
-fn share_of(part: u32, whole: u32) -> String {
+/// A part of a whole in per cent; none of nothing.
+fn share_of(part: u32, whole: u32) -> Option<String> {
     let share = (u64::from(part) * 100).checked_div(u64::from(whole));
-    share.map(|share| format!("{share} %")).unwrap_or_default()
+    share.map(|share| format!("{share} %"))
 }
 
 /// Rows in columns; a cell is one line whatever it holds.

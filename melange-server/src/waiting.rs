@@ -6,6 +6,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use melange_remote_sdk::api::v1::{BlockingJobView, MatchingBackendView, WaitingView};
 use melange_remote_sdk::backend_selector::{Candidate, Closed, Refusal, Requirements};
+use melange_remote_sdk::clock::elapsed;
 use melange_remote_sdk::error::Result;
 use melange_remote_sdk::job::{Job, JobId, JobState};
 use melange_remote_sdk::job_store::{Demand, Group, ListQuery};
@@ -54,10 +55,6 @@ impl RecentHistory {
 
 fn name(job: &Job) -> &str {
     job.facts.package.as_ref().map_or("", |package| package.name.as_str())
-}
-
-fn elapsed(since: Timestamp, now: Timestamp) -> Duration {
-    now.duration_since(since).try_into().unwrap_or_default()
 }
 
 /// Why a job waits, a blocked one for `needs`; `None` for one that runs or has ended.
