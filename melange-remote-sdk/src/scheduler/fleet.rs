@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use super::{SchedulerParts, in_time};
 use crate::backend::Backend;
 use crate::backend::pool::{BackendPool, BackendState, check_backends};
-use crate::backend::registry::{BackendRegistry, BackendSpec, FleetChange, FleetState, no_backend};
+use crate::backend::registry::{BackendRegistry, BackendSpec, FleetChange, no_backend};
 use crate::clock::{Clock, later};
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::{BackendPlace, ServerId};
@@ -84,26 +84,32 @@ impl Fleet {
     /// Those of the registry; what was seen is told the next time.
     pub async fn follow(&self) -> Result<()> {
         let _following = self.0.following.lock().await;
+        let seen = self.0.pool.take_observations(&self.0.server);
+        let told = self.tell(&seen).await;
+        if told.is_err() {
+            self.0.pool.put_back(seen);
+        }
+        told
+    }
+
+    /// Tells the registry changes, behind the server's word when that is to be given: what they are about may be known by it
+    /// alone. The pool takes over the answer. The caller holds `following`.
+    async fn tell(&self, changes: &[FleetChange]) -> Result<()> {
         let now = self.0.clock.now();
-        let mut changes: Vec<FleetChange> = self.word(now).into_iter().collect();
-        let is_word = !changes.is_empty();
-        changes.extend(self.0.pool.take_observations(&self.0.server));
+        let word = self.word(now);
+        let is_word = word.is_some();
+        let changes: Vec<FleetChange> = word.into_iter().chain(changes.iter().cloned()).collect();
         let fleet = if changes.is_empty() {
-            in_time(self.0.lease, self.0.registry.fleet(&self.0.server)).await
+            in_time(self.0.lease, self.0.registry.fleet(&self.0.server)).await?
         } else {
             let asked = self.0.registry.change_fleet(&self.0.server, &changes, now);
-            in_time(self.0.lease, asked).await
+            in_time(self.0.lease, asked).await?
         };
-        match fleet {
-            Ok(fleet) => {
-                self.adopt(&fleet, is_word, now);
-                Ok(())
-            }
-            Err(error) => {
-                self.0.pool.put_back(changes);
-                Err(error)
-            }
+        if is_word {
+            self.own().said_until = Some(later(now, limits::BACKENDS_CONFIGURED));
         }
+        self.0.pool.adopt(&fleet, &self.0.server, self.0.machine.as_deref());
+        Ok(())
     }
 
     /// The server's word on its configuration, when it is to be given (again).
@@ -118,26 +124,10 @@ impl Fleet {
         })
     }
 
-    /// Takes over an answer of the registry, to a call with the server's word or without.
-    fn adopt(&self, fleet: &FleetState, is_word: bool, now: Timestamp) {
-        if is_word {
-            self.own().said_until = Some(later(now, limits::BACKENDS_CONFIGURED));
-        }
-        self.0.pool.adopt(fleet, &self.0.server, self.0.machine.as_deref());
-    }
-
     /// Makes one change, and the pool follows.
     async fn change(&self, change: FleetChange) -> Result<()> {
         let _following = self.0.following.lock().await;
-        let now = self.0.clock.now();
-        // What the change is about may be known by this server's word alone.
-        let mut changes: Vec<FleetChange> = self.word(now).into_iter().collect();
-        let is_word = !changes.is_empty();
-        changes.push(change);
-        let asked = self.0.registry.change_fleet(&self.0.server, &changes, now);
-        let fleet = in_time(self.0.lease, asked).await?;
-        self.adopt(&fleet, is_word, now);
-        Ok(())
+        self.tell(&[change]).await
     }
 
     /// Adds a backend for all servers; its address is its name. It stays when they start again.
