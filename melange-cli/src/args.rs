@@ -8,7 +8,9 @@ use melange_remote_sdk::arch::Arch;
 
 mod remote;
 
-pub(crate) use remote::{BackendsCommand, EventsArgs, LogsArgs, RemoteCommand, ServerArgs, SubmitArgs};
+pub(crate) use remote::{
+    BackendNameArgs, BackendsCommand, EventsArgs, LogsArgs, RemoteCommand, ServerArgs, SubmitArgs,
+};
 
 /// Build APK packages from melange definitions, here or on a build farm.
 #[derive(Debug, Parser)]

@@ -55,7 +55,11 @@ pub const JOBS_PER_BACKEND_MAX: u32 = 10_000;
 /// The greatest weight of a project: how many running jobs it gets for one of another.
 pub const PROJECT_WEIGHT_MAX: u32 = 1_000;
 /// Failures in a row of attempts on a backend before it gets no more jobs.
-pub const BREAKER_FAILURES: u32 = 3;
+pub const BREAKER_FAILURES: usize = 3;
+/// The size in bytes of the message that a backend's failure is kept with.
+pub const BACKEND_FAILURE_BYTES_MAX: usize = 1_000;
+/// As how many different backends one address is remembered to have been removed.
+pub const REMOVED_SPECS_MAX: usize = 16;
 /// How long a backend that failed is left alone; it doubles with every further failure.
 pub const BREAKER_PAUSE: Duration = Duration::from_secs(1);
 /// The longest time that it is left alone: what came back is found soon.

@@ -255,6 +255,16 @@ pub(crate) struct SubmitArgs {
     pub(crate) server: ServerArgs,
 }
 
+/// Names a backend.
+#[derive(Debug, clap::Args)]
+pub(crate) struct BackendNameArgs {
+    /// Its address
+    pub(crate) addr: String,
+    /// Its machine, when several have a backend with this address
+    #[arg(long, value_name = "NAME")]
+    pub(crate) machine: Option<String>,
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum BackendsCommand {
     /// List backends
@@ -267,15 +277,15 @@ pub(crate) enum BackendsCommand {
     },
     /// Give a backend no further jobs; those that run on it go on
     Drain {
-        /// Its address
-        addr: String,
+        #[command(flatten)]
+        name: BackendNameArgs,
         #[command(flatten)]
         server: ServerArgs,
     },
     /// Give a drained backend jobs again
     Enable {
-        /// Its address
-        addr: String,
+        #[command(flatten)]
+        name: BackendNameArgs,
         #[command(flatten)]
         server: ServerArgs,
     },
@@ -301,6 +311,9 @@ pub(crate) enum BackendsCommand {
         /// Its address
         #[arg(long)]
         addr: String,
+        /// Its machine, when several have a backend with this address
+        #[arg(long, value_name = "NAME")]
+        machine: Option<String>,
         #[command(flatten)]
         server: ServerArgs,
     },

@@ -328,6 +328,9 @@ pub struct BackendsResponse {
 pub struct BackendName {
     /// The address of the backend.
     pub addr: String,
+    /// The machine, which names one of several backends with the same local address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machine: Option<String>,
 }
 
 /// The answer to `GET /healthz`.

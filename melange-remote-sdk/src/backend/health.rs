@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use crate::job::ServerId;
 use crate::limits;
@@ -59,11 +60,13 @@ pub struct BackendFailure {
 
 /// What a server saw of a backend.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Observation {
+pub enum Seen {
     /// A job ran on it as it should, whatever became of the job.
     Worked,
     /// A probe was answered.
     Answered,
+    /// A probe was answered while the one job is under way that shows whether it works again.
+    Tries,
     /// It failed: nobody answered, or an attempt broke off.
     Failed {
         /// What happened.
@@ -71,6 +74,28 @@ pub enum Observation {
         /// Whether nobody answered.
         unreachable: bool,
     },
+}
+
+/// What a server saw, and what is needed to know what it says about now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Observation {
+    /// What it saw.
+    pub seen: Seen,
+    /// When.
+    pub at: Timestamp,
+    /// How often the breaker had opened ([`Health::opened`]) when that began which shows it, an attempt say. What began
+    /// before the breaker opened last says nothing about now.
+    pub opened: u64,
+    /// A number drawn by lot: by it an observation is known that is told again, because the first answer was lost.
+    pub id: u64,
+}
+
+impl Observation {
+    /// Something that began when the breaker had opened as often as said.
+    pub fn new(seen: Seen, at: Timestamp, opened: u64) -> Self {
+        let (id, _) = Uuid::new_v4().as_u64_pair();
+        Self { seen, at, opened, id }
+    }
 }
 
 /// What an observation changed.
@@ -104,30 +129,35 @@ enum Breaker {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Health {
     breaker: Breaker,
-    /// Failures in a row.
-    failures: u32,
+    /// How often the breaker opened.
+    #[serde(default)]
+    opened: u64,
+    /// The failures in a row, by their numbers, while the breaker is closed.
+    #[serde(default)]
+    failures_in_a_row: Vec<u64>,
     /// Whether the breaker opened because nobody answered; then an answer is enough.
     unreachable: bool,
     pause: Duration,
     answered: bool,
     last_failure: Option<BackendFailure>,
     failing_since: Option<Timestamp>,
-    /// Whether the one job is under way that shows whether it works again. Only the server knows whose job it is.
+    /// The lease of the one job that shows whether it works again. Only the server knows whose job it is.
     #[serde(skip)]
-    tried: bool,
+    trial: Option<u64>,
 }
 
 impl Default for Health {
     fn default() -> Self {
         Self {
             breaker: Breaker::Closed,
-            failures: 0,
+            opened: 0,
+            failures_in_a_row: Vec::new(),
             unreachable: false,
             pause: limits::BREAKER_PAUSE,
             answered: false,
             last_failure: None,
             failing_since: None,
-            tried: false,
+            trial: None,
         }
     }
 }
@@ -168,7 +198,7 @@ impl Health {
     pub fn admits(&self) -> bool {
         match self.breaker {
             Breaker::Closed => true,
-            Breaker::HalfOpen { by: None, .. } => !self.tried,
+            Breaker::HalfOpen { by: None, .. } => self.trial.is_none(),
             Breaker::Open { .. } | Breaker::HalfOpen { .. } => false,
         }
     }
@@ -181,14 +211,28 @@ impl Health {
         }
     }
 
-    /// A job was given to it.
-    pub fn began(&mut self) {
-        self.tried = matches!(self.breaker, Breaker::HalfOpen { .. });
+    /// How often its breaker has opened: what began under another number says nothing about now.
+    pub fn opened(&self) -> u64 {
+        self.opened
     }
 
-    /// A job was given to it and says nothing about it: it was cancelled, say.
-    pub fn ended_without_a_word(&mut self) {
-        self.tried = false;
+    /// A job was given to it, under a lease with this number.
+    pub fn began(&mut self, lease: u64) {
+        if matches!(self.breaker, Breaker::HalfOpen { .. }) {
+            self.trial = Some(lease);
+        }
+    }
+
+    /// The job of a lease says nothing about it: it was cancelled, say.
+    pub fn ended_without_a_word(&mut self, lease: u64) {
+        if self.trial == Some(lease) {
+            self.trial = None;
+        }
+    }
+
+    /// Whether the one job is under way, on this server, that shows whether it works again.
+    pub fn is_trying(&self) -> bool {
+        self.trial.is_some() && matches!(self.breaker, Breaker::HalfOpen { by: None, .. })
     }
 
     /// The same as the server of this name keeps it, whose own copy was `own`.
@@ -198,34 +242,62 @@ impl Health {
             && by.as_ref() == Some(server)
         {
             *by = None;
-            self.tried = own.tried && matches!(own.breaker, Breaker::HalfOpen { by: None, .. });
+            self.trial = own.trial.filter(|_| own.is_trying() && own.opened == self.opened);
         }
         self
     }
 
+    /// A server ends: a trial of its is free for others.
+    pub fn left(&mut self, server: &ServerId) {
+        if let Breaker::HalfOpen { by, until } = &mut self.breaker
+            && by.as_ref() == Some(server)
+        {
+            *until = Timestamp::MIN;
+        }
+    }
+
     /// Takes what a server saw; `by` is its name, `None` for the one that keeps this.
-    pub fn observe(&mut self, seen: &Observation, by: Option<&ServerId>, at: Timestamp) -> Turn {
+    pub fn observe(&mut self, observation: &Observation, by: Option<&ServerId>) -> Turn {
+        let Observation { seen, at, opened, .. } = observation;
+        let is_of_before = *opened < self.opened;
         match seen {
-            Observation::Worked => self.worked(),
-            Observation::Answered => self.answered(by, at),
-            Observation::Failed { failure, unreachable } => self.failed(failure, *unreachable, at),
+            Seen::Worked => self.worked(is_of_before),
+            Seen::Answered => self.answered(by, *at),
+            Seen::Tries => self.tries(by, *at),
+            Seen::Failed { failure, unreachable } => {
+                self.last_failure = Some(failure.clone());
+                if is_of_before && !matches!(self.breaker, Breaker::Open { .. }) {
+                    return Turn::None;
+                }
+                self.failed(observation, failure, *unreachable, is_of_before)
+            }
         }
     }
 
     /// Whether what a server saw would change anything.
-    pub fn would_change(&self, seen: &Observation, at: Timestamp) -> bool {
+    pub fn would_change(&self, observation: &Observation) -> bool {
         let mut changed = self.clone();
-        changed.observe(seen, None, at);
+        changed.observe(observation, None);
         changed != *self
     }
 
-    fn worked(&mut self) -> Turn {
+    fn worked(&mut self, is_of_before: bool) -> Turn {
         self.answered = true;
-        // Attempts that began before the breaker opened say nothing about now.
-        if matches!(self.breaker, Breaker::Open { .. }) {
+        if is_of_before || matches!(self.breaker, Breaker::Open { .. }) {
             return Turn::None;
         }
         self.close()
+    }
+
+    /// The trial is under way, and nobody else is to begin one. Told now and then only: the others need no more.
+    fn tries(&mut self, by: Option<&ServerId>, at: Timestamp) -> Turn {
+        if let Breaker::HalfOpen { by: owner, until } = &mut self.breaker
+            && owner.as_ref() == by
+            && *until <= after(at, limits::BREAKER_TRIAL / 2)
+        {
+            *until = after(at, limits::BREAKER_TRIAL);
+        }
+        Turn::None
     }
 
     fn answered(&mut self, by: Option<&ServerId>, at: Timestamp) -> Turn {
@@ -240,22 +312,34 @@ impl Health {
         };
         if !is_tried {
             self.breaker = Breaker::HalfOpen { by: by.cloned(), until: after(at, limits::BREAKER_TRIAL) };
-            self.tried = false;
+            self.trial = None;
         }
         Turn::None
     }
 
-    fn failed(&mut self, failure: &BackendFailure, unreachable: bool, at: Timestamp) -> Turn {
+    fn failed(
+        &mut self,
+        observation: &Observation,
+        failure: &BackendFailure,
+        unreachable: bool,
+        is_of_before: bool,
+    ) -> Turn {
+        let Observation { at, id, .. } = *observation;
         let was_closed = self.breaker == Breaker::Closed;
-        self.failures = self.failures.saturating_add(1);
         self.failing_since.get_or_insert(failure.at);
-        self.last_failure = Some(failure.clone());
         match self.breaker {
-            Breaker::Closed if !unreachable && self.failures < limits::BREAKER_FAILURES => return Turn::None,
-            Breaker::Closed => self.pause = limits::BREAKER_PAUSE,
+            Breaker::Closed => {
+                if !self.failures_in_a_row.contains(&id) {
+                    self.failures_in_a_row.push(id);
+                }
+                if !unreachable && self.failures_in_a_row.len() < limits::BREAKER_FAILURES {
+                    return Turn::None;
+                }
+                self.pause = limits::BREAKER_PAUSE;
+            }
             Breaker::HalfOpen { .. } => self.pause = (self.pause * 2).min(limits::BREAKER_PAUSE_MAX),
             // Only what was asked after the pause makes it longer: attempts that end together are one failure.
-            Breaker::Open { until } if is_over(until, limits::BREAKER_PAUSE_MAX, at) => {
+            Breaker::Open { until } if !is_of_before && is_over(until, limits::BREAKER_PAUSE_MAX, at) => {
                 self.pause = (self.pause * 2).min(limits::BREAKER_PAUSE_MAX);
             }
             Breaker::Open { .. } => {
@@ -264,6 +348,9 @@ impl Health {
             }
         }
         self.unreachable = unreachable;
+        self.failures_in_a_row.clear();
+        self.trial = None;
+        self.opened = self.opened.saturating_add(1);
         self.breaker = Breaker::Open { until: after(at, self.pause) };
         if was_closed { Turn::Fails } else { Turn::None }
     }
@@ -271,10 +358,10 @@ impl Health {
     fn close(&mut self) -> Turn {
         let was_open = self.breaker != Breaker::Closed;
         self.breaker = Breaker::Closed;
-        self.failures = 0;
+        self.failures_in_a_row.clear();
         self.failing_since = None;
         self.pause = limits::BREAKER_PAUSE;
-        self.tried = false;
+        self.trial = None;
         if was_open { Turn::WorksAgain } else { Turn::None }
     }
 }
@@ -285,9 +372,15 @@ mod tests {
 
     const START: Timestamp = Timestamp::UNIX_EPOCH;
 
-    fn failed(unreachable: bool) -> Observation {
+    fn failed(unreachable: bool) -> Seen {
         let failure = BackendFailure { message: "refused".to_owned(), hint: None, at: START };
-        Observation::Failed { failure, unreachable }
+        Seen::Failed { failure, unreachable }
+    }
+
+    /// What a server sees of an attempt that began just now.
+    fn sees(health: &mut Health, by: Option<&ServerId>, seen: &Seen, now: Timestamp) -> Turn {
+        let observation = Observation::new(seen.clone(), now, health.opened());
+        health.observe(&observation, by)
     }
 
     /// A breaker, and the time.
@@ -301,8 +394,8 @@ mod tests {
             Self { health: Health::default(), now: START }
         }
 
-        fn sees(&mut self, seen: &Observation) -> Turn {
-            self.health.observe(seen, None, self.now)
+        fn sees(&mut self, seen: &Seen) -> Turn {
+            sees(&mut self.health, None, seen, self.now)
         }
 
         fn wait(&mut self, time: Duration) {
@@ -326,7 +419,7 @@ mod tests {
         assert_eq!(backend.sees(&failed(true)), Turn::None);
         backend.wait(limits::BREAKER_PAUSE);
         assert!(!backend.is_probe_due(), "the pause doubles");
-        assert_eq!(backend.sees(&Observation::Answered), Turn::WorksAgain);
+        assert_eq!(backend.sees(&Seen::Answered), Turn::WorksAgain);
         assert_eq!((backend.health.status(), backend.health.failing_since()), (BackendStatus::Healthy, None));
         assert!(backend.health.admits() && backend.health.last_failure().is_some());
     }
@@ -339,22 +432,24 @@ mod tests {
             assert!(backend.health.admits());
         }
         assert_eq!(backend.sees(&failed(false)), Turn::Fails);
-        let turn = backend.sees(&Observation::Answered);
+        let turn = backend.sees(&Seen::Answered);
         assert_eq!(turn, Turn::None, "an answer alone does not show that builds work");
         assert_eq!(backend.health.status(), BackendStatus::Trial);
         assert!(backend.health.admits());
-        backend.health.began();
+        backend.health.began(2);
         assert!(!backend.health.admits(), "one trial only");
-        backend.sees(&Observation::Answered);
+        backend.sees(&Seen::Answered);
         assert!(!backend.health.admits(), "also when it goes on answering");
-        backend.health.ended_without_a_word();
+        backend.health.ended_without_a_word(1);
+        assert!(!backend.health.admits(), "an attempt of before says nothing about the trial");
+        backend.health.ended_without_a_word(2);
         assert!(backend.health.admits(), "a cancelled trial shows nothing");
-        backend.health.began();
+        backend.health.began(3);
         assert_eq!(backend.sees(&failed(false)), Turn::None);
         assert!(!backend.health.admits());
-        backend.sees(&Observation::Answered);
-        backend.health.began();
-        assert_eq!(backend.sees(&Observation::Worked), Turn::WorksAgain);
+        backend.sees(&Seen::Answered);
+        backend.health.began(3);
+        assert_eq!(backend.sees(&Seen::Worked), Turn::WorksAgain);
         assert_eq!(backend.health.status(), BackendStatus::Healthy);
     }
 
@@ -363,11 +458,11 @@ mod tests {
         let mut backend = Watched::new();
         for _ in 0..limits::BREAKER_FAILURES * 2 {
             backend.sees(&failed(false));
-            backend.sees(&Observation::Worked);
+            backend.sees(&Seen::Worked);
         }
         assert!(backend.health.admits());
         backend.sees(&failed(true));
-        assert_eq!(backend.sees(&Observation::Worked), Turn::None, "it began before the backend went away");
+        assert_eq!(backend.sees(&Seen::Worked), Turn::None, "it began before the backend went away");
         assert!(!backend.health.admits());
     }
 
@@ -385,32 +480,84 @@ mod tests {
         assert!(backend.is_probe_due());
     }
 
+    /// A breaker that several attempts opened, at the beginning of time.
+    fn broken(by: &ServerId) -> Health {
+        let mut health = Health::default();
+        (0..limits::BREAKER_FAILURES).for_each(|_| _ = sees(&mut health, Some(by), &failed(false), START));
+        health
+    }
+
     #[test]
     fn the_trial_is_one_servers_until_it_was_not_heard_of_for_long() {
         let [one, two] = [ServerId::unique(), ServerId::unique()];
-        let mut shared = Health::default();
-        (0..limits::BREAKER_FAILURES).for_each(|_| _ = shared.observe(&failed(false), Some(&one), START));
-        shared.observe(&Observation::Answered, Some(&two), START);
+        let mut shared = broken(&one);
+        sees(&mut shared, Some(&two), &Seen::Answered, START);
         let of = |shared: &Health, server| shared.clone().seen_by(server, &Health::default());
         assert!(of(&shared, &two).admits() && !of(&shared, &one).admits());
         let mut own = of(&shared, &two);
-        own.began();
+        own.began(1);
         assert!(!shared.clone().seen_by(&two, &own).admits(), "it knows of its trial");
-        shared.observe(&Observation::Answered, Some(&one), START);
+        sees(&mut shared, Some(&one), &Seen::Answered, START);
         assert!(!of(&shared, &one).admits());
-        let later = after(START, limits::BREAKER_TRIAL);
-        shared.observe(&Observation::Answered, Some(&one), later);
+        let mut now = START;
+        for _ in 0..4 {
+            now = after(now, limits::BREAKER_TRIAL * 3 / 4);
+            sees(&mut shared, Some(&two), &Seen::Tries, now);
+            sees(&mut shared, Some(&one), &Seen::Answered, now);
+            assert!(!of(&shared, &one).admits(), "a trial may take its time");
+        }
+        now = after(now, limits::BREAKER_TRIAL);
+        sees(&mut shared, Some(&one), &Seen::Answered, now);
         assert!(of(&shared, &one).admits() && !of(&shared, &two).admits());
-        assert_eq!(shared.observe(&Observation::Worked, Some(&two), later), Turn::WorksAgain);
+        assert_eq!(sees(&mut shared, Some(&two), &Seen::Worked, now), Turn::WorksAgain);
+    }
+
+    #[test]
+    fn what_began_before_the_breaker_opened_neither_closes_nor_opens_it() {
+        let one = ServerId::unique();
+        let mut shared = broken(&one);
+        sees(&mut shared, Some(&one), &Seen::Answered, START);
+        let of_before = |seen: Seen| Observation::new(seen, START, 0);
+        assert_eq!(shared.observe(&of_before(Seen::Worked), Some(&one)), Turn::None);
+        assert_eq!(shared.status(), BackendStatus::Trial);
+        shared.observe(&of_before(failed(false)), Some(&one));
+        assert_eq!(shared.status(), BackendStatus::Trial);
+        sees(&mut shared, Some(&one), &Seen::Worked, START);
+        for _ in 0..limits::BREAKER_FAILURES {
+            shared.observe(&of_before(failed(true)), Some(&one));
+        }
+        assert_eq!((shared.status(), shared.failing_since()), (BackendStatus::Healthy, None));
+    }
+
+    #[test]
+    fn what_is_told_again_counts_once() {
+        let mut health = Health::default();
+        let observation = Observation::new(failed(false), START, 0);
+        (0..limits::BREAKER_FAILURES * 2).for_each(|_| _ = health.observe(&observation, None));
+        assert_ne!(health.status(), BackendStatus::Failing);
+        let gone = Observation::new(failed(true), START, 0);
+        assert_eq!(health.observe(&gone, None), Turn::Fails);
+        sees(&mut health, None, &Seen::Answered, START);
+        assert_eq!(health.observe(&gone, None), Turn::None, "it works again since");
+        assert_eq!(health.status(), BackendStatus::Healthy);
     }
 
     #[test]
     fn what_changes_nothing_is_known_before() {
         let mut health = Health::default();
-        assert!(health.would_change(&Observation::Worked, START), "it was not known to answer");
-        health.observe(&Observation::Worked, None, START);
-        assert!(!health.would_change(&Observation::Worked, START));
-        assert!(!health.would_change(&Observation::Answered, START));
-        assert!(health.would_change(&failed(false), START));
+        let sees = |seen| Observation::new(seen, START, 0);
+        assert!(health.would_change(&sees(Seen::Worked)), "it was not known to answer");
+        health.observe(&sees(Seen::Worked), None);
+        assert!(!health.would_change(&sees(Seen::Worked)));
+        assert!(!health.would_change(&sees(Seen::Answered)));
+        assert!(health.would_change(&sees(failed(false))));
+    }
+
+    #[test]
+    fn a_health_of_an_earlier_version_is_read() {
+        let stored = r#"{"breaker":{"Open":{"until":"2026-11-01T00:00:00Z"}},"failures":3,"unreachable":true,
+            "pause":{"secs":1,"nanos":0},"answered":true,"last_failure":null,"failing_since":null}"#;
+        let health: Health = serde_json::from_str(stored).unwrap();
+        assert_eq!(health.status(), BackendStatus::Failing);
     }
 }

@@ -9,8 +9,8 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::watch;
 
-use super::health::{BackendFailure, BackendStatus, Health, Observation, Turn};
-use super::registry::{BackendSpec, FleetChange, FleetState, RegisteredBackend};
+use super::health::{BackendFailure, BackendStatus, Health, Observation, Seen, Turn};
+use super::registry::{BackendSpec, FleetChange, FleetState, RegisteredBackend, no_backend};
 use super::{Backend, Candidate, Closed};
 use crate::arch::Arch;
 use crate::error::{Error, ErrorKind, Result};
@@ -32,7 +32,7 @@ struct State {
     entries: Vec<Entry>,
     /// Tells a backend from another one that later got the same address.
     next_entry: u64,
-    last_choice: u64,
+    last_lease: u64,
 }
 
 #[derive(Debug)]
@@ -52,7 +52,7 @@ struct Entry {
     probed: Option<Timestamp>,
     latency: Option<Duration>,
     /// What was seen of it and not told yet.
-    untold: VecDeque<(Observation, Timestamp)>,
+    untold: VecDeque<Observation>,
 }
 
 /// A backend with what is known of it now.
@@ -96,11 +96,25 @@ impl State {
         }
     }
 
-    /// The backend at an address that this server uses, else one that others do.
-    fn find(&self, addr: &str) -> Option<&Entry> {
-        let mut known = self.entries.iter().filter(|entry| entry.backend.addr() == addr);
-        let first = known.clone().next();
-        known.find(|entry| entry.is_ours).or(first)
+    /// The backend at an address: on the machine that is named, else the one that this server uses, else the only one.
+    fn find(&self, addr: &str, machine: Option<&str>) -> Result<&Entry> {
+        let mut known: Vec<&Entry> =
+            self.entries.iter().filter(|entry| entry.backend.addr() == addr).collect();
+        match machine {
+            Some(_) => known.retain(|entry| entry.backend.machine() == machine),
+            None if known.iter().any(|entry| entry.is_ours) => known.retain(|entry| entry.is_ours),
+            None => {}
+        }
+        match known[..] {
+            [] => Err(no_backend(addr)),
+            [only] => Ok(only),
+            _ => {
+                let machines = known.iter().filter_map(|entry| entry.backend.machine());
+                let machines = machines.collect::<Vec<_>>().join(", ");
+                let error = Error::invalid(format!("there is more than one backend {addr}: on {machines}"));
+                Err(error.hint("name the machine too"))
+            }
+        }
     }
 }
 
@@ -146,13 +160,13 @@ impl Entry {
     }
 
     /// Takes what this server saw, and keeps it for the others when it changes anything.
-    fn see(&mut self, seen: Observation, at: Timestamp) {
-        if !self.health.would_change(&seen, at) {
+    fn see(&mut self, observation: Observation) {
+        if !self.health.would_change(&observation) {
             return;
         }
-        let (turn, addr) = (self.health.observe(&seen, None, at), self.backend.addr());
-        match (turn, &seen) {
-            (Turn::Fails, Observation::Failed { failure, .. }) => {
+        let (turn, addr) = (self.health.observe(&observation, None), self.backend.addr());
+        match (turn, &observation.seen) {
+            (Turn::Fails, Seen::Failed { failure, .. }) => {
                 let (error, hint) = (&failure.message, failure.hint.as_deref().unwrap_or_default());
                 tracing::warn!(addr, error, hint, "a backend fails and gets no jobs for now");
             }
@@ -162,7 +176,7 @@ impl Entry {
         if self.untold.len() >= limits::OBSERVATIONS_MAX {
             self.untold.pop_front();
         }
-        self.untold.push_back((seen, at));
+        self.untold.push_back(observation);
     }
 }
 
@@ -172,7 +186,11 @@ impl Entry {
 pub struct BackendLease {
     shared: Arc<Shared>,
     number: u64,
+    /// The number of its backend.
+    entry: u64,
     backend: Arc<Backend>,
+    /// How often the breaker of the backend had opened when the slot was leased.
+    opened: u64,
     told: AtomicBool,
     /// Whether its end is news.
     quiet: bool,
@@ -191,24 +209,24 @@ impl BackendLease {
 
     /// The backend did what it should, whatever became of the job.
     pub fn worked(&self, at: Timestamp) {
-        self.tell(Observation::Worked, at);
+        self.tell(Seen::Worked, at);
     }
 
     /// The backend is at fault for what it did.
     pub fn failed(&self, failure: BackendFailure) {
         let at = failure.at;
-        self.tell(Observation::Failed { failure, unreachable: false }, at);
+        self.tell(Seen::Failed { failure, unreachable: false }, at);
     }
 
     /// The backend did not answer at all.
     pub fn unreachable(&self, failure: BackendFailure) {
         let at = failure.at;
-        self.tell(Observation::Failed { failure, unreachable: true }, at);
+        self.tell(Seen::Failed { failure, unreachable: true }, at);
     }
 
-    fn tell(&self, seen: Observation, at: Timestamp) {
+    fn tell(&self, seen: Seen, at: Timestamp) {
         self.told.store(true, Ordering::Relaxed);
-        self.shared.change(self.number, |entry| entry.see(seen, at));
+        self.shared.change(self.entry, |entry| entry.see(Observation::new(seen, at, self.opened)));
     }
 }
 
@@ -216,10 +234,10 @@ impl Drop for BackendLease {
     fn drop(&mut self) {
         let mut state = self.shared.lock();
         // The backend may have been removed meanwhile; then there is nothing to free.
-        if let Some(entry) = state.entries.iter_mut().find(|entry| entry.number == self.number) {
+        if let Some(entry) = state.entries.iter_mut().find(|entry| entry.number == self.entry) {
             entry.running = entry.running.saturating_sub(1);
             if !self.told.load(Ordering::Relaxed) {
-                entry.health.ended_without_a_word();
+                entry.health.ended_without_a_word(self.number);
             }
         }
         drop(state);
@@ -262,8 +280,15 @@ impl BackendPool {
         Ok(Self(Arc::new(Shared { state: Mutex::new(state), changed: watch::Sender::new(0) })))
     }
 
-    /// Takes over what a registry says, for the server of this name on this machine. A backend that is what it was stays with its slots;
-    /// of what was seen and not told yet the server's own knowledge holds.
+    /// The same backends as those of a machine: what an address means that is another backend on each.
+    pub fn set_machine(&self, machine: &str) {
+        for entry in &mut self.0.lock().entries {
+            entry.backend = Arc::new(Backend::clone(&entry.backend).on_machine(machine));
+        }
+    }
+
+    /// Takes over what a registry says, for the server of this name on this machine. A backend that is what it was stays
+    /// with its slots; of what was seen and not told yet the server's own knowledge holds.
     pub fn adopt(&self, fleet: &FleetState, server: &ServerId, machine: Option<&str>) {
         let mut state = self.0.lock();
         let mut known: BTreeMap<BackendPlace, Entry> = std::mem::take(&mut state.entries)
@@ -274,14 +299,17 @@ impl BackendPool {
         for registered in &fleet.backends {
             let own = registered.spec_for(server, machine);
             let Some(spec) = own.or_else(|| registered.spec()) else { continue };
-            let entry =
-                known.remove(&registered.place).filter(|known| BackendSpec::from(&*known.backend) == *spec);
-            let mut entry = match entry {
+            let mut before = known.remove(&registered.place);
+            let same = before.take_if(|known| BackendSpec::from(&*known.backend) == *spec);
+            let mut entry = match same {
                 Some(entry) => entry,
                 None => match backend_of(registered, spec) {
                     Ok(backend) => {
                         is_news = true;
-                        state.entry(Arc::new(backend))
+                        let mut entry = state.entry(Arc::new(backend));
+                        // What was seen at this address is to be told, whatever it is by now.
+                        entry.untold = before.map(|before| before.untold).unwrap_or_default();
+                        entry
                     }
                     Err(error) => {
                         tracing::error!(error = error.chain(), "the registry holds what is no backend");
@@ -304,11 +332,10 @@ impl BackendPool {
         let mut taken = Vec::new();
         for entry in &mut self.0.lock().entries {
             let place = entry.backend.place();
-            taken.extend(entry.untold.drain(..).map(|(seen, at)| FleetChange::Observe {
+            taken.extend(entry.untold.drain(..).map(|observation| FleetChange::Observe {
                 place: place.clone(),
                 by: server.clone(),
-                seen,
-                at,
+                observation,
             }));
         }
         taken
@@ -318,10 +345,10 @@ impl BackendPool {
     pub fn put_back(&self, observations: Vec<FleetChange>) {
         let mut state = self.0.lock();
         for change in observations.into_iter().rev() {
-            let FleetChange::Observe { place, seen, at, .. } = change else { continue };
+            let FleetChange::Observe { place, observation, .. } = change else { continue };
             let entry = state.entries.iter_mut().find(|entry| entry.backend.place() == place);
             if let Some(entry) = entry.filter(|entry| entry.untold.len() < limits::OBSERVATIONS_MAX) {
-                entry.untold.push_front((seen, at));
+                entry.untold.push_front(observation);
             }
         }
     }
@@ -358,9 +385,18 @@ impl BackendPool {
         self.0.lock().entries.iter().map(Entry::state).collect()
     }
 
-    /// The backend at an address with what is known of it: the one that this server uses, else one of others.
-    pub fn state(&self, addr: &str) -> Option<BackendState> {
-        self.0.lock().find(addr).map(Entry::state)
+    /// The backend at an address with what is known of it: the one on the machine that is named, else the one that this
+    /// server uses, else the only one.
+    ///
+    /// # Errors
+    /// `NotFound` when there is none; `InvalidRequest` when there are several.
+    pub fn state(&self, addr: &str, machine: Option<&str>) -> Result<BackendState> {
+        self.0.lock().find(addr, machine).map(Entry::state)
+    }
+
+    /// What is known of the backend at a place.
+    pub fn state_at(&self, place: &BackendPlace) -> Option<BackendState> {
+        self.0.lock().entries.iter().find(|entry| entry.backend.place() == *place).map(Entry::state)
     }
 
     /// The backends that shall be probed now, with the numbers by which [`Self::probed`] knows them; each is given out
@@ -384,31 +420,41 @@ impl BackendPool {
 
     /// What a probe came to: the time it took, or the failure.
     pub fn probed(&self, number: u64, result: std::result::Result<Duration, BackendFailure>, at: Timestamp) {
-        self.0.change(number, |entry| match result {
-            Ok(latency) => {
-                entry.latency = Some(latency);
-                entry.see(Observation::Answered, at);
-            }
-            Err(failure) => entry.see(Observation::Failed { failure, unreachable: true }, at),
+        self.0.change(number, |entry| {
+            let seen = match result {
+                Ok(latency) => {
+                    entry.latency = Some(latency);
+                    if entry.health.is_trying() { Seen::Tries } else { Seen::Answered }
+                }
+                Err(failure) => Seen::Failed { failure, unreachable: true },
+            };
+            entry.see(Observation::new(seen, at, entry.health.opened()));
         });
     }
 
     /// Leases a slot; `None` when this server does not use the backend, it gets no jobs, or has no free slot any more.
     pub fn lease(&self, addr: &str) -> Option<BackendLease> {
         let mut state = self.0.lock();
-        let choice = state.last_choice + 1;
+        let number = state.last_lease + 1;
         let mut entries = state.entries.iter_mut();
         let entry = entries.find(|entry| entry.is_ours && entry.backend.addr() == addr)?;
         if entry.all_running() >= entry.backend.max_jobs() || entry.closed().is_some() {
             return None;
         }
-        entry.health.began();
+        entry.health.began(number);
         entry.running += 1;
-        entry.last_chosen = choice;
-        let (number, backend) = (entry.number, Arc::clone(&entry.backend));
-        state.last_choice = choice;
-        let told = AtomicBool::new(false);
-        Some(BackendLease { shared: Arc::clone(&self.0), number, backend, told, quiet: false })
+        entry.last_chosen = number;
+        let lease = BackendLease {
+            shared: Arc::clone(&self.0),
+            number,
+            entry: entry.number,
+            backend: Arc::clone(&entry.backend),
+            opened: entry.health.opened(),
+            told: AtomicBool::new(false),
+            quiet: false,
+        };
+        state.last_lease = number;
+        Some(lease)
     }
 
     /// The slots that are leased now.
@@ -466,195 +512,5 @@ pub fn check_backends(backends: Vec<Backend>) -> Result<Vec<Backend>> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::registry::Registry;
-    use super::*;
-    use crate::labels::Labels;
-
-    const START: Timestamp = Timestamp::UNIX_EPOCH;
-
-    fn backend(addr: &str) -> Backend {
-        Backend::new(addr, Arch::X86_64, Labels::default()).unwrap().with_max_jobs(1).unwrap()
-    }
-
-    fn refused() -> BackendFailure {
-        BackendFailure { message: "refused".to_owned(), hint: None, at: START }
-    }
-
-    /// A pool with the registry that it follows.
-    struct Followed {
-        pool: BackendPool,
-        registry: Registry,
-        server: ServerId,
-    }
-
-    impl Followed {
-        fn new(backends: impl IntoIterator<Item = Backend> + Clone) -> Self {
-            let pool = BackendPool::new(backends.clone()).unwrap();
-            let mut followed = Self { pool, registry: Registry::default(), server: ServerId::unique() };
-            followed.configure(backends);
-            followed
-        }
-
-        fn configure(&mut self, backends: impl IntoIterator<Item = Backend>) {
-            let backends = backends.into_iter().map(|backend| (backend.place(), BackendSpec::from(&backend)));
-            let (server, backends) = (self.server.clone(), backends.collect());
-            self.change([FleetChange::Configure { server, backends, until: Timestamp::MAX }]);
-        }
-
-        fn change(&mut self, changes: impl IntoIterator<Item = FleetChange>) {
-            let changes: Vec<FleetChange> = changes.into_iter().collect();
-            self.registry.change(&changes, START).unwrap();
-            self.adopt();
-        }
-
-        fn adopt(&self) {
-            self.pool.adopt(&FleetState::new(self.registry.backends()), &self.server, Some("one"));
-        }
-
-        fn drain(&mut self, addr: &str, draining: bool) {
-            self.change([FleetChange::Drain { place: backend(addr).place(), draining }]);
-        }
-
-        fn addrs(&self) -> Vec<String> {
-            self.pool.backends().iter().map(|backend| backend.addr().to_owned()).collect()
-        }
-    }
-
-    #[test]
-    fn addresses_are_unique_and_backends_not_too_many() {
-        let twice = BackendPool::new([backend("tcp://a:1"), backend("tcp://a:1")]).unwrap_err();
-        assert_eq!(twice.kind(), ErrorKind::AlreadyExists);
-        let many = (0..=limits::BACKENDS_MAX).map(|number| backend(&format!("tcp://a{number}:1")));
-        assert_eq!(BackendPool::new(many).unwrap_err().kind(), ErrorKind::LimitExceeded);
-    }
-
-    #[test]
-    fn slots_are_bounded_and_come_back() {
-        let mut farm = Followed::new([backend("tcp://a:1"), backend("tcp://b:1")]);
-        let mut hint = farm.pool.changed();
-        hint.mark_unchanged();
-        let slot = farm.pool.lease("tcp://a:1").unwrap();
-        assert!(farm.pool.lease("tcp://a:1").is_none());
-        assert!(!hint.has_changed().unwrap());
-        drop(slot);
-        assert!(hint.has_changed().unwrap());
-        let slot = farm.pool.lease("tcp://a:1").unwrap();
-        farm.configure([backend("tcp://b:1")]);
-        farm.configure([backend("tcp://a:1"), backend("tcp://b:1")]);
-        // The slot belongs to the backend that was removed, not to the one that has its address now.
-        let _new = farm.pool.lease("tcp://a:1").unwrap();
-        drop(slot);
-        assert_eq!(farm.pool.leased(), 1);
-    }
-
-    #[test]
-    fn a_new_set_keeps_what_did_not_change() {
-        let mut farm = Followed::new([backend("tcp://a:1"), backend("tcp://b:1")]);
-        let lease = farm.pool.lease("tcp://a:1").unwrap();
-        let larger = backend("tcp://b:1").with_max_jobs(7).unwrap();
-        farm.configure([backend("tcp://a:1"), larger, backend("tcp://c:1")]);
-        assert!(farm.pool.lease("tcp://a:1").is_none(), "its slot is still taken");
-        drop(lease);
-        assert!(farm.pool.lease("tcp://a:1").is_some());
-        assert_eq!(farm.addrs(), ["tcp://a:1", "tcp://b:1", "tcp://c:1"]);
-        assert_eq!(farm.pool.backends()[1].max_jobs(), 7);
-    }
-
-    #[test]
-    fn a_drained_backend_finishes_what_it_runs() {
-        let mut farm = Followed::new([backend("tcp://a:1")]);
-        let lease = farm.pool.lease("tcp://a:1").unwrap();
-        farm.drain("tcp://a:1", true);
-        assert_eq!(farm.pool.state("tcp://a:1").unwrap().status, BackendStatus::Draining);
-        drop(lease);
-        assert!(farm.pool.lease("tcp://a:1").is_none());
-        assert_eq!(farm.pool.candidates()[0].closed, Some(Closed::Draining));
-        farm.drain("tcp://a:1", false);
-        assert!(farm.pool.lease("tcp://a:1").is_some());
-    }
-
-    #[test]
-    fn the_slots_that_other_servers_use_are_not_free() {
-        let farm = Followed::new([backend("tcp://a:1")]);
-        let mut fleet = FleetState::new(farm.registry.backends());
-        fleet.elsewhere.insert("tcp://a:1".to_owned(), 1);
-        let mut hint = farm.pool.changed();
-        hint.mark_unchanged();
-        farm.pool.adopt(&fleet, &farm.server, Some("one"));
-        assert!(farm.pool.lease("tcp://a:1").is_none());
-        assert_eq!(farm.pool.candidates()[0].running, 1);
-        assert_eq!(farm.pool.leased(), 0);
-        farm.adopt();
-        assert!(hint.has_changed().unwrap());
-        assert!(farm.pool.lease("tcp://a:1").is_some());
-    }
-
-    #[test]
-    fn backends_of_other_servers_are_known_and_not_used() {
-        let mut farm = Followed::new([backend("sandbox://local").on_machine("one")]);
-        let sandbox = backend("sandbox://local").on_machine("two");
-        let backends =
-            [sandbox, backend("tcp://b:1")].map(|other| (other.place(), BackendSpec::from(&other)));
-        let server = ServerId::unique();
-        farm.change([FleetChange::Configure { server, backends: backends.into(), until: Timestamp::MAX }]);
-        assert_eq!(farm.addrs(), ["sandbox://local"]);
-        assert_eq!((farm.pool.candidates().len(), farm.pool.fleet_candidates().len()), (1, 3));
-        assert_eq!(farm.pool.due_probes(START).len(), 1);
-        assert!(farm.pool.lease("tcp://b:1").is_none());
-        assert_eq!(farm.pool.state("sandbox://local").unwrap().backend.machine(), Some("one"));
-        let ours: Vec<bool> = farm.pool.states().iter().map(|state| state.is_ours).collect();
-        assert_eq!(ours, [true, false, false]);
-        // What is added on another machine is a backend there.
-        let unix = backend("unix:///socket").on_machine("two");
-        farm.change([FleetChange::Add { place: unix.place(), spec: BackendSpec::from(&unix) }]);
-        assert!(farm.pool.lease("unix:///socket").is_none());
-        let unix = backend("unix:///socket").on_machine("one");
-        farm.change([FleetChange::Add { place: unix.place(), spec: BackendSpec::from(&unix) }]);
-        assert_eq!(farm.pool.lease("unix:///socket").unwrap().backend().machine(), Some("one"));
-    }
-
-    #[test]
-    fn what_was_seen_is_told_once_and_not_undone_before() {
-        let mut farm = Followed::new([backend("tcp://a:1")]);
-        farm.pool.lease("tcp://a:1").unwrap().unreachable(refused());
-        farm.adopt();
-        assert_eq!(farm.pool.states()[0].status, BackendStatus::Failing, "the registry does not know it yet");
-        let seen = farm.pool.take_observations(&farm.server);
-        assert_eq!(seen.len(), 1);
-        farm.pool.put_back(seen);
-        assert!(farm.pool.has_observations());
-        let seen = farm.pool.take_observations(&farm.server);
-        farm.change(seen);
-        assert!(!farm.pool.has_observations());
-        assert_eq!(farm.pool.states()[0].status, BackendStatus::Failing);
-        let place = backend("tcp://a:1").place();
-        let (by, seen, at) = (ServerId::unique(), Observation::Answered, START);
-        farm.change([FleetChange::Observe { place, by, seen, at }]);
-        assert_eq!(farm.pool.states()[0].status, BackendStatus::Healthy, "another server found it");
-        for _ in 0..limits::OBSERVATIONS_MAX * 2 {
-            farm.pool.lease("tcp://a:1").unwrap().failed(refused());
-            farm.pool.lease("tcp://a:1").unwrap().worked(START);
-        }
-        assert_eq!(farm.pool.take_observations(&farm.server).len(), limits::OBSERVATIONS_MAX);
-    }
-
-    #[test]
-    fn a_backend_that_does_not_answer_gets_no_jobs_until_a_probe_is_answered() {
-        let pool = BackendPool::new([backend("tcp://a:1")]).unwrap();
-        let due = pool.due_probes(START);
-        assert_eq!(due.len(), 1);
-        assert!(pool.due_probes(START).is_empty(), "once an interval");
-        pool.lease("tcp://a:1").unwrap().unreachable(refused());
-        assert!(pool.lease("tcp://a:1").is_none());
-        assert_eq!(pool.candidates()[0].closed, Some(Closed::Failing { message: "refused".to_owned() }));
-        let later = START + SignedDuration::try_from(limits::BREAKER_PAUSE).unwrap();
-        let due = pool.due_probes(later);
-        let mut hint = pool.changed();
-        hint.mark_unchanged();
-        pool.probed(due[0].0, Ok(Duration::from_millis(2)), later);
-        assert!(hint.has_changed().unwrap(), "jobs that wait are looked at");
-        assert_eq!(pool.states()[0].status, BackendStatus::Healthy);
-        pool.lease("tcp://a:1").unwrap().worked(later);
-    }
-}
+#[path = "pool_tests.rs"]
+mod tests;

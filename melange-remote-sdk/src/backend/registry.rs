@@ -59,7 +59,7 @@ pub struct RegisteredBackend {
     pub number: u64,
     /// What it is, when it was added at run time.
     pub added: Option<BackendSpec>,
-    /// What it was configured as when it was removed at run time: as that it is used no longer.
+    /// What it was configured as when it was removed at run time, the latest last: as that it is used no longer.
     pub removed: Vec<BackendSpec>,
     /// The servers that have it in their configuration.
     pub configured: BTreeMap<ServerId, ConfiguredBackend>,
@@ -132,7 +132,7 @@ impl RegisteredBackend {
 #[non_exhaustive]
 pub enum FleetChange {
     /// A server has these backends in its configuration, and no others, until it says so again. One that was removed at
-    /// run time stays so, unless it is another one by now.
+    /// run time stays so, unless it is another one for this server by now.
     Configure {
         /// The server.
         server: ServerId,
@@ -172,9 +172,7 @@ pub enum FleetChange {
         /// The server.
         by: ServerId,
         /// What it saw.
-        seen: Observation,
-        /// When.
-        at: Timestamp,
+        observation: Observation,
     },
 }
 
@@ -187,12 +185,15 @@ pub struct FleetState {
     pub backends: Vec<RegisteredBackend>,
     /// How many jobs of other servers run on backends, by [`BackendPlace::key`].
     pub elsewhere: BTreeMap<String, u32>,
+    /// What is kept of backends and could not be read, by [`BackendPlace::key`], with the cause. They count as unknown;
+    /// whoever configures or adds one writes it anew.
+    pub unreadable: BTreeMap<String, String>,
 }
 
 impl FleetState {
     /// These backends, on which no other server runs jobs.
     pub fn new(backends: Vec<RegisteredBackend>) -> Self {
-        Self { backends, elsewhere: BTreeMap::new() }
+        Self { backends, ..Self::default() }
     }
 }
 
@@ -304,15 +305,18 @@ impl Registry {
         match change {
             FleetChange::Configure { server, backends, until } => self.configure(server, backends, *until),
             FleetChange::Leave { server } => {
-                self.backends.values_mut().for_each(|backend| _ = backend.configured.remove(server));
+                for backend in self.backends.values_mut() {
+                    backend.configured.remove(server);
+                    backend.health.left(server);
+                }
             }
             FleetChange::Add { place, spec } => return self.add(place, spec),
             FleetChange::Remove { place } => return self.remove(place),
             FleetChange::Drain { place, draining } => self.used(place)?.draining = *draining,
-            FleetChange::Observe { place, by, seen, at } => {
+            FleetChange::Observe { place, by, observation } => {
                 // It may have been removed since.
                 if let Some(backend) = self.backends.get_mut(place) {
-                    backend.health.observe(seen, Some(by), *at);
+                    backend.health.observe(observation, Some(by));
                 }
             }
         }
@@ -344,11 +348,14 @@ impl Registry {
         }
         for (place, spec) in backends {
             let backend = self.entry(place);
-            if !backend.removed.contains(spec) {
-                backend.removed.clear();
-            }
             let configured = ConfiguredBackend { spec: spec.clone(), until };
-            backend.configured.insert(server.clone(), configured);
+            let before = backend.configured.insert(server.clone(), configured);
+            if let Some(ConfiguredBackend { spec: before, .. }) = before
+                && !backend.configured.values().any(|configured| configured.spec == before)
+            {
+                // The configuration was changed: should it be changed back, that is a new word.
+                backend.removed.retain(|removed| *removed != before);
+            }
         }
     }
 
@@ -380,6 +387,8 @@ impl Registry {
                 backend.removed.push(spec.clone());
             }
         }
+        let surplus = backend.removed.len().saturating_sub(limits::REMOVED_SPECS_MAX);
+        backend.removed.drain(..surplus);
         backend.draining = false;
         Ok(())
     }

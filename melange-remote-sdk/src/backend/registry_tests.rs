@@ -2,7 +2,7 @@
 
 use jiff::SignedDuration;
 
-use super::super::health::BackendFailure;
+use super::super::health::{BackendFailure, Seen};
 use super::*;
 use crate::job::EventKind;
 
@@ -58,6 +58,12 @@ impl Told {
 
     fn leave(&mut self, server: &ServerId) {
         self.change(FleetChange::Leave { server: server.clone() }, 0).unwrap();
+    }
+
+    fn observe(&mut self, name: &str, by: &ServerId, seen: Seen, seconds: i64) {
+        let observation = Observation::new(seen, at(seconds), 0);
+        let change = FleetChange::Observe { place: place(name), by: by.clone(), observation };
+        self.change(change, seconds).unwrap();
     }
 
     /// The backends that a server runs jobs on, with their jobs at once.
@@ -143,6 +149,49 @@ fn servers_with_different_words_do_not_bring_back_what_was_removed() {
 }
 
 #[test]
+fn what_was_removed_comes_back_for_no_server_through_another_one() {
+    let (mut fleet, one, away) = (Told::default(), ServerId::unique(), ServerId::unique());
+    fleet.configure(&one, &[("a", 1), ("b", 1)], 0);
+    fleet.remove("a").unwrap();
+    // A server that was away had it as another one, and has it so.
+    fleet.configure(&away, &[("a", 2), ("b", 1)], 0);
+    assert_eq!((fleet.used_by(&one), fleet.used_by(&away)), (used(&[("b", 1)]), used(&[("a", 2), ("b", 1)])));
+    fleet.remove("a").unwrap();
+    fleet.leave(&one);
+    fleet.configure(&away, &[("a", 2), ("b", 1)], 0);
+    fleet.configure(&one, &[("a", 1), ("b", 1)], 0);
+    assert_eq!((fleet.used_by(&one), fleet.used_by(&away)), (used(&[("b", 1)]), used(&[("b", 1)])));
+    // What is kept of removals has a bound.
+    for max_jobs in 3..100 {
+        let again = ServerId::unique();
+        fleet.configure(&again, &[("a", max_jobs), ("b", 1)], 0);
+        fleet.remove("a").unwrap();
+        fleet.leave(&again);
+    }
+    assert_eq!(fleet.registry.backends()[0].removed.len(), limits::REMOVED_SPECS_MAX);
+}
+
+#[test]
+fn a_server_that_ends_gives_its_trial_back() {
+    let (mut fleet, one, two) = (Told::default(), ServerId::unique(), ServerId::unique());
+    fleet.add("a", 1).unwrap();
+    let failure = BackendFailure { message: "it broke off".to_owned(), hint: None, at: START };
+    for _ in 0..limits::BREAKER_FAILURES {
+        fleet.observe("a", &one, Seen::Failed { failure: failure.clone(), unreachable: false }, 0);
+    }
+    fleet.observe("a", &one, Seen::Answered, 1);
+    let admits = |fleet: &Told, server| {
+        let health = fleet.registry.backends()[0].health.clone();
+        health.seen_by(server, &Health::default()).admits()
+    };
+    fleet.observe("a", &two, Seen::Answered, 2);
+    assert!(admits(&fleet, &one) && !admits(&fleet, &two));
+    fleet.leave(&one);
+    fleet.observe("a", &two, Seen::Answered, 3);
+    assert!(admits(&fleet, &two));
+}
+
+#[test]
 fn a_drained_backend_stays_so_when_its_server_starts_again() {
     let (mut fleet, before, after) = (Told::default(), ServerId::unique(), ServerId::unique());
     fleet.configure(&before, &[("a", 1)], 0);
@@ -189,16 +238,13 @@ fn what_servers_see_adds_up() {
     fleet.configure(&two, &[("a", 1)], 0);
     let failure = BackendFailure { message: "it broke off".to_owned(), hint: None, at: START };
     for by in [&one, &two, &one] {
-        let seen = Observation::Failed { failure: failure.clone(), unreachable: false };
-        let change = FleetChange::Observe { place: place("a"), by: by.clone(), seen, at: START };
-        fleet.change(change, 0).unwrap();
+        let seen = Seen::Failed { failure: failure.clone(), unreachable: false };
+        fleet.observe("a", by, seen, 0);
     }
     assert_eq!(fleet.registry.backends()[0].status(), BackendStatus::Failing);
-    let seen = FleetChange::Observe { place: place("a"), by: two, seen: Observation::Answered, at: at(1) };
-    fleet.change(seen, 1).unwrap();
+    fleet.observe("a", &two, Seen::Answered, 1);
     assert_eq!(fleet.events(), ["tcp://a:1 unknown", "tcp://a:1 failing", "tcp://a:1 trial"]);
-    let gone = FleetChange::Observe { place: place("b"), by: one, seen: Observation::Answered, at: at(1) };
-    fleet.change(gone, 1).unwrap();
+    fleet.observe("b", &one, Seen::Answered, 1);
     assert_eq!(fleet.registry.backends().len(), 1);
 }
 
@@ -225,8 +271,7 @@ fn a_backend_is_stored_as_it_is() {
     fleet.remove("b").unwrap();
     let failure =
         BackendFailure { message: "refused".to_owned(), hint: Some("start it".to_owned()), at: START };
-    let seen = Observation::Failed { failure, unreachable: true };
-    fleet.change(FleetChange::Observe { place: place("a"), by: server, seen, at: START }, 0).unwrap();
+    fleet.observe("a", &server, Seen::Failed { failure, unreachable: true }, 0);
     let stored = serde_json::to_string(&fleet.registry.backends()).unwrap();
     let read: Vec<RegisteredBackend> = serde_json::from_str(&stored).unwrap();
     assert_eq!(read, fleet.registry.backends());

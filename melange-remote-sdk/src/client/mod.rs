@@ -247,22 +247,21 @@ impl Client {
     /// Lets a backend finish what it runs and gives it nothing more.
     ///
     /// # Errors
-    /// `NotFound` when there is none at the address.
-    pub async fn drain_backend(&self, addr: &str) -> Result<BackendView> {
-        self.tell_backend(v1::BACKENDS_DRAIN, addr).await
+    /// `NotFound` when there is none at the address; `InvalidRequest` when there are several.
+    pub async fn drain_backend(&self, name: &BackendName) -> Result<BackendView> {
+        self.tell_backend(v1::BACKENDS_DRAIN, name).await
     }
 
     /// Gives a drained backend jobs again.
     ///
     /// # Errors
     /// As [`Self::drain_backend`].
-    pub async fn enable_backend(&self, addr: &str) -> Result<BackendView> {
-        self.tell_backend(v1::BACKENDS_ENABLE, addr).await
+    pub async fn enable_backend(&self, name: &BackendName) -> Result<BackendView> {
+        self.tell_backend(v1::BACKENDS_ENABLE, name).await
     }
 
-    async fn tell_backend(&self, path: &str, addr: &str) -> Result<BackendView> {
-        let body = v1::BackendName { addr: addr.to_owned() };
-        let response = self.once(self.http.post(format!("{}{path}", self.base)).json(&body)).await?;
+    async fn tell_backend(&self, path: &str, name: &BackendName) -> Result<BackendView> {
+        let response = self.once(self.http.post(format!("{}{path}", self.base)).json(name)).await?;
         decode(response).await
     }
 
@@ -270,9 +269,8 @@ impl Client {
     ///
     /// # Errors
     /// `NotFound`, `InvalidRequest` for the last one, or as [`Self::submit`].
-    pub async fn remove_backend(&self, addr: &str) -> Result<()> {
-        let body = BackendName { addr: addr.to_owned() };
-        self.once(self.http.delete(format!("{}{}", self.base, v1::BACKENDS)).json(&body)).await.map(drop)
+    pub async fn remove_backend(&self, name: &BackendName) -> Result<()> {
+        self.once(self.http.delete(format!("{}{}", self.base, v1::BACKENDS)).json(name)).await.map(drop)
     }
 
     fn get(&self, path: &str) -> reqwest::RequestBuilder {

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 
 use super::job_store::{START, at};
 use crate::arch::Arch;
-use crate::backend::health::{BackendFailure, BackendStatus, Observation};
+use crate::backend::health::{BackendFailure, BackendStatus, Observation, Seen};
 use crate::backend::registry::{BackendRegistry, BackendSpec, FleetChange, FleetState, RegisteredBackend};
 use crate::error::ErrorKind;
 use crate::job::{BackendPlace, JobId, ServerId};
@@ -55,8 +55,9 @@ impl Lane {
 
     fn fails(&self, name: &str) -> FleetChange {
         let failure = BackendFailure { message: "refused".to_owned(), hint: None, at: START };
-        let seen = Observation::Failed { failure, unreachable: false };
-        FleetChange::Observe { place: self.place(name), by: self.server.clone(), seen, at: START }
+        let seen = Seen::Failed { failure, unreachable: false };
+        let observation = Observation::new(seen, START, 0);
+        FleetChange::Observe { place: self.place(name), by: self.server.clone(), observation }
     }
 
     async fn change(&self, registry: &dyn BackendRegistry, change: FleetChange) -> Vec<RegisteredBackend> {
@@ -147,7 +148,7 @@ pub async fn changes_at_once_are_as_changes_in_a_row(registry: &dyn RegistryUnde
         let (lane, handle) = (Arc::clone(&lane), Arc::clone(&handles[number % handles.len()]));
         tokio::spawn(async move {
             lane.change(&*handle, lane.add(&format!("b{number}"))).await;
-            if number < usize::try_from(limits::BREAKER_FAILURES).unwrap_or(0) {
+            if number < limits::BREAKER_FAILURES {
                 lane.change(&*handle, lane.fails("shared")).await;
             }
         })

@@ -1,10 +1,11 @@
 //! The fleet of a server: its own configuration and what all servers of its store know together, kept in step.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::sync::watch;
+use tokio::sync::{MutexGuard, watch};
 
 use super::{SchedulerParts, in_time};
 use crate::backend::Backend;
@@ -28,6 +29,8 @@ struct Parts {
     machine: Option<String>,
     lease: Duration,
     own: Mutex<Own>,
+    /// What of the fleet could not be read when it was told last.
+    unreadable: Mutex<BTreeMap<String, String>>,
     /// Held while the registry is asked and the pool follows, so that the pool never goes back to what was before.
     following: tokio::sync::Mutex<()>,
 }
@@ -36,8 +39,33 @@ struct Parts {
 #[derive(Debug)]
 struct Own {
     backends: Vec<Backend>,
-    /// Until when its word holds; `None` when it has to be given.
-    said_until: Option<Timestamp>,
+    word: Word,
+}
+
+/// How it stands with the server's word on its configuration.
+#[derive(Debug, Clone, Copy)]
+enum Word {
+    /// It is to be given.
+    Due,
+    /// It was given, and holds until then.
+    Given(Timestamp),
+    /// It was refused, and is given again then.
+    Refused(Timestamp),
+    /// The server ends, and says nothing more.
+    TakenBack,
+}
+
+impl Word {
+    fn is_due(self, now: Timestamp) -> bool {
+        let half = limits::BACKENDS_CONFIGURED / 2;
+        // Moments that lie too far ahead were set by a clock that has gone back since.
+        match self {
+            Self::Due => true,
+            Self::Given(until) => until <= later(now, half) || until > later(now, half * 2),
+            Self::Refused(again) => again <= now || again > later(now, half),
+            Self::TakenBack => false,
+        }
+    }
 }
 
 impl Fleet {
@@ -50,16 +78,19 @@ impl Fleet {
             server: parts.server.clone(),
             machine: parts.machine.clone(),
             lease,
-            own: Mutex::new(Own { backends: Vec::new(), said_until: None }),
+            own: Mutex::new(Own { backends: Vec::new(), word: Word::Due }),
+            unreadable: Mutex::default(),
             following: tokio::sync::Mutex::default(),
         };
         let fleet = Self(Arc::new(fleet));
-        let backends = parts.pool.backends();
-        fleet.own().backends = backends.iter().map(|own| fleet.here(Backend::clone(own))).collect();
+        if let Some(machine) = &parts.machine {
+            parts.pool.set_machine(machine);
+        }
+        fleet.own().backends = parts.pool.backends().iter().map(|own| Backend::clone(own)).collect();
         fleet
     }
 
-    fn own(&self) -> MutexGuard<'_, Own> {
+    fn own(&self) -> std::sync::MutexGuard<'_, Own> {
         self.0.own.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -78,22 +109,54 @@ impl Fleet {
         self.0.pool.has_observations()
     }
 
-    /// Gives the server's word, tells what it saw, and takes over what the registry says.
+    /// Gives the server's word, tells what it saw, and takes over what the registry says. A word that is refused is logged,
+    /// and given again after a while.
     ///
     /// # Errors
     /// Those of the registry; what was seen is told the next time.
     pub async fn follow(&self) -> Result<()> {
-        let _following = self.0.following.lock().await;
+        self.keep_step().await.map(drop)
+    }
+
+    /// Does what [`Self::follow`] says; why the registry refused the word, if it did.
+    async fn keep_step(&self) -> Result<Option<Error>> {
+        let _turn = self.turn().await?;
         let seen = self.0.pool.take_observations(&self.0.server);
-        let told = self.tell(&seen).await;
+        let mut refusal = None;
+        let mut told = self.tell(&seen).await;
+        if let Err(error) = &told
+            && !error.kind().is_retryable()
+            && self.refused(error)
+        {
+            refusal = told.err();
+            told = self.tell(&seen).await;
+        }
         if told.is_err() {
             self.0.pool.put_back(seen);
         }
-        told
+        told.map(|()| refusal)
+    }
+
+    /// The turn to ask the registry, for which the scheduler and requests wait in one row. The wait has a bound, so that
+    /// many who ask a registry that hangs do not hold up the scheduler one after the other.
+    async fn turn(&self) -> Result<MutexGuard<'_, ()>> {
+        in_time(self.0.lease, async { Ok(self.0.following.lock().await) }).await
+    }
+
+    /// Notes that the registry refused the word; whether one was due.
+    fn refused(&self, error: &Error) -> bool {
+        let (now, mut own) = (self.0.clock.now(), self.own());
+        let was_due = own.word.is_due(now);
+        if was_due {
+            let hint = error.hint_text().unwrap_or_default();
+            tracing::error!(error = %error.chain(), hint, "the fleet does not take this server's word");
+            own.word = Word::Refused(later(now, limits::BACKENDS_CONFIGURED / 2));
+        }
+        was_due
     }
 
     /// Tells the registry changes, behind the server's word when that is to be given: what they are about may be known by it
-    /// alone. The pool takes over the answer. The caller holds `following`.
+    /// alone. The pool takes over the answer. The caller has its turn.
     async fn tell(&self, changes: &[FleetChange]) -> Result<()> {
         let now = self.0.clock.now();
         let word = self.word(now);
@@ -106,18 +169,32 @@ impl Fleet {
             in_time(self.0.lease, asked).await?
         };
         if is_word {
-            self.own().said_until = Some(later(now, limits::BACKENDS_CONFIGURED));
+            self.own().word = Word::Given(later(now, limits::BACKENDS_CONFIGURED));
         }
+        self.note_unreadable(&fleet.unreadable);
         self.0.pool.adopt(&fleet, &self.0.server, self.0.machine.as_deref());
         Ok(())
     }
 
+    /// Logs what could not be read, once.
+    fn note_unreadable(&self, unreadable: &BTreeMap<String, String>) {
+        let mut known = self.0.unreadable.lock().unwrap_or_else(PoisonError::into_inner);
+        if *known != *unreadable {
+            for (backend, error) in unreadable {
+                tracing::error!(
+                    backend,
+                    error,
+                    "what is stored of a backend cannot be read; add it anew to use it"
+                );
+            }
+            known.clone_from(unreadable);
+        }
+    }
+
     /// The server's word on its configuration, when it is to be given (again).
     fn word(&self, now: Timestamp) -> Option<FleetChange> {
-        let half = limits::BACKENDS_CONFIGURED / 2;
-        let is_due = |until: Timestamp| until <= later(now, half) || until > later(now, half * 2);
         let own = self.own();
-        own.said_until.is_none_or(is_due).then(|| {
+        own.word.is_due(now).then(|| {
             let backends = own.backends.iter().map(|own| (own.place(), BackendSpec::from(own))).collect();
             let until = later(now, limits::BACKENDS_CONFIGURED);
             FleetChange::Configure { server: self.0.server.clone(), backends, until }
@@ -126,7 +203,7 @@ impl Fleet {
 
     /// Makes one change, and the pool follows.
     async fn change(&self, change: FleetChange) -> Result<()> {
-        let _following = self.0.following.lock().await;
+        let _turn = self.turn().await?;
         self.tell(&[change]).await
     }
 
@@ -136,45 +213,47 @@ impl Fleet {
     /// `AlreadyExists` when the address is taken; `LimitExceeded` beyond [`limits::BACKENDS_MAX`]; `Unavailable`.
     pub async fn add(&self, backend: Backend) -> Result<BackendState> {
         let backend = self.here(backend);
-        if self.0.pool.state(backend.addr()).is_some_and(|known| known.backend.place() == backend.place()) {
+        let place = backend.place();
+        if self.0.pool.state_at(&place).is_some() {
             let message = format!("there is a backend {} already", backend.addr());
             return Err(Error::new(ErrorKind::AlreadyExists, message));
         }
-        let (place, spec) = (backend.place(), BackendSpec::from(&backend));
-        self.change(FleetChange::Add { place, spec }).await?;
-        self.state(backend.addr())
+        let spec = BackendSpec::from(&backend);
+        self.change(FleetChange::Add { place: place.clone(), spec }).await?;
+        self.state(&place)
     }
 
     /// Removes a backend for all servers, also when it is in their configuration and they start again. Jobs that run on it
-    /// go on; no new ones start there.
+    /// go on; no new ones start there. The machine names one of several with a local address.
     ///
     /// # Errors
-    /// `NotFound` when there is none at the address; `InvalidRequest` when it is the last one; `Unavailable`.
-    pub async fn remove(&self, addr: &str) -> Result<()> {
-        let place = self.place(addr)?;
+    /// `NotFound` when there is none at the address; `InvalidRequest` when there are several, or it is the last one;
+    /// `Unavailable`.
+    pub async fn remove(&self, addr: &str, machine: Option<&str>) -> Result<()> {
+        let place = self.place(addr, machine)?;
         self.change(FleetChange::Remove { place }).await
     }
 
-    /// Gives a backend no further jobs: those that run on it go on.
+    /// Gives a backend no further jobs: those that run on it go on. The machine names one of several with a local address.
     ///
     /// # Errors
-    /// `NotFound` when there is none at the address; `Unavailable`.
-    pub async fn drain(&self, addr: &str) -> Result<BackendState> {
-        self.set_draining(addr, true).await
+    /// `NotFound` when there is none at the address; `InvalidRequest` when there are several; `Unavailable`.
+    pub async fn drain(&self, addr: &str, machine: Option<&str>) -> Result<BackendState> {
+        self.set_draining(addr, machine, true).await
     }
 
     /// Gives a drained backend jobs again.
     ///
     /// # Errors
     /// As [`Self::drain`].
-    pub async fn enable(&self, addr: &str) -> Result<BackendState> {
-        self.set_draining(addr, false).await
+    pub async fn enable(&self, addr: &str, machine: Option<&str>) -> Result<BackendState> {
+        self.set_draining(addr, machine, false).await
     }
 
-    async fn set_draining(&self, addr: &str, draining: bool) -> Result<BackendState> {
-        let place = self.place(addr)?;
-        self.change(FleetChange::Drain { place, draining }).await?;
-        self.state(addr)
+    async fn set_draining(&self, addr: &str, machine: Option<&str>, draining: bool) -> Result<BackendState> {
+        let place = self.place(addr, machine)?;
+        self.change(FleetChange::Drain { place: place.clone(), draining }).await?;
+        self.state(&place)
     }
 
     /// Makes these the backends of the server's configuration; how many came and went. When the registry does not answer,
@@ -187,15 +266,17 @@ impl Fleet {
             check_backends(backends)?.into_iter().map(|backend| self.here(backend)).collect();
         let (added, removed) = {
             // A word that is being given is not taken for this one.
-            let _following = self.0.following.lock().await;
+            let _turn = self.turn().await?;
             let mut own = self.own();
             let added = backends.iter().filter(|backend| !own.backends.contains(backend)).count();
             let removed = own.backends.iter().filter(|backend| !backends.contains(backend)).count();
-            *own = Own { backends, said_until: None };
+            own.backends = backends;
+            if !matches!(own.word, Word::TakenBack) {
+                own.word = Word::Due;
+            }
             (added, removed)
         };
-        self.follow().await?;
-        Ok((added, removed))
+        self.keep_step().await?.map_or(Ok((added, removed)), Err)
     }
 
     /// Takes the server's word back: it ends.
@@ -203,8 +284,8 @@ impl Fleet {
     /// # Errors
     /// Those of the registry; the word holds for a while then.
     pub(super) async fn leave(&self) -> Result<()> {
-        let _following = self.0.following.lock().await;
-        self.own().said_until = None;
+        let _turn = self.turn().await?;
+        self.own().word = Word::TakenBack;
         let mut changes = self.0.pool.take_observations(&self.0.server);
         changes.push(FleetChange::Leave { server: self.0.server.clone() });
         let asked = self.0.registry.change_fleet(&self.0.server, &changes, self.0.clock.now());
@@ -216,11 +297,11 @@ impl Fleet {
         self.0.machine.iter().fold(backend, |backend, machine| backend.on_machine(machine))
     }
 
-    fn state(&self, addr: &str) -> Result<BackendState> {
-        self.0.pool.state(addr).ok_or_else(|| no_backend(addr))
+    fn state(&self, place: &BackendPlace) -> Result<BackendState> {
+        self.0.pool.state_at(place).ok_or_else(|| no_backend(&place.addr))
     }
 
-    fn place(&self, addr: &str) -> Result<BackendPlace> {
-        Ok(self.state(addr)?.backend.place())
+    fn place(&self, addr: &str, machine: Option<&str>) -> Result<BackendPlace> {
+        Ok(self.0.pool.state(addr, machine)?.backend.place())
     }
 }

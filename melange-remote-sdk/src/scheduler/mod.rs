@@ -37,6 +37,7 @@ use crate::job_store::{
     hinted,
 };
 use crate::limits;
+use crate::text::one_line;
 
 mod archiver;
 mod attempt;
@@ -261,7 +262,7 @@ impl Scheduler {
         let mut pool_hint = self.parts.pool.changed();
         let mut fleet_hint = self.fleet.changed();
         fleet_hint.mark_changed();
-        let mut reasons_at = Instant::now();
+        let (mut reasons_at, mut knows_fleet) = (Instant::now(), false);
         while !shutdown.is_cancelled() {
             if renewing.is_finished() {
                 // Without renewals every attempt loses its lease: no farm at all is better than that one.
@@ -276,26 +277,22 @@ impl Scheduler {
             }
             while run.probes.try_join_next().is_some() {}
             self.probe(&mut run);
-            let mut result = Ok(());
-            // The first round knows what was drained or removed before the server began.
-            if reasons_at <= Instant::now()
-                || self.fleet.has_news()
-                || fleet_hint.has_changed().unwrap_or(false)
-            {
+            let (is_late, mut follows) = (reasons_at <= Instant::now(), true);
+            let mut result = if is_late { self.expire().await } else { Ok(()) };
+            if is_late || self.fleet.has_news() || fleet_hint.has_changed().unwrap_or(false) {
                 fleet_hint.mark_unchanged();
-                result = self.follow_fleet().await;
+                follows = self.follow_fleet().await;
+                knows_fleet |= follows;
             }
-            if result.is_ok() && reasons_at <= Instant::now() {
-                result = self.expire().await;
-            }
-            if result.is_ok() {
+            // No job starts before it is known what was drained or removed before the server began.
+            if result.is_ok() && knows_fleet {
                 result = self.dispatch(&mut run).await;
             }
-            if result.is_ok() && reasons_at <= Instant::now() {
+            if result.is_ok() && knows_fleet && reasons_at <= Instant::now() {
                 result = self.tell_reasons().await;
                 reasons_at = Instant::now() + self.options.poll;
             }
-            let failed = result.is_err();
+            let failed = result.is_err() || !follows;
             if let Err(error) = result {
                 tracing::warn!(error = %error.chain(), "the queue could not be read; trying again");
             }
@@ -319,16 +316,13 @@ impl Scheduler {
         archiving.finish().await;
     }
 
-    /// Keeps in step with the fleet. A registry that refuses what the server says stops no job.
-    async fn follow_fleet(&self) -> Result<()> {
-        match self.fleet.follow().await {
-            Err(error) if !error.kind().is_retryable() => {
-                let hint = error.hint_text().unwrap_or_default();
-                tracing::error!(error = %error.chain(), hint, "the fleet does not take this server's word");
-                Ok(())
-            }
-            followed => followed,
+    /// Keeps in step with the fleet; whether the registry told it. One that does not stops no job.
+    async fn follow_fleet(&self) -> bool {
+        let followed = self.fleet.follow().await;
+        if let Err(error) = &followed {
+            tracing::warn!(error = %error.chain(), "the fleet could not be read; trying again");
         }
+        followed.is_ok()
     }
 
     /// Asks the backends whose turn it is. Answers come by way of the pool's hint.
@@ -532,7 +526,8 @@ async fn in_time<T>(lease: Duration, call: impl Future<Output = Result<T>>) -> R
 
 /// A backend's failure as it is shown.
 fn failure_of(error: &Error, at: Timestamp) -> BackendFailure {
-    BackendFailure { message: error.chain(), hint: error.hint_text().map(str::to_owned), at }
+    let line = |text: &str| one_line(text, limits::BACKEND_FAILURE_BYTES_MAX);
+    BackendFailure { message: line(&error.chain()), hint: error.hint_text().map(line), at }
 }
 
 /// An attempt that panics loses its lease, and another attempt follows.

@@ -95,8 +95,8 @@ fn read_backend(request: BackendView) -> Handled<Backend> {
     )
 )]
 pub(super) async fn drain(State(app): State<App>, body: Body) -> Handled<Json<BackendView>> {
-    let addr = named(&app, body).await?;
-    told(&app.fleet.drain(&addr).await?)
+    let BackendName { addr, machine } = named(&app, body).await?;
+    told(&app.fleet.drain(&addr, machine.as_deref()).await?)
 }
 
 /// Give a drained backend jobs again.
@@ -112,14 +112,14 @@ pub(super) async fn drain(State(app): State<App>, body: Body) -> Handled<Json<Ba
     )
 )]
 pub(super) async fn enable(State(app): State<App>, body: Body) -> Handled<Json<BackendView>> {
-    let addr = named(&app, body).await?;
-    told(&app.fleet.enable(&addr).await?)
+    let BackendName { addr, machine } = named(&app, body).await?;
+    told(&app.fleet.enable(&addr, machine.as_deref()).await?)
 }
 
-/// The address that a body names.
-async fn named(app: &App, body: Body) -> Handled<String> {
+/// The backend that a body names.
+async fn named(app: &App, body: Body) -> Handled<BackendName> {
     let name = v1::read_backend_name(&read_body(app, body).await?).map_err(Problem::mistakes)?;
-    Ok(canonical(&name.addr))
+    Ok(BackendName { addr: canonical(&name.addr), machine: name.machine })
 }
 
 fn told(state: &BackendState) -> Handled<Json<BackendView>> {
@@ -139,7 +139,8 @@ fn canonical(addr: &str) -> String {
     path = "/api/v1/backends",
     tag = "backends",
     params(
-        ("addr" = Option<String>, Query, description = "The address, when there is no body")
+        ("addr" = Option<String>, Query, description = "The address, when there is no body"),
+        ("machine" = Option<String>, Query, description = "The machine, when there is no body")
     ),
     request_body = Option<BackendName>,
     responses(
@@ -149,12 +150,15 @@ fn canonical(addr: &str) -> String {
     )
 )]
 pub(super) async fn remove(State(app): State<App>, uri: Uri, body: Body) -> Handled<StatusCode> {
-    let parameters = Parameters::read(&uri, &["addr"])?;
-    let addr = match parameters.get::<String>("addr", "an address")? {
-        Some(addr) => canonical(&addr),
+    let parameters = Parameters::read(&uri, &["addr", "machine"])?;
+    let BackendName { addr, machine } = match parameters.get::<String>("addr", "an address")? {
+        Some(addr) => {
+            let machine = parameters.get("machine", "the name of a machine")?;
+            BackendName { addr: canonical(&addr), machine }
+        }
         None => named(&app, body).await?,
     };
-    app.fleet.remove(&addr).await?;
+    app.fleet.remove(&addr, machine.as_deref()).await?;
     tracing::info!(addr, "a backend was removed");
     Ok(StatusCode::NO_CONTENT)
 }

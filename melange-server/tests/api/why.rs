@@ -140,13 +140,13 @@ async fn backends_that_do_not_match_or_work_are_told() {
     let labelled = farm.submit(json!({ "backend_selector": { "tier": "high" } })).await;
     let of_arm = farm.submit(json!({ "arch": "aarch64" })).await;
     let plain = farm.submit(json!({})).await;
-    fleet.remove("tcp://high:1").await.unwrap();
-    fleet.remove("tcp://arm:1").await.unwrap();
+    fleet.remove("tcp://high:1", None).await.unwrap();
+    fleet.remove("tcp://arm:1", None).await.unwrap();
     insta::assert_snapshot!("no_backend_with_labels", farm.why(labelled, origin).await);
     insta::assert_snapshot!("no_backend_of_the_architecture", farm.why(of_arm, origin).await);
-    fleet.drain("tcp://a:1").await.unwrap();
+    fleet.drain("tcp://a:1", None).await.unwrap();
     insta::assert_snapshot!("draining", farm.why(plain, origin).await);
-    fleet.enable("tcp://a:1").await.unwrap();
+    fleet.enable("tcp://a:1", None).await.unwrap();
     let failure = BackendFailure { message: "connection refused".to_owned(), hint: None, at: farm.now() };
     pool.lease("tcp://a:1").unwrap().unreachable(failure);
     insta::assert_snapshot!("unhealthy", farm.why(plain, origin).await);
@@ -166,7 +166,7 @@ async fn the_queue_is_told_as_a_whole() {
     }
     farm.submit(json!({ "waits_for": [running.job.id.to_string()] })).await;
     let of_arm = farm.submit(json!({ "arch": "aarch64" })).await;
-    farm.service.app.fleet.drain("tcp://arm:1").await.unwrap();
+    farm.service.app.fleet.drain("tcp://arm:1", None).await.unwrap();
     assert!(queue().await.contains("\"pending\": 0"), "what was told is new for a second");
     tokio::time::advance(Duration::from_secs(2)).await;
     insta::assert_snapshot!("queue", queue().await);

@@ -1,11 +1,11 @@
 //! `melange remote backends …`.
 
 use jiff::Timestamp;
-use melange_remote_sdk::api::v1::BackendView;
+use melange_remote_sdk::api::v1::{BackendName, BackendView};
 use melange_remote_sdk::error::Result;
 
 use super::{client, show};
-use crate::args::{BackendsCommand, Output};
+use crate::args::{BackendNameArgs, BackendsCommand, Output};
 use crate::exit::Exit;
 use crate::render;
 
@@ -22,19 +22,26 @@ pub(super) async fn run(command: BackendsCommand, output: Output) -> Result<Exit
             let added = client(&server)?.add_backend(&backend).await?;
             show(output, &added, || format!("added {}", added.addr))?;
         }
-        BackendsCommand::Drain { addr, server } => {
-            let view = client(&server)?.drain_backend(&addr).await?;
+        BackendsCommand::Drain { name, server } => {
+            let view = client(&server)?.drain_backend(&name.into()).await?;
             show(output, &view, || format!("{} gets no further jobs", view.addr))?;
         }
-        BackendsCommand::Enable { addr, server } => {
-            let view = client(&server)?.enable_backend(&addr).await?;
+        BackendsCommand::Enable { name, server } => {
+            let view = client(&server)?.enable_backend(&name.into()).await?;
             show(output, &view, || format!("{} gets jobs again", view.addr))?;
         }
-        BackendsCommand::Remove { addr, server } => {
-            client(&server)?.remove_backend(&addr).await?;
-            let removed = serde_json::json!({ "addr": addr, "removed": true });
-            show(output, &removed, || format!("removed {addr}"))?;
+        BackendsCommand::Remove { addr, machine, server } => {
+            let name = BackendName { addr, machine };
+            client(&server)?.remove_backend(&name).await?;
+            let removed = serde_json::json!({ "addr": name.addr, "removed": true });
+            show(output, &removed, || format!("removed {}", name.addr))?;
         }
     }
     Ok(Exit::Ok)
+}
+
+impl From<BackendNameArgs> for BackendName {
+    fn from(BackendNameArgs { addr, machine }: BackendNameArgs) -> Self {
+        Self { addr, machine }
+    }
 }

@@ -52,7 +52,7 @@ pub fn read_backend(body: &[u8]) -> Result<BackendView, Vec<ErrorDetail>> {
 /// As [`read_submit`].
 pub fn read_backend_name(body: &[u8]) -> Result<BackendName, Vec<ErrorDetail>> {
     let mut fields = Fields::read(body)?;
-    let name = BackendName { addr: fields.required("addr") };
+    let name = BackendName { addr: fields.required("addr"), machine: fields.text("machine") };
     fields.finish(name)
 }
 

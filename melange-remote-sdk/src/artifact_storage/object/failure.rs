@@ -12,6 +12,7 @@ use object_store::Error as StoreError;
 use crate::error::{Blame, Error, ErrorKind, causes, chain};
 use crate::limits;
 use crate::redact::redact;
+use crate::text::one_line;
 
 /// What it means that something is not there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -224,14 +225,7 @@ fn answer(body: &str) -> String {
 
 /// One line of bounded length.
 fn clipped(text: &str) -> String {
-    let text = redact(text);
-    let words = text.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty());
-    let mut line = words.collect::<Vec<_>>().join(" ");
-    if line.len() > limits::STORE_ANSWER_BYTES_MAX {
-        line.truncate(line.floor_char_boundary(limits::STORE_ANSWER_BYTES_MAX));
-        line.push('…');
-    }
-    line
+    one_line(&redact(text), limits::STORE_ANSWER_BYTES_MAX)
 }
 
 #[cfg(test)]

@@ -9,12 +9,16 @@ use super::dialect::{Connection, Db};
 use super::*;
 use crate::backend::registry::{BackendRegistry, FleetChange, FleetState, RegisteredBackend, Registry};
 
-/// The backends, in the order in which they came.
-async fn read_backends<'c>(
-    from: impl sqlx::Executor<'c, Database = Db>,
-) -> sqlx::Result<Vec<RegisteredBackend>> {
-    let rows = sqlx::query("SELECT doc FROM backends ORDER BY number").fetch_all(from).await?;
-    rows.iter().map(|row| from_doc(row.try_get("doc")?)).collect()
+/// The backends, in the order in which they came. One whose document cannot be read must not keep all others from work.
+async fn read_backends<'c>(from: impl sqlx::Executor<'c, Database = Db>) -> sqlx::Result<FleetState> {
+    let mut fleet = FleetState::default();
+    for row in sqlx::query("SELECT key, doc FROM backends ORDER BY number").fetch_all(from).await? {
+        match from_doc::<RegisteredBackend>(row.try_get("doc")?) {
+            Ok(backend) => fleet.backends.push(backend),
+            Err(error) => _ = fleet.unreadable.insert(row.try_get("key")?, error.to_string()),
+        }
+    }
+    Ok(fleet)
 }
 
 /// How many jobs of other servers than this one run on backends.
@@ -39,7 +43,8 @@ impl Session<'_> {
         changes: &[FleetChange],
         at: Timestamp,
     ) -> sqlx::Result<Result<FleetState>> {
-        let mut registry = Registry::new(read_backends(&mut *self.connection).await?);
+        let before = read_backends(&mut *self.connection).await?;
+        let mut registry = Registry::new(before.backends);
         let changed = match registry.change(changes, at) {
             Ok(changed) => changed,
             Err(error) => return Ok(Err(error)),
@@ -55,6 +60,7 @@ impl Session<'_> {
         self.set.changes.events.extend(changed.events);
         let mut fleet = FleetState::new(registry.backends());
         fleet.elsewhere = read_elsewhere(&mut *self.connection, server).await?;
+        fleet.unreadable = before.unreadable;
         Ok(Ok(fleet))
     }
 }
@@ -71,7 +77,7 @@ async fn write_backend(connection: &mut Connection, backend: &RegisteredBackend)
 impl BackendRegistry for Store {
     async fn fleet(&self, server: &ServerId) -> Result<FleetState> {
         let read = async {
-            let mut fleet = FleetState::new(read_backends(&self.readers).await?);
+            let mut fleet = read_backends(&self.readers).await?;
             fleet.elsewhere = read_elsewhere(&self.readers, server).await?;
             Ok(fleet)
         };

@@ -193,11 +193,13 @@ mod tests {
     use tokio::sync::Mutex;
 
     use super::*;
-    use crate::backend::registry::BackendRegistry;
+    use crate::arch::Arch;
+    use crate::backend::registry::{BackendRegistry, BackendSpec, FleetChange};
     use crate::conformance::backend_registry as fleet_suite;
     use crate::conformance::job_store as suite;
-    use crate::job::ClaimToken;
+    use crate::job::{BackendPlace, ClaimToken};
     use crate::job_store::{JobStore, Patience};
+    use crate::labels::Labels;
 
     /// One database in a folder of its own.
     struct Database {
@@ -318,6 +320,36 @@ mod tests {
         let job = store.get(broken).await.unwrap();
         assert_eq!(job.state, JobState::Failed);
         assert!(job.error.as_ref().unwrap().message.starts_with("what the job asks for"), "{job:?}");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_backend_that_cannot_be_read_hides_no_other_one() {
+        let (database, server) = (Database::new(DatabaseBounds::default()).await, ServerId::unique());
+        let store = database.store().await;
+        let add = |name: &str| FleetChange::Add {
+            place: BackendPlace { addr: format!("tcp://{name}:1"), machine: None },
+            spec: BackendSpec { arch: Arch::X86_64, labels: Labels::default(), max_jobs: 1 },
+        };
+        store.change_fleet(&server, &[add("a"), add("b")], suite::START).await.unwrap();
+        let spoil = store.writer.call(Wanted::Unknown, Outlives::Machine, move |session| {
+            Box::pin(async move {
+                let spoil = sqlx::query("UPDATE backends SET doc = '{}' WHERE key = 'tcp://a:1'");
+                spoil.execute(&mut *session.connection).await?;
+                Ok(Ok(()))
+            })
+        });
+        spoil.await.unwrap();
+        let told = [
+            store.fleet(&server).await.unwrap(),
+            store.change_fleet(&server, &[add("c")], suite::START).await.unwrap(),
+        ];
+        for (fleet, readable) in told.iter().zip([1, 2]) {
+            assert_eq!(fleet.backends.len(), readable);
+            assert_eq!(fleet.unreadable.keys().collect::<Vec<_>>(), ["tcp://a:1"]);
+        }
+        store.change_fleet(&server, &[add("a")], suite::START).await.unwrap();
+        let fleet = store.fleet(&server).await.unwrap();
+        assert_eq!((fleet.backends.len(), fleet.unreadable.len()), (3, 0), "it was written anew");
     }
 
     /// The rules hold on ten thousand jobs, and the file is smaller afterwards.

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::*;
+use crate::backend::registry::{FleetChange, FleetState};
 
 /// Backends some of which do not answer; builds on them break off before their first step.
 #[derive(Debug, Default)]
@@ -280,7 +281,7 @@ fn server_of(daemons: &Arc<Daemons>, store: &MemoryJobStore, addrs: &[&str], max
 async fn sees(farm: &Farm, addr: &str, what: impl Fn(&crate::backend::pool::BackendState) -> bool) {
     let mut hint = farm.parts.pool.changed();
     let seen = async {
-        while !farm.parts.pool.state(addr).is_some_and(|state| what(&state)) {
+        while !farm.parts.pool.state(addr, None).is_ok_and(|state| what(&state)) {
             hint.changed().await.unwrap();
         }
     };
@@ -305,12 +306,12 @@ async fn servers_share_what_they_know_of_backends() {
     });
     sees(two, "tcp://a:1", |state| state.status == BackendStatus::Failing).await;
     sees(two, "tcp://a:1", |state| state.status == BackendStatus::Healthy).await;
-    one.fleet.drain("tcp://b:1").await.unwrap();
+    one.fleet.drain("tcp://b:1", None).await.unwrap();
     sees(two, "tcp://b:1", |state| state.status == BackendStatus::Draining).await;
     two.fleet.add(backend("tcp://c:1", 2)).await.unwrap();
     sees(one, "tcp://c:1", |state| state.is_ours && state.is_added).await;
     assert_eq!(one.fleet.add(backend("tcp://c:1", 2)).await.unwrap_err().kind(), ErrorKind::AlreadyExists);
-    one.fleet.remove("tcp://a:1").await.unwrap();
+    one.fleet.remove("tcp://a:1", None).await.unwrap();
     for _ in 0..10 {
         let job = two.end(two.submit().await).await;
         assert_eq!(job.backend.as_ref().unwrap().addr, "tcp://c:1");
@@ -350,7 +351,7 @@ async fn servers_share_the_slots_of_a_backend_and_see_their_use() {
     sees(&farms.one, "tcp://other:1", |state| !state.is_ours).await;
     other.task.abort();
     tokio::time::sleep(limits::BACKENDS_CONFIGURED * 2).await;
-    assert!(farms.one.parts.pool.state("tcp://other:1").is_none());
+    assert!(farms.one.parts.pool.state("tcp://other:1", None).is_err());
     farms.one.stop().await;
     farms.two.stop().await;
 }
@@ -402,4 +403,117 @@ async fn a_server_whose_word_has_run_out_gives_it_with_the_next_change() {
     let (added, removed) = fleet.configure(vec![backend("tcp://b:1", 1)]).await.unwrap();
     assert_eq!((added, removed), (1, 1));
     assert!(parts.pool.lease("tcp://a:1").is_none() && parts.pool.lease("tcp://b:1").is_some());
+}
+
+/// A registry that hangs, or refuses what servers say of their configurations.
+#[derive(Debug, Default)]
+struct Stubborn {
+    inner: MemoryRegistry,
+    hangs: AtomicBool,
+    refuses: AtomicBool,
+    words: AtomicU32,
+}
+
+impl Stubborn {
+    async fn answer(&self) {
+        if self.hangs.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+#[async_trait]
+impl BackendRegistry for Stubborn {
+    async fn fleet(&self, server: &ServerId) -> Result<FleetState> {
+        self.answer().await;
+        self.inner.fleet(server).await
+    }
+
+    async fn change_fleet(
+        &self,
+        server: &ServerId,
+        changes: &[FleetChange],
+        at: Timestamp,
+    ) -> Result<FleetState> {
+        self.answer().await;
+        if changes.iter().any(|change| matches!(change, FleetChange::Configure { .. })) {
+            self.words.fetch_add(1, Ordering::Relaxed);
+            if self.refuses.load(Ordering::Relaxed) {
+                return Err(Error::new(ErrorKind::LimitExceeded, "there are too many backends"));
+            }
+        }
+        self.inner.change_fleet(server, changes, at).await
+    }
+
+    fn fleet_changed(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.inner.fleet_changed()
+    }
+}
+
+fn stubborn_farm() -> (Arc<Stubborn>, Farm) {
+    let registry = Arc::new(Stubborn::default());
+    let daemons = Arc::new(Daemons::default());
+    let unused = ScriptedBuilder::new([]);
+    let parts = SchedulerParts {
+        registry: Arc::clone(&registry) as _,
+        builder: Arc::clone(&daemons) as _,
+        probe: daemons as _,
+        ..parts(&unused, 4)
+    };
+    (registry, Farm::start_with(unused, parts))
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_requests_to_a_registry_that_hangs_hold_up_no_job() {
+    let (registry, farm) = stubborn_farm();
+    assert_eq!(farm.end(farm.submit().await).await.state, JobState::Success);
+    registry.hangs.store(true, Ordering::Relaxed);
+    let drains = (0..100).map(|_| {
+        let fleet = farm.fleet.clone();
+        tokio::spawn(async move { fleet.drain("tcp://a:1", None).await.unwrap_err().kind() })
+    });
+    let drains: Vec<_> = drains.collect();
+    let begun = Instant::now();
+    for _ in 0..5 {
+        assert_eq!(farm.end(farm.submit().await).await.state, JobState::Success);
+    }
+    assert!(begun.elapsed() < limits::LEASE * 5, "{:?}", begun.elapsed());
+    for drain in drains {
+        assert_eq!(drain.await.unwrap(), ErrorKind::Unavailable);
+    }
+    registry.hangs.store(false, Ordering::Relaxed);
+    farm.fleet.drain("tcp://a:1", None).await.unwrap();
+    farm.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_word_that_is_refused_is_given_again_now_and_then_and_jobs_run_meanwhile() {
+    let (registry, farm) = stubborn_farm();
+    assert_eq!(farm.end(farm.submit().await).await.state, JobState::Success);
+    registry.refuses.store(true, Ordering::Relaxed);
+    let words = || registry.words.load(Ordering::Relaxed);
+    // The word that holds is not taken for the new one, which is asked for at once.
+    let refused = farm.fleet.configure(vec![backend("tcp://a:1", 2)]).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::LimitExceeded);
+    let before = words();
+    for _ in 0..10 {
+        farm.parts.pool.lease("tcp://a:1").unwrap().failed(BackendFailure {
+            message: "it broke off".to_owned(),
+            hint: None,
+            at: farm.parts.clock.now(),
+        });
+        assert_eq!(farm.end(farm.submit().await).await.state, JobState::Success);
+    }
+    assert!(!farm.parts.pool.has_observations(), "what is seen is told without it");
+    assert!(words() - before <= 2, "{} words", words() - before);
+    registry.refuses.store(false, Ordering::Relaxed);
+    tokio::time::sleep(limits::BACKENDS_CONFIGURED).await;
+    assert_eq!(farm.parts.pool.backends()[0].max_jobs(), 2);
+    // A server that ends says nothing more.
+    let (fleet, pool) = (farm.fleet.clone(), farm.parts.pool.clone());
+    farm.stop().await;
+    let before = words();
+    fleet.configure(vec![backend("tcp://b:1", 2)]).await.unwrap();
+    assert_eq!(words(), before);
+    assert!(pool.backends().is_empty());
 }
