@@ -294,6 +294,12 @@ fn a_server_that_is_too_busy_is_asked_again_when_it_says() {
     let output = server.melange(folder.path(), &["remote", "submit", "good.yaml"]);
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
     assert_eq!(server.asked.lock().unwrap().len(), 5, "more often than one that says nothing");
+    // Nobody waits for as long as this one asks.
+    let server =
+        Server::start(|_, _| (503, br#"{"error":{"code":"unavailable","message":"later"}}"#.to_vec()));
+    let output = server.melange(folder.path(), &["remote", "submit", "good.yaml"]);
+    assert_eq!(output.status.code(), Some(6), "{}", text(&output.stderr));
+    assert_eq!(server.asked.lock().unwrap().len(), 1);
 }
 
 #[test]

@@ -141,7 +141,11 @@ fn serve(
     let said = bytes.len() + usize::from(status == BROKEN);
     let status = if status == BROKEN { 200 } else { status };
     // Servers that are too busy say when to ask again.
-    let again = if status == 429 { "retry-after: 0\r\n" } else { "" };
+    let again = match status {
+        429 => "retry-after: 0\r\n".to_owned(),
+        503 => format!("retry-after: {}\r\n", u64::MAX),
+        _ => String::new(),
+    };
     let head = format!("HTTP/1.1 {status} X\r\nconnection: close\r\n{again}content-length: {said}\r\n\r\n");
     stream.write_all(head.as_bytes())?;
     stream.write_all(&bytes)

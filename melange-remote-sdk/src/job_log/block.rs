@@ -244,8 +244,16 @@ impl LogBlock {
     pub(super) fn weight(&self) -> usize {
         let lines =
             usize::try_from(self.count).unwrap_or(usize::MAX).saturating_mul(limits::LOG_LINE_FORMS_BYTES);
-        // JSON writes each of them in six bytes, once in each form.
-        let escaped = self.text.iter().filter(|byte| **byte < b' ').count().saturating_mul(12);
+        // What JSON writes in more bytes than one: control characters in six, quotes and backslashes in two, in each form.
+        let escaped: usize = self
+            .text
+            .iter()
+            .map(|byte| match byte {
+                0..b' ' => 10,
+                b'"' | b'\\' => 2,
+                _ => 0,
+            })
+            .sum();
         self.text.len().saturating_mul(3).saturating_add(lines).saturating_add(escaped)
     }
 

@@ -67,6 +67,17 @@ proptest! {
         }
     }
 
+    /// What is counted against the bound of what is kept is not less than the text and its forms take.
+    #[test]
+    fn a_block_weighs_what_its_forms_take(
+        texts in proptest::collection::vec("(\\PC|[\u{0}-\u{9}\u{b}-\u{1f}\"\\\\]){0,200}", 1..40),
+    ) {
+        let all: Vec<Written> = texts.iter().map(|text| (1, Some(0), LogStream::Stdout, text.as_str())).collect();
+        let block = lines(&all).into_block(1, 1, 0);
+        let form: usize = texts.iter().map(|text| serde_json::to_string(text).unwrap().len()).sum();
+        prop_assert!(block.weight() >= block.text().len() + form * 2);
+    }
+
     /// Damaged logs are refused, and nothing else happens.
     #[test]
     fn damaged_blocks_are_refused(place in any::<prop::sample::Index>(), byte in any::<u8>(), rest in any::<Vec<u8>>()) {

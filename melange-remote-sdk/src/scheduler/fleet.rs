@@ -39,6 +39,8 @@ struct Parts {
 #[derive(Debug)]
 struct Own {
     backends: Vec<Backend>,
+    /// Counts what it has had, so that a word that is under way is not taken for the one that is due since.
+    version: u64,
     word: Word,
 }
 
@@ -78,7 +80,7 @@ impl Fleet {
             server: parts.server.clone(),
             machine: parts.machine.clone(),
             lease,
-            own: Mutex::new(Own { backends: Vec::new(), word: Word::Due }),
+            own: Mutex::new(Own { backends: Vec::new(), version: 0, word: Word::Due }),
             unreadable: Mutex::default(),
             following: tokio::sync::Mutex::default(),
         };
@@ -159,7 +161,7 @@ impl Fleet {
     /// alone. The pool takes over the answer. The caller has its turn.
     async fn tell(&self, changes: &[FleetChange]) -> Result<()> {
         let now = self.0.clock.now();
-        let word = self.word(now);
+        let (word, version) = self.word(now);
         let is_word = word.is_some();
         let changes: Vec<FleetChange> = word.into_iter().chain(changes.iter().cloned()).collect();
         let fleet = if changes.is_empty() {
@@ -168,9 +170,11 @@ impl Fleet {
             let asked = self.0.registry.change_fleet(&self.0.server, &changes, now);
             in_time(self.0.lease, asked).await?
         };
-        if is_word {
-            self.own().word = Word::Given(later(now, limits::BACKENDS_CONFIGURED));
+        let mut own = self.own();
+        if is_word && own.version == version {
+            own.word = Word::Given(later(now, limits::BACKENDS_CONFIGURED));
         }
+        drop(own);
         self.note_unreadable(&fleet.unreadable);
         self.0.pool.adopt(&fleet, &self.0.server, self.0.machine.as_deref());
         Ok(())
@@ -191,14 +195,15 @@ impl Fleet {
         }
     }
 
-    /// The server's word on its configuration, when it is to be given (again).
-    fn word(&self, now: Timestamp) -> Option<FleetChange> {
+    /// The server's word on its configuration, when it is to be given (again), and its version.
+    fn word(&self, now: Timestamp) -> (Option<FleetChange>, u64) {
         let own = self.own();
-        own.word.is_due(now).then(|| {
+        let word = own.word.is_due(now).then(|| {
             let backends = own.backends.iter().map(|own| (own.place(), BackendSpec::from(own))).collect();
             let until = later(now, limits::BACKENDS_CONFIGURED);
             FleetChange::Configure { server: self.0.server.clone(), backends, until }
-        })
+        });
+        (word, own.version)
     }
 
     /// Makes one change, and the pool follows.
@@ -265,12 +270,10 @@ impl Fleet {
         let backends: Vec<Backend> =
             check_backends(backends)?.into_iter().map(|backend| self.here(backend)).collect();
         let (added, removed) = {
-            // A word that is being given is not taken for this one.
-            let _turn = self.turn().await?;
             let mut own = self.own();
             let added = backends.iter().filter(|backend| !own.backends.contains(backend)).count();
             let removed = own.backends.iter().filter(|backend| !backends.contains(backend)).count();
-            own.backends = backends;
+            (own.backends, own.version) = (backends, own.version.wrapping_add(1));
             if !matches!(own.word, Word::TakenBack) {
                 own.word = Word::Due;
             }
@@ -285,7 +288,10 @@ impl Fleet {
     /// Those of the registry; the word holds for a while then.
     pub(super) async fn leave(&self) -> Result<()> {
         let _turn = self.turn().await?;
-        self.own().word = Word::TakenBack;
+        {
+            let mut own = self.own();
+            (own.word, own.version) = (Word::TakenBack, own.version.wrapping_add(1));
+        }
         let mut changes = self.0.pool.take_observations(&self.0.server);
         changes.push(FleetChange::Leave { server: self.0.server.clone() });
         let asked = self.0.registry.change_fleet(&self.0.server, &changes, self.0.clock.now());

@@ -19,7 +19,7 @@ use crate::waiting;
     path = "/api/v1/queue",
     tag = "jobs",
     responses(
-        (status = 200, description = "The queue, at most a second old", body = QueueView),
+        (status = 200, description = "The queue as it was a moment ago", body = QueueView),
         (status = "4XX", description = "The request is refused; `code` tells why", body = ErrorResponse),
         (status = "5XX", description = "The server is at fault or stops; the same request may succeed later", body = ErrorResponse)
     )

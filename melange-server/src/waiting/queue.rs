@@ -1,12 +1,12 @@
 //! Why all jobs wait that do.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use melange_remote_sdk::api::v1::{QueueProjectView, QueueReasonView, QueueView};
-use melange_remote_sdk::error::{ErrorKind, Result};
+use melange_remote_sdk::error::{Error, ErrorKind, Result};
 use melange_remote_sdk::job_store::QueueSummary;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
@@ -14,28 +14,45 @@ use tokio::time::Instant;
 use super::{hint, refusal_of};
 use crate::app::App;
 
-/// How long an answer is new: counting all jobs of a long queue takes its time.
+/// How long an answer is new, at least.
 const SUMMARY_AGE: Duration = Duration::from_secs(1);
+
+/// How much longer than it took to make it an answer is new: counting all jobs of a long queue takes its time, and is not
+/// to be what the database is busy with.
+const SUMMARY_COST: u32 = 10;
 
 /// Reasons that are told; those of the most jobs.
 const REASONS_MAX: usize = 100;
 
 /// What was told last; many who ask at once share one look.
-#[derive(Debug, Default)]
-pub struct RecentQueue(Mutex<Option<(Instant, Arc<QueueView>)>>);
+#[derive(Debug, Clone, Default)]
+pub struct RecentQueue(Arc<Mutex<Option<Told>>>);
 
-/// The queue, at most [`SUMMARY_AGE`] old.
+#[derive(Debug)]
+struct Told {
+    view: Arc<QueueView>,
+    new_until: Instant,
+}
+
+/// The queue as it was a moment ago.
 pub(crate) async fn of(app: &App) -> Result<Arc<QueueView>> {
-    let mut last = app.queue.0.lock().await;
-    if let Some((at, known)) = &*last
-        && at.elapsed() < SUMMARY_AGE
-    {
-        return Ok(Arc::clone(known));
-    }
-    let now = app.clock.now();
-    let view = Arc::new(view(app, &app.job_store.queue(now).await?, now).await?);
-    *last = Some((Instant::now(), Arc::clone(&view)));
-    Ok(view)
+    let app = app.clone();
+    // Whoever asked may go away: the look goes on for the others.
+    let look = tokio::spawn(async move {
+        let mut last = app.queue.0.lock().await;
+        let begun = Instant::now();
+        if let Some(Told { view, new_until }) = &*last
+            && begun < *new_until
+        {
+            return Ok(Arc::clone(view));
+        }
+        let now = app.clock.now();
+        let view = Arc::new(view(&app, &app.job_store.queue(now).await?, now).await?);
+        let age = SUMMARY_AGE.max(begun.elapsed() * SUMMARY_COST);
+        *last = Some(Told { view: Arc::clone(&view), new_until: Instant::now() + age });
+        Ok(view)
+    });
+    look.await.map_err(|error| Error::new(ErrorKind::Unavailable, "the queue was not read").source(error))?
 }
 
 /// Jobs that wait for one reason.
@@ -77,10 +94,12 @@ impl Reasons {
 
 async fn view(app: &App, queue: &QueueSummary, now: Timestamp) -> Result<QueueView> {
     let candidates = app.pool.fleet_candidates();
-    let mut reasons = Reasons::default();
+    let (mut reasons, mut refusals) = (Reasons::default(), HashMap::new());
     for waiting in &queue.groups {
         let needs = &waiting.group.needs;
-        let refusal = app.backend_selector.select(needs, &candidates).err();
+        // Projects ask for the same backends.
+        let refusal =
+            refusals.entry(needs).or_insert_with(|| app.backend_selector.select(needs, &candidates).err());
         let (word, sentence) = refusal_of(refusal.as_ref());
         let ready = waiting.jobs.saturating_sub(waiting.pausing);
         let help = refusal.as_ref().map(|refusal| hint(refusal, needs));
@@ -105,7 +124,7 @@ async fn view(app: &App, queue: &QueueSummary, now: Timestamp) -> Result<QueueVi
         };
         reasons.add("blocked", "they wait for other jobs".to_owned(), view.blocked, since, None);
     }
+    view.oldest_at = reasons.0.values().map(|reason| reason.since).min();
     view.reasons = reasons.views();
-    view.oldest_at = view.reasons.iter().map(|reason| reason.since).min();
     Ok(view)
 }

@@ -449,6 +449,9 @@ async fn backends_come_and_go() {
     assert_eq!(drain("drain", "tcp://arm:1").await.json()["status"], "draining");
     assert_eq!(drain("enable", "tcp://arm:1").await.json()["status"], "healthy");
     assert_eq!(drain("drain", "tcp://nowhere:1").await.status, StatusCode::NOT_FOUND);
+    let elsewhere = json!({ "addr": "tcp://arm:1", "machine": "other" });
+    let there = service.post("/api/v1/backends/drain", &elsewhere).await;
+    assert_eq!(there.status, StatusCode::NOT_FOUND, "no other machine has one");
     assert_eq!(remove("tcp://nowhere:1").await, StatusCode::NOT_FOUND);
     assert_eq!(remove("tcp://arm:1").await, StatusCode::NO_CONTENT);
     assert_eq!(remove("tcp://amd64-standard:1234").await, StatusCode::BAD_REQUEST);

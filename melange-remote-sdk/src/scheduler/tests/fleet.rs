@@ -481,9 +481,52 @@ async fn many_requests_to_a_registry_that_hangs_hold_up_no_job() {
     for drain in drains {
         assert_eq!(drain.await.unwrap(), ErrorKind::Unavailable);
     }
+    // What is configured meanwhile is told as soon as the registry answers.
+    let unanswered = farm.fleet.configure(vec![backend("tcp://a:1", 7), backend("tcp://b:1", 1)]).await;
+    assert_eq!(unanswered.unwrap_err().kind(), ErrorKind::Unavailable);
     registry.hangs.store(false, Ordering::Relaxed);
+    sees(&farm, "tcp://b:1", |state| state.is_ours).await;
+    assert_eq!(farm.parts.pool.backends()[0].max_jobs(), 7);
     farm.fleet.drain("tcp://a:1", None).await.unwrap();
     farm.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_word_that_is_under_way_is_not_taken_for_the_next_one() {
+    let parts = SchedulerParts { registry: Arc::new(Slow::default()), ..parts(&ScriptedBuilder::new([]), 4) };
+    let scheduler = Scheduler::new(parts.clone(), SchedulerOptions::default());
+    let fleet = scheduler.fleet();
+    let (first, second) =
+        tokio::join!(fleet.follow(), fleet.configure(vec![backend("tcp://a:1", 1), backend("tcp://b:1", 1)]));
+    first.unwrap();
+    assert_eq!(second.unwrap(), (2, 1));
+    assert_eq!(parts.pool.backends().len(), 2);
+}
+
+/// A registry that answers after a while.
+#[derive(Debug, Default)]
+struct Slow(MemoryRegistry);
+
+#[async_trait]
+impl BackendRegistry for Slow {
+    async fn fleet(&self, server: &ServerId) -> Result<FleetState> {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        self.0.fleet(server).await
+    }
+
+    async fn change_fleet(
+        &self,
+        server: &ServerId,
+        changes: &[FleetChange],
+        at: Timestamp,
+    ) -> Result<FleetState> {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        self.0.change_fleet(server, changes, at).await
+    }
+
+    fn fleet_changed(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.0.fleet_changed()
+    }
 }
 
 #[tokio::test(start_paused = true)]
