@@ -34,7 +34,7 @@ fuzz_target!(|data: &[u8]| {
             }
             assert!(yaml(&compiled_definition(&plan)).is_ok());
         }
-        Ok(Compiled::Skipped(reason)) => assert!(!reason.is_empty()),
+        Ok(Compiled::Skipped { reason, .. }) => assert!(!reason.is_empty()),
         Err(mistakes) => assert!(!mistakes.to_string().is_empty()),
     }
 });

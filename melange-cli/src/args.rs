@@ -6,8 +6,10 @@ use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
 use melange_remote_sdk::arch::Arch;
 
+mod plan;
 mod remote;
 
+pub(crate) use plan::{PlanArgs, PlanCommand, PlanFormat, PlanOptions, PlanPart};
 pub(crate) use remote::{
     BackendNameArgs, BackendsCommand, EventsArgs, LogsArgs, RemoteCommand, ServerArgs, SubmitArgs,
 };
@@ -64,6 +66,8 @@ pub(crate) enum Command {
     Test(TestArgs),
     /// Compile definitions and print what would be built, without building
     Compile(CompileArgs),
+    /// Tell what a build of many definitions would do: in which order, and why
+    Plan(Box<PlanArgs>),
     /// Look for mistakes and doubtful places in definitions
     Lint(LintArgs),
     /// Print what a definition says, by a template such as '{{.Package.Version}}'
@@ -112,6 +116,7 @@ impl Args {
             Command::Build(args) => args.run.output,
             Command::Test(args) => args.run.output,
             Command::Compile(args) => OutputArgs { output: args.output.output.or(args.format) },
+            Command::Plan(args) => args.output(),
             Command::Lint(args) => OutputArgs { output: args.output },
             Command::Query(args) => args.output,
             Command::Pipelines { command } => match command {

@@ -1,5 +1,7 @@
 //! What people read.
 
+pub(crate) mod plan;
+
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use melange_remote_sdk::api::v1::{

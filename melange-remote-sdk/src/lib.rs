@@ -24,6 +24,8 @@ pub mod analysis;
 pub mod apk;
 pub mod melange;
 #[cfg(feature = "apk")]
+pub mod planner;
+#[cfg(feature = "apk")]
 pub mod solver;
 
 // Jobs and backends.

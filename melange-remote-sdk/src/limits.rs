@@ -411,3 +411,9 @@ pub const RETENTION_FIRST: Duration = Duration::from_secs(5 * 60);
 pub const RETENTION_EVERY: Duration = Duration::from_secs(10 * 60);
 /// Every so many passes one looks for objects of unknown jobs.
 pub const ORPHANS_EVERY: u32 = 6;
+/// Patterns of paths in a request for a plan.
+pub const PLAN_GLOBS_MAX: usize = 1_000;
+/// Definitions of a plan, for each architecture.
+pub const PLAN_DEFINITIONS_MAX: usize = 50_000;
+/// What a job is expected to take when it is not known of any how long it took.
+pub const PLAN_JOB_DURATION: Duration = Duration::from_secs(180);

@@ -120,7 +120,7 @@ fn compile_all(arch: Arch) -> Option<Counted> {
             }
             match result {
                 Ok(Compiled::Plan(plan)) => counted.compiled(name, &plan),
-                Ok(Compiled::Skipped(_)) => counted.skipped += 1,
+                Ok(Compiled::Skipped { .. }) => counted.skipped += 1,
                 Err(mistakes) => counted.mistakes.push(mistakes.to_string()),
             }
         }

@@ -18,6 +18,7 @@ mod isolation;
 mod oracles;
 mod packages;
 mod pipelines;
+mod plans;
 mod sandbox;
 mod schema;
 mod service;

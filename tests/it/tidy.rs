@@ -11,7 +11,7 @@ const LAYERS: [(&str, &[&str]); 6] = [
         "vocabulary",
         &["error", "backoff", "limits", "redact", "arch", "labels", "text", "pointers", "failure"],
     ),
-    ("pure engine", &["apk", "melange", "solver", "analysis"]),
+    ("pure engine", &["apk", "melange", "solver", "analysis", "planner"]),
     ("jobs and backends", &["job", "backend", "backend_selector"]),
     ("contracts", &["builder", "guest", "job_store", "artifact_storage", "api"]),
     (
@@ -33,7 +33,7 @@ const LAYERS: [(&str, &[&str]); 6] = [
 ];
 
 /// Modules that touch neither clock nor disk nor network.
-const PURE: [&str; 16] = [
+const PURE: [&str; 17] = [
     "redact",
     "error",
     "limits",
@@ -45,6 +45,7 @@ const PURE: [&str; 16] = [
     "melange",
     "solver",
     "analysis",
+    "planner",
     "job",
     "api",
     "llb",

@@ -65,7 +65,7 @@ fn compile(
         melange::compile(&source, args.arch, pipelines, options).map_err(Diagnostics::into_error)?;
     let (skipped, plan) = match &compiled {
         Compiled::Plan(plan) => (None, Some(plan)),
-        Compiled::Skipped(reason) => (Some(reason.as_str()), None),
+        Compiled::Skipped { reason, .. } => (Some(reason.as_str()), None),
     };
     let definition = plan.map(|plan| compiled_definition(plan));
     let wrong =

@@ -20,6 +20,7 @@ mod keygen;
 mod lint;
 mod local;
 mod pipelines;
+mod plan;
 mod query;
 mod remote;
 mod test;
@@ -30,6 +31,7 @@ pub(crate) async fn run(command: Command, output: Output) -> Result<Exit> {
         Command::Remote { command } => remote::run(command, output).await,
         Command::Build(args) => build::run(args, output).await,
         Command::Compile(args) => compile::run(&args, output),
+        Command::Plan(args) => plan::run(*args, output).await,
         Command::Test(args) => test::run(args, output).await,
         Command::Query(args) => query::run(&args, output),
         Command::Schema { pipeline, event } => {

@@ -17,7 +17,7 @@ pub(super) fn run(args: &QueryArgs, output: Output) -> Result<Exit> {
         melange::inspect(&source, args.arch, &pipelines, &options).map_err(Diagnostics::into_error)?;
     let plan = match compiled {
         Compiled::Plan(plan) => plan,
-        Compiled::Skipped(reason) => return Err(Error::invalid(reason).hint("give another `--arch`")),
+        Compiled::Skipped { reason, .. } => return Err(Error::invalid(reason).hint("give another `--arch`")),
     };
     let mut data = serde_json::to_value(compiled_definition(&plan))
         .map_err(|e| Error::unexpected("cannot read the definition").source(e))?;

@@ -6,6 +6,7 @@ mod events;
 mod files;
 mod json;
 mod outputs;
+mod plan;
 mod remote;
 mod support;
 mod verbs;

@@ -4,3 +4,4 @@
 //! request fields that it does not know, with a hint; clients skip response fields that they do not know.
 
 pub mod v1;
+pub mod v2;

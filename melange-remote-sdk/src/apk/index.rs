@@ -15,7 +15,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::limits;
 
 /// One record of an index.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct IndexPackage {
     /// `C:`, SHA-1 of the compressed control section; `None` for another kind of checksum.
     pub control_sha1: Option<Sha1Bytes>,

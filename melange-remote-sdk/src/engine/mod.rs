@@ -184,7 +184,7 @@ impl Builder for EngineBuilder {
                 plan.tests.iter_mut().for_each(|test| test.add_packages(&input.test_packages));
                 *plan
             }
-            Ok(Compiled::Skipped(reason)) => return Ok(run.outcome(BuildStatus::Skipped { reason })),
+            Ok(Compiled::Skipped { reason, .. }) => return Ok(run.outcome(BuildStatus::Skipped { reason })),
             Err(error) => return into_outcome(run, error.blame_if_unknown(Blame::Definition)),
         };
         let deadline = plan.timeout.or(self.options.timeout);

@@ -86,7 +86,7 @@ impl EngineBuilder {
         let compiled = run.phase(Phase::Compile, self.compile(&input.build)).await;
         let mut plan = match compiled {
             Ok(Compiled::Plan(plan)) => *plan,
-            Ok(Compiled::Skipped(reason)) => return Ok(run.outcome(BuildStatus::Skipped { reason })),
+            Ok(Compiled::Skipped { reason, .. }) => return Ok(run.outcome(BuildStatus::Skipped { reason })),
             Err(error) => return into_outcome(run, error.blame_if_unknown(Blame::Definition)),
         };
         // A call that names tests which there are not is at fault itself, not the definition.

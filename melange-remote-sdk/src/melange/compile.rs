@@ -30,7 +30,8 @@ pub(super) fn skipped(document: &Document, arch: Arch) -> Option<Compiled> {
         return None;
     }
     let names: Vec<&str> = targets.iter().map(|target| &**target).collect();
-    Some(Compiled::Skipped(format!("the definition is for {} only, not {arch}", names.join(", "))))
+    let reason = format!("the definition is for {} only, not {arch}", names.join(", "));
+    Some(Compiled::Skipped { package: document.package.name.to_string(), reason })
 }
 
 /// Compiles `prepared` for one architecture; mistakes go to `errors`, and the plan is of use without any.

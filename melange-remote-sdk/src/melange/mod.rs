@@ -82,8 +82,13 @@ impl Default for CompileOptions {
 pub enum Compiled {
     /// Something to run.
     Plan(Box<Plan>),
-    /// Nothing to do on this architecture, and why.
-    Skipped(String),
+    /// Nothing to do on this architecture.
+    Skipped {
+        /// The name of the main package.
+        package: String,
+        /// Why, in a sentence without a full stop.
+        reason: String,
+    },
 }
 
 /// Parses and compiles a definition for one architecture.

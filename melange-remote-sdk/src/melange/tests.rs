@@ -15,7 +15,7 @@ fn try_plan(text: &str, inline: &[(&str, &str)]) -> Result<Plan, Diagnostics> {
     let pipelines = PipelineSet::new(&inline).unwrap();
     match compile(&Source::new("t.yaml", text), Arch::X86_64, &pipelines, &CompileOptions::default())? {
         Compiled::Plan(plan) => Ok(*plan),
-        Compiled::Skipped(reason) => panic!("skipped: {reason}"),
+        Compiled::Skipped { reason, .. } => panic!("skipped: {reason}"),
     }
 }
 
@@ -101,7 +101,7 @@ fn strange_inputs_are_read_or_refused() {
             Ok(Compiled::Plan(plan)) => {
                 super::emit::yaml(&super::emit::compiled_definition(&plan)).unwrap();
             }
-            Ok(Compiled::Skipped(reason)) => panic!("{reason}"),
+            Ok(Compiled::Skipped { reason, .. }) => panic!("{reason}"),
             Err(mistakes) => assert!(mistakes.0.iter().all(|mistake| !mistake.to_string().is_empty())),
         }
         count += 1;
@@ -174,7 +174,7 @@ fn other_architectures_are_skipped_and_none_means_all() {
     let text = "package:\n  name: a\n  version: 1\n  target-architecture: [aarch64]\n";
     let set = PipelineSet::default();
     let run = |arch| compile(&Source::new("t.yaml", text), arch, &set, &CompileOptions::default()).unwrap();
-    assert!(matches!(run(Arch::X86_64), Compiled::Skipped(_)));
+    assert!(matches!(run(Arch::X86_64), Compiled::Skipped { .. }));
     assert!(matches!(run(Arch::Aarch64), Compiled::Plan(_)));
 }
 

@@ -171,6 +171,19 @@ impl Assembler {
         .await
     }
 
+    /// The indexes of the repositories that an environment names, in the order in which it asks them.
+    ///
+    /// # Errors
+    /// `InvalidRequest` when it names none; `Untrusted` for an index without the signature of a known key; `Unavailable`
+    /// for one that cannot be had.
+    pub async fn indexes(
+        &self,
+        environment: &PlanEnvironment,
+        arch: Arch,
+    ) -> Result<Vec<Arc<LoadedRepository>>> {
+        Ok(self.load(None, environment, arch).await?.0)
+    }
+
     /// The repositories of an environment behind `own`, and its keys.
     async fn load(
         &self,
@@ -307,10 +320,7 @@ fn choose(repositories: Vec<Arc<LoadedRepository>>, keyring: Keyring, world: Wor
     let World { mut requests, first, subject, policy, locked } = world;
     requests.sort();
     requests.dedup();
-    let tables: Vec<RepositoryPackages<'_>> = repositories
-        .iter()
-        .map(|loaded| RepositoryPackages { tag: &loaded.tag, packages: &loaded.index.packages })
-        .collect();
+    let tables: Vec<RepositoryPackages<'_>> = repositories.iter().map(|loaded| loaded.packages()).collect();
     let solver = Solver::with_preference(&tables, Preference { first, by_name_only: &subject }, policy);
     let chosen = solver.solve(&requests)?;
     let mut lock: Vec<String> = chosen

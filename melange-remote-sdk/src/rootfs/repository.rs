@@ -12,6 +12,7 @@ use crate::cache::{Held, StateCache};
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits;
 use crate::redact::redact;
+use crate::solver::RepositoryPackages;
 
 use super::fetch::{Fetcher, Present};
 use super::line::RepositoryLine;
@@ -135,6 +136,11 @@ impl LoadedRepository {
     pub fn made(folder: &Path, index: Index) -> Self {
         let place = Place::Folder(folder.to_owned());
         Self { line: String::new(), tag: String::new(), index: Arc::new(index), place }
+    }
+
+    /// What it offers, for a solver.
+    pub fn packages(&self) -> RepositoryPackages<'_> {
+        RepositoryPackages { tag: &self.tag, packages: &self.index.packages }
     }
 
     /// The package's file on this machine, downloaded when need be, which is not swept meanwhile. A downloaded file is

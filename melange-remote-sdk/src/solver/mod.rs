@@ -125,6 +125,34 @@ impl<'a> Solver<'a> {
         Self { packages, parsed, by_name, install_if, policy }
     }
 
+    /// The package that would be chosen for one request alone, before anything else is; `None` when there is none.
+    pub fn provider(&self, request: &Dependency<'_>) -> Option<Choice> {
+        let run = Run::new(self);
+        let options = run.filter(request, request.pin, None);
+        let best = run.best(&options, request.name, request.pin, &Existing::default())?;
+        Some(self.packages[best].0)
+    }
+
+    /// The packages that would be chosen for requests that are made together, before what these need is looked at; `None`
+    /// for a request that nothing satisfies, which the others do not mind.
+    pub fn providers(&self, requests: &[Dependency<'_>]) -> Vec<Option<Choice>> {
+        let mut run = Run::new(self);
+        run.constrain(requests);
+        let satisfied = |request: &&Dependency<'_>| {
+            !request.conflict && !run.filter(request, request.pin, None).is_empty()
+        };
+        let together: Vec<&Dependency<'_>> = requests.iter().filter(satisfied).collect();
+        // What excludes another request is found out when the environment is made.
+        if run.direct(&together).is_err() {
+            run = Run::new(self);
+        }
+        let chosen = |request: &Dependency<'_>| {
+            let options = run.filter(request, request.pin, None);
+            run.best(&options, request.name, request.pin, &Existing::default()).map(|id| self.packages[id].0)
+        };
+        requests.iter().map(|request| if request.conflict { None } else { chosen(request) }).collect()
+    }
+
     /// The packages for `world`, in installation order.
     ///
     /// # Errors
@@ -133,13 +161,7 @@ impl<'a> Solver<'a> {
     pub fn solve(&self, world: &[String]) -> Result<Vec<Choice>> {
         let requests =
             world.iter().map(|text| Dependency::checked(text)).collect::<Result<Vec<Dependency<'_>>>>()?;
-        let mut run = Run {
-            solver: self,
-            rules: self.policy.rules(),
-            disqualified: HashMap::new(),
-            selected: HashMap::new(),
-            chosen_by: Vec::new(),
-        };
+        let mut run = Run::new(self);
         let order = run.world(&requests)?;
         if self.policy == Policy::Apk {
             run.refuse_as_apk_does(&requests, &order)?;
@@ -198,6 +220,16 @@ struct Run<'s, 'a> {
 }
 
 impl<'s, 'a> Run<'s, 'a> {
+    fn new(solver: &'s Solver<'a>) -> Self {
+        Self {
+            solver,
+            rules: solver.policy.rules(),
+            disqualified: HashMap::new(),
+            selected: HashMap::new(),
+            chosen_by: Vec::new(),
+        }
+    }
+
     fn world(&mut self, requests: &[Dependency<'_>]) -> Result<Vec<Id>> {
         self.constrain(requests);
         let requests: Vec<&Dependency<'_>> = requests.iter().filter(|request| !request.conflict).collect();
