@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 mod support;
 
-use support::rounds;
+use support::{distribution, rounds};
 
 /// Runs of each architecture; the median counts, the first one warms the disk's cache.
 const RUNS: usize = 7;
@@ -21,20 +21,15 @@ struct Run {
 }
 
 fn main() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let archive = root.join("../shared/corpus/wolfi-os.tar.xz");
     let Some(program) = program() else {
         eprintln!("corpus: there is no release build of melange; `make bench` makes one");
         std::process::exit(1);
     };
-    if !archive.exists() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let Some(corpus) = distribution(folder.path()) else {
         println!("corpus: skipped, the definitions (shared/corpus) are not beside this checkout");
         return;
-    }
-    let folder = tempfile::tempdir().expect("a folder");
-    let unpacked = Command::new("tar").arg("-xJf").arg(&archive).arg("-C").arg(folder.path()).status();
-    assert!(unpacked.is_ok_and(|status| status.success()), "tar and xz must be there");
-    let corpus = folder.path().join("wolfi-os");
+    };
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     for arch in ["x86_64", "aarch64"] {
         let mut runs: Vec<Run> =
