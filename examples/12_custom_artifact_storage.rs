@@ -1,6 +1,6 @@
 //! An artifact storage of one's own, and the proof that it keeps the contract: in memory, and equal bytes are kept once.
 //!
-//! `cargo run --example 10_custom_artifact_storage`
+//! `cargo run --example 12_custom_artifact_storage`
 #![expect(clippy::print_stdout, reason = "an example prints what it shows")]
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};

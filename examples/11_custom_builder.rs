@@ -3,7 +3,7 @@
 //! Its definitions are no YAML but scripts: `/bin/sh` runs one on this machine, and what it leaves in `$OUT` are the
 //! files. Nothing keeps such a script from anything; that is what `engine::EngineBuilder` and its guests are for.
 //!
-//! `cargo run --example 09_custom_builder`
+//! `cargo run --example 11_custom_builder`
 #![expect(clippy::print_stdout, reason = "an example prints what it shows")]
 
 use std::path::Path;
