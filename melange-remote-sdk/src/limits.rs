@@ -414,6 +414,12 @@ pub const ORPHANS_EVERY: u32 = 6;
 /// Patterns of paths in a request for a plan.
 pub const PLAN_GLOBS_MAX: usize = 1_000;
 /// Definitions of a plan, for each architecture.
-pub const PLAN_DEFINITIONS_MAX: usize = 50_000;
+pub const PLAN_DEFINITIONS_MAX: usize = 20_000;
+/// Needs of definitions for each other in a plan, for each architecture: ten times those of a distribution of 3,400.
+pub const PLAN_EDGES_MAX: usize = 400_000;
+/// Members of a group of definitions that need each other, times their needs: what finding its cuts takes grows with it.
+pub const PLAN_CORE_WORK_MAX: usize = 500_000_000;
+/// Entries of an environment that are looked at together; those of a larger one are looked at one by one.
+pub const PLAN_NEEDS_TOGETHER_MAX: usize = 1_000;
 /// What a job is expected to take when it is not known of any how long it took.
 pub const PLAN_JOB_DURATION: Duration = Duration::from_secs(180);

@@ -32,8 +32,8 @@ pub(super) async fn run(args: PlanArgs, output: Output) -> Result<Exit> {
     match &args.command {
         Some(PlanCommand::Why { from, to, paths, options, .. }) => {
             let (plans, exit) = plans(paths, options, output).await?;
-            let chains = plans.iter().filter_map(|plan| chain(plan, from, to).transpose());
-            let chains = chains.collect::<Result<Vec<_>>>()?;
+            let chains = of_any(plans.iter().map(|plan| chain(plan, from, to)))?;
+            let chains: Vec<_> = chains.into_iter().flatten().collect();
             match output {
                 Output::Json => out::json(&render::chains_json(&chains))?,
                 Output::Text if chains.is_empty() => out::line(&format!("{from} does not need {to}"))?,
@@ -68,12 +68,28 @@ fn chain<'p>(plan: &'p ArchPlan, from: &str, to: &str) -> Result<Option<(&'p Arc
         let skipped = plan.skipped.iter().find(|skip| skip.name == name);
         plan.job_of(name).ok_or_else(|| match skipped {
             Some(skip) => Error::new(ErrorKind::NotFound, format!("{name} is not planned: {}", skip.reason))
-                .hint("plan it too, with `--rebuild all` say"),
+                .hint("what is published is planned with `--rebuild all`"),
             None => Error::new(ErrorKind::NotFound, format!("no job of the plan makes {name:?}"))
                 .hint("name packages or subpackages of the definitions"),
         })
     };
     Ok(plan.chain(job(from)?, job(to)?).map(|chain| (plan, render::needs(plan, &chain))))
+}
+
+/// What was found for some of the architectures: one may lack what another one has.
+fn of_any<T>(found: impl Iterator<Item = Result<T>>) -> Result<Vec<T>> {
+    let (mut all, mut missing) = (Vec::new(), None);
+    for found in found {
+        match found {
+            Ok(found) => all.push(found),
+            Err(error) if error.kind() == ErrorKind::NotFound => missing = missing.or(Some(error)),
+            Err(error) => return Err(error),
+        }
+    }
+    match missing {
+        Some(error) if all.is_empty() => Err(error),
+        _ => Ok(all),
+    }
 }
 
 /// The plans of all architectures, and how the command ends.
@@ -82,13 +98,14 @@ async fn plans(paths: &[PathBuf], options: &PlanOptions, output: Output) -> Resu
     // A distribution brings its own pipelines along.
     args.pipeline_dirs.extend(paths.iter().filter(|path| path.is_dir()).map(|path| path.join("pipelines")));
     let (pipelines, compile_options) = definition::compiler(&args)?;
-    let files = files(paths, &options.globs)?;
+    let selection = Selection { packages: options.packages.clone(), globs: options.globs.clone() };
+    let files = files(paths, &selection)?;
     let mut request = PlanRequest::default();
-    request.selection = Selection { packages: options.packages.clone(), globs: options.globs.clone() };
+    request.selection = selection;
     request.with_dependencies = options.with_dependencies.into();
     request.rebuild = options.rebuild.into();
     request.cut = options.cut.into();
-    let (mut plans, mut exit) = (Vec::new(), Exit::Ok);
+    let (mut found, mut exit) = (Vec::new(), Exit::Ok);
     for arch in &options.arch {
         let (definitions, skipped, ended) = compiled(&files, *arch, &pipelines, &compile_options, output)?;
         let published = published(options, *arch).await?;
@@ -96,10 +113,12 @@ async fn plans(paths: &[PathBuf], options: &PlanOptions, output: Output) -> Resu
             published.iter().map(|loaded| loaded.packages()).collect();
         let durations = Durations::default();
         let input = PlanInput { arch: *arch, definitions, skipped, published: &published, durations };
-        let planned = plan(&input, &request)?;
-        exit = exit.and(ended).and(if planned.refused.is_empty() { Exit::Ok } else { Exit::Failed });
-        plans.push(planned);
+        let planned = plan(&input, &request);
+        let is_refused = planned.as_ref().is_ok_and(|plan| !plan.refused.is_empty());
+        exit = exit.and(ended).and(if is_refused { Exit::Failed } else { Exit::Ok });
+        found.push(planned);
     }
+    let plans = of_any(found.into_iter())?;
     plans.iter().for_each(|plan| note::text(&render::refusals(plan)));
     Ok((plans, exit))
 }
@@ -110,13 +129,19 @@ struct File {
     name: String,
 }
 
-/// The definitions right in the folders, and with patterns those in all folders below.
-fn files(paths: &[PathBuf], globs: &[String]) -> Result<Vec<File>> {
+/// The definitions right in the folders, and those in all folders below that a pattern fits.
+fn files(paths: &[PathBuf], selection: &Selection) -> Result<Vec<File>> {
     let mut files = Vec::new();
     for path in paths {
         if path.is_dir() {
-            let depth = if globs.iter().any(|glob| glob.contains('/')) { FOLDER_DEPTH_MAX } else { 0 };
-            collect(path, Path::new(""), depth, &mut files)?;
+            let is_deep = selection.globs.iter().any(|glob| glob.contains('/'));
+            let mut found = Vec::new();
+            collect(path, Path::new(""), if is_deep { FOLDER_DEPTH_MAX } else { 0 }, &mut found)?;
+            let fitting = selection.fitting(found.iter().map(|file| file.name.as_str()))?;
+            let wanted = found.into_iter().zip(fitting);
+            files.extend(
+                wanted.filter(|(file, fits)| *fits || !file.name.contains('/')).map(|(file, _)| file),
+            );
         } else {
             files.push(File { path: path.clone(), name: input::name(path) });
         }

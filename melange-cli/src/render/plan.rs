@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use melange_remote_sdk::api::v2::{PlanSummaryView, PlanView};
+use melange_remote_sdk::api::v2::{PlanMissingView, PlanSummaryView, PlanView};
 use melange_remote_sdk::planner::{ArchPlan, Chain};
 use serde_json::{Value, json};
 
@@ -15,6 +15,9 @@ const NAMED: usize = 5;
 
 /// Entries without anybody who serves them that are told with the summary.
 const MISSING_TOLD: usize = 5;
+
+/// Definitions of a circle that are told of one without a beginning.
+const CIRCLE_TOLD: usize = 12;
 
 /// A need of a chain.
 pub(crate) struct Need {
@@ -67,7 +70,7 @@ pub(crate) fn cycles(plans: &[ArchPlan]) -> String {
     for plan in plans {
         let name = |job: usize| plan.jobs[job].name.as_str();
         let components = plan.components();
-        if components.is_empty() {
+        if components.is_empty() && plan.refused.is_empty() {
             text.push_str(&format!("{}: no definition needs itself\n", plan.arch));
         }
         for component in components {
@@ -118,16 +121,25 @@ pub(crate) fn refusals(plan: &ArchPlan) -> String {
         let needs: Vec<String> = refusal
             .cycle
             .iter()
+            .take(CIRCLE_TOLD)
             .map(|(name, entry)| format!("{} needs {}", shown::word(name), shown::word(entry)))
             .collect();
-        let more = match refusal.members - refusal.cycle.len() {
+        let longer = match refusal.cycle.len().saturating_sub(CIRCLE_TOLD) {
+            0 => String::new(),
+            more => format!(", and so on over {}", counted(more, "more definition", "more definitions")),
+        };
+        let more = match refusal.members.saturating_sub(refusal.cycle.len()) {
             0 => String::new(),
             more => format!(
                 "; so do {} that need each other",
                 counted(more, "more definition", "more definitions")
             ),
         };
-        text.push_str(&format!("error: {}: cannot be bootstrapped: {}{more}\n", plan.arch, needs.join(", ")));
+        text.push_str(&format!(
+            "error: {}: cannot be bootstrapped: {}{longer}{more}\n",
+            plan.arch,
+            needs.join(", ")
+        ));
     }
     if !plan.refused.is_empty() {
         text.push_str("hint: name a repository where one of each circle is published (--repository)\n");
@@ -161,7 +173,7 @@ pub(crate) fn text(view: &PlanView, parts: &[PlanPart]) -> String {
             }
             PlanPart::Missing => {
                 for missing in &view.missing {
-                    text.push_str(&missing_line(&missing.entry, &missing.needed_by));
+                    text.push_str(&missing_line(missing));
                 }
             }
         }
@@ -203,7 +215,7 @@ fn account(view: &PlanView, summary: &PlanSummaryView) -> String {
     }
     let missing: Vec<_> = view.missing.iter().filter(|missing| missing.arch == *arch).collect();
     for missing in missing.iter().take(MISSING_TOLD) {
-        text.push_str(&format!("  {}", missing_line(&missing.entry, &missing.needed_by)));
+        text.push_str(&format!("  {}", missing_line(missing)));
     }
     match missing.len().saturating_sub(MISSING_TOLD) {
         0 => {}
@@ -214,21 +226,32 @@ fn account(view: &PlanView, summary: &PlanSummaryView) -> String {
 
 /// What reasons have in common that name one package each.
 fn kind(reason: &str) -> &str {
-    let common = ["is published already", "makes the package", "cannot be built", "the definition is for"];
+    let common = [
+        "it has no beginning",
+        "is published already",
+        "makes the package",
+        "cannot be built",
+        "the definition is for",
+    ];
     match common.iter().find(|words| reason.contains(**words)) {
         Some(&"makes the package") => "another definition makes the package",
         Some(&"cannot be built") => "they need what cannot be built",
         Some(&"is published already") => "published already",
+        Some(&"it has no beginning") => "what they need needs them, and nothing published stands in",
         Some(&"the definition is for") => "for other architectures",
         _ => reason,
     }
 }
 
-fn missing_line(entry: &str, needed_by: &[String]) -> String {
+fn missing_line(missing: &PlanMissingView) -> String {
+    let made_by = missing.made_by.as_ref().map(|file| {
+        format!("; {} makes it, and is not planned (--with-dependencies missing)", shown::word(file))
+    });
+    let needed_by = named(missing.needed_by.iter().map(String::as_str));
     format!(
-        "nobody provides {}, which {} needs\n",
-        shown::word(entry),
-        named(needed_by.iter().map(String::as_str))
+        "nobody provides {}, needed by {needed_by}{}\n",
+        shown::word(&missing.entry),
+        made_by.unwrap_or_default()
     )
 }
 

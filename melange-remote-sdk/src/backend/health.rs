@@ -162,10 +162,10 @@ impl Default for Health {
     }
 }
 
-/// Whether a moment that lies at most `most` ahead has come. One that lies further ahead was set by a clock that has
-/// gone back since.
+/// Whether a moment that was set to lie at most `most` ahead has come. One that lies further ahead by far was set by a clock
+/// that has gone back since; by a little, by a server whose clock is ahead.
 fn is_over(until: Timestamp, most: Duration, now: Timestamp) -> bool {
-    until <= now || until > after(now, most)
+    until <= now || until > after(now, most * 2)
 }
 
 fn after(at: Timestamp, time: Duration) -> Timestamp {
@@ -262,7 +262,7 @@ impl Health {
         let is_of_before = *opened < self.opened;
         match seen {
             Seen::Worked => self.worked(is_of_before),
-            Seen::Answered => self.answered(by, *at),
+            Seen::Answered => self.answered(by, *at, is_of_before),
             Seen::Tries => self.tries(by, *at),
             Seen::Failed { failure, unreachable } => {
                 self.last_failure = Some(failure.clone());
@@ -300,8 +300,11 @@ impl Health {
         Turn::None
     }
 
-    fn answered(&mut self, by: Option<&ServerId>, at: Timestamp) -> Turn {
+    fn answered(&mut self, by: Option<&ServerId>, at: Timestamp, is_of_before: bool) -> Turn {
         self.answered = true;
+        if is_of_before {
+            return Turn::None;
+        }
         let is_tried = match &self.breaker {
             Breaker::Closed => return Turn::None,
             Breaker::Open { .. } if self.unreachable => return self.close(),
@@ -519,6 +522,7 @@ mod tests {
         sees(&mut shared, Some(&one), &Seen::Answered, START);
         let of_before = |seen: Seen| Observation::new(seen, START, 0);
         assert_eq!(shared.observe(&of_before(Seen::Worked), Some(&one)), Turn::None);
+        shared.observe(&of_before(Seen::Answered), Some(&one));
         assert_eq!(shared.status(), BackendStatus::Trial);
         shared.observe(&of_before(failed(false)), Some(&one));
         assert_eq!(shared.status(), BackendStatus::Trial);

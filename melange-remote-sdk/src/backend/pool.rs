@@ -50,6 +50,8 @@ struct Entry {
     draining: bool,
     /// When it was probed last.
     probed: Option<Timestamp>,
+    /// How often its breaker had opened then.
+    probed_opened: u64,
     latency: Option<Duration>,
     /// What was seen of it and not told yet.
     untold: VecDeque<Observation>,
@@ -91,6 +93,7 @@ impl State {
             health: Health::default(),
             draining: false,
             probed: None,
+            probed_opened: 0,
             latency: None,
             untold: VecDeque::new(),
         }
@@ -299,17 +302,18 @@ impl BackendPool {
         for registered in &fleet.backends {
             let own = registered.spec_for(server, machine);
             let Some(spec) = own.or_else(|| registered.spec()) else { continue };
-            let mut before = known.remove(&registered.place);
-            let same = before.take_if(|known| BackendSpec::from(&*known.backend) == *spec);
-            let mut entry = match same {
-                Some(entry) => entry,
-                None => match backend_of(registered, spec) {
+            let known = known.remove(&registered.place);
+            let mut entry = match known {
+                Some(entry) if BackendSpec::from(&*entry.backend) == *spec => entry,
+                known => match backend_of(registered, spec) {
                     Ok(backend) => {
                         is_news = true;
-                        let mut entry = state.entry(Arc::new(backend));
-                        // What was seen at this address is to be told, whatever it is by now.
-                        entry.untold = before.map(|before| before.untold).unwrap_or_default();
-                        entry
+                        let backend = Arc::new(backend);
+                        // It has another form now: what runs there and what was seen there stays true.
+                        match known {
+                            Some(entry) => Entry { backend, ..entry },
+                            None => state.entry(backend),
+                        }
                     }
                     Err(error) => {
                         tracing::error!(error = error.chain(), "the registry holds what is no backend");
@@ -412,7 +416,7 @@ impl BackendPool {
             entry.is_ours && entry.health.is_probe_due(now) && entry.probed.is_none_or(is_over)
         };
         let take = |entry: &mut Entry| {
-            entry.probed = Some(now);
+            (entry.probed, entry.probed_opened) = (Some(now), entry.health.opened());
             (entry.number, Arc::clone(&entry.backend))
         };
         state.entries.iter_mut().filter(due).take(limits::PROBES_MAX).map(take).collect()
@@ -428,7 +432,7 @@ impl BackendPool {
                 }
                 Err(failure) => Seen::Failed { failure, unreachable: true },
             };
-            entry.see(Observation::new(seen, at, entry.health.opened()));
+            entry.see(Observation::new(seen, at, entry.probed_opened));
         });
     }
 

@@ -86,12 +86,14 @@ fn a_new_set_keeps_what_did_not_change() {
     let mut farm = Followed::new([backend("tcp://a:1"), backend("tcp://b:1")]);
     let lease = farm.pool.lease("tcp://a:1").unwrap();
     let larger = backend("tcp://b:1").with_max_jobs(7).unwrap();
+    let _running = farm.pool.lease("tcp://b:1").unwrap();
     farm.configure([backend("tcp://a:1"), larger, backend("tcp://c:1")]);
     assert!(farm.pool.lease("tcp://a:1").is_none(), "its slot is still taken");
     drop(lease);
     assert!(farm.pool.lease("tcp://a:1").is_some());
     assert_eq!(farm.addrs(), ["tcp://a:1", "tcp://b:1", "tcp://c:1"]);
     assert_eq!(farm.pool.backends()[1].max_jobs(), 7);
+    assert_eq!(farm.pool.state("tcp://b:1", None).unwrap().running, 1, "what runs there is known");
 }
 
 #[test]
@@ -175,7 +177,7 @@ fn what_was_seen_is_told_once_and_not_undone_before() {
     assert!(!farm.pool.has_observations());
     assert_eq!(farm.pool.states()[0].status, BackendStatus::Failing);
     let place = backend("tcp://a:1").place();
-    let observation = Observation::new(Seen::Answered, START, 0);
+    let observation = Observation::new(Seen::Answered, START, 1);
     farm.change([FleetChange::Observe { place, by: ServerId::unique(), observation }]);
     assert_eq!(farm.pool.states()[0].status, BackendStatus::Healthy, "another server found it");
     for _ in 0..limits::OBSERVATIONS_MAX * 2 {

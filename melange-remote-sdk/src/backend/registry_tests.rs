@@ -61,7 +61,9 @@ impl Told {
     }
 
     fn observe(&mut self, name: &str, by: &ServerId, seen: Seen, seconds: i64) {
-        let observation = Observation::new(seen, at(seconds), 0);
+        let known = self.registry.backends().into_iter().find(|backend| backend.place == place(name));
+        let opened = known.map_or(0, |backend| backend.health.opened());
+        let observation = Observation::new(seen, at(seconds), opened);
         let change = FleetChange::Observe { place: place(name), by: by.clone(), observation };
         self.change(change, seconds).unwrap();
     }

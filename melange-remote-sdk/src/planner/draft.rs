@@ -10,6 +10,8 @@ use super::graph::{Graph, Kept};
 use super::needs::Needs;
 use super::{ArchPlan, Cut, Edge, Missing, PlannedJob, Refusal, skip};
 use crate::arch::Arch;
+use crate::error::{Error, ErrorKind, Result};
+use crate::limits;
 
 /// A need of a chosen definition for a chosen one.
 #[derive(Debug, Clone)]
@@ -17,7 +19,12 @@ struct Needed {
     entries: Vec<String>,
     /// What is published for the entries; `None` when something is not.
     stand_ins: Option<Vec<String>>,
+    /// The edges to those that bring it along, for what is needed only because they are; empty for a need of its own.
+    brought_by: Vec<usize>,
 }
+
+/// Members of a group from which the shortest circle is looked for.
+const SHORTEST_TRIED: usize = 500;
 
 /// A plan in the making. Nodes are numbers among the chosen definitions.
 #[derive(Debug, Clone)]
@@ -28,12 +35,22 @@ pub(super) struct Draft<'p> {
     graph: Graph,
     needed: Vec<Needed>,
     cut: BTreeSet<usize>,
+    /// Needs that are none any more, because what would bring them along is cut.
+    gone: BTreeSet<usize>,
     refused: Vec<Refusal>,
     dropped: Vec<Skip>,
 }
 
 impl<'p> Draft<'p> {
-    pub(super) fn new(definitions: &'p [Definition], needs: &'p Needs<'p>, chosen: BTreeSet<usize>) -> Self {
+    /// The chosen definitions with their needs for each other.
+    ///
+    /// # Errors
+    /// `LimitExceeded` for too many needs.
+    pub(super) fn new(
+        definitions: &'p [Definition],
+        needs: &'p Needs<'p>,
+        chosen: BTreeSet<usize>,
+    ) -> Result<Self> {
         let mut draft = Self {
             definitions,
             needs,
@@ -41,11 +58,20 @@ impl<'p> Draft<'p> {
             graph: Graph::new(0, Vec::new()),
             needed: Vec::new(),
             cut: BTreeSet::new(),
+            gone: BTreeSet::new(),
             refused: Vec::new(),
             dropped: Vec::new(),
         };
         draft.take(chosen);
-        draft
+        let edges = draft.needed.len();
+        if edges > limits::PLAN_EDGES_MAX {
+            let message = format!(
+                "the definitions need each other in {edges} ways, at most {} are planned",
+                limits::PLAN_EDGES_MAX
+            );
+            return Err(Error::new(ErrorKind::LimitExceeded, message).hint("plan fewer definitions at once"));
+        }
+        Ok(draft)
     }
 
     /// Makes these the chosen ones.
@@ -56,12 +82,33 @@ impl<'p> Draft<'p> {
         let mut edges = Vec::new();
         self.needed.clear();
         for (node, definition) in self.nodes.iter().enumerate() {
-            for (to, entries) in &self.needs.direct(*definition).by_definition {
-                if let Some(to) = node_of.get(to) {
-                    edges.push((node, *to));
+            let direct = self.needs.direct(*definition);
+            let mut edge_to: BTreeMap<usize, usize> = BTreeMap::new();
+            for (to, entries) in &direct.by_definition {
+                if let Some(to_node) = node_of.get(to) {
+                    edge_to.insert(*to, edges.len());
+                    edges.push((node, *to_node));
                     let stand_ins = self.needs.stand_ins(entries);
-                    self.needed.push(Needed { entries: entries.clone(), stand_ins });
+                    self.needed.push(Needed { entries: entries.clone(), stand_ins, brought_by: Vec::new() });
                 }
+            }
+            for (to, bringers) in &direct.along {
+                let brought_by: Vec<usize> =
+                    bringers.keys().filter_map(|bringer| edge_to.get(bringer)).copied().collect();
+                let Some(to_node) = node_of.get(to).filter(|_| !edge_to.contains_key(to)) else { continue };
+                if brought_by.is_empty() {
+                    continue;
+                }
+                // It is needed for as long as those are that bring it: their published packages need it not.
+                let stand_ins: Option<Vec<Vec<String>>> =
+                    brought_by.iter().map(|edge| self.needed[*edge].stand_ins.clone()).collect();
+                edges.push((node, *to_node));
+                let entries = bringers.values().take(1).cloned().collect();
+                self.needed.push(Needed {
+                    entries,
+                    stand_ins: stand_ins.map(|all| all.concat()),
+                    brought_by,
+                });
             }
         }
         self.graph = Graph::new(self.nodes.len(), edges);
@@ -81,16 +128,16 @@ impl<'p> Draft<'p> {
             .enumerate()
             .for_each(|(node, component)| members.entry(*component).or_default().push(node));
         let mut gone: BTreeMap<usize, String> = BTreeMap::new();
+        let together = |(from, to): &(usize, usize)| components[*from] == components[*to];
+        let kept: Kept =
+            self.graph.edges().iter().zip(&must).map(|(ends, must)| *must && together(ends)).collect();
         for members in members.values() {
-            let inside: BTreeSet<usize> = members.iter().copied().collect();
-            let kept: Kept = (self.graph.edges().iter().zip(&must))
-                .map(|((from, to), must)| *must && inside.contains(from) && inside.contains(to))
-                .collect();
-            // Only components with edges have a cycle; most have none.
+            // Most components are one definition that does not need itself.
             if !members.iter().any(|node| self.graph.leaving(*node).iter().any(|edge| kept[*edge])) {
                 continue;
             }
-            let cycles = members.iter().filter_map(|node| self.graph.shortest(*node, *node, &kept));
+            let tried = members.iter().take(SHORTEST_TRIED);
+            let cycles = tried.filter_map(|node| self.graph.shortest(*node, *node, &kept));
             let Some(cycle) = cycles.min_by_key(Vec::len) else { continue };
             let step = |edge: &usize| {
                 let (from, _) = self.graph.edges()[*edge];
@@ -135,15 +182,37 @@ impl<'p> Draft<'p> {
                 }
             }
         }
-        for (node, reason) in &gone {
-            self.dropped.push(skip(&self.definitions[self.nodes[*node]], reason.clone()));
+        // Those that stay take what is published in its place.
+        let mut served: BTreeMap<usize, Vec<(&str, &str)>> = BTreeMap::new();
+        for ((from, to), needed) in self.graph.edges().iter().zip(&self.needed) {
+            if !gone.contains_key(from)
+                && gone.contains_key(to)
+                && let Some(stand_in) = needed.stand_ins.iter().flatten().next()
+            {
+                served.entry(*to).or_default().push((self.name(*from), stand_in));
+            }
         }
-        let rest = self.nodes.iter().enumerate().filter(|(node, _)| !gone.contains_key(node));
-        self.take(rest.map(|(_, definition)| *definition).collect());
+        for (node, mut reason) in std::mem::take(&mut gone) {
+            if let Some([(name, stand_in), more @ ..]) = served.get(&node).map(Vec::as_slice) {
+                let more = match more.len() {
+                    0 => String::new(),
+                    more => format!(" and {more} more"),
+                };
+                reason.push_str(&format!("; the published {stand_in} serves {name}{more}"));
+            }
+            self.dropped.push(skip(&self.definitions[self.nodes[node]], reason));
+        }
+        let dropped: BTreeSet<&str> = self.dropped.iter().map(|skip| skip.name.as_str()).collect();
+        let rest = self.nodes.iter().enumerate().filter(|(node, _)| !dropped.contains(self.name(*node)));
+        let rest = rest.map(|(_, definition)| *definition).collect();
+        self.take(rest);
     }
 
     /// Cuts needs until there is no circle.
-    pub(super) fn cut(&mut self, aim: CutAim, durations: &Durations) {
+    ///
+    /// # Errors
+    /// `LimitExceeded` when definitions need each other in more ways than can be looked at.
+    pub(super) fn cut(&mut self, aim: CutAim, durations: &Durations) -> Result<()> {
         let mut kept = self.graph.all();
         for (edge, (from, to)) in self.graph.edges().iter().enumerate() {
             if from == to {
@@ -160,8 +229,32 @@ impl<'p> Draft<'p> {
             .for_each(|(node, component)| members.entry(*component).or_default().push(node));
         for members in members.values().filter(|members| members.len() > 1) {
             let (core, numbers) = self.core(members, &kept, &expected);
+            if members.len().saturating_mul(numbers.len()) > limits::PLAN_CORE_WORK_MAX {
+                let (members, needs) = (members.len(), numbers.len());
+                let message = format!(
+                    "{members} definitions need each other in {needs} ways, which is too much to cut"
+                );
+                return Err(
+                    Error::new(ErrorKind::LimitExceeded, message).hint("plan fewer definitions at once")
+                );
+            }
             self.cut.extend(core.cut(aim).into_iter().map(|edge| numbers[edge]));
         }
+        self.cut_what_brings();
+        Ok(())
+    }
+
+    /// What comes along is cut by cutting what brings it, and is needed no longer once all of that is.
+    fn cut_what_brings(&mut self) {
+        let brings: Vec<usize> =
+            self.cut.iter().flat_map(|edge| self.needed[*edge].brought_by.iter().copied()).collect();
+        self.cut.extend(brings);
+        for (edge, needed) in self.needed.iter().enumerate() {
+            if !needed.brought_by.is_empty() && needed.brought_by.iter().all(|edge| self.cut.contains(edge)) {
+                self.gone.insert(edge);
+            }
+        }
+        self.cut.retain(|edge| !self.gone.contains(edge));
     }
 
     fn expected(&self, durations: &Durations) -> Vec<Duration> {
@@ -190,11 +283,18 @@ impl<'p> Draft<'p> {
     }
 
     /// The plan.
-    pub(super) fn finish(self, arch: Arch, mut skipped: Vec<Skip>, durations: &Durations) -> ArchPlan {
+    ///
+    /// # Errors
+    /// `Unexpected` when a circle is left, which would be a mistake of the planner.
+    pub(super) fn finish(
+        self,
+        arch: Arch,
+        mut skipped: Vec<Skip>,
+        durations: &Durations,
+    ) -> Result<ArchPlan> {
         let mut kept = self.graph.all();
-        self.cut.iter().for_each(|edge| kept[*edge] = false);
-        // There is no circle any more.
-        let levels = self.graph.levels(&kept).unwrap_or_else(|| vec![0; self.nodes.len()]);
+        self.cut.iter().chain(&self.gone).for_each(|edge| kept[*edge] = false);
+        let levels = self.graph.levels(&kept).ok_or_else(|| Error::unexpected("the plan has a circle"))?;
         let mut order: Vec<usize> = (0..self.nodes.len()).collect();
         order.sort_by(|a, b| (levels[*a], self.name(*a)).cmp(&(levels[*b], self.name(*b))));
         let mut job_of = vec![0; order.len()];
@@ -231,7 +331,7 @@ impl<'p> Draft<'p> {
         skipped.sort_by(|a, b| (&a.name, &a.file).cmp(&(&b.name, &b.file)));
         let (critical_path, critical_time) = timed(&mut jobs);
         count_dependents(&mut jobs);
-        ArchPlan {
+        Ok(ArchPlan {
             arch,
             jobs,
             edges,
@@ -242,25 +342,41 @@ impl<'p> Draft<'p> {
             critical_path,
             critical_time,
             fewest: None,
-        }
+        })
     }
 
     fn cuts(&self, kept: &Kept, job_of: &[usize]) -> Vec<Cut> {
         let explained = |edge: &usize| {
             let (from, to) = self.graph.edges()[*edge];
-            let mut cycle = vec![job_of[from]];
-            if from != to {
-                // No cut is needless, so there is a way back.
-                let back = self.graph.shortest(to, from, kept).unwrap_or_default();
-                cycle.extend(back.iter().map(|edge| job_of[self.graph.edges()[*edge].0]));
-            }
-            let Needed { entries, stand_ins } = self.needed[*edge].clone();
+            let cycle = self.circle(*edge, kept).into_iter().map(|node| job_of[node]).collect();
+            let Needed { entries, stand_ins, .. } = self.needed[*edge].clone();
             let stand_ins = stand_ins.unwrap_or_default();
             Cut { from: job_of[from], to: job_of[to], entries, cycle, stand_ins }
         };
         let mut cuts: Vec<Cut> = self.cut.iter().map(explained).collect();
         cuts.sort_by_key(|cut| (cut.from, cut.to));
         cuts
+    }
+
+    /// The nodes of a circle that a cut was in, beginning with who needs.
+    fn circle(&self, edge: usize, kept: &Kept) -> Vec<usize> {
+        let edges = self.graph.edges();
+        let (from, to) = edges[edge];
+        if from == to {
+            return vec![from];
+        }
+        let way = |way: Vec<usize>| way.into_iter().map(|edge| edges[edge].0);
+        if let Some(back) = self.graph.shortest(to, from, kept) {
+            return std::iter::once(from).chain(way(back)).collect();
+        }
+        // It was cut for what it brings along.
+        let brought = self.gone.iter().filter(|gone| self.needed[**gone].brought_by.contains(&edge));
+        let brought = brought.map(|gone| edges[*gone].1);
+        let mut backs = brought.filter_map(|node| match node == from {
+            true => Some(Vec::new()),
+            false => self.graph.shortest(node, from, kept),
+        });
+        [from, to].into_iter().chain(backs.next().into_iter().flat_map(way)).collect()
     }
 
     fn missing(&self) -> Vec<Missing> {
@@ -273,6 +389,7 @@ impl<'p> Draft<'p> {
         let told = |(entry, needed_by): (&str, BTreeSet<&str>)| Missing {
             entry: entry.to_owned(),
             needed_by: needed_by.into_iter().map(str::to_owned).collect(),
+            made_by: None,
         };
         missing.into_iter().map(told).collect()
     }

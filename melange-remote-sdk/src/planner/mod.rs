@@ -10,9 +10,9 @@
 //! choose. Needs order a build. Where definitions need each other in a circle, a need is cut and a published package
 //! stands in; nothing is cut silently, and where nothing can stand in, the plan says what has no beginning.
 
-use std::collections::HashSet;
 use std::time::Duration;
 
+use crate::apk::dependency::Dependency;
 use crate::arch::Arch;
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits;
@@ -184,6 +184,8 @@ pub struct Missing {
     pub entry: String,
     /// The definitions whose environments have it.
     pub needed_by: Vec<String>,
+    /// The path of a definition at hand that makes a package of this name and is not planned.
+    pub made_by: Option<String>,
 }
 
 /// Definitions that need each other, where nothing published stands in for any of the needs of a circle.
@@ -200,7 +202,7 @@ pub struct Refusal {
 ///
 /// # Errors
 /// `NotFound` for a package or a pattern that no definition fits; `InvalidRequest` for a pattern that cannot be read;
-/// `LimitExceeded` for too many definitions.
+/// `LimitExceeded` for too many definitions, or needs.
 ///
 /// ```
 /// use melange_remote_sdk::arch::Arch;
@@ -239,25 +241,51 @@ pub fn plan(input: &PlanInput<'_>, request: &PlanRequest) -> Result<ArchPlan> {
         return Err(Error::new(ErrorKind::LimitExceeded, message));
     }
     let (definitions, mut skipped) = unique(input);
-    let packages = providers::Packages::new(&definitions, input.published);
-    let providers = providers::Providers::new(&packages);
-    let needs = needs::Needs::new(&definitions, &providers);
-    let elsewhere: HashSet<&str> = skipped.iter().map(|skip| skip.name.as_str()).collect();
-    let mut chosen = request.selection.choose(&definitions, &elsewhere)?;
-    selection::with_dependencies(&mut chosen, request.with_dependencies, &needs);
+    let mut chosen = request.selection.choose(&definitions, &mut skipped)?;
     let all = input.published.iter().flat_map(|repository| repository.packages);
     let published = all.map(|package| (package.name.as_str(), package.version.as_str())).collect();
-    let already = selection::published(&mut chosen, request.rebuild, &definitions, &published);
+    let mut already = selection::published(&mut chosen, request.rebuild, &definitions, &published);
+    if request.with_dependencies != WithDependencies::None {
+        let packages = providers::Packages::new(&definitions, input.published);
+        let providers = providers::Providers::new(&packages);
+        let needs = needs::Needs::new(&definitions, &providers);
+        selection::with_dependencies(&mut chosen, request.with_dependencies, &needs);
+        already.extend(selection::published(&mut chosen, request.rebuild, &definitions, &published));
+    }
     skipped.extend(already.into_iter().map(|(number, reason)| skip(&definitions[number], reason)));
-    let mut draft = draft::Draft::new(&definitions, &needs, chosen);
+    let (planned, others): (Vec<_>, Vec<_>) =
+        definitions.into_iter().enumerate().partition(|(number, _)| chosen.contains(number));
+    let planned: Vec<Definition> = planned.into_iter().map(|(_, definition)| definition).collect();
+    let mut plan = ordered(&planned, skipped, input, request.cut)?;
+    for missing in &mut plan.missing {
+        let name = Dependency::parse(&missing.entry).name;
+        let makes =
+            |other: &&(usize, Definition)| other.1.packages.iter().any(|package| package.name == name);
+        missing.made_by = others.iter().find(makes).map(|(_, definition)| definition.file.clone());
+    }
+    Ok(plan)
+}
+
+/// The plan of these definitions. What others would make nobody makes: who serves an entry is one of these, or published.
+fn ordered(
+    definitions: &[Definition],
+    skipped: Vec<Skip>,
+    input: &PlanInput<'_>,
+    aim: CutAim,
+) -> Result<ArchPlan> {
+    let packages = providers::Packages::new(definitions, input.published);
+    let providers = providers::Providers::new(&packages);
+    let needs = needs::Needs::new(definitions, &providers);
+    let mut draft = draft::Draft::new(definitions, &needs, (0..definitions.len()).collect())?;
     draft.refuse();
-    let fewest = (request.cut == CutAim::Short).then(|| {
+    let mut fewest = None;
+    if aim == CutAim::Short {
         let mut draft = draft.clone();
-        draft.cut(CutAim::Fewest, &input.durations);
-        draft.finish(input.arch, Vec::new(), &input.durations)
-    });
-    draft.cut(request.cut, &input.durations);
-    let mut plan = draft.finish(input.arch, skipped, &input.durations);
+        draft.cut(CutAim::Fewest, &input.durations)?;
+        fewest = Some(draft.finish(input.arch, Vec::new(), &input.durations)?);
+    }
+    draft.cut(aim, &input.durations)?;
+    let mut plan = draft.finish(input.arch, skipped, &input.durations)?;
     plan.fewest = fewest.map(|fewest| CutTrade {
         cuts: fewest.cuts.len(),
         levels: fewest.levels(),

@@ -10,6 +10,9 @@ use super::providers::{Own, Provider, Providers};
 pub(super) struct Direct {
     /// By the definition that is needed: the entries, in their order.
     pub(super) by_definition: BTreeMap<usize, Vec<String>>,
+    /// What comes along with those, is published nowhere, and must be built before: by the definition that makes it, those
+    /// that bring it, with the entry that asks for it.
+    pub(super) along: BTreeMap<usize, BTreeMap<usize, String>>,
     /// Entries that nobody stands for.
     pub(super) missing: Vec<String>,
 }
@@ -75,6 +78,7 @@ impl<'p> Needs<'p> {
     /// What must be there when a package is installed, and is published nowhere, must be built before. What is published
     /// is no reason to wait: a package was built with what it needs.
     fn add_unpublished(&mut self, package: Own, direct: &mut Direct) {
+        let bringer = package.definition;
         let mut known = BTreeSet::from([package]);
         let mut left = vec![package];
         while let Some(package) = left.pop() {
@@ -82,7 +86,8 @@ impl<'p> Needs<'p> {
                 if known.insert(*other) {
                     // A package's own definition makes the rest of it too.
                     if other.definition != package.definition {
-                        direct.add(other.definition, entry);
+                        let brought = direct.along.entry(other.definition).or_default();
+                        brought.entry(bringer).or_insert_with(|| entry.clone());
                     }
                     left.push(*other);
                 }
@@ -123,9 +128,9 @@ impl<'p> Needs<'p> {
         found
     }
 
-    /// The published packages that stand in for all entries of a need; `None` when one has none.
+    /// The published packages that stand in for all entries of a need together; `None` when one has none.
     pub(super) fn stand_ins(&self, entries: &[String]) -> Option<Vec<String>> {
-        entries.iter().map(|entry| self.providers.stand_in(entry)).collect()
+        self.providers.stand_ins(entries)
     }
 }
 

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use super::definition::Definition;
 use crate::apk::dependency::Dependency;
 use crate::apk::index::IndexPackage;
+use crate::limits;
 use crate::solver::{Choice, Policy, Preference, RepositoryPackages, Solver};
 
 /// A package of a definition: which definition, and which of its packages.
@@ -95,6 +96,9 @@ impl<'p> Providers<'p> {
 
     /// Who a solver would choose for the entries of an environment: an entry may be served by what another one asks for.
     pub(super) fn of_all(&self, entries: &[String]) -> Vec<Provider> {
+        if entries.len() > limits::PLAN_NEEDS_TOGETHER_MAX {
+            return entries.iter().map(|entry| self.of(entry)).collect();
+        }
         let requests: Vec<Dependency<'_>> = entries.iter().map(|entry| Dependency::parse(entry)).collect();
         let chosen = self.all.providers(&requests);
         entries.iter().zip(chosen).map(|(entry, choice)| self.told(entry, choice)).collect()
@@ -109,15 +113,27 @@ impl<'p> Providers<'p> {
         }
     }
 
+    /// The published packages that a solver would choose for entries together: name and version of each.
+    pub(super) fn stand_ins(&self, entries: &[String]) -> Option<Vec<String>> {
+        if let [entry] = entries {
+            return self.stand_in(entry).map(|stand_in| vec![stand_in]);
+        }
+        let requests: Vec<Dependency<'_>> = entries.iter().map(|entry| Dependency::parse(entry)).collect();
+        let chosen = self.published.providers(&requests);
+        chosen.into_iter().map(|choice| self.label(choice?)).collect()
+    }
+
+    fn label(&self, choice: Choice) -> Option<String> {
+        let package = self.published_packages.get(choice.repository)?.packages.get(choice.package)?;
+        Some(format!("{}-{}", package.name, package.version))
+    }
+
     /// The published package that a solver would choose for an entry: name and version.
     pub(super) fn stand_in(&self, entry: &str) -> Option<String> {
         if let Some(known) = self.stand_ins.borrow().get(entry) {
             return known.clone();
         }
-        let found = self.published.provider(&Dependency::parse(entry)).and_then(|choice| {
-            let package = self.published_packages.get(choice.repository)?.packages.get(choice.package)?;
-            Some(format!("{}-{}", package.name, package.version))
-        });
+        let found = self.published.provider(&Dependency::parse(entry)).and_then(|choice| self.label(choice));
         self.stand_ins.borrow_mut().insert(entry.to_owned(), found.clone());
         found
     }

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 
-use super::definition::Definition;
+use super::definition::{Definition, Skip};
 use super::needs::Needs;
 use super::{Rebuild, WithDependencies};
 use crate::error::{Error, ErrorKind, Result};
@@ -21,10 +21,19 @@ pub struct Selection {
 }
 
 impl Selection {
+    /// Which of some paths the patterns fit.
+    ///
+    /// # Errors
+    /// `InvalidRequest` for a pattern that cannot be read; `LimitExceeded` for too many.
+    pub fn fitting<'p>(&self, paths: impl IntoIterator<Item = &'p str>) -> Result<Vec<bool>> {
+        let patterns = self.patterns()?;
+        Ok(paths.into_iter().map(|path| patterns.is_match(path)).collect())
+    }
+
     /// The patterns, read.
     ///
     /// # Errors
-    /// `InvalidRequest` for one that cannot be read, and for too many.
+    /// `InvalidRequest` for one that cannot be read; `LimitExceeded` for too many.
     fn patterns(&self) -> Result<GlobSet> {
         if self.globs.len() > limits::PLAN_GLOBS_MAX {
             let message =
@@ -53,7 +62,7 @@ impl Selection {
     pub(super) fn choose(
         &self,
         definitions: &[Definition],
-        elsewhere: &HashSet<&str>,
+        skipped: &mut Vec<Skip>,
     ) -> Result<BTreeSet<usize>> {
         if self.packages.is_empty() && self.globs.is_empty() {
             return Ok((0..definitions.len()).collect());
@@ -69,7 +78,7 @@ impl Selection {
             match makers.get(name.as_str()) {
                 Some(numbers) => chosen.extend(numbers),
                 // It is told among those that are skipped.
-                None if elsewhere.contains(name.as_str()) => {}
+                None if skipped.iter().any(|skip| skip.name == *name) => {}
                 None => {
                     let error =
                         Error::new(ErrorKind::NotFound, format!("no definition makes the package {name:?}"));
@@ -81,13 +90,17 @@ impl Selection {
             }
         }
         let patterns = self.patterns()?;
-        let before = chosen.len();
-        chosen.extend((0..definitions.len()).filter(|number| patterns.is_match(&definitions[*number].file)));
-        if !self.globs.is_empty() && chosen.len() == before && self.packages.is_empty() {
+        let by_path: Vec<usize> =
+            (0..definitions.len()).filter(|number| patterns.is_match(&definitions[*number].file)).collect();
+        // Of those that are skipped the others were not asked for.
+        let fits = |skip: &Skip| patterns.is_match(&skip.file);
+        if !self.globs.is_empty() && by_path.is_empty() && !skipped.iter().any(fits) {
             let message = format!("no definition has a path like {}", self.globs.join(" or "));
-            return Err(Error::new(ErrorKind::NotFound, message)
-                .hint("patterns are of whole paths, such as `**/py3-*.yaml`"));
+            let error = Error::new(ErrorKind::NotFound, message);
+            return Err(error.hint("patterns are of whole paths, such as `**/py3-*.yaml`"));
         }
+        skipped.retain(|skip| fits(skip) || self.packages.contains(&skip.name));
+        chosen.extend(by_path);
         Ok(chosen)
     }
 }

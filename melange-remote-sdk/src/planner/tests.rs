@@ -248,6 +248,58 @@ fn what_comes_along_and_is_published_nowhere_is_waited_for() {
 }
 
 #[test]
+fn what_comes_along_with_what_is_published_is_not_waited_for() {
+    // The new p needs r when it is installed, the published one does not.
+    let definitions =
+        [definition("d", &["p"]), definition("p", &[]).runs_with(&["r"]), definition("r", &["d"])];
+    let known = published(&[("p", "0-r0")]);
+    let plan = planned(&definitions, &known, &all()).unwrap();
+    assert_eq!(plan.needs(), ["r -> d by d"]);
+    assert_eq!(plan.told_cuts(), ["d -> p by p: p-0-r0 in d p r"]);
+    let plan = planned(&definitions, &known, &named(&["d", "r"])).unwrap();
+    assert_eq!((plan.needs(), plan.cuts.len(), plan.refused.len()), (vec!["r -> d by d".to_owned()], 0, 0));
+}
+
+#[test]
+fn who_serves_an_entry_is_planned_or_published() {
+    let definitions = [
+        definition("d", &["virt"]),
+        definition("pa", &[]).makes("pa-x", &["virt=9"]),
+        definition("pb", &[]).makes("pb-x", &["virt=1"]),
+        definition("alone", &["pa-x"]),
+    ];
+    let plan = planned(&definitions, &[], &named(&["d", "pb", "alone"])).unwrap();
+    assert_eq!(plan.needs(), ["d -> pb by virt"]);
+    assert_eq!((plan.missing.len(), plan.missing[0].entry.as_str()), (1, "pa-x"));
+    assert_eq!(plan.missing[0].made_by.as_deref(), Some("pa.yaml"));
+}
+
+#[test]
+fn cuts_are_served_by_packages_that_stand_in_together() {
+    let definitions = [definition("d", &["p", "p<2"]).at("9-r0"), definition("p", &["d"])];
+    let known = published(&[("p", "3-r0"), ("p", "1-r0")]);
+    let plan = planned(&definitions, &known, &all()).unwrap();
+    assert_eq!(plan.told_cuts(), ["d -> p by p p<2: p-1-r0 p-1-r0 in d p"]);
+}
+
+#[test]
+fn many_definitions_that_need_each_other_are_cut_in_a_bounded_time() {
+    let mut rng = fastrand::Rng::with_seed(3);
+    let names: Vec<String> = (0..300).map(|number| format!("p{number}")).collect();
+    let definitions: Vec<Definition> = names
+        .iter()
+        .map(|name| {
+            let needs: Vec<&str> = (0..4).map(|_| names[rng.usize(..300)].as_str()).collect();
+            definition(name, &needs)
+        })
+        .collect();
+    let known: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "0-r0")).collect();
+    let plan = planned(&definitions, &published(&known), &all()).unwrap();
+    assert_eq!(plan.jobs.len(), 300);
+    assert!(plan.edges.iter().all(|edge| plan.jobs[edge.from].level > plan.jobs[edge.to].level));
+}
+
+#[test]
 fn a_request_names_packages_or_patterns_and_what_comes_with_them() {
     let definitions = [
         definition("app", &["lib-dev"]),

@@ -125,10 +125,11 @@ impl Fleet {
         let _turn = self.turn().await?;
         let seen = self.0.pool.take_observations(&self.0.server);
         let mut refusal = None;
+        let version = self.own().version;
         let mut told = self.tell(&seen).await;
         if let Err(error) = &told
             && !error.kind().is_retryable()
-            && self.refused(error)
+            && self.refused(error, version)
         {
             refusal = told.err();
             told = self.tell(&seen).await;
@@ -145,11 +146,11 @@ impl Fleet {
         in_time(self.0.lease, async { Ok(self.0.following.lock().await) }).await
     }
 
-    /// Notes that the registry refused the word; whether one was due.
-    fn refused(&self, error: &Error) -> bool {
+    /// Notes that the registry refused the word of a version; whether one was due. A later one is to be given at once.
+    fn refused(&self, error: &Error, version: u64) -> bool {
         let (now, mut own) = (self.0.clock.now(), self.own());
         let was_due = own.word.is_due(now);
-        if was_due {
+        if was_due && own.version == version {
             let hint = error.hint_text().unwrap_or_default();
             tracing::error!(error = %error.chain(), hint, "the fleet does not take this server's word");
             own.word = Word::Refused(later(now, limits::BACKENDS_CONFIGURED / 2));
@@ -173,6 +174,11 @@ impl Fleet {
         let mut own = self.own();
         if is_word && own.version == version {
             own.word = Word::Given(later(now, limits::BACKENDS_CONFIGURED));
+        }
+        let is_known = fleet.backends.iter().any(|known| known.configured.contains_key(&self.0.server));
+        if !is_word && !is_known && !own.backends.is_empty() && matches!(own.word, Word::Given(_)) {
+            // A server whose clock is ahead took it for one of long ago.
+            own.word = Word::Due;
         }
         drop(own);
         self.note_unreadable(&fleet.unreadable);

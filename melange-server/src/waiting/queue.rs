@@ -30,8 +30,15 @@ pub struct RecentQueue(Arc<Mutex<Option<Told>>>);
 
 #[derive(Debug)]
 struct Told {
-    view: Arc<QueueView>,
+    /// The queue, or why it could not be read: who waited for that look does not make the next one at once.
+    view: Result<Arc<QueueView>, (ErrorKind, String)>,
     new_until: Instant,
+}
+
+impl Told {
+    fn view(&self) -> Result<Arc<QueueView>> {
+        self.view.clone().map_err(|(kind, message)| Error::new(kind, message))
+    }
 }
 
 /// The queue as it was a moment ago.
@@ -41,16 +48,19 @@ pub(crate) async fn of(app: &App) -> Result<Arc<QueueView>> {
     let look = tokio::spawn(async move {
         let mut last = app.queue.0.lock().await;
         let begun = Instant::now();
-        if let Some(Told { view, new_until }) = &*last
-            && begun < *new_until
+        if let Some(told) = &*last
+            && begun < told.new_until
         {
-            return Ok(Arc::clone(view));
+            return told.view();
         }
         let now = app.clock.now();
-        let view = Arc::new(view(&app, &app.job_store.queue(now).await?, now).await?);
-        let age = SUMMARY_AGE.max(begun.elapsed() * SUMMARY_COST);
-        *last = Some(Told { view: Arc::clone(&view), new_until: Instant::now() + age });
-        Ok(view)
+        let view = match app.job_store.queue(now).await {
+            Ok(queue) => view(&app, &queue, now).await.map(Arc::new),
+            Err(error) => Err(error),
+        };
+        let age = if view.is_ok() { SUMMARY_AGE.max(begun.elapsed() * SUMMARY_COST) } else { SUMMARY_AGE };
+        let view = view.map_err(|error| (error.kind(), error.chain()));
+        last.insert(Told { view, new_until: Instant::now() + age }).view()
     });
     look.await.map_err(|error| Error::new(ErrorKind::Unavailable, "the queue was not read").source(error))?
 }

@@ -154,6 +154,9 @@ pub struct PlanMissingView {
     pub entry: String,
     /// Who needs it.
     pub needed_by: Vec<String>,
+    /// The path of a definition that makes a package of this name and is not planned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub made_by: Option<String>,
     /// The architecture.
     pub arch: String,
 }
@@ -246,6 +249,7 @@ impl PlanView {
         self.missing.extend(plan.missing.iter().map(|missing| PlanMissingView {
             entry: missing.entry.clone(),
             needed_by: missing.needed_by.clone(),
+            made_by: missing.made_by.clone(),
             arch: arch(),
         }));
         self.refused.extend(plan.refused.iter().map(|Refusal { cycle, members, .. }| {

@@ -11,7 +11,12 @@ pub(super) struct Rows {
     columns: usize,
     rows: Vec<Vec<usize>>,
     known: HashSet<Vec<usize>>,
+    /// The sizes of all rows together.
+    size: usize,
 }
+
+/// The sizes of all rows together, beyond which no more are taken.
+const SIZE_MAX: usize = 3_000_000;
 
 /// Steps of the search for each column that is left in doubt.
 const STEPS_PER_COLUMN: usize = 60;
@@ -21,26 +26,33 @@ const STEPS: std::ops::RangeInclusive<usize> = 2_000..=60_000;
 
 impl Rows {
     pub(super) fn new(columns: usize) -> Self {
-        Self { columns, rows: Vec::new(), known: HashSet::new() }
+        Self { columns, rows: Vec::new(), known: HashSet::new(), size: 0 }
     }
 
-    /// Adds a row; whether it is a new one. An empty row can never be hit and must not be given.
+    /// Whether no more rows are taken.
+    pub(super) fn is_full(&self) -> bool {
+        self.size >= SIZE_MAX
+    }
+
+    /// Adds a row, unless there are too many; whether it is a new one. An empty row can never be hit and must not be given.
     pub(super) fn add(&mut self, mut row: Vec<usize>) -> bool {
         row.sort_unstable();
         row.dedup();
-        let is_new = self.known.insert(row.clone());
+        let is_new = !self.is_full() && self.known.insert(row.clone());
         if is_new {
+            self.size += row.len();
             self.rows.push(row);
         }
         is_new
     }
 
-    /// A set that hits all rows, as small as could be found, in order.
-    pub(super) fn smallest(&self) -> Vec<usize> {
+    /// A set that hits all rows, as small as could be found, in order. `work` is how many columns may still be looked at;
+    /// without any the set is only one that hits all rows.
+    pub(super) fn smallest(&self, work: &mut usize) -> Vec<usize> {
         let mut reduced = Reduced::new(self.columns, &self.rows);
         let mut found = reduced.reduce();
         if reduced.rows.iter().any(|row| row.is_some()) {
-            found.extend(Search::new(self.columns, reduced.left()).run());
+            found.extend(Search::new(self.columns, reduced.left()).run(work));
         }
         found.sort_unstable();
         found
@@ -199,7 +211,7 @@ impl Search {
         }
     }
 
-    fn run(mut self) -> Vec<usize> {
+    fn run(mut self, work: &mut usize) -> Vec<usize> {
         while let Some(row) = self.open.first().copied() {
             let outside = self.columns.iter().copied().filter(|column| !self.is_in[*column]);
             let best = outside.max_by_key(|column| self.worth(*column));
@@ -207,7 +219,10 @@ impl Search {
         }
         let mut best = self.is_in.clone();
         let (mut rng, mut last_out) = (Rng::with_seed(1), None);
-        let steps = (self.columns.len() * STEPS_PER_COLUMN).clamp(*STEPS.start(), *STEPS.end());
+        // Each step looks at all columns that are in.
+        let wanted = (self.columns.len() * STEPS_PER_COLUMN).clamp(*STEPS.start(), *STEPS.end());
+        let steps = wanted.min(*work / self.columns.len().max(1));
+        *work -= steps * self.columns.len();
         for step in 1..=steps {
             while self.open.is_empty() {
                 best.clone_from(&self.is_in);
@@ -338,7 +353,7 @@ mod tests {
         ) {
             let mut known = Rows::new(10);
             rows.iter().for_each(|row| _ = known.add(row.clone()));
-            let found = known.smallest();
+            let found = known.smallest(&mut 1_000_000);
             prop_assert!(rows.iter().all(|row| row.iter().any(|column| found.contains(column))));
             prop_assert_eq!(u32::try_from(found.len()).unwrap(), least(10, &rows));
         }

@@ -8,14 +8,22 @@
 mod hitting;
 mod short;
 
+use std::collections::HashMap;
+
 use super::graph::{Graph, Kept};
 use hitting::Rows;
 
 /// Triangles of which rows are made; others are found when they survive.
 const TRIANGLES_MAX: usize = 200_000;
 
-/// Rounds of adding the cycles that survived.
-const ROUNDS_MAX: usize = 200;
+/// Rounds of adding the cycles that survived; what survives the last one is cut without a search.
+const ROUNDS_MAX: usize = 30;
+
+/// Columns that searches for the fewest cuts of a core may look at.
+const SEARCH_WORK: usize = 60_000_000;
+
+/// Nodes and edges that may be looked at to exchange cuts for others.
+const SHORTEN_WORK: usize = 40_000_000;
 
 /// How edges are chosen that are cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -50,16 +58,37 @@ impl Core {
     /// As few edges as could be found that hit all cycles.
     fn fewest(&self) -> Vec<usize> {
         let mut rows = Rows::new(self.graph.edges().len());
-        self.short_cycles(|cycle| _ = rows.add(self.row(&cycle)));
-        let mut cuts = Vec::new();
+        self.short_cycles(|cycle| {
+            rows.add(self.row(&cycle));
+            !rows.is_full()
+        });
+        let (mut cuts, mut work) = (Vec::new(), SEARCH_WORK);
         for _ in 0..ROUNDS_MAX {
-            cuts = rows.smallest();
+            cuts = rows.smallest(&mut work);
             let kept = self.without(&cuts);
             if !self.survivors(&kept, |cycle| rows.add(self.row(&cycle))) {
                 break;
             }
         }
+        cuts.extend(self.in_the_way(&self.without(&cuts)));
         self.without_needless(cuts)
+    }
+
+    /// Edges without which there is no cycle among those that are kept, found without a search: nodes are put in an order
+    /// in which what must stay leads back, and what leads ahead is in the way.
+    fn in_the_way(&self, kept: &Kept) -> Vec<usize> {
+        if self.graph.order(kept).is_some() {
+            return Vec::new();
+        }
+        let must: Kept = kept.iter().zip(&self.may_cut).map(|(kept, may_cut)| *kept && !may_cut).collect();
+        let mut place_of = vec![0; self.graph.nodes()];
+        let order = self.graph.order(&must).unwrap_or_default();
+        order.into_iter().enumerate().for_each(|(place, node)| place_of[node] = place);
+        let leads_ahead = |edge: &usize| {
+            let (from, to) = self.graph.edges()[*edge];
+            kept[*edge] && self.may_cut[*edge] && place_of[from] < place_of[to]
+        };
+        (0..kept.len()).filter(leads_ahead).collect()
     }
 
     /// The edges of a cycle that may be cut.
@@ -74,24 +103,20 @@ impl Core {
         kept
     }
 
-    /// Tells all cycles of two and three edges, and a shortest one over every edge.
-    fn short_cycles(&self, mut tell: impl FnMut(Vec<usize>)) {
+    /// Tells all cycles of two and three edges, and a shortest one over every edge, as long as they are wanted.
+    fn short_cycles(&self, mut tell: impl FnMut(Vec<usize>) -> bool) {
         let graph = &self.graph;
         let edges = graph.edges();
         let count = graph.nodes();
-        // The edge between two nodes, by its place in a table; cores are small enough for one.
-        let mut between = vec![usize::MAX; count * count];
-        for (edge, (from, to)) in edges.iter().enumerate() {
-            between[from * count + to] = edge;
-        }
-        let edge_of =
-            |from: usize, to: usize| Some(between[from * count + to]).filter(|edge| *edge != usize::MAX);
+        let between: HashMap<(usize, usize), usize> =
+            edges.iter().enumerate().map(|(edge, ends)| (*ends, edge)).collect();
+        let edge_of = |from: usize, to: usize| between.get(&(from, to)).copied();
         let mut triangles = 0;
         for (first, (a, b)) in edges.iter().copied().enumerate() {
             if a < b
                 && let Some(back) = edge_of(b, a)
             {
-                tell(vec![first, back]);
+                _ = tell(vec![first, back]);
             }
             for second in graph.leaving(b) {
                 let c = edges[*second].1;
@@ -102,7 +127,7 @@ impl Core {
                     && let Some(third) = edge_of(c, a)
                 {
                     triangles += 1;
-                    tell(vec![first, *second, third]);
+                    _ = tell(vec![first, *second, third]);
                 }
             }
         }
@@ -114,12 +139,14 @@ impl Core {
             for edge in entering {
                 let mut way = graph.way_to(&by, node, edges[*edge].0).unwrap_or_default();
                 way.push(*edge);
-                tell(way);
+                if !tell(way) {
+                    return;
+                }
             }
         }
     }
 
-    /// Tells cycles among the edges that are kept, by way of every node that is on one; whether there are any.
+    /// Tells cycles among the edges that are kept, by way of every node that is on one; whether a new one was among them.
     fn survivors(&self, kept: &Kept, mut tell: impl FnMut(Vec<usize>) -> bool) -> bool {
         let components = self.graph.components(kept);
         let mut sizes = vec![0; self.graph.nodes()];
@@ -129,8 +156,7 @@ impl Core {
             if sizes[components[node]] > 1
                 && let Some(cycle) = self.graph.shortest(node, node, kept)
             {
-                tell(cycle);
-                any = true;
+                any |= tell(cycle);
             }
         }
         any
@@ -165,11 +191,14 @@ impl Core {
     fn shorten(&self, mut cuts: Vec<usize>) -> Vec<usize> {
         let mut kept = self.without(&cuts);
         let Some(mut length) = self.length(&kept) else { return cuts };
+        let mut looks = SHORTEN_WORK / (self.graph.nodes() + self.graph.edges().len()).max(1);
         for chosen in &mut cuts {
             let cut = *chosen;
             let (from, to) = self.graph.edges()[cut];
             let Some(back) = self.graph.shortest(to, from, &kept) else { continue };
             for other in self.row(&back) {
+                let Some(left) = looks.checked_sub(1) else { break };
+                looks = left;
                 (kept[cut], kept[other]) = (true, false);
                 match self.length(&kept) {
                     Some(shorter) if shorter < length => {
@@ -219,6 +248,22 @@ mod tests {
             let short = core.cut(CutAim::Short);
             let kept = core.without(&short);
             prop_assert!(core.length(&kept).unwrap() <= core.length(&core.without(&cuts)).unwrap());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn without_a_search_no_cycle_is_left_either(
+            edges in proptest::collection::vec((0..6usize, 0..6usize), 0..20), must in proptest::collection::vec(any::<bool>(), 30),
+        ) {
+            let mut core = core(6, &edges);
+            // What must stay leads from greater numbers to smaller ones, so that every cycle can be cut.
+            for (edge, (from, to)) in core.graph.edges().iter().enumerate() {
+                core.may_cut[edge] = from < to || !must[edge];
+            }
+            let cuts = core.in_the_way(&core.graph.all());
+            prop_assert!(cuts.iter().all(|edge| core.may_cut[*edge]));
+            prop_assert!(core.graph.order(&core.without(&cuts)).is_some());
         }
     }
 

@@ -7,6 +7,9 @@ use super::Core;
 /// Moves of the search for each node of a core.
 const MOVES_PER_NODE: usize = 1_500;
 
+/// Moves at most.
+const MOVES_MAX: usize = 2_000_000;
+
 /// What leaving an edge out costs that must not be cut: more than all others.
 const FORBIDDEN: f64 = 1e6;
 
@@ -57,7 +60,7 @@ fn annealed(core: &Core, first: &[usize], highest: usize, limit: usize) -> Optio
     let around = |level: &[usize], node: usize| -> f64 {
         near[node].iter().filter(|edge| is_cut(level, **edge)).map(|edge| price(*edge)).sum()
     };
-    let (mut rng, moves) = (Rng::with_seed(2), MOVES_PER_NODE * graph.nodes());
+    let (mut rng, moves) = (Rng::with_seed(2), (MOVES_PER_NODE * graph.nodes()).min(MOVES_MAX));
     let cooling = (COLD / HOT).powf(1.0 / f64::from(u32::try_from(moves.max(1)).unwrap_or(u32::MAX)));
     let mut heat = HOT;
     for _ in 0..moves {
