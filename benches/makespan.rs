@@ -356,18 +356,7 @@ fn planned(corpus: &Path, cut: CutAim) -> (Graph, usize, usize) {
             }
         }
     }
-    let published: Vec<IndexPackage> = definitions
-        .iter()
-        .flat_map(|definition| {
-            definition.packages.iter().map(|made| IndexPackage {
-                name: made.name.clone(),
-                version: definition.version.clone(),
-                provides: made.provides.join(" "),
-                provider_priority: made.provider_priority,
-                ..IndexPackage::default()
-            })
-        })
-        .collect();
+    let published: Vec<IndexPackage> = definitions.iter().flat_map(Definition::records).collect();
     let repositories = [RepositoryPackages { tag: "", packages: &published }];
     let input = PlanInput {
         arch: Arch::X86_64,

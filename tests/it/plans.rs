@@ -34,16 +34,7 @@ fn compiled() -> Option<(Vec<Definition>, Vec<Skip>)> {
 
 /// All packages of the definitions, as if they were published.
 fn published(definitions: &[Definition]) -> Vec<IndexPackage> {
-    let packages = definitions.iter().flat_map(|definition| {
-        definition.packages.iter().map(|made| IndexPackage {
-            name: made.name.clone(),
-            version: definition.version.clone(),
-            provides: made.provides.join(" "),
-            provider_priority: made.provider_priority,
-            ..IndexPackage::default()
-        })
-    });
-    packages.collect()
+    definitions.iter().flat_map(Definition::records).collect()
 }
 
 fn planned(input: &(Vec<Definition>, Vec<Skip>), published: &[IndexPackage], cut: CutAim) -> ArchPlan {

@@ -5,14 +5,12 @@ use std::path::{Path, PathBuf};
 use melange_remote_sdk::apk::reader::ApkFile;
 use melange_remote_sdk::apk::signature::Keyring;
 use melange_remote_sdk::apk::version::Version;
-use melange_remote_sdk::cache::StateCache;
 use melange_remote_sdk::error::{Error, Result};
-use melange_remote_sdk::limits;
 use melange_remote_sdk::melange::plan::PlanEnvironment;
 use melange_remote_sdk::rootfs::Assembler;
-use melange_remote_sdk::rootfs::repository::LocalAccess;
 use melange_remote_sdk::solver::Policy;
 
+use super::local;
 use crate::args::{ApkCommand, Output, ResolveArgs};
 use crate::exit::{self, Exit};
 use crate::{input, note, out, shown};
@@ -29,28 +27,13 @@ pub(super) async fn run(command: ApkCommand, output: Output) -> Result<Exit> {
     }
 }
 
-/// An assembler whose downloads go to the user's cache.
 fn assembler(args: &ResolveArgs) -> Result<Assembler> {
-    let cache = StateCache::new(&super::local::state_dir(None)?, limits::CACHE_BYTES_DEFAULT);
-    let assembler = Assembler::new(cache, super::local::fetcher()?, LocalAccess::Any);
-    Ok(if args.repositories.allow_untrusted { assembler.with_unsigned_repositories() } else { assembler })
+    local::assembler(args.repositories.allow_untrusted)
 }
 
 fn environment(args: &ResolveArgs) -> Result<PlanEnvironment> {
-    let repositories = args
-        .repositories
-        .repositories
-        .iter()
-        .map(|line| super::local::absolute(line))
-        .collect::<Result<_>>()?;
-    let keyring =
-        args.repositories.keyring.iter().map(|line| super::local::absolute(line)).collect::<Result<_>>()?;
-    Ok(PlanEnvironment {
-        repositories,
-        keyring,
-        packages: args.packages.clone(),
-        ..PlanEnvironment::default()
-    })
+    let environment = local::environment(&args.repositories.repositories, &args.repositories.keyring)?;
+    Ok(PlanEnvironment { packages: args.packages.clone(), ..environment })
 }
 
 async fn resolve(args: &ResolveArgs, output: Output) -> Result<Exit> {

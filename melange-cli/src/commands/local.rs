@@ -16,6 +16,7 @@ use melange_remote_sdk::engine::{EngineBuilder, EngineOptions, preflight};
 use melange_remote_sdk::error::{Error, ErrorKind, Result};
 use melange_remote_sdk::limits;
 use melange_remote_sdk::melange::defaults::RepositoryDefaults;
+use melange_remote_sdk::melange::plan::PlanEnvironment;
 use melange_remote_sdk::rootfs::Assembler;
 use melange_remote_sdk::rootfs::addresses::AddressPolicy;
 use melange_remote_sdk::rootfs::credentials::Credentials;
@@ -60,6 +61,20 @@ pub(super) fn absolute(line: &str) -> Result<String> {
     let Some(place) = read.path().filter(|path| !path.is_empty()) else { return Ok(line.to_owned()) };
     let path = std::path::absolute(place).map_err(|e| Error::io("find", Path::new(place), e))?;
     Ok(read.with_place(&path.display().to_string()))
+}
+
+/// An assembler whose downloads go to the user's cache.
+pub(super) fn assembler(allow_untrusted: bool) -> Result<Assembler> {
+    let cache = StateCache::new(&state_dir(None)?, limits::CACHE_BYTES_DEFAULT);
+    let assembler = Assembler::new(cache, fetcher()?, LocalAccess::Any);
+    Ok(if allow_untrusted { assembler.with_unsigned_repositories() } else { assembler })
+}
+
+/// An environment with these repositories and keys, and no packages yet.
+pub(super) fn environment(repositories: &[String], keyring: &[String]) -> Result<PlanEnvironment> {
+    let all = |lines: &[String]| lines.iter().map(|line| absolute(line)).collect::<Result<Vec<_>>>();
+    let (repositories, keyring) = (all(repositories)?, all(keyring)?);
+    Ok(PlanEnvironment { repositories, keyring, ..PlanEnvironment::default() })
 }
 
 /// What fetches for this machine's user, who may name any address; logins come from `HTTP_AUTH` and the netrc file.

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use melange_remote_sdk::api::v2::PlanView;
 use melange_remote_sdk::arch::Arch;
-use melange_remote_sdk::cache::StateCache;
 use melange_remote_sdk::error::{Error, ErrorKind, Result};
 use melange_remote_sdk::limits;
 use melange_remote_sdk::melange::pipelines::PipelineSet;
@@ -15,11 +14,11 @@ use melange_remote_sdk::planner::{
     ArchPlan, Definition, Durations, PlanInput, PlanRequest, Selection, Skip, plan,
 };
 use melange_remote_sdk::rootfs::Assembler;
-use melange_remote_sdk::rootfs::repository::{LoadedRepository, LocalAccess};
+use melange_remote_sdk::rootfs::repository::LoadedRepository;
 use melange_remote_sdk::solver::RepositoryPackages;
 use melange_remote_sdk::text::diagnostics::Diagnostics;
 
-use super::definition;
+use super::{definition, local};
 use crate::args::{Output, PlanArgs, PlanCommand, PlanFormat, PlanOptions};
 use crate::exit::{self, Exit};
 use crate::render::plan as render;
@@ -105,12 +104,15 @@ async fn plans(paths: &[PathBuf], options: &PlanOptions, output: Output) -> Resu
     request.with_dependencies = options.with_dependencies.into();
     request.rebuild = options.rebuild.into();
     request.cut = options.cut.into();
+    let published = Published::of(options)?;
     let (mut found, mut exit) = (Vec::new(), Exit::Ok);
     for arch in &options.arch {
         let (definitions, skipped, ended) = compiled(&files, *arch, &pipelines, &compile_options, output)?;
-        let published = published(options, *arch).await?;
-        let published: Vec<RepositoryPackages<'_>> =
-            published.iter().map(|loaded| loaded.packages()).collect();
+        let indexes = match &published {
+            Some(published) => published.indexes(*arch).await?,
+            None => Vec::new(),
+        };
+        let published: Vec<RepositoryPackages<'_>> = indexes.iter().map(|loaded| loaded.packages()).collect();
         let durations = Durations::default();
         let input = PlanInput { arch: *arch, definitions, skipped, published: &published, durations };
         let planned = plan(&input, &request);
@@ -230,22 +232,25 @@ fn compiled(
     Ok((definitions, skipped, exit))
 }
 
-/// The indexes of what is published.
-async fn published(options: &PlanOptions, arch: Arch) -> Result<Vec<Arc<LoadedRepository>>> {
-    if options.repositories.is_empty() {
-        return Ok(Vec::new());
+/// What is published, as the options name it.
+struct Published {
+    assembler: Assembler,
+    environment: PlanEnvironment,
+}
+
+impl Published {
+    /// `None` when no repository is named.
+    fn of(options: &PlanOptions) -> Result<Option<Self>> {
+        if options.repositories.is_empty() {
+            return Ok(None);
+        }
+        // Nothing is installed: what an index says wrongly makes a wrong plan, and no more.
+        let assembler = local::assembler(options.keyring.is_empty())?;
+        let environment = local::environment(&options.repositories, &options.keyring)?;
+        Ok(Some(Self { assembler, environment }))
     }
-    let absolute =
-        |lines: &[String]| lines.iter().map(|line| super::local::absolute(line)).collect::<Result<Vec<_>>>();
-    let environment = PlanEnvironment {
-        repositories: absolute(&options.repositories)?,
-        keyring: absolute(&options.keyring)?,
-        ..PlanEnvironment::default()
-    };
-    let cache = StateCache::new(&super::local::state_dir(None)?, limits::CACHE_BYTES_DEFAULT);
-    let assembler = Assembler::new(cache, super::local::fetcher()?, LocalAccess::Any);
-    // Nothing is installed: what an index says wrongly makes a wrong plan, and no more.
-    let assembler =
-        if options.keyring.is_empty() { assembler.with_unsigned_repositories() } else { assembler };
-    assembler.indexes(&environment, arch).await
+
+    async fn indexes(&self, arch: Arch) -> Result<Vec<Arc<LoadedRepository>>> {
+        self.assembler.indexes(&self.environment, arch).await
+    }
 }

@@ -281,7 +281,7 @@ fn beyond(what: impl std::fmt::Display) -> Error {
 fn read_records(mut text: impl BufRead) -> Result<Vec<IndexPackage>> {
     let mut packages = Vec::new();
     let mut kept_bytes = 0;
-    let mut record = IndexPackage::empty();
+    let mut record = IndexPackage::default();
     let mut line = Vec::new();
     loop {
         line.clear();
@@ -300,7 +300,7 @@ fn read_records(mut text: impl BufRead) -> Result<Vec<IndexPackage>> {
             continue;
         }
         if !record.name.is_empty() {
-            let package = std::mem::replace(&mut record, IndexPackage::empty());
+            let package = std::mem::take(&mut record);
             package.check_name()?;
             kept_bytes += package.kept_bytes();
             packages.push(package);
@@ -312,7 +312,7 @@ fn read_records(mut text: impl BufRead) -> Result<Vec<IndexPackage>> {
                 return Err(beyond(format!("records that take more than {bound} bytes of memory")));
             }
         } else {
-            record = IndexPackage::empty();
+            record = IndexPackage::default();
         }
         if read == 0 {
             return Ok(packages);
@@ -321,29 +321,6 @@ fn read_records(mut text: impl BufRead) -> Result<Vec<IndexPackage>> {
 }
 
 impl IndexPackage {
-    /// A record without anything.
-    pub fn empty() -> Self {
-        Self {
-            control_sha1: None,
-            name: String::new(),
-            version: String::new(),
-            arch: String::new(),
-            size_bytes: 0,
-            installed_bytes: 0,
-            description: String::new(),
-            url: String::new(),
-            license: String::new(),
-            origin: String::new(),
-            maintainer: String::new(),
-            build_time: 0,
-            commit: String::new(),
-            depends: String::new(),
-            install_if: String::new(),
-            provides: String::new(),
-            provider_priority: 0,
-        }
-    }
-
     /// Takes one line of the record.
     fn put(&mut self, line: &str) -> Result<()> {
         let Some((key, value)) = line.split_once(':') else { return Ok(()) };

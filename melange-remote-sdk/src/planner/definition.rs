@@ -1,5 +1,6 @@
 //! What a planner has to know of definitions.
 
+use crate::apk::index::IndexPackage;
 use crate::arch::Arch;
 use crate::melange::plan::{Plan, PlanPackage};
 
@@ -46,6 +47,18 @@ impl Definition {
             packages: plan.packages().map(Produced::from).collect(),
             needs: plan.environment.packages.clone(),
         }
+    }
+
+    /// Its packages as an index lists them, as far as a planner looks at them.
+    pub fn records(&self) -> impl Iterator<Item = IndexPackage> {
+        self.packages.iter().map(|made| IndexPackage {
+            name: made.name.clone(),
+            version: self.version.clone(),
+            origin: self.name.clone(),
+            provides: made.provides.join(" "),
+            provider_priority: made.provider_priority,
+            ..IndexPackage::default()
+        })
     }
 }
 

@@ -122,11 +122,7 @@ impl<'p> Draft<'p> {
     pub(super) fn refuse(&mut self) {
         let must: Kept = self.needed.iter().map(|needed| needed.stand_ins.is_none()).collect();
         let components = self.graph.components(&must);
-        let mut members: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
-        components
-            .iter()
-            .enumerate()
-            .for_each(|(node, component)| members.entry(*component).or_default().push(node));
+        let members = members_of(&components);
         let mut gone: BTreeMap<usize, String> = BTreeMap::new();
         let together = |(from, to): &(usize, usize)| components[*from] == components[*to];
         let kept: Kept =
@@ -222,11 +218,7 @@ impl<'p> Draft<'p> {
         }
         let expected = self.expected(durations);
         let components = self.graph.components(&kept);
-        let mut members: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
-        components
-            .iter()
-            .enumerate()
-            .for_each(|(node, component)| members.entry(*component).or_default().push(node));
+        let members = members_of(&components);
         for members in members.values().filter(|members| members.len() > 1) {
             let (core, numbers) = self.core(members, &kept, &expected);
             if members.len().saturating_mul(numbers.len()) > limits::PLAN_CORE_WORK_MAX {
@@ -426,4 +418,13 @@ fn count_dependents(jobs: &mut [PlannedJob]) {
             waiting[needed][job / 64] |= 1 << (job % 64);
         }
     }
+}
+
+/// The nodes of each component.
+fn members_of(components: &[usize]) -> BTreeMap<usize, Vec<usize>> {
+    let mut members: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+    for (node, component) in components.iter().enumerate() {
+        members.entry(*component).or_default().push(node);
+    }
+    members
 }

@@ -21,16 +21,6 @@ impl Durations {
         Self { known }
     }
 
-    /// Whether no duration is known.
-    pub fn is_empty(&self) -> bool {
-        self.known.is_empty()
-    }
-
-    /// Whether it is known of a package.
-    pub fn is_known(&self, package: &str) -> bool {
-        self.known.contains_key(package)
-    }
-
     /// What stands for a duration that is not known: a high quantile of those that are, or
     /// [`limits::PLAN_JOB_DURATION`] when none is.
     pub fn unknown(&self) -> Duration {

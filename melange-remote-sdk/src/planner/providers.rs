@@ -21,7 +21,7 @@ pub(super) struct Own {
 pub(super) enum Provider {
     /// What a definition makes.
     Own(Own),
-    /// A published package, by name and version.
+    /// A published package.
     Published,
     /// Nobody.
     None,
@@ -39,15 +39,8 @@ impl<'a> Packages<'a> {
     pub(super) fn new(definitions: &[Definition], published: &'a [RepositoryPackages<'a>]) -> Self {
         let (mut records, mut owners) = (Vec::new(), Vec::new());
         for (definition, made_by) in definitions.iter().enumerate() {
-            for (package, produced) in made_by.packages.iter().enumerate() {
-                records.push(IndexPackage {
-                    name: produced.name.clone(),
-                    version: made_by.version.clone(),
-                    origin: made_by.name.clone(),
-                    provides: produced.provides.join(" "),
-                    provider_priority: produced.provider_priority,
-                    ..IndexPackage::default()
-                });
+            for (package, record) in made_by.records().enumerate() {
+                records.push(record);
                 owners.push(Own { definition, package });
             }
         }

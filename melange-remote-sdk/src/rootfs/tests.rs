@@ -17,7 +17,7 @@ fn index(records: &[Record<'_>]) -> Index {
         version: (*version).to_owned(),
         depends: (*depends).to_owned(),
         provides: (*provides).to_owned(),
-        ..IndexPackage::empty()
+        ..IndexPackage::default()
     });
     Index { description: Vec::new(), packages: packages.collect() }
 }
@@ -142,7 +142,7 @@ fn package(folders: &Folders, file: &str, name: &str, version: &str) -> IndexPac
         name: "a".to_owned(),
         version: "1-r0".to_owned(),
         control_sha1: Some(checksum::sha1(&control)),
-        ..IndexPackage::empty()
+        ..IndexPackage::default()
     }
 }
 

@@ -59,6 +59,15 @@ impl Rows {
     }
 }
 
+/// The rows of each column, in order.
+fn by_column(columns: usize, rows: &[Vec<usize>]) -> Vec<Vec<usize>> {
+    let mut of = vec![Vec::new(); columns];
+    for (number, row) in rows.iter().enumerate() {
+        row.iter().for_each(|column| of[*column].push(number));
+    }
+    of
+}
+
 /// Rows from which everything is dropped that decides nothing.
 struct Reduced {
     rows: Vec<Option<Vec<usize>>>,
@@ -68,10 +77,7 @@ struct Reduced {
 
 impl Reduced {
     fn new(columns: usize, rows: &[Vec<usize>]) -> Self {
-        let mut of = vec![Vec::new(); columns];
-        for (number, row) in rows.iter().enumerate() {
-            row.iter().for_each(|column| of[*column].push(number));
-        }
+        let of = by_column(columns, rows);
         Self { rows: rows.iter().cloned().map(Some).collect(), of }
     }
 
@@ -190,10 +196,7 @@ struct Search {
 
 impl Search {
     fn new(columns: usize, rows: Vec<Vec<usize>>) -> Self {
-        let mut of = vec![Vec::new(); columns];
-        for (number, row) in rows.iter().enumerate() {
-            row.iter().for_each(|column| of[*column].push(number));
-        }
+        let of = by_column(columns, &rows);
         let scores = of.iter().map(|rows| u64::try_from(rows.len()).unwrap_or(u64::MAX)).collect();
         let count = rows.len();
         Self {
