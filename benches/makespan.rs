@@ -252,7 +252,7 @@ impl Farm {
     async fn pass(&mut self) -> bool {
         let Some(Reverse((end, place))) = self.ends.pop() else { return false };
         self.now_ms = end;
-        let outcome = Outcome::Succeeded { artifacts: Vec::new(), note: None };
+        let outcome = Outcome::made(Vec::new());
         let ended = self.store.finish(self.running[place], &outcome, at(end));
         ended.await.expect("it ends");
         self.backend.running -= 1;

@@ -19,17 +19,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::Timestamp;
+use melange_remote_sdk::arch::Arch;
 use melange_remote_sdk::conformance::job_store as suite;
 use melange_remote_sdk::error::{Error, ErrorKind, Result};
 use melange_remote_sdk::job::{
-    Build, BuildId, Job, JobAttempt, JobId, JobSpec, LogArchive, Outcome, Priority, ProgressRow, ServerId,
+    Build, BuildId, Job, JobAttempt, JobId, JobSpec, LogArchive, Outcome, Priority, ProgressRow, Project,
+    ResultDigest, ServerId,
 };
 use melange_remote_sdk::job_store::working_set::{Bounds, Changes, WorkingSet};
 use melange_remote_sdk::job_store::{
-    Claim, ClaimRequest, Demand, EndedJob, EndedQuery, EventLog, EventPage, EventQuery, ExpireRequest, Fence,
-    Finished, GiveUp, GroupWaiting, Hints, Holding, JobIntake, JobPage, JobProgress, JobQueue, JobReading,
-    JobStore, ListQuery, LogChunk, QueueSummary, Release, Renewal, Selection, Subject, Submission, Submitted,
-    Usage,
+    BuildPage, BuildQuery, Claim, ClaimRequest, Demand, EndedJob, EndedQuery, EventLog, EventPage,
+    EventQuery, ExpireRequest, Fence, Finished, GiveUp, GroupWaiting, Hints, Holding, JobIntake, JobPage,
+    JobProgress, JobQueue, JobReading, JobStore, ListQuery, LogChunk, PackageDuration, QueueSummary, Release,
+    Renewal, Selection, Subject, Submission, Submitted, Usage,
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -308,6 +310,18 @@ impl JobReading for Journal {
 
     async fn list(&self, query: &ListQuery) -> Result<JobPage> {
         Ok(self.state().set.list(query))
+    }
+
+    async fn builds(&self, query: &BuildQuery) -> Result<BuildPage> {
+        Ok(self.state().set.list_builds(query))
+    }
+
+    async fn with_result(&self, project: &Project, result: ResultDigest) -> Result<Option<Arc<Job>>> {
+        Ok(self.state().set.with_result(project, result))
+    }
+
+    async fn durations(&self, project: &Project, arch: Arch) -> Result<Vec<PackageDuration>> {
+        Ok(self.state().set.durations(project, arch))
     }
 
     async fn build(&self, id: BuildId) -> Result<Build> {

@@ -59,6 +59,8 @@ pub mod rootfs;
 pub mod sandbox;
 
 // On top.
+#[cfg(feature = "apk")]
+pub mod builds;
 #[cfg(feature = "client")]
 pub mod client;
 #[cfg(any(test, feature = "conformance"))]

@@ -385,6 +385,18 @@ pub const CANCEL_POLL: Duration = Duration::from_secs(1);
 pub const ATTEMPTS_KEPT_MAX: usize = 1_000;
 /// Groups that are told of at once, those with the most urgent jobs.
 pub const DEMAND_GROUPS_MAX: usize = 10_000;
+/// The last jobs of a package whose durations count towards what the next one is expected to take.
+pub const DURATIONS_OF_PACKAGE: usize = 5;
+/// Packages whose durations are told at once: several distributions.
+pub const DURATIONS_MAX: usize = 50_000;
+/// The document of a build once decompressed: that of 3,401 packages has 9 MB.
+pub const BUILD_DOCUMENT_BYTES_MAX: usize = 256 << 20;
+/// What a server keeps in memory of the documents and indexes of builds, and of what their jobs made.
+pub const BUILD_FILES_KEPT_BYTES_MAX: u64 = 384 << 20;
+/// What was asked for in a build, in a few words.
+pub const BUILD_TITLE_BYTES_MAX: usize = 200;
+/// Small files of a build that are read at once.
+pub const BUILD_READS_MAX: usize = 16;
 /// Waits of one submission, all jobs together.
 pub const SUBMISSION_WAITS_MAX: usize = 200_000;
 /// How long ended jobs are kept unless the operator says otherwise; most is small then, for their logs are gone.

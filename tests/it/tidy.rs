@@ -29,7 +29,7 @@ const LAYERS: [(&str, &[&str]); 6] = [
             "rootfs",
         ],
     ),
-    ("top", &["engine", "scheduler", "client", "conformance"]),
+    ("top", &["engine", "builds", "scheduler", "client", "conformance"]),
 ];
 
 /// Modules that touch neither clock nor disk nor network.

@@ -18,7 +18,7 @@ use crate::text::diagnostics::Diagnostics;
 mod events;
 mod logs;
 mod queue;
-mod read;
+pub(in crate::api) mod read;
 mod views;
 mod waiting;
 

@@ -1,7 +1,14 @@
 //! The JSON types of version 2: builds of many packages.
 
+mod builds;
 mod plan;
 
+pub use builds::{
+    BUILDS, BuildCountsView, BuildGitView, BuildOptionsView, BuildPackageView, BuildPackagesResponse,
+    BuildPlanSummary, BuildView, BuildsResponse, CreateBuildRequest, CreateBuildResponse, GitSourceRequest,
+    PLANS, SourceRequest, build, build_cancel, build_events, build_package, build_packages, build_plan,
+    build_retry, read_build,
+};
 pub use plan::{
     PlanCutView, PlanCycleStepView, PlanEdgeView, PlanJobView, PlanMissingView, PlanRefusalView,
     PlanSkipView, PlanSummaryView, PlanTradeView, PlanView,

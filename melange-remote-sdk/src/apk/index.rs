@@ -358,7 +358,7 @@ impl IndexPackage {
     }
 
     /// About what the record takes in memory, in bytes: each text has the header of its allocation.
-    fn kept_bytes(&self) -> usize {
+    pub(crate) fn kept_bytes(&self) -> usize {
         let texts = [
             &self.name,
             &self.version,

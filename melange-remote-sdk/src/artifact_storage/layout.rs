@@ -1,12 +1,24 @@
 //! Where the artifacts of jobs lie: `<job>/<attempt>/<name>`. An attempt whose lease was lost may still write; it
-//! writes beside the attempt that won.
+//! writes beside the attempt that won. What belongs to a build as a whole lies in a folder named as the build.
 
 use super::ArtifactKey;
 use crate::error::Result;
-use crate::job::JobId;
+use crate::job::{BuildId, JobId};
 
 /// The name of the artifact that holds the log of an attempt, in the format of [`crate::job_log`]; `zstd -d` makes text of it.
 pub const LOG_NAME: &str = "build.log.zst";
+
+/// The name of the artifact that tells the environment that a job's packages were built in, exactly:
+/// [`EnvironmentLock`](crate::builder::EnvironmentLock) in JSON.
+pub const LOCK_NAME: &str = "environment.lock.json";
+
+/// The folder of what belongs to a build of many packages and to none of its jobs.
+///
+/// # Errors
+/// None: the letters of an id are legal in keys.
+pub fn build_folder(build: BuildId) -> Result<ArtifactKey> {
+    build.to_string().parse()
+}
 
 /// The folder of all artifacts of a job.
 ///

@@ -16,10 +16,18 @@ use tokio_util::sync::CancellationToken;
 
 use crate::arch::Arch;
 use crate::error::{Error, Result};
+use crate::job::{JobId, ResultDigest};
 use crate::pointers::hand_on;
 
+mod inputs;
 pub mod lines;
+#[cfg(feature = "apk")]
+mod repositories;
 pub mod scripted;
+
+pub use inputs::{EnvironmentLock, JobInputs, KnownResults, LockedPackage, LockedRepository, NoInputs};
+#[cfg(feature = "apk")]
+pub use repositories::BuildRepositories;
 
 /// Everything that a builder may read of a job.
 #[derive(Debug, Clone)]
@@ -47,6 +55,17 @@ pub struct BuildInput {
     pub test_packages: Vec<String>,
     /// What changes how the definition is read.
     pub options: DefinitionOptions,
+    /// Names the files beside the definition, whatever folder they lie in; `None` without any.
+    pub source_digest: Option<String>,
+    /// Repositories behind those of every environment.
+    pub extra_repositories: Vec<String>,
+    /// Keys besides those of every environment.
+    pub extra_keyring: Vec<String>,
+    /// What the job sees instead of the repositories as they are now; `None` outside of a build of many packages.
+    #[cfg(feature = "apk")]
+    pub repositories: Option<Arc<dyn BuildRepositories>>,
+    /// Whom to ask whether something was made already; `None` to make it in any case.
+    pub known: Option<Arc<dyn KnownResults>>,
 }
 
 impl BuildInput {
@@ -64,6 +83,12 @@ impl BuildInput {
             with_test: false,
             test_packages: Vec::new(),
             options: DefinitionOptions::default(),
+            source_digest: None,
+            extra_repositories: Vec::new(),
+            extra_keyring: Vec::new(),
+            #[cfg(feature = "apk")]
+            repositories: None,
+            known: None,
         }
     }
 }
@@ -349,6 +374,11 @@ pub enum BuildStatus {
     },
     /// The cancellation token was used; nothing runs any more.
     Cancelled,
+    /// A job has made the same already, of the same: its files are the result, and nothing ran.
+    Known {
+        /// That job.
+        job: JobId,
+    },
     /// There is nothing to do, such as a definition for other architectures.
     Skipped {
         /// One line.
@@ -392,6 +422,10 @@ pub struct BuildOutcome {
     pub status: BuildStatus,
     /// The files it made; empty unless it succeeded.
     pub files: Vec<BuiltFile>,
+    /// The packages of the environment, exactly; `None` when it did not come to that.
+    pub lock: Option<Arc<EnvironmentLock>>,
+    /// Names all that the result comes from; `None` when the builder does not know.
+    pub result: Option<ResultDigest>,
     /// The tests that were run to their end, in order.
     pub tests: Vec<TestReport>,
     /// Time spent in each phase that was reached.
@@ -408,7 +442,15 @@ impl BuildOutcome {
 
     /// An outcome without files.
     pub fn without_files(status: BuildStatus) -> Self {
-        Self { status, files: Vec::new(), tests: Vec::new(), timings: BTreeMap::new(), scratch: None }
+        Self {
+            status,
+            files: Vec::new(),
+            lock: None,
+            result: None,
+            tests: Vec::new(),
+            timings: BTreeMap::new(),
+            scratch: None,
+        }
     }
 }
 

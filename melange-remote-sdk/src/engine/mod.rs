@@ -39,6 +39,7 @@ use crate::text::diagnostics::{Diagnostics, Source};
 
 pub mod package_tests;
 pub mod preflight;
+mod result;
 #[cfg(all(feature = "buildkit", feature = "sandbox"))]
 pub mod runners;
 mod scratch;
@@ -132,7 +133,7 @@ impl EngineOptions {
 #[derive(Debug)]
 pub struct EngineBuilder {
     pub(super) options: EngineOptions,
-    pub(super) assembler: Assembler,
+    pub(super) assembler: Arc<Assembler>,
     pub(super) runners: Arc<dyn RunnerProvider>,
     scratch: ScratchFolder,
 }
@@ -180,6 +181,7 @@ impl Builder for EngineBuilder {
         let plan = match compiled {
             Ok(Compiled::Plan(mut plan)) => {
                 plan.add_packages(&self.options.extra_packages);
+                plan.add_repositories(&input.extra_repositories, &input.extra_keyring);
                 plan.add_repositories(&self.options.extra_repositories, &self.options.extra_keyring);
                 plan.tests.iter_mut().for_each(|test| test.add_packages(&input.test_packages));
                 *plan
@@ -285,8 +287,13 @@ pub(super) fn blame_environment(error: Error) -> Error {
 }
 
 impl EngineBuilder {
-    /// A builder over `runners`.
-    pub fn new(options: EngineOptions, assembler: Assembler, runners: Arc<dyn RunnerProvider>) -> Self {
+    /// A builder over `runners`; others may use the assembler too.
+    pub fn new(
+        options: EngineOptions,
+        assembler: impl Into<Arc<Assembler>>,
+        runners: Arc<dyn RunnerProvider>,
+    ) -> Self {
+        let assembler = assembler.into();
         let scratch = ScratchFolder::new(&options.state_dir.join("builds"));
         Self { options, assembler, runners, scratch }
     }
@@ -324,12 +331,20 @@ impl EngineBuilder {
             return cancelled();
         }
         let runner = self.runners.runner(&input.backend_addr).map_err(blame_backend)?;
-        let resolve = run.phase(Phase::Resolve, self.assembler.resolve(&plan.environment, input.arch));
+        let build = input.repositories.as_ref();
+        let resolve = self.assembler.resolve_in(build, &plan.environment, input.arch);
+        let resolve = run.phase(Phase::Resolve, resolve);
         let resolution = tokio::select! {
             result = resolve => result.map_err(blame_environment)?,
             () = cancel.cancelled() => return cancelled(),
         };
         run.say(format!("environment of {} packages", resolution.lock.len()));
+        let lock = Some(Arc::new(resolution.environment_lock(input.arch, build)));
+        let result = self.result_of(input, &plan, &resolution).await?;
+        if let Some(job) = self.known(input, result.as_ref()).await {
+            let status = BuildStatus::Known { job };
+            return Ok(BuildOutcome { lock, result, ..BuildOutcome::without_files(status) });
+        }
         let assemble = run
             .phase(Phase::Environment, self.assembler.assemble(&resolution, &plan.environment, input.arch));
         let rootfs = tokio::select! {
@@ -338,13 +353,7 @@ impl EngineBuilder {
         };
         let scratch = self.scratch(&input.attempt)?;
         let output = scratch.path().join("output.tar");
-        let steps = script::guest_steps(
-            &plan,
-            &ScriptOptions::new(self.options.epoch_seconds).with_debug(input.debug),
-        )
-        .map_err(|e| Error::invalid(e.to_string()).blame(Blame::Definition))?;
-        let parts = GuestParts { plan: &plan, environment: &plan.environment, rootfs: &rootfs, steps };
-        let guest = self.guest_plan(input, parts, scratch.path()).map_err(blame_plan)?;
+        let guest = self.guest(input, &plan, &rootfs, scratch.path())?;
         let count = guest.steps.len();
         if let Some(status) = self.run_steps(&*runner, &guest, &output, run, cancel).await? {
             return Ok(BuildOutcome::without_files(status));
@@ -381,7 +390,16 @@ impl EngineBuilder {
         let status = package_tests::status_of(&tests);
         let files = if status == BuildStatus::Succeeded { files } else { Vec::new() };
         let scratch = Some(Arc::new(scratch));
-        Ok(BuildOutcome { status, files, tests, timings: BTreeMap::new(), scratch })
+        Ok(BuildOutcome { files, lock, result, tests, scratch, ..BuildOutcome::without_files(status) })
+    }
+
+    /// What the runner of a build needs to know.
+    fn guest(&self, input: &BuildInput, plan: &Plan, rootfs: &Rootfs, scratch: &Path) -> Result<GuestPlan> {
+        let options = ScriptOptions::new(self.options.epoch_seconds).with_debug(input.debug);
+        let steps = script::guest_steps(plan, &options)
+            .map_err(|e| Error::invalid(e.to_string()).blame(Blame::Definition))?;
+        let parts = GuestParts { plan, environment: &plan.environment, rootfs, steps };
+        self.guest_plan(input, parts, scratch).map_err(blame_plan)
     }
 
     /// Runs the guest; how the build ended when it did not go well.

@@ -169,7 +169,9 @@ impl EngineBuilder {
         let scratch = self.scratch(&tests.input.attempt)?;
         let prepared = async {
             let transient = own.is_some();
-            let resolution = self.assembler.resolve_test(own, &test.subject, &test.environment, arch).await?;
+            let (build, environment) = (tests.input.repositories.as_ref(), &test.environment);
+            let resolution =
+                self.assembler.resolve_test(own, build, &test.subject, environment, arch).await?;
             // Packages that were just made are not asked for again: their root filesystem is not kept.
             if transient {
                 let path = scratch.path().join("root.tar");

@@ -1,11 +1,15 @@
 //! A build: jobs that were handed in together.
 
 use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{BuildId, JobState, Project};
+use crate::arch::Arch;
+use crate::error::{Error, Result};
 
 /// How many jobs are in each state.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,6 +39,56 @@ impl StateCounts {
     }
 }
 
+/// Where the definitions of a build come from.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum BuildSource {
+    /// Nobody said so.
+    #[default]
+    Unknown,
+    /// They came with the request.
+    Inline {
+        /// How many there were.
+        definitions: u32,
+    },
+    /// They were read from a git repository.
+    Git {
+        /// Its address, without credentials.
+        url: String,
+        /// What was asked for.
+        reference: String,
+        /// The commit that it was then.
+        commit: String,
+    },
+}
+
+/// What is known of a build from the beginning; it never changes. It is read with every list of builds: what is large
+/// is kept elsewhere.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+#[non_exhaustive]
+pub struct BuildFacts {
+    /// Where its definitions come from.
+    pub source: BuildSource,
+    /// What was asked for in a few words, such as `zlib, zstd and 3 more`.
+    pub title: String,
+    /// The architectures, in the order of the request.
+    pub architectures: Vec<Arch>,
+    /// Whether it was planned: its jobs see what those made that they waited for.
+    pub is_planned: bool,
+    /// Definitions that are not built, whatever the reason.
+    pub skipped: u32,
+    /// Needs that published packages serve, so that there is no circle.
+    pub cuts: u32,
+    /// How many jobs the longest chain has.
+    pub levels: u32,
+    /// What the chain is expected to take that takes longest, in milliseconds.
+    pub critical_path_ms: u64,
+    /// Whether what has not begun is left out once a job has failed.
+    pub fail_fast: bool,
+}
+
 /// Jobs that were handed in together, under one name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Build {
@@ -48,6 +102,12 @@ pub struct Build {
     pub finished_at: Option<Timestamp>,
     /// Its jobs by state.
     pub counts: StateCounts,
+    /// Those of its jobs that succeeded with the files of another one.
+    #[serde(default)]
+    pub reused: u32,
+    /// What is known of it from the beginning.
+    #[serde(default)]
+    pub facts: Arc<BuildFacts>,
 }
 
 /// Where a build is.
@@ -71,6 +131,23 @@ pub enum BuildState {
 }
 
 impl BuildState {
+    /// All states, in the order of a build's life.
+    pub const ALL: [Self; 6] =
+        [Self::Pending, Self::Running, Self::Success, Self::Failed, Self::Partial, Self::Cancelled];
+
+    /// Its place in [`Self::ALL`].
+    #[cfg(any(feature = "sqlite", feature = "postgres"))]
+    pub(crate) fn index(self) -> usize {
+        match self {
+            Self::Pending => 0,
+            Self::Running => 1,
+            Self::Success => 2,
+            Self::Failed => 3,
+            Self::Partial => 4,
+            Self::Cancelled => 5,
+        }
+    }
+
     /// The name on the wire.
     pub fn name(self) -> &'static str {
         match self {
@@ -87,6 +164,17 @@ impl BuildState {
 impl fmt::Display for BuildState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.name())
+    }
+}
+
+impl FromStr for BuildState {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        Self::ALL.into_iter().find(|state| state.name() == text).ok_or_else(|| {
+            let known = Self::ALL.map(Self::name).join(", ");
+            Error::invalid(format!("{text:?} is no status of a build")).hint(format!("known: {known}"))
+        })
     }
 }
 
@@ -125,7 +213,9 @@ mod tests {
         let at = Timestamp::UNIX_EPOCH;
         let mut counts = StateCounts::default();
         jobs.iter().for_each(|state| counts.add(*state));
-        Build { id: BuildId::new(at), project: Project::default(), created_at: at, finished_at: None, counts }
+        let (id, facts) = (BuildId::new(at), Arc::default());
+        let project = Project::default();
+        Build { id, project, created_at: at, finished_at: None, counts, reused: 0, facts }
     }
 
     #[test]

@@ -4,7 +4,8 @@
 //! ```text
 //!   blocked ── Unlocked ─▶ pending ── Claimed ─▶ running ── Succeeded ─▶ success
 //!      │                    ▲   │                  │
-//!      ├─ Skipped ▶ skipped │   ├─ Failed ─────────┼─ Failed ──────────▶ failed
+//!      ├─ Skipped ▶ skipped │   ├─ Skipped ▶ skipped
+//!      │                    │   ├─ Failed ─────────┼─ Failed ──────────▶ failed
 //!      └─ Cancelled         │   └─ Cancelled ──────┼─ Cancelled ───────▶ cancelled
 //!                           └──── Released, Lost ──┘
 //! ```
@@ -29,6 +30,7 @@ mod build;
 mod event;
 mod id;
 mod log;
+mod result;
 pub mod spec;
 pub mod state;
 
@@ -36,7 +38,7 @@ pub use crate::failure::FailureClass;
 pub use attempt::{
     AttemptOutcome, JobAttempt, JobPhase, JobStep, JobTest, JobTestState, Progress, ProgressRow,
 };
-pub use build::{Build, BuildState, StateCounts};
+pub use build::{Build, BuildFacts, BuildSource, BuildState, StateCounts};
 #[cfg(feature = "schema")]
 pub use event::event_schema;
 pub use event::{
@@ -45,6 +47,7 @@ pub use event::{
 };
 pub use id::{BuildId, ClaimToken, JobId, Project, ServerId};
 pub use log::{LogArchive, LogPosition, StepLines};
+pub use result::ResultDigest;
 pub use spec::{JobFacts, JobSpec, UncheckedSpec};
 pub use state::{JobEvent, JobState, Outcome};
 
@@ -149,6 +152,12 @@ pub struct Job {
     pub skipped_for: Option<JobId>,
     /// What it made.
     pub artifacts: Vec<JobArtifact>,
+    /// Names all that its success came from, when that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result: Option<ResultDigest>,
+    /// The job whose files it has, because they come from the same; nothing was built then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reused: Option<JobId>,
     /// Since when its attempts break off before their first step; such attempts do not count.
     pub trouble_since: Option<Timestamp>,
     /// When the first of the attempts that count broke off for reasons of the farm.
@@ -192,6 +201,8 @@ impl Job {
             cancel_requested: false,
             skipped_for: None,
             artifacts: Vec::new(),
+            result: None,
+            reused: None,
             trouble_since: None,
             failing_since: None,
             artifacts_removed_at: None,

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{AttemptOutcome, Job, JobArtifact, JobBackend, JobError, JobId, ServerId, Waiting};
+use super::{AttemptOutcome, Job, JobArtifact, JobBackend, JobError, JobId, ResultDigest, ServerId, Waiting};
 use crate::error::{Error, ErrorKind, Result};
 use crate::failure::Failure;
 use crate::limits;
@@ -29,7 +29,7 @@ pub enum JobState {
     Failed,
     /// Somebody asked for it to stop, and it did.
     Cancelled,
-    /// A job that it waited for did not succeed.
+    /// A job that it waited for did not succeed, or its build stopped at another one's failure.
     Skipped,
 }
 
@@ -104,6 +104,12 @@ pub enum Outcome {
         artifacts: Vec<JobArtifact>,
         /// What is worth knowing.
         note: Option<String>,
+        /// Names all that it came from, when that is known.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        result: Option<ResultDigest>,
+        /// The job whose files these are, because they come from the same.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reused: Option<JobId>,
     },
     /// It is given up.
     Failed {
@@ -115,6 +121,16 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// The success of a job that made these files.
+    pub fn made(artifacts: Vec<JobArtifact>) -> Self {
+        Self::Succeeded { artifacts, note: None, result: None, reused: None }
+    }
+
+    /// The success of a job that had nothing to do, and why.
+    pub fn nothing_to_do(note: impl Into<String>) -> Self {
+        Self::Succeeded { artifacts: Vec::new(), note: Some(note.into()), result: None, reused: None }
+    }
+
     /// The state of a job that came to it.
     pub fn state(&self) -> JobState {
         match self {
@@ -131,7 +147,8 @@ impl Outcome {
 pub enum JobEvent {
     /// All jobs that it waits for succeeded.
     Unlocked,
-    /// A job that it waits for, perhaps by way of others, did not succeed.
+    /// A job that it waits for, perhaps by way of others, did not succeed; or one of its build failed, and the build stops
+    /// at the first failure.
     Skipped {
         /// That job.
         by: JobId,
@@ -191,11 +208,12 @@ enum Kind {
 }
 
 /// The one table of legal transitions: from, event, to.
-const TABLE: [(JobState, Kind, JobState); 18] = [
+const TABLE: [(JobState, Kind, JobState); 19] = [
     (JobState::Blocked, Kind::Unlocked, JobState::Pending),
     (JobState::Blocked, Kind::Skipped, JobState::Skipped),
     (JobState::Blocked, Kind::Cancelled, JobState::Cancelled),
     (JobState::Pending, Kind::Claimed, JobState::Running),
+    (JobState::Pending, Kind::Skipped, JobState::Skipped),
     (JobState::Pending, Kind::Failed, JobState::Failed),
     (JobState::Pending, Kind::Cancelled, JobState::Cancelled),
     (JobState::Running, Kind::CancelRequested, JobState::Running),
@@ -341,9 +359,10 @@ impl Job {
                 self.give_back(error, None, at);
             }
             JobEvent::Finished { outcome } => match outcome {
-                Outcome::Succeeded { artifacts, note } => {
+                Outcome::Succeeded { artifacts, note, result, reused } => {
                     self.artifacts = artifacts;
                     self.note = note;
+                    (self.result, self.reused) = (result, reused);
                     self.error = None;
                 }
                 Outcome::Failed { error } => self.error = Some(error),
@@ -413,7 +432,7 @@ mod tests {
             JobEvent::CancelRequested,
             released(true, None, false),
             JobEvent::LeaseLost { error: error() },
-            finished(Outcome::Succeeded { artifacts: Vec::new(), note: None }),
+            finished(Outcome::made(Vec::new())),
             finished(Outcome::Failed { error: error() }),
             finished(Outcome::Cancelled),
             JobEvent::Retried { blocked_by: 0 },

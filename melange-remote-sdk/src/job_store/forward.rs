@@ -35,13 +35,16 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 
 use super::{
-    Claim, ClaimRequest, Demand, EndedJob, EndedQuery, EventPage, EventQuery, ExpireRequest, Fence, Finished,
-    GiveUp, GroupWaiting, Holding, JobIntake, JobPage, JobProgress, JobQueue, JobReading, JobStore,
-    ListQuery, LogChunk, QueueSummary, Release, Renewal, Selection, Subject, Submission, Submitted, Usage,
+    BuildPage, BuildQuery, Claim, ClaimRequest, Demand, EndedJob, EndedQuery, EventPage, EventQuery,
+    ExpireRequest, Fence, Finished, GiveUp, GroupWaiting, Holding, JobIntake, JobPage, JobProgress, JobQueue,
+    JobReading, JobStore, ListQuery, LogChunk, PackageDuration, QueueSummary, Release, Renewal, Selection,
+    Subject, Submission, Submitted, Usage,
 };
+use crate::arch::Arch;
 use crate::error::Result;
 use crate::job::{
-    Build, BuildId, Job, JobAttempt, JobId, JobSpec, LogArchive, Outcome, Priority, ProgressRow, ServerId,
+    Build, BuildId, Job, JobAttempt, JobId, JobSpec, LogArchive, Outcome, Priority, ProgressRow, Project,
+    ResultDigest, ServerId,
 };
 use crate::pointers::hand_on;
 
@@ -267,6 +270,30 @@ pub trait ForwardJobStore: Send + Sync + fmt::Debug {
         self.inner().build(id).await
     }
 
+    /// As [`JobReading::builds`].
+    ///
+    /// # Errors
+    /// As there.
+    async fn builds(&self, query: &BuildQuery) -> Result<BuildPage> {
+        self.inner().builds(query).await
+    }
+
+    /// As [`JobReading::with_result`].
+    ///
+    /// # Errors
+    /// As there.
+    async fn with_result(&self, project: &Project, result: ResultDigest) -> Result<Option<Arc<Job>>> {
+        self.inner().with_result(project, result).await
+    }
+
+    /// As [`JobReading::durations`].
+    ///
+    /// # Errors
+    /// As there.
+    async fn durations(&self, project: &Project, arch: Arch) -> Result<Vec<PackageDuration>> {
+        self.inner().durations(project, arch).await
+    }
+
     /// As [`JobReading::read_log`].
     ///
     /// # Errors
@@ -368,6 +395,9 @@ hand_on!(JobReading, Forward<T> where ForwardJobStore; {
     async fn attempt(&self, id: JobId, number: u32) -> Result<JobAttempt>;
     async fn list(&self, query: &ListQuery) -> Result<JobPage>;
     async fn build(&self, id: BuildId) -> Result<Build>;
+    async fn builds(&self, query: &BuildQuery) -> Result<BuildPage>;
+    async fn with_result(&self, project: &Project, result: ResultDigest) -> Result<Option<Arc<Job>>>;
+    async fn durations(&self, project: &Project, arch: Arch) -> Result<Vec<PackageDuration>>;
     async fn read_log(&self, id: JobId, offset: u64, limit: usize) -> Result<LogChunk>;
     async fn events(&self, query: &EventQuery) -> Result<EventPage>;
     async fn unarchived(&self, ended_by: Timestamp, limit: usize) -> Result<Vec<(JobId, u32)>>;

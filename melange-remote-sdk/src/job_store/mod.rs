@@ -37,11 +37,12 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+use crate::arch::Arch;
 use crate::backend_selector::Requirements;
 use crate::error::Result;
 use crate::job::{
-    Build, BuildId, ClaimToken, Job, JobAttempt, JobBackend, JobError, JobId, JobSpec, JobState, LogArchive,
-    Outcome, Priority, ProgressRow, Project, ServerId,
+    Build, BuildId, ClaimToken, Job, JobAttempt, JobBackend, JobError, JobId, JobSpec, LogArchive, Outcome,
+    Priority, ProgressRow, Project, ResultDigest, ServerId,
 };
 use crate::limits;
 
@@ -50,6 +51,7 @@ pub mod database;
 mod events;
 pub mod forward;
 mod hints;
+mod listing;
 pub mod memory;
 mod patience;
 #[cfg(feature = "postgres")]
@@ -63,6 +65,7 @@ pub mod working_set;
 
 pub use events::{EventLog, EventPage, EventQuery};
 pub use hints::{Hints, hinted};
+pub use listing::{BuildPage, BuildQuery, JobPage, ListQuery, PackageDuration};
 pub use patience::Patience;
 pub use queue::{QueueGroup, QueueProject, QueueSummary};
 pub use retention::{EndedJob, EndedPlace, EndedQuery, Holding, Usage};
@@ -327,65 +330,6 @@ impl GroupWaiting {
     }
 }
 
-/// Which jobs to list.
-#[derive(Debug, Clone, Default)]
-#[non_exhaustive]
-pub struct ListQuery {
-    /// Only jobs in this state.
-    pub state: Option<JobState>,
-    /// Only jobs of this build.
-    pub build: Option<BuildId>,
-    /// Only jobs older than this one: the last job of the page before.
-    pub before: Option<JobId>,
-    /// At most so many, and at most [`limits::PAGE_ITEMS_MAX`].
-    pub limit: usize,
-}
-
-impl ListQuery {
-    /// The newest jobs.
-    pub fn newest(limit: usize) -> Self {
-        Self { limit, ..Self::default() }
-    }
-
-    /// Only those in a state.
-    #[must_use]
-    pub fn in_state(mut self, state: impl Into<Option<JobState>>) -> Self {
-        self.state = state.into();
-        self
-    }
-
-    /// Only those of a build.
-    #[must_use]
-    pub fn of_build(mut self, build: impl Into<Option<BuildId>>) -> Self {
-        self.build = build.into();
-        self
-    }
-
-    /// Only those behind the last one of a page.
-    #[must_use]
-    pub fn before(mut self, last: impl Into<Option<JobId>>) -> Self {
-        self.before = last.into();
-        self
-    }
-}
-
-/// A page of a listing, newest first.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct JobPage {
-    /// The jobs.
-    pub jobs: Vec<Arc<Job>>,
-    /// Whether older ones match too.
-    pub more: bool,
-}
-
-impl JobPage {
-    /// The last page.
-    pub fn new(jobs: Vec<Arc<Job>>) -> Self {
-        Self { jobs, more: false }
-    }
-}
-
 /// A part of a log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -637,6 +581,25 @@ pub trait JobReading: Send + Sync + fmt::Debug {
     /// # Errors
     /// `NotFound`.
     async fn build(&self, id: BuildId) -> Result<Build>;
+
+    /// Builds, newest first. Pages of an unchanged store neither overlap nor leave gaps.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    async fn builds(&self, query: &BuildQuery) -> Result<BuildPage>;
+
+    /// The job of the project that last had this result and still has its artifacts.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    async fn with_result(&self, project: &Project, result: ResultDigest) -> Result<Option<Arc<Job>>>;
+
+    /// How long packages of the project took for an architecture, by their names: the median of the last
+    /// [`limits::DURATIONS_OF_PACKAGE`] jobs that made them; at most [`limits::DURATIONS_MAX`] packages.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    async fn durations(&self, project: &Project, arch: Arch) -> Result<Vec<PackageDuration>>;
 
     /// Reads from a job's log, at most `limit` bytes and at most [`limits::LOG_READ_BYTES_MAX`]. An offset behind the end
     /// gives nothing.

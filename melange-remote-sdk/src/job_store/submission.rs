@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
-use crate::job::{BuildId, JobId, JobSpec, Priority, Project};
+use crate::job::{BuildFacts, BuildId, JobId, JobSpec, Priority, Project};
 use crate::limits;
 
 /// A job to hand in.
@@ -53,6 +53,9 @@ pub struct Submission {
     pub key: Option<String>,
     /// The build that they make up.
     pub build: Option<BuildId>,
+    /// What is known of that build from the beginning.
+    #[serde(default)]
+    pub facts: Arc<BuildFacts>,
     /// The jobs; at least one, at most [`limits::SUBMISSION_JOBS_MAX`].
     pub jobs: Vec<NewJob>,
     /// Makes no jobs when the newest submission with the same content was handed in at this moment or later and none of
@@ -67,7 +70,7 @@ impl Submission {
     /// Jobs of the default project.
     pub fn new(jobs: impl IntoIterator<Item = NewJob>, at: Timestamp) -> Self {
         let (project, jobs) = (Project::default(), jobs.into_iter().collect());
-        Self { project, key: None, build: None, jobs, joins_since: None, at }
+        Self { project, key: None, build: None, facts: Arc::default(), jobs, joins_since: None, at }
     }
 
     /// The same submission with a key.
@@ -81,6 +84,13 @@ impl Submission {
     #[must_use]
     pub fn as_build(mut self, build: BuildId) -> Self {
         self.build = Some(build);
+        self
+    }
+
+    /// The same submission, with what is known of its build.
+    #[must_use]
+    pub fn with_facts(mut self, facts: impl Into<Arc<BuildFacts>>) -> Self {
+        self.facts = facts.into();
         self
     }
 

@@ -3,7 +3,7 @@
 //! Pure: pipelines come from a [`PipelineSet`], nothing is read from disk. All independent mistakes of one run
 //! are collected. Steps borrow the definitions that they use; only what ends up in the plan is copied.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::document::{Document, Input, Step, Test, Text, TextMap};
@@ -43,7 +43,7 @@ pub(super) fn compile(
     errors: &mut Vec<Diagnostic>,
 ) -> Plan {
     let document = &prepared.document;
-    let mut compiler = Compiler { pipelines, options, errors: Vec::new(), steps: 0, bytes: 0 };
+    let mut compiler = Compiler::new(pipelines, options);
     let globals = Scope::new(compiler.globals(&prepared, arch, options));
     let main = &document.package.name.value;
     let scope = context(&globals, main, None);
@@ -91,6 +91,7 @@ pub(super) fn compile(
         capabilities_add: texts(&document.capabilities.add),
         capabilities_drop: texts(&document.capabilities.drop),
         timeout: document.package.timeout,
+        inline_pipelines: compiler.inline,
         document: Arc::new(prepared.document),
     }
 }
@@ -210,12 +211,18 @@ struct Compiler<'p> {
     pipelines: &'p PipelineSet,
     options: &'p CompileOptions,
     errors: Vec<Diagnostic>,
+    /// Pipelines that came with the definition and were found by a `uses`.
+    inline: BTreeSet<String>,
     steps: usize,
     /// Bytes of all texts made so far.
     bytes: usize,
 }
 
 impl<'p> Compiler<'p> {
+    fn new(pipelines: &'p PipelineSet, options: &'p CompileOptions) -> Self {
+        Self { pipelines, options, errors: Vec::new(), inline: BTreeSet::new(), steps: 0, bytes: 0 }
+    }
+
     fn globals(&mut self, prepared: &Prepared, arch: Arch, options: &CompileOptions) -> Variables {
         let document = &prepared.document;
         let package = &document.package;
@@ -528,7 +535,11 @@ impl<'p> Compiler<'p> {
         }
         let pipelines = self.pipelines;
         let cleaned: Vec<&str> = uses.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
-        let found = pipelines.find(&cleaned.join("/"));
+        let name = cleaned.join("/");
+        let found = pipelines.find(&name);
+        if pipelines.is_inline(&name) {
+            self.inline.insert(name);
+        }
         if found.is_none() {
             let diagnostic =
                 Diagnostic::new(chain.source, uses.at, format!("there is no pipeline `{}`", &**uses));

@@ -1,6 +1,6 @@
 //! A definition as it will be executed: concrete values only, conditions decided, needs collected.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,6 +27,8 @@ pub struct Plan {
     pub capabilities_drop: Vec<String>,
     /// The deadline of the whole build.
     pub timeout: Option<Duration>,
+    /// The pipelines that came with the definition and that its steps use, as `uses` names them, by way of others too.
+    pub inline_pipelines: BTreeSet<String>,
     /// The definition it was made of, variables replaced and ranges expanded, for what builds only carry along.
     pub document: Arc<Document>,
 }

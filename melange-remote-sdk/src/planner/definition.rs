@@ -1,5 +1,7 @@
 //! What a planner has to know of definitions.
 
+use serde::{Deserialize, Serialize};
+
 use crate::apk::index::IndexPackage;
 use crate::arch::Arch;
 use crate::melange::plan::{Plan, PlanPackage};
@@ -74,7 +76,7 @@ impl From<&PlanPackage> for Produced {
 }
 
 /// A definition of which there is nothing to build.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Skip {
     /// The name of its main package.
     pub name: String,

@@ -12,6 +12,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::apk::dependency::Dependency;
 use crate::arch::Arch;
 use crate::error::{Error, ErrorKind, Result};
@@ -86,7 +88,7 @@ pub struct PlanInput<'a> {
 }
 
 /// The plan for one architecture.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ArchPlan {
     /// The architecture.
@@ -113,7 +115,7 @@ pub struct ArchPlan {
 }
 
 /// What a choice of cuts comes to.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct CutTrade {
     /// How many needs are cut.
@@ -125,7 +127,7 @@ pub struct CutTrade {
 }
 
 /// A job of a plan.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct PlannedJob {
     /// The name of its main package.
@@ -149,7 +151,7 @@ pub struct PlannedJob {
 }
 
 /// A job that waits for another one.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Edge {
     /// The one that waits.
@@ -161,7 +163,7 @@ pub struct Edge {
 }
 
 /// A need that a published package serves instead of a job.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Cut {
     /// The job that needs.
@@ -177,7 +179,7 @@ pub struct Cut {
 }
 
 /// An entry that nobody serves.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Missing {
     /// The entry.
@@ -189,7 +191,7 @@ pub struct Missing {
 }
 
 /// Definitions that need each other, where nothing published stands in for any of the needs of a circle.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Refusal {
     /// A shortest circle: each definition needs the next one by the entry, and the last one the first.

@@ -65,7 +65,7 @@ impl<'p> Providers<'p> {
         let all: Vec<RepositoryPackages<'p>> =
             std::iter::once(own).chain(packages.published.iter().cloned()).collect();
         // A published package of a name that a definition makes is what that definition will replace.
-        let preference = Preference { first: Some(0), by_name_only: "" };
+        let preference = Preference { first: 1, by_name_only: "" };
         Self {
             owners: &packages.owners,
             all: Solver::with_preference(&all, preference, Policy::Apko),

@@ -10,11 +10,11 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{Class, KeepRules, Plan, Reason, Removal, Report};
-use crate::artifact_storage::layout::{LOG_NAME, job_folder};
+use crate::artifact_storage::layout::{LOG_NAME, build_folder, job_folder};
 use crate::artifact_storage::{ArtifactStorage, StoredArtifact};
 use crate::clock::{Clock, earlier};
 use crate::error::{Error, ErrorKind, Result};
-use crate::job::JobId;
+use crate::job::{BuildId, JobId};
 use crate::job_store::{EndedQuery, Holding, JobStore, ListQuery, Usage};
 use crate::limits;
 
@@ -33,8 +33,8 @@ pub enum Orphans {
     /// They stay: the storage has others' objects too, or the job store forgets jobs by itself.
     #[default]
     Keep,
-    /// They go when the job was handed in more than [`limits::ORPHAN_AGE`] ago. Only what lies in a folder that is named
-    /// as a job is one of them.
+    /// They go when the job, or the build, was handed in more than [`limits::ORPHAN_AGE`] ago. Only what lies in a folder
+    /// that is named as a job or as a build is one of them.
     Remove,
 }
 
@@ -235,10 +235,17 @@ impl Pass<'_> {
         loop {
             let folders = self.of.artifact_storage.folders(&behind, limits::PAGE_ITEMS_MAX).await?;
             for folder in &folders {
-                let Ok(id) = folder.as_str().parse::<JobId>() else { continue };
-                if id.created_at() >= before || self.is_known(id).await? {
-                    continue;
-                }
+                let id = match (folder.as_str().parse::<JobId>(), folder.as_str().parse::<BuildId>()) {
+                    (Ok(id), _) if id.created_at() < before && !self.is_known(id).await? => id,
+                    (_, Ok(build)) if !self.is_known_build(build).await? => {
+                        let id = JobId::from_bytes(build.as_bytes())?;
+                        if id.created_at() >= before {
+                            continue;
+                        }
+                        id
+                    }
+                    _ => continue,
+                };
                 let stored = self.of.artifact_storage.list(folder).await?;
                 if stored.is_empty() {
                     continue;
@@ -292,12 +299,12 @@ impl Pass<'_> {
 
     async fn remove(&mut self, removal: &Removal) -> Result<Done> {
         let (id, store) = (removal.job, Arc::clone(&self.of.job_store));
-        match store.get(id).await {
+        let build = match store.get(id).await {
             // What has begun since is another attempt's.
-            Ok(job) if job.state.is_terminal() && job.attempt == removal.attempt => {}
+            Ok(job) if job.state.is_terminal() && job.attempt == removal.attempt => job.build,
             Ok(_) => return Ok(Done::Changed),
             Err(error) => return changed(error),
-        }
+        };
         let folder = job_folder(id)?;
         let mut stored = self.of.artifact_storage.list(&folder).await?;
         stored.retain(|artifact| goes(removal, artifact.key.as_str().strip_prefix(folder.as_str())));
@@ -308,7 +315,22 @@ impl Pass<'_> {
             Class::Logs => store.note_removed(id, Holding::Logs, self.of.clock.now()).await,
             Class::Jobs | Class::Orphans => store.remove(id).await,
         };
+        if let Some(build) = build.filter(|_| noted.is_ok() && removal.class == Class::Jobs)
+            && !self.is_known_build(build).await?
+        {
+            // It was the last job of its build.
+            let stored = self.of.artifact_storage.list(&build_folder(build)?).await?;
+            self.delete(&stored).await?;
+        }
         noted.map(|()| Done::Removed).or_else(changed)
+    }
+
+    async fn is_known_build(&self, id: BuildId) -> Result<bool> {
+        match self.of.job_store.build(id).await {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     async fn delete(&mut self, stored: &[StoredArtifact]) -> Result<()> {

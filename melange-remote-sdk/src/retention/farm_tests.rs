@@ -113,7 +113,7 @@ async fn end(farm: &Farm, claim: &Claim, planned: &Planned) -> (JobId, BTreeSet<
     farm.store.append_log(claim.fence, 0, Bytes::from_static(b"a log\n")).await.unwrap();
     let outcome = match planned.artifacts.is_empty() {
         true => Outcome::Failed { error: JobError::new(FailureClass::Build, "make failed") },
-        false => Outcome::Succeeded { artifacts: planned.artifacts.clone(), note: None },
+        false => Outcome::made(planned.artifacts.clone()),
     };
     let mut objects = BTreeSet::new();
     let log_bytes = 20 + u64::from(id.as_bytes()[15]) % 20;

@@ -9,15 +9,18 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
 use sha2::{Digest, Sha256};
 
 use crate::apk::checksum;
-use crate::apk::index::IndexPackage;
+use crate::apk::dependency::{Dependency, Operator, Rules};
+use crate::apk::index::{Index, IndexPackage};
 use crate::apk::signature::Keyring;
 use crate::apk::writer::AccountNames;
 use crate::arch::Arch;
+use crate::builder::{BuildRepositories, EnvironmentLock, LockedPackage, LockedRepository};
 use crate::cache::{Held, StateCache};
 use crate::error::{Error, Result};
 use crate::guest::Blob;
@@ -75,6 +78,30 @@ impl Resolution {
         self.choices.iter().map(|choice| &self.repositories[choice.repository].index.packages[choice.package])
     }
 
+    /// The environment, exactly.
+    pub fn environment_lock(
+        &self,
+        arch: Arch,
+        build: Option<&Arc<dyn BuildRepositories>>,
+    ) -> EnvironmentLock {
+        let mut lock = EnvironmentLock::new(arch.apk_name());
+        for (choice, package) in self.choices.iter().zip(self.packages()) {
+            let sum = package.control_sha1.map(|sum| checksum::q1(&sum)).unwrap_or_default();
+            let mut locked = LockedPackage::new(&package.name, &package.version, sum);
+            let repository = &self.repositories[choice.repository];
+            if repository.is_of_build() {
+                locked.job = build.and_then(|build| build.maker(&package.name));
+            } else if !repository.line.is_empty() {
+                locked.repository = Some(repository.line.clone());
+            }
+            lock.packages.push(locked);
+        }
+        let named = self.repositories.iter().filter(|loaded| !loaded.line.is_empty());
+        lock.repositories = named.map(|loaded| LockedRepository::new(&loaded.line, &loaded.sha256)).collect();
+        lock.keyring = self.keyring.iter().map(|(name, _)| name.to_owned()).collect();
+        lock
+    }
+
     /// The lines of the repositories that have one.
     fn lines(&self) -> impl Iterator<Item = &str> {
         self.repositories.iter().map(|loaded| loaded.line.as_str()).filter(|line| !line.is_empty())
@@ -123,32 +150,45 @@ impl Assembler {
         self.resolve_with(environment, arch, Policy::Apko).await
     }
 
+    /// As [`Self::resolve`], of what a job of a build of many packages sees: what the jobs made that it waited for comes
+    /// before all repositories, and what that is called is not looked for elsewhere. A request for a version that they did
+    /// not make is served by the repositories.
+    ///
+    /// # Errors
+    /// As [`Self::resolve`].
+    pub async fn resolve_in(
+        &self,
+        build: Option<&Arc<dyn BuildRepositories>>,
+        environment: &PlanEnvironment,
+        arch: Arch,
+    ) -> Result<Resolution> {
+        let seen = Seen { own: None, build };
+        let (repositories, keyring) = self.load(&seen, environment, arch).await?;
+        let requests = environment.packages.clone();
+        let (subject, policy) = (String::new(), Policy::Apko);
+        let world = World { requests, first: seen.count(), subject, policy, locked: true };
+        solve(repositories, keyring, world).await
+    }
+
     /// Chooses the packages of a test's environment: once, without a lock in between, and with packages that come before
     /// all repositories; what those are called is not looked for elsewhere, and no other package stands for `subject`.
+    /// Behind them comes what the job sees of its build.
     ///
     /// # Errors
     /// As [`Self::resolve`].
     pub async fn resolve_test(
         &self,
         own: Option<Arc<LoadedRepository>>,
+        build: Option<&Arc<dyn BuildRepositories>>,
         subject: &str,
         environment: &PlanEnvironment,
         arch: Arch,
     ) -> Result<Resolution> {
-        let (repositories, keyring) = self.load(own.as_ref(), environment, arch).await?;
-        let (world, first) = (environment.packages.clone(), own.map(|_| 0));
-        solve(
-            repositories,
-            keyring,
-            World {
-                requests: world,
-                first,
-                subject: subject.to_owned(),
-                policy: Policy::Apko,
-                locked: false,
-            },
-        )
-        .await
+        let seen = Seen { own: own.as_ref(), build };
+        let (repositories, keyring) = self.load(&seen, environment, arch).await?;
+        let (requests, subject) = (environment.packages.clone(), subject.to_owned());
+        let world = World { requests, first: seen.count(), subject, policy: Policy::Apko, locked: false };
+        solve(repositories, keyring, world).await
     }
 
     /// As [`Self::resolve`], with a choice of whose rules decide.
@@ -161,14 +201,10 @@ impl Assembler {
         arch: Arch,
         policy: Policy,
     ) -> Result<Resolution> {
-        let (repositories, keyring) = self.load(None, environment, arch).await?;
+        let (repositories, keyring) = self.load(&Seen::default(), environment, arch).await?;
         let requests = environment.packages.clone();
-        solve(
-            repositories,
-            keyring,
-            World { requests, first: None, subject: String::new(), policy, locked: true },
-        )
-        .await
+        let world = World { requests, first: 0, subject: String::new(), policy, locked: true };
+        solve(repositories, keyring, world).await
     }
 
     /// The indexes of the repositories that an environment names, in the order in which it asks them.
@@ -181,28 +217,57 @@ impl Assembler {
         environment: &PlanEnvironment,
         arch: Arch,
     ) -> Result<Vec<Arc<LoadedRepository>>> {
-        Ok(self.load(None, environment, arch).await?.0)
+        Ok(self.load(&Seen::default(), environment, arch).await?.0)
     }
 
-    /// The repositories of an environment behind `own`, and its keys.
+    /// The indexes of the repositories that an environment names, with their files.
+    ///
+    /// # Errors
+    /// As [`Self::indexes`].
+    pub async fn kept_indexes(
+        &self,
+        environment: &PlanEnvironment,
+        arch: Arch,
+    ) -> Result<Vec<KeptRepository>> {
+        let keyring = self.keyring(&environment.keyring).await?;
+        let trusted = self.verify.then_some(&keyring);
+        let mut kept = Vec::new();
+        for line in locations(environment)? {
+            let location = Location::parse(&line, &self.local)?;
+            let read = self.indexes.read(&location, arch, &*self.fetcher, &self.cache).await?;
+            if let Some(bytes) = read {
+                let loaded = self.indexes.kept(&location, bytes.clone(), trusted).await?;
+                kept.push(KeptRepository { line, loaded, bytes });
+            }
+        }
+        Ok(kept)
+    }
+
+    /// The repositories of an environment behind those that come first, and its keys.
     async fn load(
         &self,
-        own: Option<&Arc<LoadedRepository>>,
+        seen: &Seen<'_>,
         environment: &PlanEnvironment,
         arch: Arch,
     ) -> Result<(Vec<Arc<LoadedRepository>>, Keyring)> {
         let keyring = self.keyring(&environment.keyring).await?;
-        let mut locations = environment.repositories.clone();
-        locations.sort();
-        locations.dedup();
-        if locations.is_empty() {
-            return Err(Error::invalid("the environment names no repository")
-                .hint("add `environment.contents.repositories`, or give the server `--repository`"));
+        let locations = locations(environment)?;
+        let mut repositories: Vec<Arc<LoadedRepository>> = seen.own.cloned().into_iter().collect();
+        if let Some(build) = seen.build {
+            let made = made_for(&environment.packages, build.made());
+            repositories.push(Arc::new(LoadedRepository::of_build(made, Arc::clone(build))));
         }
-        let mut repositories: Vec<Arc<LoadedRepository>> = own.cloned().into_iter().collect();
-        for location in &locations {
-            let location = Location::parse(location, &self.local)?;
+        for line in &locations {
+            let location = Location::parse(line, &self.local)?;
             let trusted = self.verify.then_some(&keyring);
+            let kept = match seen.build {
+                Some(build) => build.index(line).await?,
+                None => None,
+            };
+            if let Some((bytes, _)) = kept {
+                repositories.push(self.indexes.kept(&location, bytes, trusted).await?);
+                continue;
+            }
             let loaded = self.indexes.load(&location, arch, trusted, &*self.fetcher, &self.cache).await?;
             repositories.extend(loaded);
         }
@@ -292,11 +357,70 @@ impl Assembler {
     }
 }
 
+/// A repository with the file of its index.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct KeptRepository {
+    /// Its line as the environment names it; it may hold a password.
+    pub line: String,
+    /// The repository.
+    pub loaded: Arc<LoadedRepository>,
+    /// The file of its index.
+    pub bytes: Bytes,
+}
+
+/// The repositories of an environment, each once, in the order in which it asks them.
+fn locations(environment: &PlanEnvironment) -> Result<Vec<String>> {
+    let mut locations = environment.repositories.clone();
+    locations.sort();
+    locations.dedup();
+    if locations.is_empty() {
+        return Err(Error::invalid("the environment names no repository")
+            .hint("add `environment.contents.repositories`, or give the server `--repository`"));
+    }
+    Ok(locations)
+}
+
+/// What an environment sees before its repositories.
+#[derive(Default)]
+struct Seen<'s> {
+    /// What the job itself has made.
+    own: Option<&'s Arc<LoadedRepository>>,
+    /// What the job sees of its build.
+    build: Option<&'s Arc<dyn BuildRepositories>>,
+}
+
+impl Seen<'_> {
+    fn count(&self) -> usize {
+        usize::from(self.own.is_some()) + usize::from(self.build.is_some())
+    }
+}
+
+/// What jobs of a build made, without what requests exclude: a plan leaves a request to the repositories when it wants
+/// another version than the build makes.
+fn made_for(requests: &[String], made: Arc<Index>) -> Arc<Index> {
+    let is_excluded = |package: &IndexPackage| {
+        let mut wanted = requests.iter().map(|request| Dependency::parse(request));
+        wanted.any(|wanted| {
+            !wanted.conflict
+                && wanted.name == package.name
+                && wanted.operator != Operator::Any
+                && !wanted.accepts(&package.version, Rules::Apko)
+        })
+    };
+    if !made.packages.iter().any(is_excluded) {
+        return made;
+    }
+    let mut index = Index::clone(&made);
+    index.packages.retain(|package| !is_excluded(package));
+    Arc::new(index)
+}
+
 /// What is asked of the solver.
 struct World {
     requests: Vec<String>,
-    /// The repository before all others.
-    first: Option<usize>,
+    /// So many repositories come before all others.
+    first: usize,
     /// The package under test, which no other stands for; empty without one.
     subject: String,
     policy: Policy,
@@ -340,7 +464,7 @@ fn choose(repositories: Vec<Arc<LoadedRepository>>, keyring: Keyring, world: Wor
 }
 
 /// Names what goes into a root filesystem.
-fn cache_key(resolution: &Resolution, environment: &PlanEnvironment, arch: Arch) -> String {
+pub(crate) fn cache_key(resolution: &Resolution, environment: &PlanEnvironment, arch: Arch) -> String {
     let mut hasher = Sha256::new();
     let mut put = |text: &str| {
         hasher.update((text.len() as u64).to_le_bytes());

@@ -3,11 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use crate::apk::checksum::{self, sha256_hex};
 use crate::apk::index::{Index, IndexPackage};
 use crate::apk::reader::ApkFile;
 use crate::apk::signature::{Keyring, is_key_name};
 use crate::arch::Arch;
+use crate::builder::BuildRepositories;
 use crate::cache::{Held, StateCache};
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits;
@@ -74,7 +77,7 @@ fn refused(path: &Path) -> Error {
 }
 
 /// A repository line whose place may be used.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Location {
     /// The line as people may see it: without a password.
     pub line: String,
@@ -83,10 +86,11 @@ pub struct Location {
     place: Place,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 enum Place {
     Folder(PathBuf),
     Url(SecretUrl),
+    Build(Arc<dyn BuildRepositories>),
 }
 
 /// A URL that may hold a password; shown without.
@@ -128,6 +132,8 @@ pub struct LoadedRepository {
     pub tag: String,
     /// The index.
     pub index: Arc<Index>,
+    /// The SHA-256 of its file in lower-case hex; empty when it has none.
+    pub sha256: String,
     place: Place,
 }
 
@@ -135,7 +141,18 @@ impl LoadedRepository {
     /// A folder of packages made by this engine, with their index; it has no line of its own.
     pub fn made(folder: &Path, index: Index) -> Self {
         let place = Place::Folder(folder.to_owned());
-        Self { line: String::new(), tag: String::new(), index: Arc::new(index), place }
+        Self { line: String::new(), tag: String::new(), index: Arc::new(index), sha256: String::new(), place }
+    }
+
+    /// What jobs of a build have made.
+    pub(super) fn of_build(index: Arc<Index>, build: Arc<dyn BuildRepositories>) -> Self {
+        let (line, tag, sha256) = (String::new(), String::new(), String::new());
+        Self { line, tag, index, sha256, place: Place::Build(build) }
+    }
+
+    /// Whether it is what jobs of a build have made.
+    pub(super) fn is_of_build(&self) -> bool {
+        matches!(self.place, Place::Build(_))
     }
 
     /// What it offers, for a solver.
@@ -157,7 +174,7 @@ impl LoadedRepository {
     ) -> Result<(PathBuf, Option<Held>)> {
         match &self.place {
             Place::Folder(folder) => Ok((folder.join(arch.apk_name()).join(package.file_name()), None)),
-            Place::Url(url) => {
+            Place::Url(_) | Place::Build(_) => {
                 let identity = package.control_sha1.map(hex::encode).unwrap_or_default();
                 let folder = cache.folder().join("packages");
                 let path = folder.join(format!("{identity}-{}", package.file_name()));
@@ -165,9 +182,8 @@ impl LoadedRepository {
                 if tokio::fs::try_exists(&path).await.unwrap_or(false) {
                     return Ok((path, Some(held)));
                 }
-                let url = format!("{}/{arch}/{}", url.0, package.file_name());
                 let unchecked = folder.join(format!("unchecked-{}", uuid::Uuid::now_v7().simple()));
-                let result = download(&url, &unchecked, &path, package, fetcher).await;
+                let result = self.download(&unchecked, &path, package, arch, fetcher).await;
                 for left in [unchecked.with_extension("etag"), unchecked] {
                     // What was renamed or never made is not there.
                     let _ = tokio::fs::remove_file(left).await;
@@ -181,21 +197,38 @@ impl LoadedRepository {
     }
 }
 
-/// Gets a package, compares it with the index, and only then gives it its name in the cache.
-async fn download(
-    url: &str,
-    unchecked: &Path,
-    path: &Path,
-    package: &IndexPackage,
-    fetcher: &dyn Fetcher,
-) -> Result<()> {
-    fetcher.fetch(url, unchecked, limits::APK_BYTES_MAX, Present::Taken).await?;
-    let (file, package) = (unchecked.to_owned(), package.clone());
-    tokio::task::spawn_blocking(move || verified(ApkFile::open(&file)?, &package).map(drop))
-        .await
-        .map_err(|e| Error::unexpected("the check died").source(e))?
-        .map_err(|e| e.with("url", url))?;
-    tokio::fs::rename(unchecked, path).await.map_err(|e| Error::io("rename", unchecked, e))
+impl LoadedRepository {
+    /// Gets a package, compares it with the index, and only then gives it its name in the cache.
+    async fn download(
+        &self,
+        unchecked: &Path,
+        path: &Path,
+        package: &IndexPackage,
+        arch: Arch,
+        fetcher: &dyn Fetcher,
+    ) -> Result<()> {
+        let from = match &self.place {
+            Place::Folder(folder) => folder.display().to_string(),
+            Place::Url(url) => {
+                let url = format!("{}/{arch}/{}", url.0, package.file_name());
+                fetcher.fetch(&url, unchecked, limits::APK_BYTES_MAX, Present::Taken).await?;
+                url
+            }
+            Place::Build(build) => {
+                if let Some(folder) = unchecked.parent() {
+                    tokio::fs::create_dir_all(folder).await.map_err(|e| Error::io("create", folder, e))?;
+                }
+                build.fetch(package, unchecked).await?;
+                "this build".to_owned()
+            }
+        };
+        let (file, package) = (unchecked.to_owned(), package.clone());
+        tokio::task::spawn_blocking(move || verified(ApkFile::open(&file)?, &package).map(drop))
+            .await
+            .map_err(|e| Error::unexpected("the check died").source(e))?
+            .map_err(|e| e.with("from", redact(&from)))?;
+        tokio::fs::rename(unchecked, path).await.map_err(|e| Error::io("rename", unchecked, e))
+    }
 }
 
 /// Indexes read before, by what they and their keys are; those not used for longest leave first. An index that several
@@ -231,6 +264,21 @@ impl RepositoryCache {
         fetcher: &dyn Fetcher,
         cache: &StateCache,
     ) -> Result<Option<Arc<LoadedRepository>>> {
+        let Some(bytes) = self.read(location, arch, fetcher, cache).await? else { return Ok(None) };
+        self.kept(location, bytes, trusted).await.map(Some)
+    }
+
+    /// The file of a repository's index; `None`, with a warning, for a folder without one.
+    ///
+    /// # Errors
+    /// As [`Fetcher::fetch`]; `LimitExceeded`.
+    pub(super) async fn read(
+        &self,
+        location: &Location,
+        arch: Arch,
+        fetcher: &dyn Fetcher,
+        cache: &StateCache,
+    ) -> Result<Option<Bytes>> {
         let (path, _held) = match &location.place {
             Place::Folder(folder) => {
                 let path = folder.join(arch.apk_name()).join("APKINDEX.tar.gz");
@@ -253,37 +301,53 @@ impl RepositoryCache {
                     Some(held),
                 )
             }
+            Place::Build(_) => return Ok(None),
         };
         let bytes = tokio::fs::read(&path).await.map_err(|e| Error::io("read", &path, e))?;
         if bytes.len() as u64 > limits::INDEX_COMPRESSED_BYTES_MAX {
             return Err(Error::new(ErrorKind::LimitExceeded, "the index is too large")
                 .with("repository", &location.line));
         }
-        let index =
-            self.parse(bytes, trusted.cloned()).await.map_err(|e| e.with("repository", &location.line))?;
-        let (line, tag, place) = (location.line.clone(), location.tag.clone(), location.place.clone());
-        Ok(Some(Arc::new(LoadedRepository { line, tag, index, place })))
+        Ok(Some(bytes.into()))
     }
 
-    /// Parses an index, or finds it parsed; what it was verified with is part of its name.
-    async fn parse(&self, bytes: Vec<u8>, trusted: Option<Keyring>) -> Result<Arc<Index>> {
+    /// A repository whose index is this file.
+    ///
+    /// # Errors
+    /// `Untrusted` for signatures and damage.
+    pub(super) async fn kept(
+        &self,
+        location: &Location,
+        bytes: Bytes,
+        trusted: Option<&Keyring>,
+    ) -> Result<Arc<LoadedRepository>> {
+        let (sha256, index) =
+            self.parse(bytes, trusted.cloned()).await.map_err(|e| e.with("repository", &location.line))?;
+        let (line, tag, place) = (location.line.clone(), location.tag.clone(), location.place.clone());
+        Ok(Arc::new(LoadedRepository { line, tag, index, sha256, place }))
+    }
+
+    /// Parses an index, or finds it parsed, with its SHA-256; what it was verified with is part of its name.
+    async fn parse(&self, bytes: Bytes, trusted: Option<Keyring>) -> Result<(String, Arc<Index>)> {
         let parse = move || {
+            let sha256 = sha256_hex(&bytes);
             let keys: Vec<String> = trusted
                 .iter()
                 .flat_map(Keyring::iter)
                 .map(|(name, pem)| format!("{name} {}", sha256_hex(pem)))
                 .collect();
-            let name = format!("{} {} {}", sha256_hex(&bytes), trusted.is_some(), keys.join(" "));
-            (name, bytes, trusted)
+            let name = format!("{sha256} {} {}", trusted.is_some(), keys.join(" "));
+            (sha256, name, bytes, trusted)
         };
-        let (name, bytes, trusted) = tokio::task::spawn_blocking(parse)
+        let (sha256, name, bytes, trusted) = tokio::task::spawn_blocking(parse)
             .await
             .map_err(|e| Error::unexpected("the reader died").source(e))?;
         let read = async {
             let read = tokio::task::spawn_blocking(move || Index::read(&bytes, trusted.as_ref()));
             read.await.map_err(|e| Error::unexpected("the reader died").source(e))?.map(Arc::new)
         };
-        self.parsed.try_get_with(name, read).await.map_err(shared)
+        let index = self.parsed.try_get_with(name, read).await.map_err(shared)?;
+        Ok((sha256, index))
     }
 }
 

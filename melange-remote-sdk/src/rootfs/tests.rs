@@ -70,7 +70,7 @@ async fn what_a_tagged_repository_brings_along_stays_found() {
     let built = assembler.resolve(&environment, Arch::X86_64).await.unwrap();
     assert_eq!(names(&built), ["b-2-r0", "a-2-r0"]);
     assert_eq!(built.lock, ["a=2-r0@new", "b=2-r0@new"]);
-    let tested = assembler.resolve_test(None, "", &environment, Arch::X86_64).await.unwrap();
+    let tested = assembler.resolve_test(None, None, "", &environment, Arch::X86_64).await.unwrap();
     assert_eq!(names(&tested), ["b-2-r0", "a-2-r0"]);
 }
 
@@ -86,7 +86,7 @@ async fn a_test_never_sees_another_package_of_the_name() {
     let environment = folders.environment(&["frd"]);
     let resolved = folders
         .assembler()
-        .resolve_test(Some(Arc::new(made)), "frd", &environment, Arch::X86_64)
+        .resolve_test(Some(Arc::new(made)), None, "frd", &environment, Arch::X86_64)
         .await
         .unwrap();
     assert_eq!(names(&resolved), ["frd-2.0-r0"]);
@@ -97,7 +97,7 @@ async fn a_test_never_sees_another_package_of_the_name() {
         &[("frd-3", "3.0-r0", "", "frd=9"), ("frd", "7-r0", "", ""), ("frd", "8-r0", "", "")],
     );
     let assembler = folders.assembler();
-    let resolved = assembler.resolve_test(None, "frd", &environment, Arch::X86_64).await.unwrap();
+    let resolved = assembler.resolve_test(None, None, "frd", &environment, Arch::X86_64).await.unwrap();
     assert_eq!(names(&resolved), ["frd-8-r0"]);
 }
 

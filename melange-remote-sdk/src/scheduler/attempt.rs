@@ -19,6 +19,7 @@ use super::diagnosis::{LastLines, Seen, diagnosis, known_cause};
 use super::events::{EventQueue, Item, step_failure};
 use super::leases::{HeldLease, Stop, StopSignal};
 use super::log::{BoundedLog, notice};
+use super::reuse::lock_file;
 use super::{Scheduler, SchedulerOptions, SchedulerParts, failure_of, in_time};
 use crate::artifact_storage::layout::artifact_key;
 use crate::artifact_storage::{ArtifactKey, ByteStream};
@@ -38,7 +39,7 @@ const AGAIN_PAUSE: Duration = Duration::from_millis(100);
 
 /// What an attempt means for its job.
 #[derive(Debug)]
-enum End {
+pub(super) enum End {
     /// The job has come to its end.
     Finish(Outcome),
     /// The job is given back.
@@ -60,7 +61,7 @@ impl End {
 }
 
 /// Why something was not stored.
-enum NotStored {
+pub(super) enum NotStored {
     /// The files are not as the builder said, or cannot be read: another build may help.
     Files(Error),
     /// The storage does not take them: another build would not help.
@@ -121,7 +122,7 @@ impl Record {
 
 /// A claimed job with the slot that it runs in.
 pub(super) struct Attempt {
-    parts: Arc<SchedulerParts>,
+    pub(super) parts: Arc<SchedulerParts>,
     logs: JobLogs,
     options: SchedulerOptions,
     id: JobId,
@@ -133,7 +134,7 @@ pub(super) struct Attempt {
     log_begin: u64,
     slot: BackendLease,
     lease: HeldLease,
-    events: Arc<EventQueue>,
+    pub(super) events: Arc<EventQueue>,
     stop: CancellationToken,
 }
 
@@ -180,7 +181,7 @@ impl Attempt {
         }
     }
 
-    fn signal(&self) -> &StopSignal {
+    pub(super) fn signal(&self) -> &StopSignal {
         &self.lease.signal
     }
 
@@ -232,7 +233,7 @@ impl Attempt {
     /// Runs the builder in a task of its own, so that neither its panics nor its pauses harm the lease.
     async fn build(&self) -> Result<BuildOutcome> {
         let spec = &self.spec;
-        let input = BuildInput {
+        let mut input = BuildInput {
             attempt: self.fence.to_string(),
             pipelines: spec.pipelines().iter().map(|(p, text)| (p.to_string(), text.clone())).collect(),
             debug: spec.debug(),
@@ -242,6 +243,8 @@ impl Attempt {
             test_packages: spec.test_packages().to_vec(),
             ..BuildInput::new(spec.config_yaml(), spec.arch())
         };
+        let complete = self.parts.inputs.complete(&self.job, &mut input);
+        complete.await.map_err(|error| error.blame_if_unknown(Blame::Farm))?;
         let builder = Arc::clone(&self.parts.builder);
         let sink: Arc<dyn BuildSink> = Arc::clone(&self.events) as _;
         let token = self.signal().token.clone();
@@ -416,9 +419,8 @@ impl Attempt {
             _ if self.signal().reason() >= Some(Stop::Asked) => self.interrupted()?,
             Ok(outcome) => match outcome.status.clone() {
                 BuildStatus::Succeeded => self.succeed(&outcome).await?,
-                BuildStatus::Skipped { reason } => {
-                    End::Finish(Outcome::Succeeded { artifacts: Vec::new(), note: Some(reason) })
-                }
+                BuildStatus::Known { job } => self.reuse(job, &outcome).await?,
+                BuildStatus::Skipped { reason } => End::Finish(Outcome::nothing_to_do(reason)),
                 BuildStatus::Failed { reason, failure } => {
                     if let Some(failure) = &failure {
                         self.events.step_failed(failure.exit_code);
@@ -491,7 +493,8 @@ impl Attempt {
         let mut stored = Vec::new();
         let store = async {
             let mut artifacts = Vec::new();
-            for file in &outcome.files {
+            let lock = lock_file(outcome).map_err(NotStored::Files)?;
+            for file in outcome.files.iter().chain(&lock) {
                 let key = self.artifact_key(&file.name)?;
                 stored.push(key.clone());
                 let put = || -> BoxFuture<'_, Result<JobArtifact, NotStored>> {
@@ -507,14 +510,19 @@ impl Attempt {
             Some(Ok(artifacts)) => {
                 let took = started_at.elapsed();
                 self.events.emit(BuildEvent::PhaseFinished { phase: Phase::Store, took });
-                Some(End::Finish(Outcome::Succeeded { artifacts, note: None }))
+                let result = outcome.result;
+                Some(End::Finish(Outcome::Succeeded { artifacts, note: None, result, reused: None }))
             }
             other => self.give_up_stored(&stored, other.and_then(Result::err)).await,
         }
     }
 
     /// Removes what was stored of an attempt that does not succeed after all.
-    async fn give_up_stored(&self, stored: &[ArtifactKey], error: Option<NotStored>) -> Option<End> {
+    pub(super) async fn give_up_stored(
+        &self,
+        stored: &[ArtifactKey],
+        error: Option<NotStored>,
+    ) -> Option<End> {
         self.remove(stored).await;
         match error {
             Some(error) if self.signal().reason().is_none() => Some(match error {
@@ -530,7 +538,7 @@ impl Attempt {
 
     /// Repeats a storing that fails, for as long as it may help: [`limits::STORE_TROUBLE`] when the storage is away,
     /// [`limits::STORE_REFUSED`] when it refuses. The log says so at growing distances.
-    async fn repeat<'f, T>(
+    pub(super) async fn repeat<'f, T>(
         &self,
         what: &str,
         call: impl Fn() -> BoxFuture<'f, Result<T, NotStored>>,
@@ -571,7 +579,11 @@ impl Attempt {
         }
     }
 
-    async fn store_file(&self, key: &ArtifactKey, file: &BuiltFile) -> Result<JobArtifact, NotStored> {
+    pub(super) async fn store_file(
+        &self,
+        key: &ArtifactKey,
+        file: &BuiltFile,
+    ) -> Result<JobArtifact, NotStored> {
         let is_readable = Arc::new(AtomicBool::new(true));
         let bytes = match &file.in_memory {
             Some(bytes) => stream::iter([Ok(bytes.clone())]).boxed(),
@@ -593,7 +605,7 @@ impl Attempt {
     }
 
     /// The key of an artifact of this attempt, which no other attempt writes to.
-    fn artifact_key(&self, name: &str) -> Result<ArtifactKey> {
+    pub(super) fn artifact_key(&self, name: &str) -> Result<ArtifactKey> {
         // Names of files follow from the definition.
         artifact_key(self.id, self.fence.attempt, name)
             .map_err(|error| error.blame_if_unknown(Blame::Definition))

@@ -26,7 +26,7 @@ use crate::backend::registry::{BackendRegistry, MemoryRegistry};
 use crate::backend::{AlwaysReachable, BackendProbe};
 use crate::backend_selector::round_robin::RoundRobin;
 use crate::backend_selector::{BackendSelector, Candidate};
-use crate::builder::Builder;
+use crate::builder::{Builder, JobInputs, NoInputs};
 use crate::clock::{Clock, SystemClock, earlier, later};
 use crate::error::{Error, ErrorKind, Result};
 use crate::failure::{FailureInput, diagnose};
@@ -49,6 +49,7 @@ mod fleet;
 mod last_round;
 mod leases;
 mod log;
+mod reuse;
 #[cfg(test)]
 mod tests;
 mod weights;
@@ -73,6 +74,8 @@ pub struct SchedulerParts {
     pub backend_selector: Arc<dyn BackendSelector>,
     /// Who builds.
     pub builder: Arc<dyn Builder>,
+    /// What jobs see beyond their own requests.
+    pub inputs: Arc<dyn JobInputs>,
     /// The backends of the server's configuration, and soon those of the fleet.
     pub pool: BackendPool,
     /// What keeps the fleet.
@@ -103,6 +106,7 @@ impl SchedulerParts {
             artifact_storage,
             backend_selector: Arc::new(RoundRobin),
             builder,
+            inputs: Arc::new(NoInputs),
             pool,
             registry: Arc::new(MemoryRegistry::default()),
             machine: None,
@@ -111,6 +115,13 @@ impl SchedulerParts {
             server: ServerId::unique(),
             last_round: LastRound::default(),
         }
+    }
+
+    /// The same parts with somebody who tells what jobs see beyond their own requests.
+    #[must_use]
+    pub fn with_inputs(mut self, inputs: Arc<dyn JobInputs>) -> Self {
+        self.inputs = inputs;
+        self
     }
 
     /// The same parts with another way to choose backends.

@@ -14,7 +14,7 @@ use crate::artifact_storage::{ArtifactBody, ArtifactKey, ByteStream, StoredArtif
 use crate::backend::{AlwaysReachable, Backend};
 use crate::backend_selector::round_robin::RoundRobin;
 use crate::builder::scripted::{Act, ScriptedBuilder};
-use crate::builder::{BuildEvent, BuildLimit, BuildStatus, Phase, StepFailure};
+use crate::builder::{BuildEvent, BuildLimit, BuildStatus, NoInputs, Phase, StepFailure};
 use crate::clock::SteadyClock;
 use crate::conformance::artifact_storage::{key, read};
 use crate::conformance::job_store::{START, new_job_for, new_job_of};
@@ -51,6 +51,7 @@ fn parts(builder: &ScriptedBuilder, max_jobs: u32) -> SchedulerParts {
         artifact_storage: Arc::new(ObjectArtifactStorage::memory()),
         backend_selector: Arc::new(RoundRobin),
         builder: Arc::new(builder.clone()),
+        inputs: Arc::new(NoInputs),
         pool: BackendPool::new([backend("tcp://a:1", max_jobs)]).unwrap(),
         registry: Arc::new(MemoryRegistry::default()),
         machine: None,

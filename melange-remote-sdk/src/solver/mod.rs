@@ -52,9 +52,9 @@ impl Policy {
 /// Names that not every package may stand for.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Preference<'p> {
-    /// The repository whose packages are not looked for in the others, neither by the name of a package nor by what
-    /// one provides, whatever the versions.
-    pub first: Option<usize>,
+    /// So many repositories come first, in order: what a package of one of them is called is not looked for in those behind
+    /// it, neither by the name of a package nor by what one provides, whatever the versions.
+    pub first: usize,
     /// A name that packages of this name alone stand for, none that provides it; empty for no such name.
     pub by_name_only: &'p str,
 }
@@ -92,15 +92,19 @@ impl<'a> Solver<'a> {
         preference: Preference<'_>,
         policy: Policy,
     ) -> Self {
-        let first = preference.first;
-        let own = first.and_then(|first| repositories.get(first)).map_or(&[][..], |entry| entry.packages);
-        let hidden: HashSet<&str> = own.iter().map(|package| package.name.as_str()).collect();
+        // The repository that has a name first.
+        let mut owners: HashMap<&str, usize> = HashMap::new();
+        for (repository, entry) in repositories.iter().enumerate().take(preference.first) {
+            entry.packages.iter().for_each(|package| _ = owners.entry(&package.name).or_insert(repository));
+        }
+        let is_hidden =
+            |repository: usize, name: &str| owners.get(name).is_some_and(|owner| *owner < repository);
         let mut packages = Vec::new();
         let mut by_name: HashMap<&'a str, Vec<Id>> = HashMap::new();
         let mut install_if: HashMap<&'a str, Vec<Id>> = HashMap::new();
         for (repository, entry) in repositories.iter().enumerate() {
             for (index, package) in entry.packages.iter().enumerate() {
-                if Some(repository) != first && hidden.contains(package.name.as_str()) {
+                if is_hidden(repository, &package.name) {
                     continue;
                 }
                 let id = packages.len();
@@ -114,8 +118,7 @@ impl<'a> Solver<'a> {
         for (id, (_, package, _)) in packages.iter().enumerate() {
             let mut own = HashSet::from([package.name.as_str()]);
             for provide in package.provides() {
-                let is_first = Some(packages[id].0.repository) == first;
-                let hidden = !is_first && hidden.contains(provide.name);
+                let hidden = is_hidden(packages[id].0.repository, provide.name);
                 if !hidden && provide.name != preference.by_name_only && own.insert(provide.name) {
                     by_name.entry(provide.name).or_default().push(id);
                 }

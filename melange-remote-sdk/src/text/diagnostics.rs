@@ -303,7 +303,7 @@ pub(crate) fn references<'t>(text: &'t str, name: &'t str) -> impl Iterator<Item
 }
 
 /// The candidate nearest to `word`, when one is near enough to be what was meant.
-pub(crate) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let length = word.chars().take(WORD_MAX).count();
     candidates
         .into_iter()

@@ -57,14 +57,14 @@ pub fn read_backend_name(body: &[u8]) -> Result<BackendName, Vec<ErrorDetail>> {
 }
 
 /// The fields of a request object that were not asked for yet, and the mistakes so far.
-struct Fields {
+pub(in crate::api) struct Fields {
     left: Map<String, Value>,
     known: Vec<&'static str>,
     mistakes: Vec<ErrorDetail>,
 }
 
 impl Fields {
-    fn read(body: &[u8]) -> Result<Self, Vec<ErrorDetail>> {
+    pub(in crate::api) fn read(body: &[u8]) -> Result<Self, Vec<ErrorDetail>> {
         if body.is_empty() {
             return Err(vec![mistake(None, "the request has no body".to_owned(), "send a JSON object")]);
         }
@@ -81,17 +81,17 @@ impl Fields {
     }
 
     /// The value of a field; null counts as missing.
-    fn take(&mut self, name: &'static str) -> Option<Value> {
+    pub(in crate::api) fn take(&mut self, name: &'static str) -> Option<Value> {
         self.known.push(name);
         self.left.remove(name).filter(|value| !value.is_null())
     }
 
-    fn wrong(&mut self, field: String, value: &Value, wanted: &str) {
+    pub(in crate::api) fn wrong(&mut self, field: String, value: &Value, wanted: &str) {
         let message = format!("`{field}` is {}, not {wanted}", kind(value));
         self.mistakes.push(ErrorDetail { message, field: Some(field), ..ErrorDetail::default() });
     }
 
-    fn text(&mut self, name: &'static str) -> Option<String> {
+    pub(in crate::api) fn text(&mut self, name: &'static str) -> Option<String> {
         match self.take(name)? {
             Value::String(text) => Some(text),
             other => {
@@ -101,7 +101,7 @@ impl Fields {
         }
     }
 
-    fn required(&mut self, name: &'static str) -> String {
+    pub(in crate::api) fn required(&mut self, name: &'static str) -> String {
         let mistakes = self.mistakes.len();
         let text = self.text(name).unwrap_or_default();
         if text.trim().is_empty() && self.mistakes.len() == mistakes {
@@ -111,7 +111,7 @@ impl Fields {
         text
     }
 
-    fn texts(&mut self, name: &'static str) -> BTreeMap<String, String> {
+    pub(in crate::api) fn texts(&mut self, name: &'static str) -> BTreeMap<String, String> {
         let mut texts = BTreeMap::new();
         match self.take(name) {
             None => {}
@@ -130,7 +130,7 @@ impl Fields {
         texts
     }
 
-    fn list(&mut self, name: &'static str) -> Vec<String> {
+    pub(in crate::api) fn list(&mut self, name: &'static str) -> Vec<String> {
         let items = match self.take(name) {
             None => Vec::new(),
             Some(Value::Array(items)) => items,
@@ -149,7 +149,7 @@ impl Fields {
         texts
     }
 
-    fn flag(&mut self, name: &'static str) -> bool {
+    pub(in crate::api) fn flag(&mut self, name: &'static str) -> bool {
         match self.take(name) {
             None => false,
             Some(Value::Bool(flag)) => flag,
@@ -160,7 +160,7 @@ impl Fields {
         }
     }
 
-    fn number(&mut self, name: &'static str) -> Option<u32> {
+    pub(in crate::api) fn number(&mut self, name: &'static str) -> Option<u32> {
         let value = self.take(name)?;
         let number = value.as_u64().and_then(|number| u32::try_from(number).ok());
         if number.is_none() {
@@ -169,7 +169,7 @@ impl Fields {
         number
     }
 
-    fn finish<T>(mut self, value: T) -> Result<T, Vec<ErrorDetail>> {
+    pub(in crate::api) fn finish<T>(mut self, value: T) -> Result<T, Vec<ErrorDetail>> {
         for field in self.left.keys() {
             let hint = match nearest(field, self.known.iter().copied()) {
                 Some(name) => format!("did you mean `{name}`?"),
@@ -178,6 +178,42 @@ impl Fields {
             self.mistakes.push(mistake(Some(field.clone()), format!("unknown field `{field}`"), &hint));
         }
         if self.mistakes.is_empty() { Ok(value) } else { Err(self.mistakes) }
+    }
+
+    /// The fields of an object within; its mistakes are told with its name by [`Self::absorb`].
+    pub(in crate::api) fn object(&mut self, name: &'static str) -> Option<Self> {
+        match self.take(name)? {
+            Value::Object(left) => Some(Self { left, known: Vec::new(), mistakes: Vec::new() }),
+            other => {
+                self.wrong(name.to_owned(), &other, "an object");
+                None
+            }
+        }
+    }
+
+    /// Takes over the mistakes of an object within that was read to its end.
+    pub(in crate::api) fn absorb<T: Default>(
+        &mut self,
+        name: &'static str,
+        read: Result<T, Vec<ErrorDetail>>,
+    ) -> T {
+        read.unwrap_or_else(|mistakes| {
+            let within = |mut mistake: ErrorDetail| {
+                mistake.field =
+                    Some(mistake.field.map_or_else(|| name.to_owned(), |field| format!("{name}.{field}")));
+                mistake
+            };
+            self.mistakes.extend(mistakes.into_iter().map(within));
+            T::default()
+        })
+    }
+
+    /// A field that is a string or a list of strings.
+    pub(in crate::api) fn one_or_many(&mut self, name: &'static str) -> Vec<String> {
+        match self.left.get(name) {
+            Some(Value::String(_)) => self.text(name).into_iter().collect(),
+            _ => self.list(name),
+        }
     }
 }
 

@@ -2,7 +2,9 @@
 //! its database to another schema.
 
 use super::*;
+use crate::job::BuildState;
 use crate::job::JobState::{Blocked, Cancelled, Failed, Pending, Running, Skipped, Success};
+use crate::job_store::BuildQuery;
 use crate::labels::Labels;
 
 /// The job of a place; the same one in every store.
@@ -127,6 +129,9 @@ pub async fn check_filled(store: &dyn JobStore) {
     }
     let page = store.list(&ListQuery::newest(10).of_build(build())).await.expect("it reads");
     assert_eq!(page.jobs.iter().map(|job| job.id).collect::<Vec<_>>(), [id(3), id(2), id(1)]);
+    let running = BuildQuery::newest(9).in_state(BuildState::Running);
+    let builds = store.builds(&running.of_project(Project::default())).await.expect("it tells").builds;
+    assert_eq!(builds.iter().map(|build| build.id).collect::<Vec<_>>(), [build()]);
     let demand = store.demand(at(20)).await.expect("it tells");
     assert_eq!(demand.iter().map(|demand| (demand.first, demand.running)).collect::<Vec<_>>(), [(id(7), 0)]);
     // It goes on: the lease ends, the job that shall stop stops, the build is tried again to its good end.

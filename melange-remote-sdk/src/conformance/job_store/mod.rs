@@ -31,6 +31,7 @@ use crate::limits;
 
 mod atomicity;
 mod bounds;
+mod builds;
 mod durability;
 mod events;
 pub mod filled;
@@ -129,6 +130,7 @@ pub async fn all(store: &dyn StoreUnderTest) {
     intake::all(one).await;
     queue::all(one).await;
     graph::all(one).await;
+    builds::all(one).await;
     progress::all(one).await;
     events::all(one).await;
     retention::all(one).await;
@@ -287,7 +289,7 @@ fn infrastructure(message: &str) -> JobError {
 }
 
 fn succeeded() -> Outcome {
-    Outcome::Succeeded { artifacts: vec![artifact("x86_64/a.apk", 1)], note: None }
+    Outcome::made(vec![artifact("x86_64/a.apk", 1)])
 }
 
 /// What an attempt failed of, with every field.

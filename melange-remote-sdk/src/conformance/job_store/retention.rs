@@ -49,7 +49,7 @@ async fn end(store: &dyn JobStore, lane: &Lane, outcome: Outcome, seconds: u64) 
 /// A success with artifacts of these sizes.
 fn made(sizes: &[u64]) -> Outcome {
     let made = |(place, size): (usize, &u64)| artifact(format!("x86_64/a{place}.apk"), *size);
-    Outcome::Succeeded { artifacts: sizes.iter().enumerate().map(made).collect(), note: None }
+    Outcome::made(sizes.iter().enumerate().map(made).collect())
 }
 
 async fn ended_jobs_are_told_in_the_order_of_their_ends(store: &dyn JobStore) {

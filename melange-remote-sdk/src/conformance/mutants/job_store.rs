@@ -12,24 +12,26 @@ use tokio::sync::watch;
 use tokio::task::yield_now;
 
 use super::Verdict;
+use crate::arch::Arch;
 use crate::conformance::job_store::{StoreUnderTest, all, waiting_jobs_are_bounded};
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::{
     AttemptOutcome, Build, BuildId, ClaimToken, Job, JobAttempt, JobId, JobSpec, JobState, LogArchive,
-    Outcome, Priority, ProgressRow, Project, ServerId, StateCounts, UncheckedSpec,
+    Outcome, Priority, ProgressRow, Project, ResultDigest, ServerId, StateCounts, UncheckedSpec,
 };
 use crate::job_store::forward::{Forward, ForwardJobStore};
 use crate::job_store::memory::{MemoryBounds, MemoryJobStore};
 use crate::job_store::{
-    Claim, ClaimRequest, Demand, EndedJob, EndedQuery, EventPage, EventQuery, ExpireRequest, Fence, Finished,
-    GiveUp, Group, GroupWaiting, Holding, JobIntake, JobPage, JobProgress, JobQueue, JobReading, JobStore,
-    ListQuery, LogChunk, NewJob, Offer, Patience, QueueSummary, Release, Renewal, Selection, Subject,
-    Submission, Submitted, Usage,
+    BuildPage, BuildQuery, Claim, ClaimRequest, Demand, EndedJob, EndedQuery, EventPage, EventQuery,
+    ExpireRequest, Fence, Finished, GiveUp, Group, GroupWaiting, Holding, JobIntake, JobPage, JobProgress,
+    JobQueue, JobReading, JobStore, ListQuery, LogChunk, NewJob, Offer, PackageDuration, Patience,
+    QueueSummary, Release, Renewal, Selection, Subject, Submission, Submitted, Usage,
 };
 use crate::limits;
 
 mod bugs;
 mod calls;
+mod listing;
 mod progress;
 mod retention;
 
@@ -457,6 +459,7 @@ impl ForwardJobStore for Mutant {
             Bug::FinishIgnoresToken => Fence { token: latest.token, ..fence },
             _ => fence,
         };
+        let outcome = &self.outcome_with_bug(outcome);
         match self.bug {
             Bug::FinishTakesNoRepeat if before.state.is_terminal() => {
                 return Err(refused("the job has ended"));
@@ -466,7 +469,7 @@ impl ForwardJobStore for Mutant {
             }
             Bug::FailureUnlocks => {
                 if let Outcome::Failed { .. } = outcome {
-                    let unlock = Outcome::Succeeded { artifacts: Vec::new(), note: None };
+                    let unlock = Outcome::made(Vec::new());
                     let told = self.inner.finish(fence, &unlock, at).await?;
                     self.notes().shown.insert(fence.job, JobState::Failed);
                     return Ok(Finished { job: shown(&told.job, JobState::Failed), ..told });
@@ -612,32 +615,7 @@ impl ForwardJobStore for Mutant {
     }
 
     async fn list(&self, query: &ListQuery) -> Result<JobPage> {
-        let mut query = query.clone();
-        match self.bug {
-            Bug::ListIgnoresState(state) if query.state == Some(state) => query.state = None,
-            Bug::ListForgetsCursor => query.before = None,
-            Bug::ListIgnoresBuild => query.build = None,
-            _ => {}
-        }
-        let mut page = self.inner.list(&query).await?;
-        match self.bug {
-            Bug::ListSaysNoMore => page.more = false,
-            Bug::ListIsBackwards => page.jobs.reverse(),
-            Bug::ListLeavesOut(state) if query.state.is_none() => page.jobs.retain(|job| job.state != state),
-            Bug::ListLoses(loss) => page.jobs = page.jobs.iter().map(|job| lost(job, loss)).collect(),
-            Bug::ListIgnoresBound => {
-                while page.more && page.jobs.len() < query.limit {
-                    let before = page.jobs.last().map(|job| job.id);
-                    let rest = self.inner.list(&query.clone().before(before)).await?;
-                    page.jobs.extend(rest.jobs);
-                    page.more = rest.more;
-                }
-                page.jobs.truncate(query.limit);
-            }
-            _ => {}
-        }
-        page.jobs = page.jobs.iter().map(|job| self.read(job)).collect();
-        Ok(page)
+        self.list_with_bug(query).await
     }
 
     async fn build(&self, id: BuildId) -> Result<Build> {
@@ -657,6 +635,18 @@ impl ForwardJobStore for Mutant {
             _ => {}
         }
         Ok(build)
+    }
+
+    async fn builds(&self, query: &BuildQuery) -> Result<BuildPage> {
+        self.builds_with_bug(query).await
+    }
+
+    async fn with_result(&self, project: &Project, result: ResultDigest) -> Result<Option<Arc<Job>>> {
+        self.with_result_with_bug(project, result).await
+    }
+
+    async fn durations(&self, project: &Project, arch: Arch) -> Result<Vec<PackageDuration>> {
+        self.durations_with_bug(project, arch).await
     }
 
     async fn read_log(&self, id: JobId, offset: u64, limit: usize) -> Result<LogChunk> {

@@ -1,8 +1,11 @@
 //! The four roles.
 
 use super::*;
-use crate::job::LogArchive;
-use crate::job_store::{EndedJob, EndedQuery, Holding, QueueSummary, Usage};
+use crate::arch::Arch;
+use crate::job::{LogArchive, Project, ResultDigest};
+use crate::job_store::{
+    BuildPage, BuildQuery, EndedJob, EndedQuery, Holding, PackageDuration, QueueSummary, Usage,
+};
 
 #[async_trait]
 impl JobIntake for MemoryJobStore {
@@ -130,6 +133,18 @@ impl JobReading for MemoryJobStore {
 
     async fn build(&self, id: BuildId) -> Result<Build> {
         self.lock().set.build(id)
+    }
+
+    async fn builds(&self, query: &BuildQuery) -> Result<BuildPage> {
+        Ok(self.lock().set.list_builds(query))
+    }
+
+    async fn with_result(&self, project: &Project, result: ResultDigest) -> Result<Option<Arc<Job>>> {
+        Ok(self.lock().set.with_result(project, result))
+    }
+
+    async fn durations(&self, project: &Project, arch: Arch) -> Result<Vec<PackageDuration>> {
+        Ok(self.lock().set.durations(project, arch))
     }
 
     async fn read_log(&self, id: JobId, offset: u64, limit: usize) -> Result<LogChunk> {

@@ -1,11 +1,12 @@
 //! The schema of the database, version by version. A version that was released never changes.
 
 /// The versions, oldest first: what each is about, and its statements.
-pub(super) const VERSIONS: [(&str, &str); 4] = [
+pub(super) const VERSIONS: [(&str, &str); 5] = [
     ("jobs", JOBS),
     ("logs in blocks, events", LOGS_AND_EVENTS),
     ("ended jobs by time", ENDED),
     ("the fleet", FLEET),
+    ("builds to list, results, durations", BUILDS),
 ];
 
 /// Times are microseconds since 1970, ids are 16 bytes, documents are JSON. States are numbered as `JobState::ALL`.
@@ -177,4 +178,35 @@ CREATE TABLE backends (
     number BIGINT NOT NULL,
     doc TEXT NOT NULL
 );
+";
+
+/// Builds are listed by project and state; jobs are found by their results, and packages by what they took.
+const BUILDS: &str = "
+ALTER TABLE builds
+    ADD COLUMN project TEXT NOT NULL DEFAULT 'default',
+    -- Where it is, numbered as `BuildState::ALL`.
+    ADD COLUMN state BIGINT NOT NULL DEFAULT 0,
+    -- What is known of it from the beginning.
+    ADD COLUMN facts TEXT NOT NULL DEFAULT '{}';
+UPDATE builds SET project = doc::json ->> 'project';
+-- The counts are those of `JobState::ALL`.
+UPDATE builds SET state = CASE
+    WHEN (doc::json #>> '{counts,0}')::bigint + (doc::json #>> '{counts,1}')::bigint + (doc::json #>> '{counts,2}')::bigint > 0 THEN
+        CASE WHEN (doc::json #>> '{counts,2}')::bigint + (doc::json #>> '{counts,3}')::bigint + (doc::json #>> '{counts,4}')::bigint
+            + (doc::json #>> '{counts,5}')::bigint + (doc::json #>> '{counts,6}')::bigint = 0 THEN 0 ELSE 1 END
+    WHEN (doc::json #>> '{counts,4}')::bigint + (doc::json #>> '{counts,5}')::bigint + (doc::json #>> '{counts,6}')::bigint = 0 THEN 2
+    WHEN (doc::json #>> '{counts,5}')::bigint > 0 AND (doc::json #>> '{counts,4}')::bigint = 0 THEN 5
+    WHEN (doc::json #>> '{counts,3}')::bigint = 0 THEN 3
+    ELSE 4 END;
+CREATE INDEX builds_project ON builds (project, id);
+CREATE INDEX builds_state ON builds (state, id);
+
+ALTER TABLE jobs
+    -- Names what the success of a job came from; of jobs that were there before, nobody knows.
+    ADD COLUMN result BYTEA,
+    -- How long its attempt took in milliseconds when it made packages.
+    ADD COLUMN took BIGINT;
+CREATE INDEX jobs_result ON jobs (result, ended_at, id) WHERE state = 3 AND result IS NOT NULL;
+CREATE INDEX jobs_took ON jobs (project, arch, package, ended_at, id, took) WHERE state = 3 AND took IS NOT NULL;
+CREATE INDEX jobs_package ON jobs (package, id);
 ";

@@ -28,6 +28,15 @@ impl Session<'_> {
     async fn ends(&mut self, ids: &[JobId]) -> sqlx::Result<()> {
         self.jobs(ids).await?;
         self.reach(ids, JobState::Blocked).await?;
+        self.builds().await?;
+        // The failure of one may end its build.
+        let jobs = ids.iter().filter_map(|id| self.set.jobs.get(id)).map(|entry| &entry.job);
+        let ending: HashSet<BuildId> =
+            jobs.filter(|job| self.set.ends_build(job)).filter_map(|job| job.build).collect();
+        for build in ending {
+            let all = self.select(Selection::Build(build)).await?;
+            self.reach(&all, JobState::Blocked).await?;
+        }
         self.builds().await
     }
 

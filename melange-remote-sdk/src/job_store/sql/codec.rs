@@ -1,6 +1,7 @@
 //! How values stand in the database.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
@@ -10,7 +11,7 @@ use sqlx::Row;
 use super::dialect::StoredRow;
 use crate::arch::Arch;
 use crate::backend_selector::Requirements;
-use crate::job::{ClaimToken, Job, JobId, JobState, Project};
+use crate::job::{Build, ClaimToken, Job, JobId, JobState, Project};
 use crate::job_store::Group;
 use crate::labels::{LabelSelector, Labels};
 
@@ -58,6 +59,12 @@ pub(super) fn blocked_by(row: &StoredRow) -> sqlx::Result<Option<u32>> {
 pub(super) fn job(row: &StoredRow) -> sqlx::Result<Job> {
     let job: Job = from_doc(row.try_get("doc")?)?;
     Ok(Job { blocked_by: blocked_by(row)?.unwrap_or(job.blocked_by), ..job })
+}
+
+/// The build of a row.
+pub(super) fn build(row: &StoredRow) -> sqlx::Result<Build> {
+    let build: Build = from_doc(row.try_get("doc")?)?;
+    Ok(Build { facts: Arc::new(from_doc(row.try_get("facts")?)?), ..build })
 }
 
 pub(super) fn token(bytes: &[u8]) -> sqlx::Result<ClaimToken> {

@@ -1,15 +1,18 @@
 //! The calls that read.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use futures_util::TryStreamExt;
 use sqlx::{QueryBuilder, Row};
 
-use super::codec::{count, from_doc, group_of, ids_of, job_id, micros, number, size, state, token};
+use super::codec::{build, count, from_doc, group_of, ids_of, job_id, micros, number, size, state, token};
 use super::*;
-use crate::job::Event;
+use crate::arch::Arch;
+use crate::job::{Event, Project, ResultDigest};
+use crate::job_store::listing::median;
 use crate::job_store::working_set::{Reason, forgotten, is_unarchived, joined};
-use crate::job_store::{EndedJob, EndedQuery, QueueSummary, Usage};
+use crate::job_store::{BuildPage, BuildQuery, EndedJob, EndedQuery, PackageDuration, QueueSummary, Usage};
 
 /// Events that one read looks through for those of a project.
 const EVENTS_SCANNED_MAX: i64 = 20_000;
@@ -159,10 +162,20 @@ impl Store {
         if let Some(build) = query.build {
             select.push(" AND j.build = ").push_bind(build.as_bytes().to_vec());
         }
+        if let Some(package) = &query.package {
+            select.push(" AND j.package = ").push_bind(package.clone());
+        }
+        if let Some(arch) = query.arch {
+            select.push(" AND j.arch = ").push_bind(arch.to_string());
+        }
         if let Some(before) = query.before {
             select.push(" AND j.id < ").push_bind(before.as_bytes().to_vec());
         }
-        select.push(" ORDER BY j.id DESC LIMIT ").push_bind(size(limit.saturating_add(1)));
+        if let Some(after) = query.after {
+            select.push(" AND j.id > ").push_bind(after.as_bytes().to_vec());
+        }
+        select.push(if query.oldest_first { " ORDER BY j.id" } else { " ORDER BY j.id DESC" });
+        select.push(" LIMIT ").push_bind(size(limit.saturating_add(1)));
         let rows = select.build().fetch_all(&self.readers).await?;
         let more = rows.len() > limit;
         let jobs = rows.iter().take(limit).map(told).collect::<sqlx::Result<Vec<_>>>()?;
@@ -170,11 +183,80 @@ impl Store {
     }
 
     async fn read_build(&self, id: BuildId) -> sqlx::Result<Option<Build>> {
-        let row = sqlx::query("SELECT doc FROM builds WHERE id = $1")
+        let row = sqlx::query("SELECT doc, facts FROM builds WHERE id = $1")
             .bind(id.as_bytes().to_vec())
             .fetch_optional(&self.readers)
             .await?;
-        row.map(|row| from_doc(row.try_get("doc")?)).transpose()
+        row.as_ref().map(build).transpose()
+    }
+
+    async fn read_builds(&self, query: &BuildQuery) -> sqlx::Result<BuildPage> {
+        let limit = query.limit.min(limits::PAGE_ITEMS_MAX);
+        let mut select: QueryBuilder<Db> = QueryBuilder::new("SELECT doc, facts FROM builds WHERE TRUE");
+        if let Some(project) = &query.project {
+            select.push(" AND project = ").push_bind(project.as_str().to_owned());
+        }
+        if let Some(state) = query.state {
+            select.push(" AND state = ").push_bind(size(state.index()));
+        }
+        if let Some(before) = query.before {
+            select.push(" AND id < ").push_bind(before.as_bytes().to_vec());
+        }
+        select.push(" ORDER BY id DESC LIMIT ").push_bind(size(limit.saturating_add(1)));
+        let rows = select.build().fetch_all(&self.readers).await?;
+        let builds = rows.iter().take(limit).map(build).collect::<sqlx::Result<Vec<_>>>()?;
+        Ok(BuildPage::new(builds, rows.len() > limit))
+    }
+
+    async fn read_with_result(
+        &self,
+        project: &Project,
+        result: ResultDigest,
+    ) -> sqlx::Result<Option<Arc<Job>>> {
+        // Artifacts may be empty, so that their bytes do not tell whether they were removed.
+        let mut rows = sqlx::query(
+            "SELECT j.doc, NULL AS reason, NULL AS blocked_by FROM jobs j \
+             WHERE j.result = $1 AND j.state = 3 AND j.project = $2 ORDER BY j.ended_at DESC, j.id DESC",
+        )
+        .bind(result.as_bytes().to_vec())
+        .bind(project.as_str().to_owned())
+        .fetch(&self.readers);
+        while let Some(row) = rows.try_next().await? {
+            let job: Job = from_doc(row.try_get("doc")?)?;
+            if job.artifacts_removed_at.is_none() {
+                return Ok(Some(Arc::new(job)));
+            }
+        }
+        Ok(None)
+    }
+
+    async fn read_durations(&self, project: &Project, arch: Arch) -> sqlx::Result<Vec<PackageDuration>> {
+        let mut rows = sqlx::query(
+            "SELECT package, took FROM (SELECT package, took, row_number() OVER \
+             (PARTITION BY package ORDER BY ended_at DESC, id DESC) AS place FROM jobs \
+             WHERE project = $1 AND arch = $2 AND state = 3 AND took IS NOT NULL) AS last \
+             WHERE place <= $3 ORDER BY package",
+        )
+        .bind(project.as_str().to_owned())
+        .bind(arch.to_string())
+        .bind(size(limits::DURATIONS_OF_PACKAGE))
+        .fetch(&self.readers);
+        let (mut told, mut times): (Vec<PackageDuration>, Vec<Duration>) = (Vec::new(), Vec::new());
+        let mut package = String::new();
+        let mut close = |package: &str, times: &mut Vec<Duration>| {
+            let median = median(std::mem::take(times)).filter(|_| told.len() < limits::DURATIONS_MAX);
+            told.extend(median.map(|took| PackageDuration::new(package, took)));
+        };
+        while let Some(row) = rows.try_next().await? {
+            let (next, took): (&str, i64) = (row.try_get("package")?, row.try_get("took")?);
+            if next != package {
+                close(&package, &mut times);
+                package = next.to_owned();
+            }
+            times.push(Duration::from_millis(number(took)));
+        }
+        close(&package, &mut times);
+        Ok(told)
     }
 
     async fn read_bytes(&self, id: JobId, offset: u64, limit: usize) -> sqlx::Result<Result<LogChunk>> {
@@ -318,6 +400,18 @@ impl JobReading for Store {
 
     async fn build(&self, id: BuildId) -> Result<Build> {
         self.read_build(id).await.map_err(unavailable)?.ok_or_else(|| no_build(id))
+    }
+
+    async fn builds(&self, query: &BuildQuery) -> Result<BuildPage> {
+        self.read_builds(query).await.map_err(unavailable)
+    }
+
+    async fn with_result(&self, project: &Project, result: ResultDigest) -> Result<Option<Arc<Job>>> {
+        self.read_with_result(project, result).await.map_err(unavailable)
+    }
+
+    async fn durations(&self, project: &Project, arch: Arch) -> Result<Vec<PackageDuration>> {
+        self.read_durations(project, arch).await.map_err(unavailable)
     }
 
     async fn read_log(&self, id: JobId, offset: u64, limit: usize) -> Result<LogChunk> {

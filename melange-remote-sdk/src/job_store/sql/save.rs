@@ -1,6 +1,7 @@
 //! What changed, written back: all of a transaction in a few statements.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 use sqlx::query_builder::Separated;
@@ -10,8 +11,8 @@ use super::codec::{count, group_key, micros, size, state, to_doc};
 use super::dialect::{AFTER_REMOVALS, Connection, Db};
 use super::session::waits;
 use super::{Changes, Session};
-use crate::job::{JobBackend, JobId, JobState};
-use crate::job_store::working_set::{Entry, artifact_bytes};
+use crate::job::{Build, JobBackend, JobId, JobState};
+use crate::job_store::working_set::{Entry, artifact_bytes, took};
 use crate::job_store::{Group, Submission};
 
 /// Rows of one statement, a power of two.
@@ -32,7 +33,7 @@ fn id_bytes(id: JobId) -> Vec<u8> {
 }
 
 /// The columns of a job that change, in the order of [`push_changing`].
-const CHANGING: [&str; 20] = [
+const CHANGING: [&str; 22] = [
     "state",
     "queue",
     "priority",
@@ -52,6 +53,8 @@ const CHANGING: [&str; 20] = [
     "log_bytes",
     "ended_at",
     "artifact_bytes",
+    "result",
+    "took",
     "doc",
 ];
 
@@ -85,6 +88,8 @@ impl JobRow<'_> {
             .push_bind(count(entry.log_bytes))
             .push_bind(job.finished_at.filter(|_| job.state.is_terminal()).map(micros))
             .push_bind(count(artifact_bytes(job)))
+            .push_bind(job.result.map(|result| result.as_bytes().to_vec()))
+            .push_bind(took(job).map(|took| i64::try_from(took.as_millis()).unwrap_or(i64::MAX)))
             .push_bind(self.doc.clone());
     }
 }
@@ -250,7 +255,7 @@ impl Session<'_> {
     async fn save_jobs(&mut self, ids: &BTreeSet<JobId>, left: &mut HashSet<i64>) -> sqlx::Result<i64> {
         let mut queues = Vec::new();
         for id in ids {
-            let Some(job) = self.set.jobs.get(id).map(|entry| std::sync::Arc::clone(&entry.job)) else {
+            let Some(job) = self.set.jobs.get(id).map(|entry| Arc::clone(&entry.job)) else {
                 continue;
             };
             let queue = match job.state {
@@ -367,9 +372,17 @@ impl Session<'_> {
             if self.builds_before.get(&build.id) == Some(build) {
                 continue;
             }
-            sqlx::query("INSERT INTO builds (id, doc) VALUES ($1, $2) ON CONFLICT (id) DO UPDATE SET doc = excluded.doc")
+            // What never changes is written once, and not with the document.
+            let facts = Arc::clone(&build.facts);
+            let changing = Build { facts: Arc::default(), ..build.clone() };
+            let insert = "INSERT INTO builds (id, project, state, facts, doc) VALUES ($1, $2, $3, $4, $5) \
+                          ON CONFLICT (id) DO UPDATE SET state = excluded.state, doc = excluded.doc";
+            sqlx::query(insert)
                 .bind(build.id.as_bytes().to_vec())
-                .bind(to_doc(build)?)
+                .bind(build.project.as_str().to_owned())
+                .bind(size(build.state().index()))
+                .bind(to_doc(&*facts)?)
+                .bind(to_doc(&changing)?)
                 .execute(&mut *self.connection)
                 .await?;
             self.builds_before.insert(build.id, build.clone());

@@ -355,9 +355,9 @@ impl<'c> Session<'c> {
         if self.set.builds.contains_key(&id) {
             return Ok(true);
         }
-        let select = sqlx::query("SELECT doc FROM builds WHERE id = $1").bind(id.as_bytes().to_vec());
+        let select = sqlx::query("SELECT doc, facts FROM builds WHERE id = $1").bind(id.as_bytes().to_vec());
         let Some(row) = select.fetch_optional(&mut *self.connection).await? else { return Ok(false) };
-        let build: Build = from_doc(row.try_get("doc")?)?;
+        let build = super::codec::build(&row)?;
         self.builds_before.insert(id, build.clone());
         self.set.builds.insert(id, (build, BTreeSet::new()));
         Ok(true)

@@ -174,7 +174,7 @@ impl World {
         match self.rng.u8(..8) {
             0 => Outcome::Failed { error: JobError::new(FailureClass::Build, "make failed") },
             1 => Outcome::Cancelled,
-            _ => Outcome::Succeeded { artifacts: vec![artifact], note: None },
+            _ => Outcome::made(vec![artifact]),
         }
     }
 

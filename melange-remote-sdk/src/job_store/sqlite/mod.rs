@@ -413,6 +413,7 @@ mod tests {
             include_str!("filled/version-2.sql"),
             include_str!("filled/version-3.sql"),
             include_str!("filled/version-4.sql"),
+            include_str!("filled/version-5.sql"),
         ] {
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join("jobs.db");

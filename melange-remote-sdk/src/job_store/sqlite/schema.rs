@@ -1,12 +1,13 @@
 //! The schema of the database, version by version. A version that was released never changes.
 
 /// The versions, oldest first: what each is about, and its statements.
-pub(super) const VERSIONS: [(&str, &str); 5] = [
+pub(super) const VERSIONS: [(&str, &str); 6] = [
     ("jobs", JOBS),
     ("small rows for what changes often", SMALL_ROWS),
     ("logs in blocks, events", LOGS_AND_EVENTS),
     ("ended jobs by time", ENDED),
     ("the fleet", FLEET),
+    ("builds to list, results, durations", BUILDS),
 ];
 
 /// Times are microseconds since 1970, ids are 16 bytes, documents are JSON. States are numbered as `JobState::ALL`.
@@ -184,4 +185,32 @@ CREATE TABLE backends (
     number INTEGER NOT NULL,
     doc TEXT NOT NULL
 ) WITHOUT ROWID;
+";
+
+/// Builds are listed by project and state; jobs are found by their results, and packages by what they took.
+const BUILDS: &str = "
+-- Where it is, numbered as `BuildState::ALL`; what is known of it from the beginning.
+ALTER TABLE builds ADD COLUMN project TEXT NOT NULL DEFAULT 'default';
+ALTER TABLE builds ADD COLUMN state INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE builds ADD COLUMN facts TEXT NOT NULL DEFAULT '{}';
+UPDATE builds SET project = json_extract(doc, '$.project');
+-- The counts are those of `JobState::ALL`.
+UPDATE builds SET state = CASE
+    WHEN json_extract(doc, '$.counts[0]') + json_extract(doc, '$.counts[1]') + json_extract(doc, '$.counts[2]') > 0 THEN
+        CASE WHEN json_extract(doc, '$.counts[2]') + json_extract(doc, '$.counts[3]') + json_extract(doc, '$.counts[4]')
+            + json_extract(doc, '$.counts[5]') + json_extract(doc, '$.counts[6]') = 0 THEN 0 ELSE 1 END
+    WHEN json_extract(doc, '$.counts[4]') + json_extract(doc, '$.counts[5]') + json_extract(doc, '$.counts[6]') = 0 THEN 2
+    WHEN json_extract(doc, '$.counts[5]') > 0 AND json_extract(doc, '$.counts[4]') = 0 THEN 5
+    WHEN json_extract(doc, '$.counts[3]') = 0 THEN 3
+    ELSE 4 END;
+CREATE INDEX builds_project ON builds (project, id);
+CREATE INDEX builds_state ON builds (state, id);
+
+-- Names what the success of a job came from, and how long its attempt took in milliseconds when it made packages: of
+-- jobs that were there before, nobody knows.
+ALTER TABLE jobs ADD COLUMN result BLOB;
+ALTER TABLE jobs ADD COLUMN took INTEGER;
+CREATE INDEX jobs_result ON jobs (result, ended_at, id) WHERE state = 3 AND result IS NOT NULL;
+CREATE INDEX jobs_took ON jobs (project, arch, package, ended_at, id, took) WHERE state = 3 AND took IS NOT NULL;
+CREATE INDEX jobs_package ON jobs (package, id);
 ";

@@ -5,7 +5,7 @@ use std::ops::Bound;
 use bytes::Bytes;
 
 use super::*;
-use crate::job_store::LogChunk;
+use crate::job_store::{BuildPage, BuildQuery, LogChunk};
 
 impl WorkingSet {
     /// What changed since it was last asked: for [`Hints`](crate::job_store::Hints), and for what the store keeps beside
@@ -161,21 +161,44 @@ impl WorkingSet {
         self.builds.get(&id).map(|(build, _)| build.clone()).ok_or_else(|| no_build(id))
     }
 
+    /// As [`JobReading::builds`](crate::job_store::JobReading::builds).
+    pub fn list_builds(&self, query: &BuildQuery) -> BuildPage {
+        let limit = query.limit.min(limits::PAGE_ITEMS_MAX);
+        let upper = query.before.map_or(Bound::Unbounded, Bound::Excluded);
+        let builds = self.builds.range((Bound::Unbounded, upper)).rev().map(|(_, (build, _))| build);
+        let mut builds: Vec<Build> =
+            builds.filter(|build| query.fits(build)).take(limit.saturating_add(1)).cloned().collect();
+        let more = builds.len() > limit;
+        builds.truncate(limit);
+        BuildPage::new(builds, more)
+    }
+
     /// As [`JobReading::list`](crate::job_store::JobReading::list).
     pub fn list(&self, query: &ListQuery) -> JobPage {
         let limit = query.limit.min(limits::PAGE_ITEMS_MAX);
+        let lower = query.after.map_or(Bound::Unbounded, Bound::Excluded);
         let upper = query.before.map_or(Bound::Unbounded, Bound::Excluded);
-        let range = (Bound::Unbounded, upper);
+        let is_empty = matches!((query.after, query.before), (Some(after), Some(before)) if after >= before);
+        let range = (lower, upper);
         let of_state = query.state.map(|state| &self.by_state[state.index()]);
         let nothing = BTreeSet::new();
         let of_build = query.build.map(|id| self.builds.get(&id).map_or(&nothing, |(_, jobs)| jobs));
-        let ids: Box<dyn Iterator<Item = &JobId>> = match (of_build, of_state) {
-            (Some(ids), None) | (None, Some(ids)) => Box::new(ids.range(range).rev()),
-            (Some(ids), Some(wanted)) => Box::new(ids.range(range).rev().filter(|id| wanted.contains(id))),
-            (None, None) => Box::new(self.jobs.range(range).rev().map(|(id, _)| id)),
+        if is_empty {
+            return JobPage::new(Vec::new());
+        }
+        let ids: Box<dyn DoubleEndedIterator<Item = &JobId>> = match (of_build, of_state) {
+            (Some(ids), None) | (None, Some(ids)) => Box::new(ids.range(range)),
+            (Some(ids), Some(wanted)) => Box::new(ids.range(range).filter(|id| wanted.contains(id))),
+            (None, None) => Box::new(self.jobs.range(range).map(|(id, _)| id)),
         };
-        let told = ids.take(limit + 1).filter_map(|id| self.jobs.get(id)).map(|entry| self.told(entry));
-        let mut jobs: Vec<Arc<Job>> = told.collect();
+        let ids: Box<dyn Iterator<Item = &JobId>> =
+            if query.oldest_first { Box::new(ids) } else { Box::new(ids.rev()) };
+        let fits = |entry: &&Entry| {
+            query.package.as_ref().is_none_or(|package| entry.job.title() == package)
+                && query.arch.is_none_or(|arch| entry.job.facts.arch == arch)
+        };
+        let told = ids.filter_map(|id| self.jobs.get(id)).filter(fits).take(limit.saturating_add(1));
+        let mut jobs: Vec<Arc<Job>> = told.map(|entry| self.told(entry)).collect();
         let more = jobs.len() > limit;
         jobs.truncate(limit);
         JobPage { jobs, more }

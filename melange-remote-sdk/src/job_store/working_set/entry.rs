@@ -101,8 +101,9 @@ impl Entry {
     pub(in crate::job_store) fn came_to(&self, outcome: &Outcome) -> bool {
         self.job.state == outcome.state()
             && match outcome {
-                Outcome::Succeeded { artifacts, note } => {
+                Outcome::Succeeded { artifacts, note, result, reused } => {
                     (&self.job.artifacts, &self.job.note) == (artifacts, note)
+                        && (&self.job.result, &self.job.reused) == (result, reused)
                 }
                 Outcome::Failed { error } => {
                     let failure = self.attempts.last().and_then(|attempt| attempt.failure.as_ref());

@@ -43,7 +43,8 @@ impl WorkingSet {
         if let Some(id) = build {
             let (project, created_at) = (submission.project.clone(), submission.at);
             let (finished_at, counts) = (None, StateCounts::default());
-            let build = Build { id, project, created_at, finished_at, counts };
+            let facts = Arc::clone(&submission.facts);
+            let build = Build { id, project, created_at, finished_at, counts, reused: 0, facts };
             self.builds.insert(id, (build, jobs.iter().copied().collect()));
         }
         for place in order {
@@ -194,9 +195,40 @@ impl WorkingSet {
         outcome: Outcome,
         at: Timestamp,
     ) -> Result<Finished> {
+        let is_failure = matches!(outcome, Outcome::Failed { .. });
         let job = self.apply(id, JobEvent::Finished { outcome }, at)?;
-        let (unlocked, skipped) = self.follow(id, at)?;
+        let (unlocked, mut skipped) = self.follow(id, at)?;
+        if is_failure {
+            skipped += self.stop_build(&job, at)?;
+        }
         Ok(Finished { job, unlocked, skipped })
+    }
+
+    /// Whether the failure of a job ends its build.
+    pub(in crate::job_store) fn ends_build(&self, job: &Job) -> bool {
+        job.build.and_then(|id| self.builds.get(&id)).is_some_and(|(build, _)| build.facts.fail_fast)
+    }
+
+    /// Skips what has not begun of the build of a job that failed, where the build is to stop then; how many.
+    fn stop_build(&mut self, failed: &Job, at: Timestamp) -> Result<usize> {
+        if !self.ends_build(failed) {
+            return Ok(0);
+        }
+        let build = failed.build.and_then(|id| self.builds.get(&id));
+        let jobs: Vec<JobId> = build.map(|(_, jobs)| jobs.iter().copied().collect()).unwrap_or_default();
+        let mut skipped = 0;
+        for id in jobs {
+            let state = self.jobs.get(&id).map(|entry| entry.job.state);
+            if matches!(state, Some(JobState::Blocked | JobState::Pending)) {
+                let message = format!("{} failed, and the build stops at the first failure", failed.title());
+                let error = JobError::new(FailureClass::Dependency, message);
+                self.apply(id, JobEvent::Skipped { by: failed.id, error }, at)?;
+                skipped += 1;
+                // What waits for it from elsewhere.
+                skipped += self.follow(id, at)?.1;
+            }
+        }
+        Ok(skipped)
     }
 
     /// What the end of a job means for those that wait for it: how many are unlocked, how many skipped.

@@ -34,7 +34,7 @@ pub(super) use log::{check_room, forgotten, joined, no_room};
 pub(super) use log::{is_unarchived, note_archive};
 pub(super) use retention::Ended;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
-pub(super) use retention::{artifact_bytes, note_log_removed};
+pub(super) use retention::{artifact_bytes, note_log_removed, took};
 
 /// The bounds of a working set.
 #[derive(Debug, Clone, Copy)]
@@ -225,6 +225,11 @@ pub(super) fn conflict(id: JobId, message: &'static str) -> Error {
     Error::new(ErrorKind::Conflict, message).with("job", id)
 }
 
+/// Whether a job succeeded with the files of another one.
+fn is_reused(job: &Job) -> bool {
+    job.state == JobState::Success && job.reused.is_some()
+}
+
 pub(super) fn place(job: &Job) -> Place {
     (Reverse(job.priority), Reverse(job.rank), job.id)
 }
@@ -339,6 +344,7 @@ impl WorkingSet {
         }
         if let Some((build, _)) = job.build.and_then(|id| self.builds.get_mut(&id)) {
             build.counts.take(job.state);
+            build.reused -= u32::from(is_reused(job) && build.reused > 0);
         }
     }
 
@@ -357,6 +363,7 @@ impl WorkingSet {
         self.index(job);
         if let Some((build, _)) = job.build.and_then(|id| self.builds.get_mut(&id)) {
             build.counts.add(job.state);
+            build.reused = build.reused.saturating_add(u32::from(is_reused(job)));
             build.finished_at = build.is_finished().then_some(at);
         }
     }

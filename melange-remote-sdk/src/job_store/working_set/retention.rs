@@ -1,9 +1,13 @@
 //! Ended jobs by the time of their end, and what is removed of them.
 
+use std::hash::Hash;
 use std::ops::Bound;
+use std::time::Duration;
 
 use super::*;
 use crate::arch::Arch;
+use crate::job::ResultDigest;
+use crate::job_store::listing::{PackageDuration, median};
 use crate::job_store::retention::{EndedJob, EndedPlace, EndedQuery, Holding, Usage};
 
 /// What [`EndedJob::is_newest`] compares.
@@ -14,6 +18,7 @@ type Kind = (Project, String, Arch);
 pub(in crate::job_store) struct Ended {
     by_time: BTreeSet<EndedPlace>,
     successes: HashMap<Kind, BTreeSet<EndedPlace>>,
+    by_result: HashMap<(Project, ResultDigest), BTreeSet<EndedPlace>>,
 }
 
 fn kind(job: &Job) -> Kind {
@@ -24,6 +29,16 @@ fn place_of(job: &Job) -> Option<EndedPlace> {
     job.finished_at.map(|finished_at| EndedPlace { finished_at, job: job.id })
 }
 
+/// Takes a place out of those of a key.
+fn remove<K: Eq + Hash>(places: &mut HashMap<K, BTreeSet<EndedPlace>>, key: &K, place: EndedPlace) {
+    if let Some(known) = places.get_mut(key) {
+        known.remove(&place);
+        if known.is_empty() {
+            places.remove(key);
+        }
+    }
+}
+
 impl Ended {
     /// Takes in a job that has ended.
     pub(super) fn add(&mut self, job: &Job) {
@@ -31,6 +46,9 @@ impl Ended {
         self.by_time.insert(place);
         if job.state == JobState::Success {
             self.successes.entry(kind(job)).or_default().insert(place);
+            if let Some(result) = job.result {
+                self.by_result.entry((job.project.clone(), result)).or_default().insert(place);
+            }
         }
     }
 
@@ -38,18 +56,45 @@ impl Ended {
     pub(super) fn take(&mut self, job: &Job) {
         let Some(place) = place_of(job) else { return };
         self.by_time.remove(&place);
-        if let Some(known) = self.successes.get_mut(&kind(job)) {
-            known.remove(&place);
-            if known.is_empty() {
-                self.successes.remove(&kind(job));
+        remove(&mut self.successes, &kind(job), place);
+        if let Some(result) = job.result {
+            remove(&mut self.by_result, &(job.project.clone(), result), place);
+        }
+    }
+
+    /// What packages of a project took for an architecture, by their names.
+    pub(super) fn durations(
+        &self,
+        project: &Project,
+        arch: Arch,
+        jobs: &BTreeMap<JobId, Entry>,
+    ) -> Vec<PackageDuration> {
+        let mut told = Vec::new();
+        for ((of, package, for_arch), places) in &self.successes {
+            if of == project && *for_arch == arch {
+                let newest = places.iter().rev().filter_map(|place| jobs.get(&place.job));
+                let took = newest.filter_map(|entry| took(&entry.job)).take(limits::DURATIONS_OF_PACKAGE);
+                let median = median(took.collect());
+                told.extend(median.map(|took| PackageDuration::new(package.clone(), took)));
             }
         }
+        told.sort_by(|a, b| a.package.cmp(&b.package));
+        told.truncate(limits::DURATIONS_MAX);
+        told
     }
 
     fn is_newest(&self, job: &Job) -> bool {
         let newest = self.successes.get(&kind(job)).and_then(BTreeSet::last);
         job.state == JobState::Success && newest.is_some_and(|newest| newest.job == job.id)
     }
+}
+
+/// What the attempt took that made a job's packages, to a millisecond; `None` of a job that made none.
+pub(in crate::job_store) fn took(job: &Job) -> Option<Duration> {
+    let is_made = job.state == JobState::Success && job.reused.is_none() && job.note.is_none();
+    let (began, ended) = job.started_at.zip(job.finished_at).filter(|_| is_made)?;
+    let millis = u64::try_from(ended.duration_since(began).as_millis()).unwrap_or(0);
+    Some(Duration::from_millis(millis))
 }
 
 /// The bytes of the artifacts that a job has.
@@ -175,6 +220,19 @@ impl WorkingSet {
             }
         }
         Ok(false)
+    }
+
+    /// As [`JobReading::with_result`](crate::job_store::JobReading::with_result).
+    pub fn with_result(&self, project: &Project, result: ResultDigest) -> Option<Arc<Job>> {
+        let places = self.ended.by_result.get(&(project.clone(), result))?;
+        let mut entries = places.iter().rev().filter_map(|place| self.jobs.get(&place.job));
+        let kept = entries.find(|entry| entry.job.artifacts_removed_at.is_none())?;
+        Some(self.told(kept))
+    }
+
+    /// As [`JobReading::durations`](crate::job_store::JobReading::durations).
+    pub fn durations(&self, project: &Project, arch: Arch) -> Vec<PackageDuration> {
+        self.ended.durations(project, arch, &self.jobs)
     }
 
     /// As [`JobReading::usage`](crate::job_store::JobReading::usage).

@@ -263,6 +263,11 @@ impl PipelineSet {
         self.inline.get(uses).or_else(|| BUILTIN_DEFINITIONS.get(uses))
     }
 
+    /// Whether a pipeline of this name came with the job.
+    pub fn is_inline(&self, uses: &str) -> bool {
+        self.inline.contains_key(uses)
+    }
+
     /// Every name that `uses` may have.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         let builtin = builtin_names().map(|name| {

@@ -75,6 +75,8 @@ impl Mutant {
                 changed.key = changed.key.map(cut);
             }
             Bug::SubmitForgetsPriority => jobs.iter_mut().for_each(|job| job.priority = Priority::default()),
+            Bug::SubmitForgetsFacts => changed.facts = Arc::default(),
+            Bug::SubmitForgetsFailFast => Arc::make_mut(&mut changed.facts).fail_fast = false,
             Bug::SubmitForgetsRank => jobs.iter_mut().for_each(|job| job.rank = 0),
             Bug::SubmitJoinsNothing => changed.joins_since = None,
             Bug::SubmitJoinsAnyAge => {

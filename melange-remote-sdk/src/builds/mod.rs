@@ -1,0 +1,74 @@
+//! Builds of many packages: from definitions to jobs that wait for each other, and what each of these sees.
+//!
+//! ```text
+//!            compile          indexes as they are now
+//! request ───────────▶ definitions ─────┬─────▶ plan ─▶ document, indexes ─▶ artifact storage
+//!                                       │        └────▶ jobs that wait for each other ─▶ job store
+//!   durations of earlier jobs ──────────┘
+//!
+//! attempt of a job ─▶ its ancestors in the document ─▶ what they made, before the indexes of the document
+//! ```
+//!
+//! [`BuildPlanner`] does the first part, [`BuildInputs`] the second. What a job sees follows from the request alone: the
+//! same request gives the same environments, whatever was finished first.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::arch::Arch;
+use crate::job::{BuildSource, Priority};
+use crate::labels::LabelSelector;
+use crate::planner::PlanRequest;
+
+mod compile;
+mod document;
+mod inputs;
+mod planner;
+mod storage;
+
+pub use document::{BuildDocument, KeptIndex, LoadedBuild, PlannedArch};
+pub use inputs::BuildInputs;
+pub use planner::{BuildPlanner, NewBuild, PlannedBuild, PlannerRules};
+pub use storage::BuildFiles;
+
+/// What is to be built.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct BuildRequest {
+    /// The definitions by their paths, such as `zlib.yaml`.
+    pub definitions: BTreeMap<String, String>,
+    /// The pipelines that come with them, by their paths, such as `test/docs.yaml`.
+    pub pipelines: BTreeMap<String, String>,
+    /// Where all of this comes from.
+    pub source: BuildSource,
+    /// Which of the definitions, and what becomes of circles.
+    pub plan: PlanRequest,
+    /// How they are built.
+    pub options: BuildOptions,
+}
+
+/// How the packages of a build are built; kept with its document.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+#[non_exhaustive]
+pub struct BuildOptions {
+    /// The architectures, each once.
+    pub architectures: Vec<Arch>,
+    /// Repositories behind those of every environment.
+    pub extra_repositories: Vec<String>,
+    /// Keys besides those of every environment.
+    pub extra_keyring: Vec<String>,
+    /// Whether the definitions' tests run too.
+    pub with_test: bool,
+    /// Whether steps trace each command.
+    pub debug: bool,
+    /// Whether what was made already is made again.
+    pub no_cache: bool,
+    /// Whether what has not begun is left out once a job has failed.
+    pub fail_fast: bool,
+    /// How urgent the jobs are.
+    pub priority: Priority,
+    /// The labels that their backends must have.
+    pub backend_selector: LabelSelector,
+}

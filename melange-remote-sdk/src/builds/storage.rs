@@ -1,0 +1,170 @@
+//! The files of builds in the artifact storage, and what was read of them of late.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::{StreamExt, TryStreamExt, stream};
+
+use super::document::{BuildDocument, LoadedBuild};
+use crate::apk::checksum::sha256_hex;
+use crate::apk::index::{Index, IndexPackage};
+use crate::artifact_storage::layout::{artifact_key, build_folder};
+use crate::artifact_storage::{ArtifactKey, ArtifactStorage};
+use crate::error::{Error, ErrorKind, Result};
+use crate::job::{BuildId, Job};
+use crate::limits;
+
+/// The name of a build's document in its folder.
+const DOCUMENT: &str = "build.json.zst";
+
+/// The files of builds, read through caches that are bounded together by [`limits::BUILD_FILES_KEPT_BYTES_MAX`]. Clones
+/// share them.
+#[derive(Debug, Clone)]
+pub struct BuildFiles {
+    storage: Arc<dyn ArtifactStorage>,
+    documents: moka::future::Cache<BuildId, Arc<LoadedBuild>>,
+    indexes: moka::future::Cache<String, Bytes>,
+    made: moka::future::Cache<ArtifactKey, Arc<[IndexPackage]>>,
+}
+
+/// What a job of a document takes in memory, about.
+const PLANNED_JOB_BYTES: usize = 4 << 10;
+
+impl BuildFiles {
+    /// The files of builds in a storage.
+    pub fn new(storage: Arc<dyn ArtifactStorage>) -> Self {
+        let bytes = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        let most = limits::BUILD_FILES_KEPT_BYTES_MAX / 3;
+        Self {
+            storage,
+            documents: moka::future::Cache::builder()
+                .weigher(move |_, build: &Arc<LoadedBuild>| {
+                    bytes(build.len().saturating_add(1) * PLANNED_JOB_BYTES)
+                })
+                .max_capacity(most)
+                .build(),
+            indexes: moka::future::Cache::builder()
+                .weigher(move |_, index: &Bytes| bytes(index.len()))
+                .max_capacity(most)
+                .build(),
+            made: moka::future::Cache::builder()
+                .weigher(move |_, made: &Arc<[IndexPackage]>| {
+                    bytes(made.iter().map(IndexPackage::kept_bytes).sum::<usize>().saturating_add(256))
+                })
+                .max_capacity(most)
+                .build(),
+        }
+    }
+
+    fn index_key(build: BuildId, sha256: &str) -> Result<ArtifactKey> {
+        build_folder(build)?.join(&format!("indexes/{sha256}.tar.gz"))
+    }
+
+    async fn put(&self, key: &ArtifactKey, bytes: Bytes) -> Result<()> {
+        self.storage.put(key, stream::iter([Ok(bytes)]).boxed()).await.map(drop)
+    }
+
+    /// Writes a build: its indexes by their digests, then the document.
+    ///
+    /// # Errors
+    /// The storage's; what was written before is left.
+    pub(super) async fn write(&self, document: BuildDocument, indexes: &[(String, Bytes)]) -> Result<()> {
+        let id = document.id;
+        for (sha256, bytes) in indexes {
+            self.put(&Self::index_key(id, sha256)?, bytes.clone()).await?;
+            self.indexes.insert(sha256.clone(), bytes.clone()).await;
+        }
+        self.put(&build_folder(id)?.join(DOCUMENT)?, document.write()?.into()).await?;
+        self.documents.insert(id, Arc::new(LoadedBuild::new(document))).await;
+        Ok(())
+    }
+
+    /// Removes all files of a build that belong to none of its jobs.
+    ///
+    /// # Errors
+    /// The storage's; the others are removed by the next call.
+    pub async fn remove(&self, build: BuildId) -> Result<()> {
+        self.documents.invalidate(&build).await;
+        for artifact in self.storage.list(&build_folder(build)?).await? {
+            self.storage.delete(&artifact.key).await?;
+        }
+        Ok(())
+    }
+
+    /// The document of a build.
+    ///
+    /// # Errors
+    /// `NotFound` when it has none, or no longer; the storage's.
+    pub async fn document(&self, build: BuildId) -> Result<Arc<LoadedBuild>> {
+        if let Some(known) = self.documents.get(&build).await {
+            return Ok(known);
+        }
+        let key = build_folder(build)?.join(DOCUMENT)?;
+        let bytes = self.read(&key, limits::BUILD_DOCUMENT_BYTES_MAX).await?;
+        let read = tokio::task::spawn_blocking(move || BuildDocument::read(&bytes).map(LoadedBuild::new));
+        let read = read.await.map_err(|error| Error::unexpected("the reader died").source(error))??;
+        let loaded = Arc::new(read);
+        self.documents.insert(build, Arc::clone(&loaded)).await;
+        Ok(loaded)
+    }
+
+    /// An index that a build kept.
+    ///
+    /// # Errors
+    /// `NotFound` when it was removed; `Untrusted` when it is not what it was; the storage's.
+    pub(super) async fn index(&self, build: BuildId, sha256: &str) -> Result<Bytes> {
+        if let Some(known) = self.indexes.get(sha256).await {
+            return Ok(known);
+        }
+        let key = Self::index_key(build, sha256)?;
+        let most = usize::try_from(limits::INDEX_COMPRESSED_BYTES_MAX).unwrap_or(usize::MAX);
+        let bytes = self.read(&key, most).await?;
+        if sha256_hex(&bytes) != sha256 {
+            let error = Error::new(ErrorKind::Untrusted, "an index that a build kept has changed");
+            return Err(error.with("key", &key));
+        }
+        self.indexes.insert(sha256.to_owned(), bytes.clone()).await;
+        Ok(bytes)
+    }
+
+    /// What a job has made, as an index lists it; nothing of a job that made no packages.
+    ///
+    /// # Errors
+    /// `NotFound` when it was removed; the storage's.
+    pub(super) async fn made(&self, job: &Job) -> Result<Arc<[IndexPackage]>> {
+        let name = format!("{}/APKINDEX.tar.gz", job.facts.arch);
+        if !job.artifacts.iter().any(|artifact| artifact.name == name) {
+            return Ok(Arc::new([]));
+        }
+        let key = artifact_key(job.id, job.attempt, &name)?;
+        if let Some(known) = self.made.get(&key).await {
+            return Ok(known);
+        }
+        let most = usize::try_from(limits::INDEX_COMPRESSED_BYTES_MAX).unwrap_or(usize::MAX);
+        let bytes = self.read(&key, most).await?;
+        let read = tokio::task::spawn_blocking(move || Index::read(&bytes, None));
+        let index = read.await.map_err(|error| Error::unexpected("the reader died").source(error))??;
+        let made: Arc<[IndexPackage]> = index.packages.into();
+        self.made.insert(key, Arc::clone(&made)).await;
+        Ok(made)
+    }
+
+    /// The bytes of a small file.
+    async fn read(&self, key: &ArtifactKey, most: usize) -> Result<Bytes> {
+        let mut body = self.storage.get(key, None).await?;
+        let mut read = Vec::new();
+        while let Some(part) = body.bytes.try_next().await? {
+            if read.len().saturating_add(part.len()) > most {
+                let error = Error::new(ErrorKind::LimitExceeded, "a file of a build is too large");
+                return Err(error.with("key", key));
+            }
+            read.extend_from_slice(&part);
+        }
+        Ok(read.into())
+    }
+
+    /// The storage.
+    pub(super) fn storage(&self) -> &Arc<dyn ArtifactStorage> {
+        &self.storage
+    }
+}
