@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 use melange_remote_sdk::artifact_storage::ArtifactStorage;
 use melange_remote_sdk::backend::pool::BackendPool;
 use melange_remote_sdk::backend_selector::BackendSelector;
+use melange_remote_sdk::builds::BuildPlanner;
 use melange_remote_sdk::clock::Clock;
 use melange_remote_sdk::event_feed::EventFeed;
 use melange_remote_sdk::job_log::JobLogs;
@@ -60,6 +61,8 @@ pub struct App {
     pub submit_rate: Arc<SubmitRate>,
     /// When the scheduler last looked at the queue.
     pub last_round: LastRound,
+    /// What plans builds of many packages; `None` where nothing does.
+    pub planner: Option<BuildPlanner>,
     /// Whether the server's parts worked when they were asked last.
     pub readiness: Arc<Readiness>,
 }
@@ -83,6 +86,7 @@ impl App {
             clock: Arc::clone(&parts.clock),
             submit_rate: Arc::new(SubmitRate::new(rules.submit_rate)),
             last_round: parts.last_round.clone(),
+            planner: None,
             readiness: Arc::default(),
             rules: Arc::new(rules),
             stopping: CancellationToken::new(),

@@ -14,6 +14,7 @@ use melange_remote_sdk::backend_selector::least_loaded::LeastLoaded;
 use melange_remote_sdk::backend_selector::round_robin::RoundRobin;
 use melange_remote_sdk::builder::Builder;
 use melange_remote_sdk::buildkit::{BuildkitOptions, TlsIdentity, TlsOptions};
+use melange_remote_sdk::builds::{BuildFiles, BuildInputs, BuildPlanner, PlannerRules};
 use melange_remote_sdk::cache::StateCache;
 use melange_remote_sdk::clock::SystemClock;
 use melange_remote_sdk::engine::runners::AddressedRunners;
@@ -51,12 +52,16 @@ pub struct Assembly {
 /// # Errors
 /// When the storage or the builder cannot be opened, the storage refuses to be used, or the backends are not valid.
 pub async fn assemble(config: &Config) -> Result<Assembly> {
-    let Engine { builder, probe } = engine(&config.build, &config.backends)?;
+    let Engine { builder, probe, assembler, planner } = engine(&config.build, &config.backends)?;
     let artifact_storage = storage(&config.storage).await?;
+    let files = BuildFiles::new(Arc::clone(&artifact_storage));
     let pool = BackendPool::new(config.backends.iter().cloned())?;
     let Database { job_store, registry } = database(&config.database).await?;
+    let inputs = BuildInputs::new(files.clone(), Arc::clone(&job_store));
+    let planner = BuildPlanner::new(assembler, Arc::clone(&job_store), files, planner);
     let parts = SchedulerParts::new(job_store, artifact_storage, builder, pool)
         .with_registry(registry)
+        .with_inputs(Arc::new(inputs))
         .on_machine(machine(config)?)
         .with_probe(probe)
         .with_backend_selector(selector(config.scheduling.backend_selection));
@@ -65,7 +70,8 @@ pub async fn assemble(config: &Config) -> Result<Assembly> {
     if matches!(config.database, DatabaseConfig::Postgres(_)) {
         rules.unmatched = Unmatched::Taken;
     }
-    let assembly = Assembly::new(parts, rules, scheduler_options(config));
+    let mut assembly = Assembly::new(parts, rules, scheduler_options(config));
+    assembly.app.planner = Some(planner);
     // The first request already sees what was removed or drained before the start.
     if let Err(error) = assembly.app.fleet.follow().await {
         tracing::warn!(error = error.chain(), "the fleet is not known yet; it is asked for again");
@@ -182,6 +188,8 @@ fn rules(config: &BuildConfig) -> SubmissionRules {
     rules.repositories = config.repositories.clone();
     rules.allow_local_repositories.clone_from(&config.allow_local_repositories);
     rules.public_hosts.clone_from(&config.public_hosts);
+    let key = config.signing_key.as_ref().and_then(|path| path.file_name());
+    rules.signing_key = key.map(|name| name.to_string_lossy().into_owned());
     rules
 }
 
@@ -216,6 +224,10 @@ pub struct Engine {
     pub builder: Arc<dyn Builder>,
     /// The probe.
     pub probe: Arc<dyn BackendProbe>,
+    /// What assembles environments, and reads the indexes of repositories.
+    pub assembler: Arc<Assembler>,
+    /// What a planner of builds has to know of the builder.
+    pub planner: PlannerRules,
 }
 
 /// The real builder: the engine over BuildKit daemons and the embedded sandbox.
@@ -250,8 +262,14 @@ pub fn engine(config: &BuildConfig, backends: &[Backend]) -> Result<Engine> {
         runners.runner(backend.addr())?;
     }
     let runners = Arc::new(runners);
-    let builder = Arc::new(EngineBuilder::new(options, assembler, Arc::clone(&runners) as _));
-    Ok(Engine { builder, probe: runners })
+    let mut planner = PlannerRules::default();
+    planner.repository_defaults = options.repository_defaults.clone();
+    planner.extra_packages.clone_from(&options.extra_packages);
+    planner.extra_repositories.clone_from(&options.extra_repositories);
+    planner.extra_keyring.clone_from(&options.extra_keyring);
+    let assembler = Arc::new(assembler);
+    let builder = EngineBuilder::new(options, Arc::clone(&assembler), Arc::clone(&runners) as _);
+    Ok(Engine { builder: Arc::new(builder), probe: runners, assembler, planner })
 }
 
 /// Where downloads may go: the public internet, what the operator allowed, and the hosts that the operator named.

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 pub mod app;
 pub mod args;
 pub mod assembly;
+mod builds;
 pub mod config;
 pub mod gc;
 mod listener;

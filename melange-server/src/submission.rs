@@ -34,6 +34,8 @@ pub struct SubmissionRules {
     pub public_hosts: Vec<String>,
     /// What becomes of jobs that no known backend could run.
     pub unmatched: Unmatched,
+    /// The name of the key that signs packages; `None` when none does.
+    pub signing_key: Option<String>,
     /// How many submissions are taken each second; `None` without a bound.
     pub submit_rate: Option<NonZeroU32>,
 }
@@ -57,8 +59,14 @@ impl SubmissionRules {
             allow_local_repositories: Vec::new(),
             public_hosts: Vec::new(),
             unmatched: Unmatched::Refused,
+            signing_key: None,
             submit_rate: NonZeroU32::new(limits::SUBMIT_RATE),
         }
+    }
+
+    /// Why a repository or key of a definition may not be used; `None` when it may.
+    pub(crate) fn refuse_place(&self, place: &str, config_name: &str) -> Option<ErrorDetail> {
+        refuse_place(place, config_name, self)
     }
 }
 

@@ -86,7 +86,7 @@ pub(super) async fn of_job(
     answer(app, &parameters, &headers, EventQuery::after(0).of_job(id)).await
 }
 
-async fn answer(
+pub(super) async fn answer(
     app: App,
     parameters: &Parameters,
     headers: &HeaderMap,

@@ -228,11 +228,19 @@ pub(super) async fn attempts(
 )]
 pub(super) async fn remove(State(app): State<App>, Path(id): Path<String>) -> Handled<StatusCode> {
     let id = job_id(&id)?;
-    require_finished(&*app.job_store.get(id).await?)?;
+    let job = app.job_store.get(id).await?;
+    require_finished(&job)?;
     for artifact in app.artifact_storage.list(&job_folder(id)?).await? {
         app.artifact_storage.delete(&artifact.key).await?;
     }
     app.job_store.remove(id).await?;
+    if let (Some(build), Some(planner)) = (job.build, &app.planner)
+        && let Err(error) = app.job_store.build(build).await
+        && error.kind() == ErrorKind::NotFound
+    {
+        // It was the last job of its build.
+        planner.files().remove(build).await?;
+    }
     tracing::info!(job = %id, "a job was removed");
     Ok(StatusCode::NO_CONTENT)
 }

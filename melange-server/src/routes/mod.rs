@@ -15,6 +15,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
 use http_body_util::BodyExt;
 use melange_remote_sdk::api::v1::{self, ErrorDetail};
+use melange_remote_sdk::api::v2;
 use melange_remote_sdk::error::{Error, ErrorKind};
 use melange_remote_sdk::job::{Job, JobId};
 use melange_remote_sdk::limits;
@@ -28,6 +29,7 @@ use crate::problem::{Handled, Problem, tell_when_to_retry};
 
 mod artifacts;
 mod backends;
+mod builds;
 mod events;
 mod guard;
 mod health;
@@ -71,6 +73,15 @@ fn documented() -> OpenApiRouter<App> {
         .routes(routes!(jobs::cancel))
         .routes(routes!(jobs::retry))
         .routes(routes!(jobs::attempts))
+        .routes(routes!(builds::list, builds::create))
+        .routes(routes!(builds::plan))
+        .routes(routes!(builds::get))
+        .routes(routes!(builds::packages))
+        .routes(routes!(builds::package))
+        .routes(routes!(builds::plan_of))
+        .routes(routes!(builds::events_of))
+        .routes(routes!(builds::cancel))
+        .routes(routes!(builds::retry))
         .routes(routes!(queue::summary))
         .routes(routes!(events::read))
         .routes(routes!(events::of_job))
@@ -93,7 +104,10 @@ fn prefix<'u>(original: &'u OriginalUri, uri: &Uri) -> &'u str {
 async fn unknown_path(original: OriginalUri, uri: Uri) -> Problem {
     let error = Error::new(ErrorKind::NotFound, format!("there is nothing at {}", original.path()));
     let prefix = prefix(&original, &uri);
-    error.hint(format!("jobs are at {prefix}{}, backends at {prefix}{}", v1::JOBS, v1::BACKENDS)).into()
+    let (jobs, builds, backends) = (v1::JOBS, v2::BUILDS, v1::BACKENDS);
+    let places =
+        format!("jobs are at {prefix}{jobs}, builds at {prefix}{builds}, backends at {prefix}{backends}");
+    error.hint(places).into()
 }
 
 /// The router adds the `Allow` header.

@@ -54,7 +54,7 @@ impl Still {
     }
 
     async fn succeed(&self, claim: &Claim) {
-        let outcome = Outcome::Succeeded { artifacts: Vec::new(), note: None };
+        let outcome = Outcome::made(Vec::new());
         self.service.app.job_store.finish(claim.fence, &outcome, self.service.app.clock.now()).await.unwrap();
     }
 
