@@ -9,9 +9,12 @@ use melange_remote_sdk::arch::Arch;
 mod plan;
 mod remote;
 
-pub(crate) use plan::{PlanArgs, PlanCommand, PlanFormat, PlanOptions, PlanPart};
+pub(crate) use plan::{
+    CutArg, DependenciesArg, PlanArgs, PlanCommand, PlanFormat, PlanOptions, PlanPart, RebuildArg,
+};
 pub(crate) use remote::{
-    BackendNameArgs, BackendsCommand, EventsArgs, LogsArgs, RemoteCommand, ServerArgs, SubmitArgs,
+    BackendNameArgs, BackendsCommand, EventsArgs, LogsArgs, RemoteBuildArgs, RemoteCommand, ServerArgs,
+    SubmitArgs,
 };
 
 /// Build APK packages from melange definitions, here or on a build farm.

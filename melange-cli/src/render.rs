@@ -1,5 +1,6 @@
 //! What people read.
 
+pub(crate) mod builds;
 pub(crate) mod plan;
 
 use jiff::Timestamp;
@@ -126,7 +127,7 @@ pub(crate) fn job(job: &JobView, now: Timestamp) -> String {
 }
 
 /// What failed: the step at fault, when a step is, with the lines around its error or else with its last ones.
-fn failure(job: &JobView) -> String {
+pub(crate) fn failure(job: &JobView) -> String {
     let tested = job.tests.iter().find_map(|test| test.failure.as_ref());
     let step = job.failure.as_ref().or(tested);
     let mut text = match step {

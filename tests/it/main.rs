@@ -9,6 +9,7 @@
 
 mod archives;
 mod buildkit;
+mod builds;
 mod cancel;
 mod conformance;
 mod corpus;

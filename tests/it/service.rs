@@ -1,7 +1,7 @@
 //! The whole service over HTTP: the real server with the real engine, a BuildKit daemon and the sandbox behind it.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -21,10 +21,10 @@ use crate::support::farm::{daemon, distro};
 const POLL: Duration = Duration::from_millis(200);
 
 /// A server of this process.
-struct Service {
-    client: Client,
+pub(crate) struct Service {
+    pub(crate) client: Client,
     shutdown: CancellationToken,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl Drop for Service {
@@ -34,12 +34,13 @@ impl Drop for Service {
 }
 
 /// A server whose daemon is called `x86_64` and whose sandbox is called `aarch64`: architectures by configuration,
-/// so that both ways are taken on one machine.
-async fn start() -> Option<Service> {
+/// so that both ways are taken on one machine. Repositories below its folder `published` may be named.
+pub(crate) async fn start() -> Option<Service> {
     let (distro, socket) = (distro()?, daemon()?);
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name).display().to_string();
     std::fs::create_dir(folder.path().join("repo")).unwrap();
+    std::fs::create_dir(folder.path().join("published")).unwrap();
     for arch in ["x86_64", "aarch64"] {
         std::os::unix::fs::symlink(distro.join("x86_64"), folder.path().join("repo").join(arch)).unwrap();
     }
@@ -64,6 +65,8 @@ async fn start() -> Option<Service> {
         &at("repo"),
         "--keyring",
         &key,
+        "--allow-local-repository",
+        &at("published"),
     ];
     let mut config = Config::read(args.iter().map(Into::into), &|_| None).unwrap();
     config.build.sandbox_launcher = Some(crate::support::farm::launcher());
@@ -74,7 +77,7 @@ async fn start() -> Option<Service> {
     tokio::spawn(melange_server::serve(listener, parts.app, shutdown.clone()));
     let stop = shutdown.clone();
     tokio::spawn(async move { parts.scheduler.run(stop).await });
-    Some(Service { client, shutdown, _folder: folder })
+    Some(Service { client, shutdown, folder })
 }
 
 fn definition(name: &str, script: &str) -> String {
@@ -86,6 +89,11 @@ fn definition(name: &str, script: &str) -> String {
 }
 
 impl Service {
+    /// A folder whose repositories requests may name.
+    pub(crate) fn published(&self) -> PathBuf {
+        self.folder.path().join("published").canonicalize().unwrap()
+    }
+
     async fn submit(&self, arch: &str, tier: &str, config_yaml: String) -> JobId {
         let mut request = SubmitRequest::new(config_yaml);
         request.arch = Some(arch.to_owned());

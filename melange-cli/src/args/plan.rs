@@ -61,6 +61,37 @@ pub(crate) enum CutArg {
     Short,
 }
 
+impl DependenciesArg {
+    /// The word of the API.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Missing => "missing",
+            Self::All => "all",
+        }
+    }
+}
+
+impl RebuildArg {
+    /// The word of the API.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Missing => "missing",
+            Self::All => "all",
+        }
+    }
+}
+
+impl CutArg {
+    /// The word of the API.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Fewest => "fewest",
+            Self::Short => "short",
+        }
+    }
+}
+
 impl From<DependenciesArg> for WithDependencies {
     fn from(arg: DependenciesArg) -> Self {
         match arg {

@@ -34,16 +34,29 @@ pub(crate) enum RemoteOutput {
 pub(crate) enum RemoteCommand {
     /// Submit a build job
     Submit(SubmitArgs),
+    /// Build many packages, in the order in which they need each other
+    Build(Box<RemoteBuildArgs>),
+    /// List builds of many packages, newest first
+    Builds {
+        /// Only builds in this state: pending, running, success, failed, partial or cancelled
+        #[arg(long)]
+        status: Option<String>,
+        /// How many
+        #[arg(long, default_value_t = 20)]
+        limit: usize,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
     /// Show a job
     Status {
-        /// The job: its id, the beginning of it, or @last for the one submitted last from here
+        /// The job: its id, the beginning of it, @last for the one submitted last from here, or BUILD/PACKAGE; or a build
         job: String,
         #[command(flatten)]
         server: ServerArgs,
     },
     /// Tell why a job waits, who goes before it and when it may begin
     Why {
-        /// The job: its id, the beginning of it, or @last for the one submitted last from here
+        /// The job: its id, the beginning of it, @last for the one submitted last from here, or BUILD/PACKAGE; or a build
         job: String,
         #[command(flatten)]
         server: ServerArgs,
@@ -66,7 +79,7 @@ pub(crate) enum RemoteCommand {
     },
     /// Wait for a job to finish, showing its log
     Wait {
-        /// The job: its id, the beginning of it, or @last for the one submitted last from here
+        /// The job: its id, the beginning of it, @last for the one submitted last from here, or BUILD/PACKAGE; or a build
         job: String,
         #[command(flatten)]
         server: ServerArgs,
@@ -80,7 +93,7 @@ pub(crate) enum RemoteCommand {
     Events(EventsArgs),
     /// Download what a job made
     Get {
-        /// The job: its id, the beginning of it, or @last for the one submitted last from here
+        /// The job: its id, the beginning of it, @last for the one submitted last from here, or BUILD/PACKAGE; or a build
         job: String,
         /// Only artifacts whose name ends so, such as hello-2.10-r0.apk (repeatable)
         names: Vec<String>,
@@ -92,21 +105,21 @@ pub(crate) enum RemoteCommand {
     },
     /// Ask for a job to stop
     Cancel {
-        /// The job: its id, the beginning of it, or @last for the one submitted last from here
+        /// The job: its id, the beginning of it, @last for the one submitted last from here, or BUILD/PACKAGE; or a build
         job: String,
         #[command(flatten)]
         server: ServerArgs,
     },
     /// Try a failed or cancelled job again
     Retry {
-        /// The job: its id, the beginning of it, or @last for the one submitted last from here
+        /// The job: its id, the beginning of it, @last for the one submitted last from here, or BUILD/PACKAGE; or a build
         job: String,
         #[command(flatten)]
         server: ServerArgs,
     },
     /// Remove a finished job with its log and its artifacts
     Remove {
-        /// The job: its id, the beginning of it, or @last for the one submitted last from here
+        /// The job: its id, the beginning of it, @last for the one submitted last from here, or BUILD/PACKAGE; or a build
         job: String,
         #[command(flatten)]
         server: ServerArgs,
@@ -136,6 +149,8 @@ impl RemoteCommand {
     fn server(&self) -> &ServerArgs {
         match self {
             Self::Submit(args) => &args.server,
+            Self::Build(args) => &args.server,
+            Self::Builds { server, .. } => server,
             Self::Logs(args) => &args.server,
             Self::Events(args) => &args.server,
             Self::Status { server, .. }
@@ -249,6 +264,76 @@ pub(crate) struct SubmitArgs {
           value_parser = parse_interval)]
     pub(crate) dedupe: Option<std::time::Duration>,
     /// Wait for the job to finish, showing its log
+    #[arg(long)]
+    pub(crate) wait: bool,
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
+}
+
+/// What is built, and how.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct RemoteBuildArgs {
+    /// Folders of definitions, with their `pipelines`, or definitions
+    #[arg(value_name = "DIR|FILE", default_value = ".")]
+    pub(crate) paths: Vec<PathBuf>,
+    /// A package or subpackage to build (repeatable); without this and `--glob`, all
+    #[arg(long = "package", value_name = "NAME")]
+    pub(crate) packages: Vec<String>,
+    /// A pattern of paths of definitions to build, within the folder (repeatable)
+    #[arg(long = "glob", value_name = "PATTERN")]
+    pub(crate) globs: Vec<String>,
+    /// Architectures: names, `host` or `all` (repeatable, or separated by commas); the server's default when missing
+    #[arg(long = "arch", value_name = "ARCH", value_delimiter = ',')]
+    pub(crate) archs: Vec<ArchChoice>,
+    /// Which definitions are built that chosen ones need
+    #[arg(long, value_enum, default_value = "none")]
+    pub(crate) with_dependencies: DependenciesArg,
+    /// What becomes of definitions whose version is published
+    #[arg(long, value_enum, default_value = "missing")]
+    pub(crate) rebuild: RebuildArg,
+    /// How needs are chosen that are cut where definitions need each other
+    #[arg(long, value_enum, default_value = "fewest")]
+    pub(crate) cut: CutArg,
+    /// A folder of pipelines that go along (repeatable)
+    #[arg(long = "pipeline-dir", value_name = "DIR")]
+    pub(crate) pipeline_dirs: Vec<PathBuf>,
+    /// The name of the key that signs; the server must have it
+    #[arg(long, value_name = "NAME")]
+    pub(crate) signing_key: Option<String>,
+    /// A repository behind those of every environment (repeatable)
+    #[arg(long = "extra-repo", value_name = "URL")]
+    pub(crate) extra_repos: Vec<String>,
+    /// A key besides those of every environment (repeatable)
+    #[arg(long = "extra-key", value_name = "URL")]
+    pub(crate) extra_keys: Vec<String>,
+    /// A label that the backends must have (repeatable)
+    #[arg(long = "backend-selector", value_name = "KEY=VALUE", value_parser = parse_pair)]
+    pub(crate) backend_selector: Vec<(String, String)>,
+    /// Whose the build is [default: default]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) project: Option<String>,
+    /// How urgent the jobs are, 0 to 1000; the greater ones first [default: 500]
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(0..=1000))]
+    pub(crate) priority: Option<u32>,
+    /// Leave out what has not begun once a package has failed
+    #[arg(long)]
+    pub(crate) fail_fast: bool,
+    /// Build again what was made already
+    #[arg(long)]
+    pub(crate) no_cache: bool,
+    /// Run the definitions' tests too
+    #[arg(long)]
+    pub(crate) test: bool,
+    /// Trace every command of the steps
+    #[arg(long)]
+    pub(crate) debug: bool,
+    /// Print the plan, and build nothing
+    #[arg(long, conflicts_with = "wait")]
+    pub(crate) plan: bool,
+    /// What is told of the plan besides the summary (repeatable)
+    #[arg(long, value_enum, value_name = "PART", requires = "plan")]
+    pub(crate) show: Vec<PlanPart>,
+    /// Wait for the build to finish, telling what becomes of its packages
     #[arg(long)]
     pub(crate) wait: bool,
     #[command(flatten)]

@@ -126,13 +126,13 @@ async fn plans(paths: &[PathBuf], options: &PlanOptions, output: Output) -> Resu
 }
 
 /// A definition, and its name within the folder that was given.
-struct File {
-    path: PathBuf,
-    name: String,
+pub(super) struct File {
+    pub(super) path: PathBuf,
+    pub(super) name: String,
 }
 
 /// The definitions right in the folders, and those in all folders below that a pattern fits.
-fn files(paths: &[PathBuf], selection: &Selection) -> Result<Vec<File>> {
+pub(super) fn files(paths: &[PathBuf], selection: &Selection) -> Result<Vec<File>> {
     let mut files = Vec::new();
     for path in paths {
         if path.is_dir() {

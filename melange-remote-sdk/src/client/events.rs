@@ -33,6 +33,11 @@ impl EventFilter {
         Self { job: Some(job), ..Self::default() }
     }
 
+    /// The events of a build and of its jobs.
+    pub fn of_build(build: BuildId) -> Self {
+        Self { build: Some(build), ..Self::default() }
+    }
+
     fn path(&self) -> String {
         let mut path = format!("{}?follow=true", v1::EVENTS);
         add_parameter(&mut path, "job", self.job);

@@ -21,11 +21,13 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::job::JobId;
 use crate::limits;
 
+mod builds;
 mod events;
 mod lines;
 mod logs;
 mod wait;
 
+pub use builds::PackagesQuery;
 pub use events::EventFilter;
 pub use logs::LogQuery;
 pub use wait::{WaitEvent, WaitObserver};

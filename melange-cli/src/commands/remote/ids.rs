@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use melange_remote_sdk::client::Client;
 use melange_remote_sdk::error::{Error, ErrorKind, Result};
-use melange_remote_sdk::job::JobId;
+use melange_remote_sdk::job::{BuildId, JobId};
 use serde::{Deserialize, Serialize};
 
 use crate::commands::index::write_whole;
@@ -38,6 +38,9 @@ pub(super) async fn find(client: &Client, text: &str) -> Result<JobId> {
     if let Ok(id) = text.parse() {
         return Ok(id);
     }
+    if let Some((build, package)) = text.split_once('/') {
+        return package_of(client, build, package).await;
+    }
     let prefix = text.to_ascii_lowercase();
     let highest = highest(&prefix).ok_or_else(|| {
         Error::invalid(format!("{text:?} is not the id of a job")).hint(format!(
@@ -55,6 +58,51 @@ pub(super) async fn find(client: &Client, text: &str) -> Result<JobId> {
         _ => Err(Error::new(ErrorKind::NotFound, format!("no job begins with {text:?}"))
             .hint("`melange remote list` names them")),
     }
+}
+
+/// What the ids of builds begin with.
+const BUILD: &str = "build-";
+/// Builds of which one is looked for by the beginning of its id.
+const BUILDS_SEARCHED: usize = 1_000;
+
+/// The build that `text` means; `None` when it means a job.
+///
+/// # Errors
+/// `InvalidRequest` for what fits several, `NotFound` for what fits none, or as [`Client::builds`].
+pub(super) async fn find_build(client: &Client, text: &str) -> Result<Option<BuildId>> {
+    if !text.starts_with(BUILD) || text.contains('/') {
+        return Ok(None);
+    }
+    if let Ok(id) = text.parse() {
+        return Ok(Some(id));
+    }
+    let prefix = text.to_ascii_lowercase();
+    let page = client.builds(BUILDS_SEARCHED, None, None).await?;
+    let mut fitting = page.builds.iter().filter(|build| build.build_id.starts_with(&prefix));
+    match (fitting.next(), fitting.next()) {
+        (Some(build), None) => build.build_id.parse().map(Some),
+        (Some(first), Some(second)) => Err(Error::invalid(format!("several builds begin with {text:?}"))
+            .hint(format!("give more of the id, such as {} or {}", first.build_id, second.build_id))),
+        _ => Err(Error::new(ErrorKind::NotFound, format!("no build begins with {text:?}"))
+            .hint("`melange remote builds` names them")),
+    }
+}
+
+/// The job of a package of a build, `PACKAGE` or `PACKAGE@ARCH`.
+async fn package_of(client: &Client, build: &str, package: &str) -> Result<JobId> {
+    let Some(build) = find_build(client, build).await? else {
+        return Err(Error::invalid(format!("{build:?} is not the id of a build"))
+            .hint("write BUILD/PACKAGE, or BUILD/PACKAGE@ARCH"));
+    };
+    let (name, arch) = package.split_once('@').map_or((package, None), |(name, arch)| (name, Some(arch)));
+    let view = client.build_package(build, name, arch).await.map_err(|error| {
+        let is_several = error.to_string().contains(" and ") && arch.is_none();
+        if is_several { error.hint(format!("write {build}/{name}@ARCH")) } else { error }
+    })?;
+    let reason = view.reason.unwrap_or_default();
+    view.job_id.map(|id| id.parse()).unwrap_or_else(|| {
+        Err(Error::new(ErrorKind::NotFound, format!("{name} was left out of the build: {reason}")))
+    })
 }
 
 /// The highest id that begins with `prefix`; `None` when no id does.

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use melange_remote_sdk::api::v1::JobView;
+use melange_remote_sdk::api::v1::{ArtifactView, JobView};
 use melange_remote_sdk::client::Client;
 use melange_remote_sdk::error::{Error, ErrorKind, Result};
 use melange_remote_sdk::job::JobId;
@@ -14,12 +14,16 @@ use crate::args::{Output, RemoteCommand, ServerArgs};
 use crate::exit::Exit;
 use crate::{out, render, shown};
 
+use builds::{Target, target};
+
 mod backends;
+mod builds;
 mod events;
 mod ids;
 mod logs;
 mod submit;
 mod watch;
+mod watch_build;
 mod why;
 
 /// How often a job is looked at whose log is quiet, unless the caller says otherwise.
@@ -29,15 +33,25 @@ pub(super) async fn run(command: RemoteCommand, output: Output) -> Result<Exit> 
     let told = if command.tells_events() { watch::Told::Events } else { watch::Told::Log };
     match command {
         RemoteCommand::Submit(args) => submit::run(&args, output, told).await,
+        RemoteCommand::Build(args) => builds::run(&args, output).await,
+        RemoteCommand::Builds { status, limit, server } => {
+            builds::list(&server, limit, status.as_deref(), output).await
+        }
         RemoteCommand::Events(args) => events::run(&args, output).await,
         RemoteCommand::Status { job, server } => {
-            let (client, id) = client_and_id(&server, &job).await?;
+            let (client, id) = match target(&server, &job).await? {
+                (client, Target::Job(id)) => (client, id),
+                (client, Target::Build(id)) => return builds::status(&client, id, output).await,
+            };
             let view = client.job(id).await?;
             show(output, &view, || render::job(&view, Timestamp::now()))?;
             Ok(Exit::Ok)
         }
         RemoteCommand::Why { job, server } => {
-            let (client, id) = client_and_id(&server, &job).await?;
+            let (client, id) = match target(&server, &job).await? {
+                (client, Target::Job(id)) => (client, id),
+                (client, Target::Build(id)) => return builds::why(&client, id, output).await,
+            };
             let view = client.job(id).await?;
             show(output, &view.waiting, || why::text(&view, Timestamp::now()))?;
             Ok(Exit::Ok)
@@ -51,16 +65,29 @@ pub(super) async fn run(command: RemoteCommand, output: Output) -> Result<Exit> 
             list(&server, limit, status.as_deref(), output).await
         }
         RemoteCommand::Wait { job, server, poll_interval } => {
-            let (client, id) = client_and_id(&server, &job).await?;
+            let (client, id) = match target(&server, &job).await? {
+                (client, Target::Job(id)) => (client, id),
+                (client, Target::Build(id)) => {
+                    return Ok(watch_build::wait(&client, id, output).await?.unwrap_or(Exit::Cancelled));
+                }
+            };
             Ok(watch::wait(&client, id, poll_interval, output, told).await?.unwrap_or(Exit::Cancelled))
         }
         RemoteCommand::Logs(args) => logs::run(&args, output).await,
         RemoteCommand::Get { job, names, out_dir, server } => {
-            let (client, id) = client_and_id(&server, &job).await?;
+            let (client, id) = match target(&server, &job).await? {
+                (client, Target::Job(id)) => (client, id),
+                (client, Target::Build(id)) => {
+                    return builds::get(&client, id, &names, &out_dir, output).await;
+                }
+            };
             get(&client, id, &names, &out_dir, output).await
         }
         RemoteCommand::Cancel { job, server } => {
-            let (client, id) = client_and_id(&server, &job).await?;
+            let (client, id) = match target(&server, &job).await? {
+                (client, Target::Job(id)) => (client, id),
+                (client, Target::Build(id)) => return builds::cancel(&client, id, output).await,
+            };
             client.cancel(id).await?;
             show(output, &serde_json::json!({ "id": id.to_string(), "cancel_requested": true }), || {
                 format!("asked {id} to stop")
@@ -68,7 +95,10 @@ pub(super) async fn run(command: RemoteCommand, output: Output) -> Result<Exit> 
             Ok(Exit::Ok)
         }
         RemoteCommand::Retry { job, server } => {
-            let (client, id) = client_and_id(&server, &job).await?;
+            let (client, id) = match target(&server, &job).await? {
+                (client, Target::Job(id)) => (client, id),
+                (client, Target::Build(id)) => return builds::retry(&client, id, output).await,
+            };
             let view = client.retry(id).await?;
             show(output, &view, || format!("{id} is {}\nnext: melange remote wait {id}", view.status))?;
             Ok(Exit::Ok)
@@ -136,7 +166,24 @@ async fn get(client: &Client, id: JobId, names: &[String], out_dir: &Path, outpu
         return Err(error
             .hint(format!("it has: {}", if have.is_empty() { "none".to_owned() } else { have.join(", ") })));
     }
+    let chosen: Vec<ArtifactView> = chosen.into_iter().cloned().collect();
     let mut paths = Vec::new();
+    download(client, id, &chosen, out_dir, output, &mut paths).await?;
+    if output == Output::Json {
+        out::json(&paths)?;
+    }
+    Ok(Exit::Ok)
+}
+
+/// Downloads artifacts of a job, and adds their paths.
+async fn download(
+    client: &Client,
+    id: JobId,
+    chosen: &[ArtifactView],
+    out_dir: &Path,
+    output: Output,
+    paths: &mut Vec<String>,
+) -> Result<()> {
     for artifact in chosen {
         // The server's names are not trusted with this machine's paths.
         if artifact.name.split('/').any(|part| matches!(part, "" | "." | ".."))
@@ -151,8 +198,5 @@ async fn get(client: &Client, id: JobId, names: &[String], out_dir: &Path, outpu
         }
         paths.push(path.display().to_string());
     }
-    if output == Output::Json {
-        out::json(&paths)?;
-    }
-    Ok(Exit::Ok)
+    Ok(())
 }

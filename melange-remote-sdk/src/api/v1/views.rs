@@ -85,6 +85,9 @@ pub struct JobView {
     /// The job whose end is why this one was skipped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub skipped_for: Option<String>,
+    /// The job whose files it has, because they come from the same; nothing was built then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reused: Option<String>,
     /// What was asked.
     pub spec: SpecView,
     /// When it was handed in, RFC 3339.
@@ -418,6 +421,7 @@ impl JobView {
             waiting: None,
             blocked_by: Vec::new(),
             skipped_for: job.skipped_for.map(|id| id.to_string()),
+            reused: job.reused.map(|id| id.to_string()),
             server: job.server.as_ref().map(ToString::to_string),
             steps: Vec::new(),
             phases: Vec::new(),

@@ -1,0 +1,184 @@
+//! Following a build: verdicts above, counts and what runs below.
+
+use std::collections::BTreeMap;
+
+use melange_remote_sdk::api::v2::{BuildPackageView, BuildView};
+use melange_remote_sdk::client::{Client, EventFilter, PackagesQuery};
+use melange_remote_sdk::error::{Error, ErrorKind, Result};
+use melange_remote_sdk::job::{BuildId, Event, EventKind, JobId, JobState, StepState};
+use tokio::sync::mpsc;
+
+use super::{builds, show};
+use crate::args::Output;
+use crate::commands::local::cancelled_by_signals;
+use crate::exit::Exit;
+use crate::progress::Progress;
+use crate::render::builds as render;
+use crate::{note, render as render_job};
+
+/// Failures whose logs are looked at for the line that says what failed.
+const EXTRACTS_MAX: usize = 20;
+/// Packages that the last line names.
+const RUNNING_SHOWN: usize = 3;
+
+/// What is known of the packages of a build that is followed.
+#[derive(Debug, Default)]
+struct Seen {
+    /// What each job builds, and where it is.
+    jobs: BTreeMap<JobId, (String, JobState)>,
+    /// The steps of those that run.
+    steps: BTreeMap<JobId, String>,
+}
+
+impl Seen {
+    /// The last line of a terminal.
+    fn line(&self) -> String {
+        let count = |state| self.jobs.values().filter(|(_, known)| *known == state).count();
+        let ended = self.jobs.values().filter(|(_, state)| state.is_terminal()).count();
+        let mut line = format!("{ended}/{} done", self.jobs.len());
+        let failed = count(JobState::Failed);
+        if failed > 0 {
+            line.push_str(&format!(", {failed} failed"));
+        }
+        let running: Vec<String> = self
+            .jobs
+            .iter()
+            .filter(|(_, (_, state))| *state == JobState::Running)
+            .map(|(id, (name, _))| {
+                self.steps.get(id).map_or_else(|| name.clone(), |step| format!("{name} ({step})"))
+            })
+            .collect();
+        if !running.is_empty() {
+            let more = running.len().saturating_sub(RUNNING_SHOWN);
+            let shown: Vec<String> = running.into_iter().take(RUNNING_SHOWN).collect();
+            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            line.push_str(&format!("; {}{more}", shown.join(", ")));
+        }
+        line
+    }
+
+    /// Takes in an event; the verdict that it is, if any.
+    fn take(&mut self, event: &Event) -> Option<(JobId, JobState)> {
+        let job = event.job?;
+        match &event.kind {
+            EventKind::JobState(state) => {
+                let name = state.package.clone().unwrap_or_else(|| job.to_string());
+                self.jobs.insert(job, (format!("{name} {}", state.arch), state.state));
+                self.steps.remove(&job);
+                state.state.is_terminal().then_some((job, state.state))
+            }
+            EventKind::JobStep(step) if step.state == StepState::Running => {
+                self.steps.insert(job, step.name.clone().unwrap_or_default());
+                None
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Follows a build to its end; the exit code tells how it ended. Who interrupts it leaves the build alone: then there is
+/// none.
+pub(super) async fn wait(client: &Client, id: BuildId, output: Output) -> Result<Option<Exit>> {
+    let progress = Progress::start();
+    let (verdicts, mut told) = mpsc::unbounded_channel();
+    let follow = async {
+        let mut seen = Seen::default();
+        let mut observe = |event: &Event| {
+            if let Some(verdict) = seen.take(event) {
+                // The receiver lives as long as this.
+                let _ = verdicts.send(verdict);
+            }
+            progress.begin(&seen.line());
+            Ok(())
+        };
+        let followed = client.follow_events(EventFilter::of_build(id), &mut observe).await;
+        drop(verdicts);
+        followed
+    };
+    let tell = async {
+        let mut extracts = 0usize;
+        while let Some((job, state)) = told.recv().await {
+            extracts += usize::from(state == JobState::Failed);
+            verdict(client, &progress, job, state, extracts <= EXTRACTS_MAX).await;
+        }
+    };
+    let both = async { tokio::join!(follow, tell).0 };
+    let interrupted = cancelled_by_signals();
+    let followed = interrupted.run_until_cancelled(both).await;
+    drop(progress);
+    let Some(followed) = followed else {
+        let next = format!(
+            "`melange remote wait {id}` goes on watching, `melange remote cancel {id}` stops the build"
+        );
+        let message = format!("stopped waiting; the build {id} goes on");
+        if output == Output::Json {
+            note::error(&Error::new(ErrorKind::Cancelled, message).hint(next), output);
+        } else {
+            note::line(&format!("\n{message}\nnext: {next}"));
+        }
+        return Ok(None);
+    };
+    followed?;
+    end(client, id, output).await.map(Some)
+}
+
+/// Says what became of a job.
+async fn verdict(client: &Client, progress: &Progress, job: JobId, state: JobState, with_extract: bool) {
+    let view = match client.job(job).await {
+        Ok(view) => view,
+        Err(error) => {
+            progress.line(&format!("{job} {state} (it cannot be looked at: {})", error.chain()));
+            return;
+        }
+    };
+    progress.line(&render::verdict(&view));
+    if state == JobState::Failed && with_extract {
+        progress.text(&render_job::failure(&view));
+    }
+}
+
+/// Tells how a build ended.
+async fn end(client: &Client, id: BuildId, output: Output) -> Result<Exit> {
+    let build = client.build(id).await?;
+    let failed = builds::packages(client, id, PackagesQuery::with_status("failed")).await?;
+    let mut causes = Vec::new();
+    for package in &failed {
+        causes.push(cause(client, package).await);
+    }
+    show(output, &serde_json::json!({ "build": build, "failed": failed }), String::new)?;
+    note::text(&render::summary(&build, &failed, &causes));
+    note::line(&client.build_url(id));
+    if build.counts.success > 0 {
+        note::line(&format!("next: melange remote get {id}"));
+    }
+    Ok(exit_of(&build, &failed))
+}
+
+/// What failures are grouped by, and what says it.
+async fn cause(client: &Client, package: &BuildPackageView) -> (String, String) {
+    let told = package.reason.clone().unwrap_or_default();
+    let job = package.job_id.as_deref().and_then(|id| id.parse::<JobId>().ok());
+    let diagnosis = match job {
+        Some(job) => client.job(job).await.ok().and_then(|view| view.diagnosis),
+        None => None,
+    };
+    match diagnosis {
+        Some(diagnosis) => (diagnosis.signature, diagnosis.text.unwrap_or(told)),
+        None => (told.clone(), told),
+    }
+}
+
+/// How a build ended, as an exit code.
+fn exit_of(build: &BuildView, failed: &[BuildPackageView]) -> Exit {
+    let class = |package: &BuildPackageView| package.error_class.clone().unwrap_or_default();
+    match build.status.as_str() {
+        "success" => Exit::Ok,
+        "cancelled" => Exit::Cancelled,
+        _ if !failed.is_empty()
+            && failed.iter().all(|it| matches!(class(it).as_str(), "infrastructure" | "unschedulable")) =>
+        {
+            Exit::Infrastructure
+        }
+        _ => Exit::Failed,
+    }
+}

@@ -1,0 +1,165 @@
+//! Builds of many packages.
+
+use serde::Serialize;
+
+use super::{Client, decode, encode};
+use crate::api::v1;
+use crate::api::v2::{
+    self, BuildPackageView, BuildPackagesResponse, BuildView, BuildsResponse, CreateBuildRequest,
+    CreateBuildResponse, PlanView,
+};
+use crate::error::{Error, ErrorKind, Result};
+use crate::job::BuildId;
+use crate::limits;
+
+/// Which packages of a build are asked for, and from where on.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PackagesQuery {
+    /// Only those with this status.
+    pub status: Option<String>,
+    /// Only those for this architecture.
+    pub arch: Option<String>,
+    /// `next` of the page before.
+    pub cursor: Option<String>,
+}
+
+impl PackagesQuery {
+    /// Those with a status.
+    pub fn with_status(status: impl Into<String>) -> Self {
+        Self { status: Some(status.into()), ..Self::default() }
+    }
+
+    fn path(&self, build: BuildId) -> String {
+        let mut path = format!("{}?limit={}", v2::build_packages(build), limits::PAGE_ITEMS_MAX);
+        for (name, value) in [("status", &self.status), ("arch", &self.arch), ("cursor", &self.cursor)] {
+            if let Some(value) = value {
+                path.push_str(&format!("&{name}={}", encode(value)));
+            }
+        }
+        path
+    }
+}
+
+impl Client {
+    /// Where people and programs find a build.
+    pub fn build_url(&self, id: BuildId) -> String {
+        format!("{}{}", self.base, v2::build(id))
+    }
+
+    /// Hands in a build; it is planned before the answer comes.
+    ///
+    /// # Errors
+    /// The server's; `Unavailable` when it does not answer after several tries.
+    pub async fn create_build(&self, request: &CreateBuildRequest) -> Result<CreateBuildResponse> {
+        self.post_build(v2::BUILDS, request).await
+    }
+
+    /// Plans a build, and builds nothing.
+    ///
+    /// # Errors
+    /// As [`Self::create_build`].
+    pub async fn plan_build(&self, request: &CreateBuildRequest) -> Result<PlanView> {
+        self.post_build(v2::PLANS, request).await
+    }
+
+    async fn post_build<T: serde::de::DeserializeOwned>(
+        &self,
+        path: &str,
+        request: &impl Serialize,
+    ) -> Result<T> {
+        let key = uuid::Uuid::now_v7().to_string();
+        let body = serde_json::to_vec(request)
+            .map_err(|error| Error::unexpected("cannot write the request").source(error))?;
+        if body.len() > limits::REQUEST_BODY_BYTES_MAX {
+            let message =
+                format!("the request has {} bytes, more than {}", body.len(), limits::REQUEST_BODY_BYTES_MAX);
+            return Err(
+                Error::new(ErrorKind::LimitExceeded, message).hint("hand in fewer definitions at once")
+            );
+        }
+        let make = || {
+            self.http
+                .post(format!("{}{path}", self.base))
+                .header(v1::IDEMPOTENCY_KEY, &key)
+                .header("content-type", "application/json")
+                .body(body.clone())
+        };
+        self.json(make).await
+    }
+
+    /// One build.
+    ///
+    /// # Errors
+    /// `NotFound`, or as [`Self::create_build`].
+    pub async fn build(&self, id: BuildId) -> Result<BuildView> {
+        self.json(|| self.get(&v2::build(id))).await
+    }
+
+    /// One page of builds, newest first. `status` filters.
+    ///
+    /// # Errors
+    /// As [`Self::create_build`].
+    pub async fn builds(
+        &self,
+        limit: usize,
+        cursor: Option<&str>,
+        status: Option<&str>,
+    ) -> Result<BuildsResponse> {
+        let mut path = format!("{}?limit={}", v2::BUILDS, limit.clamp(1, limits::PAGE_ITEMS_MAX));
+        for (name, value) in [("cursor", cursor), ("status", status)] {
+            if let Some(value) = value {
+                path.push_str(&format!("&{name}={}", encode(value)));
+            }
+        }
+        self.json(|| self.get(&path)).await
+    }
+
+    /// One page of packages of a build, in the order of its plan.
+    ///
+    /// # Errors
+    /// `NotFound`, or as [`Self::create_build`].
+    pub async fn build_packages(&self, id: BuildId, query: &PackagesQuery) -> Result<BuildPackagesResponse> {
+        let path = query.path(id);
+        self.json(|| self.get(&path)).await
+    }
+
+    /// A package of a build by its name or that of a subpackage; `arch` is needed when the build has several.
+    ///
+    /// # Errors
+    /// `NotFound`, or as [`Self::create_build`].
+    pub async fn build_package(
+        &self,
+        id: BuildId,
+        name: &str,
+        arch: Option<&str>,
+    ) -> Result<BuildPackageView> {
+        let arch = arch.map(|arch| format!("?arch={}", encode(arch))).unwrap_or_default();
+        let path = format!("{}{arch}", v2::build_package(id, &encode(name)));
+        self.json(|| self.get(&path)).await
+    }
+
+    /// The plan of a build.
+    ///
+    /// # Errors
+    /// `NotFound`, or as [`Self::create_build`].
+    pub async fn build_plan(&self, id: BuildId) -> Result<PlanView> {
+        self.json(|| self.get(&v2::build_plan(id))).await
+    }
+
+    /// Asks for all jobs of a build to stop.
+    ///
+    /// # Errors
+    /// `NotFound`, or as [`Self::create_build`].
+    pub async fn cancel_build(&self, id: BuildId) -> Result<BuildView> {
+        decode(self.answer(|| self.http.post(format!("{}{}", self.base, v2::build_cancel(id)))).await?).await
+    }
+
+    /// Tries again what came to a bad end of a build.
+    ///
+    /// # Errors
+    /// `NotFound`, or as [`Self::create_build`].
+    pub async fn retry_build(&self, id: BuildId) -> Result<BuildView> {
+        decode(self.answer(|| self.http.post(format!("{}{}", self.base, v2::build_retry(id)))).await?).await
+    }
+}
