@@ -50,13 +50,14 @@ pub mod event_feed;
 pub mod job_log;
 #[cfg(feature = "llb")]
 pub mod llb;
-#[cfg(feature = "apk")]
 mod locks;
 pub mod retention;
 #[cfg(feature = "apk")]
 pub mod rootfs;
 #[cfg(feature = "sandbox")]
 pub mod sandbox;
+mod scratch;
+pub mod sources;
 
 // On top.
 #[cfg(feature = "apk")]

@@ -354,8 +354,20 @@ pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(20);
 pub const EVENT_QUEUE_MAX: usize = 16_384;
 /// Bytes of those lines.
 pub const EVENT_QUEUE_BYTES_MAX: usize = 1 << 20;
-/// Files beside a definition that are copied into its workspace.
+/// Files and folders beside a definition that are looked at, and files of their archive.
 pub const SOURCE_FILES_MAX: usize = 100_000;
+/// The path of such a file, so that it fits into what the system takes behind the path of any folder of state.
+pub const SOURCE_PATH_BYTES_MAX: usize = 2_048;
+/// All such paths together, with those of their folders.
+pub const SOURCE_PATHS_BYTES_MAX: usize = 32 << 20;
+/// The longest part of such a path: what file systems take.
+pub const SOURCE_NAME_BYTES_MAX: usize = 255;
+/// The archive of the files beside a definition: patches have kilobytes, and what is larger is fetched by the definition.
+pub const SOURCE_ARCHIVE_BYTES_MAX: u64 = 256 << 20;
+/// Archives that a server takes at once, together.
+pub const SOURCE_ARCHIVES_BYTES_MAX: u64 = 4 * SOURCE_ARCHIVE_BYTES_MAX;
+/// The time that the body of a request with an archive may take.
+pub const SOURCE_ARCHIVE_TIME: Duration = Duration::from_secs(10 * 60);
 /// A client connecting to a server.
 pub const CLIENT_CONNECT: Duration = Duration::from_secs(10);
 /// Silence of a server on a connection before a client counts it as dead; a followed log may be quiet while a

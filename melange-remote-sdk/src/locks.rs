@@ -1,11 +1,14 @@
 //! Locks by name between the tasks of this process, and locks on folders between processes.
 
+#[cfg(feature = "apk")]
 use std::collections::HashMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
+#[cfg(feature = "apk")]
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
+#[cfg(feature = "apk")]
 use rustix::fs::{FlockOperation, flock};
 
 use crate::error::{Error, Result};
@@ -14,9 +17,11 @@ use crate::error::{Error, Result};
 pub(crate) const FOLDER_LOCK: &str = "lock";
 
 /// One lock per name, for what is made once however many ask for it at the same time.
+#[cfg(feature = "apk")]
 #[derive(Debug, Default)]
 pub(crate) struct NamedLocks(Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>);
 
+#[cfg(feature = "apk")]
 impl NamedLocks {
     /// The lock of `name`. Those that nobody has any more are forgotten.
     pub(crate) fn of(&self, name: &str) -> Arc<tokio::sync::Mutex<()>> {
@@ -49,7 +54,7 @@ pub(crate) enum FolderUse {
 pub(crate) fn hold_folder(folder: &Path) -> Result<File> {
     let path = folder.join(FOLDER_LOCK);
     let lock = File::create(&path).map_err(|e| Error::io("create", &path, e))?;
-    flock(&lock, FlockOperation::NonBlockingLockShared).map_err(|e| Error::io("lock", &path, e.into()))?;
+    lock.try_lock_shared().map_err(|e| Error::io("lock", &path, e.into()))?;
     Ok(lock)
 }
 
@@ -58,6 +63,7 @@ pub(crate) fn hold_folder(folder: &Path) -> Result<File> {
 ///
 /// # Errors
 /// When the file cannot be made or this file system has no locks.
+#[cfg(feature = "apk")]
 pub(crate) fn wait_for(path: &Path, operation: FlockOperation) -> Result<File> {
     let mut options = File::options();
     let lock = options.create(true).append(true).open(path).map_err(|e| Error::io("create", path, e))?;
@@ -69,9 +75,7 @@ pub(crate) fn wait_for(path: &Path, operation: FlockOperation) -> Result<File> {
 pub(crate) fn folder_use(folder: &Path) -> FolderUse {
     match File::open(folder.join(FOLDER_LOCK)) {
         Err(_) => FolderUse::NeverHeld,
-        Ok(lock) if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok() => {
-            FolderUse::Abandoned(lock)
-        }
+        Ok(lock) if lock.try_lock().is_ok() => FolderUse::Abandoned(lock),
         Ok(_) => FolderUse::InUse,
     }
 }
@@ -156,6 +160,7 @@ fn young(folder: &Path) -> bool {
 mod tests {
     use super::*;
 
+    #[cfg(feature = "apk")]
     #[test]
     fn a_name_has_one_lock_as_long_as_somebody_has_it() {
         let locks = NamedLocks::default();

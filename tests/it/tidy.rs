@@ -27,6 +27,8 @@ const LAYERS: [(&str, &[&str]); 6] = [
             "buildkit",
             "sandbox",
             "rootfs",
+            "scratch",
+            "sources",
         ],
     ),
     ("top", &["engine", "builds", "scheduler", "client", "conformance"]),

@@ -12,7 +12,7 @@ use crate::arch::Arch;
 use crate::backend::Backend;
 use crate::backend::pool::BackendState;
 use crate::error::{Error, ErrorKind};
-use crate::job::{JobId, Priority, Project, UncheckedSpec};
+use crate::job::{JobId, Priority, Project, SourceDigest, UncheckedSpec};
 use crate::text::diagnostics::Diagnostics;
 
 mod events;
@@ -47,6 +47,10 @@ pub const BACKENDS: &str = "/api/v1/backends";
 pub const BACKENDS_DRAIN: &str = "/api/v1/backends/drain";
 /// `POST`: a drained backend gets jobs again.
 pub const BACKENDS_ENABLE: &str = "/api/v1/backends/enable";
+/// `PUT`, `GET`, `HEAD`: archives of source files by their digest.
+pub const SOURCES: &str = "/api/v1/sources";
+/// The content type of an archive of source files.
+pub const SOURCE_TYPE: &str = "application/x-tar";
 /// The request header that names a submission, so that a repeated one does not make a second job.
 pub const IDEMPOTENCY_KEY: &str = "idempotency-key";
 /// The response header with the cursor of a listing's next page.
@@ -55,6 +59,11 @@ pub const NEXT_CURSOR: &str = "x-next-cursor";
 /// `GET`: one job.
 pub fn job(id: JobId) -> String {
     format!("{JOBS}/{id}")
+}
+
+/// `PUT`, `GET`, `HEAD`: an archive of source files.
+pub fn source(digest: &SourceDigest) -> String {
+    format!("{SOURCES}/{digest}")
 }
 
 /// `GET`: the events of the farm.
@@ -133,6 +142,9 @@ pub struct SubmitRequest {
     /// Jobs of the same project that must succeed before it begins. When one of them does not, the job is skipped.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub waits_for: Vec<String>,
+    /// The digest of the files beside the definition, `sha256:` and 64 digits, which were sent before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
     /// Instead of a new job, the one of an equal submission of the last so many seconds, unless it failed, was skipped or
     /// cancelled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -201,6 +213,7 @@ impl SubmitRequest {
             backend_selector: self.backend_selector,
             with_test: self.with_test,
             debug: self.debug,
+            source: self.source,
         }
     }
 }

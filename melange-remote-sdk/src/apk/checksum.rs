@@ -1,11 +1,13 @@
 //! Digests as packages write them.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
+
+pub use super::hashing::HashingWriter;
 
 /// A SHA-1 as indexes write it: `Q1` and base64.
 pub type Sha1Bytes = [u8; 20];
@@ -38,37 +40,4 @@ pub fn sha1_of(reader: &mut impl Read) -> io::Result<Sha1Bytes> {
     let mut hasher = Sha1::new();
     io::copy(reader, &mut hasher)?;
     Ok(hasher.finalize().into())
-}
-
-/// Passes bytes on while counting and hashing them.
-#[derive(Debug)]
-pub struct HashingWriter<W> {
-    inner: W,
-    sha256: Sha256,
-    count: u64,
-}
-
-impl<W: Write> HashingWriter<W> {
-    /// Wraps a writer.
-    pub fn new(inner: W) -> Self {
-        Self { inner, sha256: Sha256::new(), count: 0 }
-    }
-
-    /// The writer, the SHA-256 in lower-case hex and the number of bytes.
-    pub fn finish(self) -> (W, String, u64) {
-        (self.inner, hex::encode(self.sha256.finalize()), self.count)
-    }
-}
-
-impl<W: Write> Write for HashingWriter<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.inner.write(bytes)?;
-        self.sha256.update(&bytes[..written]);
-        self.count += written as u64;
-        Ok(written)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.inner.flush()
-    }
 }

@@ -7,10 +7,14 @@
 //! datahash = hex(SHA-256 of the data member)
 //! ```
 //!
-//! Versions and dependencies are pure; what reads files is behind the feature `apk`.
+//! Versions and dependencies are pure, and archives are read and written without further libraries; what reads packages is
+//! behind the feature `apk`.
 
 pub mod apko_version;
 pub mod dependency;
+pub mod hashing;
+pub mod tar_reader;
+pub mod tar_writer;
 pub mod version;
 
 #[cfg(feature = "apk")]
@@ -25,10 +29,6 @@ pub mod pkginfo;
 pub mod reader;
 #[cfg(feature = "apk")]
 pub mod signature;
-#[cfg(feature = "apk")]
-pub mod tar_reader;
-#[cfg(feature = "apk")]
-pub mod tar_writer;
 #[cfg(feature = "apk")]
 pub mod tree;
 #[cfg(feature = "apk")]

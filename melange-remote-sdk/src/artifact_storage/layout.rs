@@ -1,9 +1,10 @@
 //! Where the artifacts of jobs lie: `<job>/<attempt>/<name>`. An attempt whose lease was lost may still write; it
-//! writes beside the attempt that won. What belongs to a build as a whole lies in a folder named as the build.
+//! writes beside the attempt that won. What belongs to a build as a whole lies in a folder named as the build, and source
+//! files, which jobs share, at `sources/<digest>.tar`.
 
 use super::ArtifactKey;
 use crate::error::Result;
-use crate::job::{BuildId, JobId};
+use crate::job::{BuildId, JobId, SourceDigest};
 
 /// The name of the artifact that holds the log of an attempt, in the format of [`crate::job_log`]; `zstd -d` makes text of it.
 pub const LOG_NAME: &str = "build.log.zst";
@@ -18,6 +19,17 @@ pub const LOCK_NAME: &str = "environment.lock.json";
 /// None: the letters of an id are legal in keys.
 pub fn build_folder(build: BuildId) -> Result<ArtifactKey> {
     build.to_string().parse()
+}
+
+/// The folder of the archives of source files.
+pub const SOURCES_FOLDER: &str = "sources";
+
+/// The key of an archive of source files.
+///
+/// # Errors
+/// None: digits are legal in keys.
+pub fn source_key(digest: &SourceDigest) -> Result<ArtifactKey> {
+    format!("{SOURCES_FOLDER}/{}.tar", digest.hex()).parse()
 }
 
 /// The folder of all artifacts of a job.

@@ -35,6 +35,7 @@ use crate::melange::{self, CompileOptions, Compiled, emit};
 use crate::pointers::hand_on;
 use crate::rootfs::repository::LoadedRepository;
 use crate::rootfs::{Assembler, Resolution, Rootfs, workspace};
+use crate::scratch::ScratchFolder;
 use crate::text::diagnostics::{Diagnostics, Source};
 
 pub mod package_tests;
@@ -42,12 +43,10 @@ pub mod preflight;
 mod result;
 #[cfg(all(feature = "buildkit", feature = "sandbox"))]
 pub mod runners;
-mod scratch;
 mod session;
 mod watch;
 
 use package_tests::Tests;
-use scratch::ScratchFolder;
 use watch::{Watch, Watched};
 
 /// Finds the runner for a backend's address.
@@ -294,7 +293,7 @@ impl EngineBuilder {
         runners: Arc<dyn RunnerProvider>,
     ) -> Self {
         let assembler = assembler.into();
-        let scratch = ScratchFolder::new(&options.state_dir.join("builds"));
+        let scratch = ScratchFolder::new(&options.state_dir.join("builds"), "engine");
         Self { options, assembler, runners, scratch }
     }
 

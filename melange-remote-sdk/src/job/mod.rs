@@ -31,6 +31,7 @@ mod event;
 mod id;
 mod log;
 mod result;
+mod source;
 pub mod spec;
 pub mod state;
 
@@ -48,6 +49,7 @@ pub use event::{
 pub use id::{BuildId, ClaimToken, JobId, Project, ServerId};
 pub use log::{LogArchive, LogPosition, StepLines};
 pub use result::ResultDigest;
+pub use source::SourceDigest;
 pub use spec::{JobFacts, JobSpec, UncheckedSpec};
 pub use state::{JobEvent, JobState, Outcome};
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::SourceDigest;
 use crate::arch::Arch;
 use crate::error::{Error, Result};
 use crate::labels::{LabelSelector, Labels};
@@ -42,6 +43,9 @@ pub struct UncheckedSpec {
     /// Whether steps trace each command.
     #[serde(default)]
     pub debug: bool,
+    /// The digest of the files beside the definition, as [`SourceDigest`] is written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
 }
 
 impl UncheckedSpec {
@@ -86,6 +90,9 @@ pub struct JobFacts {
     pub with_test: bool,
     /// Whether steps trace each command.
     pub debug: bool,
+    /// The files beside the definition.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<SourceDigest>,
 }
 
 /// One thing that is wrong with a submission.
@@ -151,8 +158,11 @@ impl JobSpec {
         }
         let arch = parts.arch.parse::<Arch>().map_err(|error| wrong("arch", error));
         let labels = Labels::new(parts.backend_selector).map_err(|error| wrong("backend_selector", error));
-        match (arch, labels) {
-            (Ok(arch), Ok(labels)) if mistakes.is_empty() => Ok(Self {
+        let source =
+            parts.source.as_deref().filter(|source| !source.is_empty()).map(str::parse::<SourceDigest>);
+        let source = source.transpose().map_err(|error| wrong("source", error));
+        match (arch, labels, source) {
+            (Ok(arch), Ok(labels), Ok(source)) if mistakes.is_empty() => Ok(Self {
                 config_yaml: parts.config_yaml,
                 test_packages: parts.test_packages,
                 pipelines,
@@ -163,6 +173,7 @@ impl JobSpec {
                     backend_selector: LabelSelector::new(labels),
                     with_test: parts.with_test,
                     debug: parts.debug,
+                    source,
                 },
             }),
             _ => Err(mistakes),
@@ -224,6 +235,11 @@ impl JobSpec {
     /// Whether steps trace each command.
     pub fn debug(&self) -> bool {
         self.facts.debug
+    }
+
+    /// The files beside the definition.
+    pub fn source(&self) -> Option<SourceDigest> {
+        self.facts.source
     }
 
     /// The memory that the texts take, in bytes.
@@ -288,6 +304,7 @@ impl From<JobSpec> for UncheckedSpec {
             backend_selector: facts.backend_selector.labels().as_map().clone(),
             with_test: facts.with_test,
             debug: facts.debug,
+            source: facts.source.map(String::from),
         }
     }
 }
@@ -313,11 +330,12 @@ mod tests {
             pipelines: BTreeMap::from([("../x.yaml".to_owned(), String::new())]),
             arch: "z80".to_owned(),
             backend_selector: BTreeMap::from([("a b".to_owned(), String::new())]),
+            source: Some("sha256:1".to_owned()),
             ..UncheckedSpec::default()
         })
         .unwrap_err();
         let fields: Vec<&str> = mistakes.iter().map(|mistake| mistake.field).collect();
-        assert_eq!(fields, ["config_yaml", "pipelines", "arch", "backend_selector"]);
+        assert_eq!(fields, ["config_yaml", "pipelines", "arch", "backend_selector", "source"]);
     }
 
     #[test]
@@ -342,6 +360,19 @@ mod tests {
         let text = serde_json::to_string(&spec).unwrap();
         assert_eq!(serde_json::from_str::<JobSpec>(&text).unwrap(), spec);
         assert!(serde_json::from_str::<JobSpec>(&text.replace("x86_64", "z80")).is_err());
+        assert!(
+            !text.contains("source"),
+            "specs without files are stored as they were before there were any"
+        );
+        let digest = format!("sha256:{}", "5e".repeat(32));
+        let with_files =
+            JobSpec::validate(UncheckedSpec { source: Some(digest.clone()), ..parts() }).unwrap();
+        assert_eq!(with_files.source(), Some(digest.parse().unwrap()));
+        let text = serde_json::to_string(&with_files).unwrap();
+        assert_eq!(serde_json::from_str::<JobSpec>(&text).unwrap(), with_files);
+        let facts = serde_json::to_string(with_files.facts()).unwrap();
+        assert_eq!(serde_json::from_str::<JobFacts>(&facts).unwrap().source, with_files.source());
+        assert!(serde_json::from_str::<JobFacts>(&facts.replace(&digest, "sha256:5e")).is_err());
     }
 
     proptest! {

@@ -2,22 +2,24 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::apk::checksum::HashingWriter;
 use crate::apk::tar_writer::{EntryType, Header, TarWriter};
 use crate::arch::Arch;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::guest::{Blob, GuestUser};
-use crate::limits;
 use crate::melange::plan::Plan;
+use crate::sources::{self, SourceFile};
+
+/// The folder of the workspace that the packages' files go to.
+const OUTPUT: &str = "melange-out";
 
 /// Writes the workspace as two tars into `folder`: first what all builds of a user have, then what this one has, with
 /// the output folder.
 ///
 /// # Errors
-/// The disk's; `LimitExceeded` for too many source files.
+/// The disk's, and those of [`sources::list`].
 pub fn write(
     folder: &Path,
     plan: &Plan,
@@ -27,28 +29,24 @@ pub fn write(
 ) -> Result<Vec<Blob>> {
     let common = write_tar(&folder.join("workspace-common.tar"), &common_files(), user, false)?;
     let mut files = package_files(plan, namespace);
-    // A source folder that does not exist yet is an empty one.
-    if let Some(folder) = source_dir.filter(|folder| folder.exists()) {
-        let mut found = Vec::new();
-        collect(folder, Path::new(""), &mut found)?;
-        for (name, mode) in found {
-            let bytes =
-                std::fs::read(folder.join(&name)).map_err(|e| Error::io("read", &folder.join(&name), e))?;
-            let name = name.to_str().ok_or_else(|| {
-                Error::new(ErrorKind::Unsupported, format!("{} is not UTF-8", name.display()))
-            })?;
-            files.insert(name.to_owned(), (mode, bytes));
+    if let Some(folder) = source_dir {
+        for file in sources::list(folder)?.files {
+            if file.path == OUTPUT {
+                let message = format!("{} is where the packages' files go", folder.join(OUTPUT).display());
+                return Err(Error::invalid(message).hint("give the source file another name"));
+            }
+            files.insert(file.path.clone(), Content::Beside { folder, file });
         }
     }
     Ok(vec![common, write_tar(&folder.join("workspace.tar"), &files, user, true)?])
 }
 
-fn write_tar(path: &Path, files: &Files, user: GuestUser, with_output: bool) -> Result<Blob> {
+fn write_tar(path: &Path, files: &Files<'_>, user: GuestUser, with_output: bool) -> Result<Blob> {
     let failed = |e: io::Error| Error::io("write", path, e);
     let file = std::fs::File::create(path).map_err(failed)?;
     let mut tar = TarWriter::new(HashingWriter::new(io::BufWriter::new(file)));
     let mut made = std::collections::BTreeSet::new();
-    for (name, (mode, bytes)) in files {
+    for (name, content) in files {
         let parts: Vec<&str> = name.split('/').collect();
         for depth in 1..parts.len() {
             let folder = parts[..depth].join("/");
@@ -57,13 +55,22 @@ fn write_tar(path: &Path, files: &Files, user: GuestUser, with_output: bool) -> 
                     .map_err(failed)?;
             }
         }
-        let mut header = owned(user, name, EntryType::File, *mode);
-        header.size = bytes.len() as u64;
-        tar.append(&header, &mut &bytes[..]).map_err(failed)?;
+        match content {
+            Content::Made(text) => {
+                let size = text.len() as u64;
+                let header = Header { size, ..owned(user, name, EntryType::File, 0o644) };
+                tar.append(&header, &mut text.as_bytes()).map_err(failed)?;
+            }
+            Content::Beside { folder, file } => {
+                let size = file.size_bytes;
+                let header = Header { size, ..owned(user, name, EntryType::File, file.mode()) };
+                // A file that grew is cut and one that shrank is an error.
+                tar.append(&header, &mut file.open(folder)?).map_err(failed)?;
+            }
+        }
     }
     if with_output {
-        tar.append(&owned(user, "melange-out", EntryType::Directory, 0o755), &mut io::empty())
-            .map_err(failed)?;
+        tar.append(&owned(user, OUTPUT, EntryType::Directory, 0o755), &mut io::empty()).map_err(failed)?;
     }
     let (mut sink, sha256, size_bytes) = tar.finish().map_err(failed)?.finish();
     sink.flush().map_err(failed)?;
@@ -74,10 +81,18 @@ fn owned(user: GuestUser, name: &str, kind: EntryType, mode: u32) -> Header<'_> 
     Header { uid: user.uid, gid: user.gid, ..Header::new(name, kind, mode) }
 }
 
-type Files = BTreeMap<String, (u32, Vec<u8>)>;
+type Files<'a> = BTreeMap<String, Content<'a>>;
+
+/// What a file of the workspace holds.
+enum Content<'a> {
+    /// A text of ours.
+    Made(String),
+    /// A file beside the definition, which is read when it is written.
+    Beside { folder: &'a Path, file: SourceFile },
+}
 
 /// The package note, and where compilers and linkers look for it.
-fn package_files(plan: &Plan, namespace: &str) -> Files {
+fn package_files(plan: &Plan, namespace: &str) -> Files<'static> {
     let package = &plan.package;
     let mut note = format!(
         r#"{{"type":"apk","os":"{namespace}","name":"{}","version":"{}","architecture":"{}""#,
@@ -90,7 +105,7 @@ fn package_files(plan: &Plan, namespace: &str) -> Files {
     }
     note.push('}');
     let mut files = Files::new();
-    let mut put = |name: String, text: String| files.insert(name, (0o644, text.into_bytes()));
+    let mut put = |name: String, text: String| files.insert(name, Content::Made(text));
     put(".melange.gcc.spec".to_owned(), format!("*link:\n+ %{{!r:--package-metadata={note}}}\n"));
     put(".melange.clang.cfg".to_owned(), format!("-Xlinker --package-metadata='{note}'\n"));
     put(".melange.fdo.h".to_owned(), note_header(&note));
@@ -98,14 +113,14 @@ fn package_files(plan: &Plan, namespace: &str) -> Files {
 }
 
 /// The files through which Wolfi's compiler wrappers find the note: more than a hundred, the same for every package.
-fn common_files() -> Files {
+fn common_files() -> Files<'static> {
     let mut files = Files::new();
     for version in 15..=42 {
         for arch in [Arch::Aarch64, Arch::X86_64] {
             for program in ["clang", "clang++"] {
                 let name = format!("{arch}-unknown-linux-gnu-{program}.cfg");
                 let text = format!("@../../.melange.clang.cfg\n@/etc/clang-{version}/{name}\n");
-                files.insert(format!(".config/clang-{version}/{name}"), (0o644, text.into_bytes()));
+                files.insert(format!(".config/clang-{version}/{name}"), Content::Made(text));
             }
         }
     }
@@ -123,27 +138,4 @@ fn note_header(note: &str) -> String {
          #endif\n",
         size = (note.len() + 1).div_ceil(4) * 4
     )
-}
-
-/// Regular files below `folder` with their permission bits.
-fn collect(folder: &Path, below: &Path, found: &mut Vec<(PathBuf, u32)>) -> Result<()> {
-    let here = folder.join(below);
-    let entries = std::fs::read_dir(&here).map_err(|e| Error::io("list", &here, e))?;
-    for entry in entries {
-        let entry = entry.map_err(|e| Error::io("list", &here, e))?;
-        let name = below.join(entry.file_name());
-        let meta = entry.path().symlink_metadata().map_err(|e| Error::io("read", &entry.path(), e))?;
-        if meta.is_dir() {
-            collect(folder, &name, found)?;
-        } else if meta.is_file() {
-            found.push((name, meta.permissions().mode() & 0o777));
-            if found.len() > limits::SOURCE_FILES_MAX {
-                let message =
-                    format!("{} holds more than {} files", folder.display(), limits::SOURCE_FILES_MAX);
-                return Err(Error::new(ErrorKind::LimitExceeded, message)
-                    .hint("keep only what the build needs there"));
-            }
-        }
-    }
-    Ok(())
 }

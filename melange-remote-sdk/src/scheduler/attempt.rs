@@ -129,7 +129,7 @@ pub(super) struct Attempt {
     fence: Fence,
     /// The job as it was claimed.
     job: Arc<Job>,
-    spec: Arc<JobSpec>,
+    pub(super) spec: Arc<JobSpec>,
     /// Where the attempt's part of the job's log begins.
     log_begin: u64,
     slot: BackendLease,
@@ -233,6 +233,9 @@ impl Attempt {
     /// Runs the builder in a task of its own, so that neither its panics nor its pauses harm the lease.
     async fn build(&self) -> Result<BuildOutcome> {
         let spec = &self.spec;
+        let Some(source) = self.source_folder().await? else {
+            return Ok(BuildOutcome::without_files(BuildStatus::Cancelled));
+        };
         let mut input = BuildInput {
             attempt: self.fence.to_string(),
             pipelines: spec.pipelines().iter().map(|(p, text)| (p.to_string(), text.clone())).collect(),
@@ -241,6 +244,8 @@ impl Attempt {
             with_test: spec.with_test(),
             config_name: spec.config_name().to_owned(),
             test_packages: spec.test_packages().to_vec(),
+            source_dir: source.path(),
+            source_digest: spec.source().map(|digest| digest.to_string()),
             ..BuildInput::new(spec.config_yaml(), spec.arch())
         };
         let complete = self.parts.inputs.complete(&self.job, &mut input);
@@ -248,8 +253,9 @@ impl Attempt {
         let builder = Arc::clone(&self.parts.builder);
         let sink: Arc<dyn BuildSink> = Arc::clone(&self.events) as _;
         let token = self.signal().token.clone();
-        let mut task =
-            AbortOnDropHandle::new(tokio::spawn(async move { builder.build(&input, sink, token).await }));
+        let mut task = AbortOnDropHandle::new(tokio::spawn(
+            source.around(async move { builder.build(&input, sink, token).await }),
+        ));
         let too_late = async {
             self.signal().token.cancelled().await;
             tokio::time::sleep(limits::CANCEL_GRACE).await;
@@ -463,7 +469,8 @@ impl Attempt {
     /// first step costs no attempt: the job goes elsewhere, or waits until the backend is back.
     fn retry_or_fail(&self, error: &Error) -> End {
         let failure = job_error("", error);
-        if failure.class != FailureClass::Infrastructure {
+        // What is gone does not come back by itself.
+        if failure.class != FailureClass::Infrastructure || error.kind() == ErrorKind::Gone {
             return End::failed(failure);
         }
         let now = self.parts.clock.now();

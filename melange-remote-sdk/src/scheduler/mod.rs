@@ -37,6 +37,7 @@ use crate::job_store::{
     hinted,
 };
 use crate::limits;
+use crate::sources::SourceFolders;
 use crate::text::one_line;
 
 mod archiver;
@@ -50,6 +51,7 @@ mod last_round;
 mod leases;
 mod log;
 mod reuse;
+mod sources;
 #[cfg(test)]
 mod tests;
 mod weights;
@@ -91,6 +93,8 @@ pub struct SchedulerParts {
     pub server: ServerId,
     /// When a scheduler of these parts last looked at the queue.
     pub last_round: LastRound,
+    /// Where the files beside definitions lie while they are taken in and while builds read them.
+    pub sources: SourceFolders,
 }
 
 impl SchedulerParts {
@@ -114,6 +118,7 @@ impl SchedulerParts {
             clock: Arc::new(SystemClock),
             server: ServerId::unique(),
             last_round: LastRound::default(),
+            sources: SourceFolders::default(),
         }
     }
 
@@ -149,6 +154,13 @@ impl SchedulerParts {
     #[must_use]
     pub fn on_machine(mut self, machine: impl Into<Option<String>>) -> Self {
         self.machine = machine.into();
+        self
+    }
+
+    /// The same parts with a place for the files beside definitions.
+    #[must_use]
+    pub fn with_sources(mut self, sources: SourceFolders) -> Self {
+        self.sources = sources;
         self
     }
 

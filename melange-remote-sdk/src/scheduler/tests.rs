@@ -31,6 +31,7 @@ use crate::labels::Labels;
 
 mod failures;
 mod fleet;
+mod sources;
 
 /// A scheduler at work, with everything around it.
 struct Farm {
@@ -59,6 +60,7 @@ fn parts(builder: &ScriptedBuilder, max_jobs: u32) -> SchedulerParts {
         clock: Arc::new(SteadyClock::starting_at(START)),
         server: ServerId::unique(),
         last_round: LastRound::default(),
+        sources: SourceFolders::default(),
     }
 }
 

@@ -25,6 +25,7 @@ pub fn read_submit(body: &[u8]) -> Result<SubmitRequest, Vec<ErrorDetail>> {
         project: fields.text("project"),
         priority: fields.number("priority"),
         waits_for: fields.list("waits_for"),
+        source: fields.text("source"),
         dedupe_seconds: fields.number("dedupe_seconds"),
     };
     fields.finish(request)
@@ -260,6 +261,7 @@ mod tests {
             config_yaml: "a".to_owned(),
             arch: Some("x86_64".to_owned()),
             debug: true,
+            source: Some("sha256:0".to_owned()),
             ..SubmitRequest::default()
         };
         assert_eq!(read_submit(&serde_json::to_vec(&request).unwrap()).unwrap(), request);

@@ -39,6 +39,9 @@ pub struct SpecView {
     /// Whether steps trace each command.
     #[serde(default)]
     pub debug: bool,
+    /// The digest of the files beside the definition.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
 }
 
 impl From<UncheckedSpec> for SpecView {
@@ -52,6 +55,7 @@ impl From<UncheckedSpec> for SpecView {
             backend_selector: parts.backend_selector,
             with_test: parts.with_test,
             debug: parts.debug,
+            source: parts.source,
         }
     }
 }
@@ -470,6 +474,7 @@ impl From<&JobFacts> for SpecView {
             backend_selector: facts.backend_selector.labels().as_map().clone(),
             with_test: facts.with_test,
             debug: facts.debug,
+            source: facts.source.map(String::from),
         }
     }
 }
