@@ -72,6 +72,9 @@ pub(crate) fn job(job: &JobView, now: Timestamp) -> String {
     if !job.spec.config_name.is_empty() {
         line("file", &job.spec.config_name);
     }
+    if let Some(digest) = &job.spec.source {
+        line("sources", digest);
+    }
     line("arch", &job.spec.arch);
     line("created", &moment(job.created_at, now));
     if let Some(at) = job.started_at {

@@ -364,6 +364,8 @@ pub const SOURCE_PATHS_BYTES_MAX: usize = 32 << 20;
 pub const SOURCE_NAME_BYTES_MAX: usize = 255;
 /// The archive of the files beside a definition: patches have kilobytes, and what is larger is fetched by the definition.
 pub const SOURCE_ARCHIVE_BYTES_MAX: u64 = 256 << 20;
+/// Bytes of an archive that are read and sent at once.
+pub const SOURCE_CHUNK_BYTES: usize = 256 << 10;
 /// Archives that a server takes at once, together.
 pub const SOURCE_ARCHIVES_BYTES_MAX: u64 = 4 * SOURCE_ARCHIVE_BYTES_MAX;
 /// The time that the body of a request with an archive may take.

@@ -12,6 +12,7 @@ use melange_remote_sdk::job_log::JobLogs;
 use melange_remote_sdk::job_store::JobStore;
 use melange_remote_sdk::limits;
 use melange_remote_sdk::scheduler::{Fleet, LastRound, Scheduler};
+use melange_remote_sdk::sources::SourceFolders;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
@@ -45,6 +46,10 @@ pub struct App {
     pub failure: Arc<OnceLock<String>>,
     /// KiB of bodies that may still be read at once.
     pub bodies: Arc<Semaphore>,
+    /// Where archives of source files lie while they are taken in.
+    pub sources: SourceFolders,
+    /// KiB of such archives that may still be taken in at once.
+    pub archives: Arc<Semaphore>,
     /// The logs of the jobs.
     pub logs: JobLogs,
     /// The events of the farm.
@@ -91,7 +96,14 @@ impl App {
             rules: Arc::new(rules),
             stopping: CancellationToken::new(),
             failure: Arc::default(),
+            sources: parts.sources.clone(),
+            archives: Arc::new(Semaphore::new(archives_kib())),
             bodies: Arc::new(Semaphore::new(limits::REQUEST_BODIES_BYTES_MAX >> 10)),
         }
     }
+}
+
+/// The room for archives of source files.
+fn archives_kib() -> usize {
+    usize::try_from(limits::SOURCE_ARCHIVES_BYTES_MAX >> 10).unwrap_or(Semaphore::MAX_PERMITS)
 }

@@ -32,6 +32,7 @@ use melange_remote_sdk::rootfs::line::RepositoryLine;
 use melange_remote_sdk::rootfs::repository::LocalAccess;
 use melange_remote_sdk::sandbox::SandboxOptions;
 use melange_remote_sdk::scheduler::{Scheduler, SchedulerOptions, SchedulerParts};
+use melange_remote_sdk::sources::SourceFolders;
 
 use crate::app::App;
 use crate::args::BackendSelection;
@@ -64,6 +65,7 @@ pub async fn assemble(config: &Config) -> Result<Assembly> {
         .with_inputs(Arc::new(inputs))
         .on_machine(machine(config)?)
         .with_probe(probe)
+        .with_sources(SourceFolders::below(&config.build.state_dir))
         .with_backend_selector(selector(config.scheduling.backend_selection));
     let mut rules = rules(&config.build);
     rules.submit_rate = config.scheduling.submit_rate;

@@ -241,6 +241,9 @@ pub(crate) struct SubmitArgs {
     /// A folder of pipelines that go along (repeatable)
     #[arg(long = "pipeline-dir", value_name = "DIR")]
     pub(crate) pipeline_dirs: Vec<PathBuf>,
+    /// Files that go along; the folder named after the definition if it exists
+    #[arg(long, value_name = "DIR")]
+    pub(crate) source_dir: Option<PathBuf>,
     /// A label that the backend must have (repeatable)
     #[arg(long = "backend-selector", value_name = "KEY=VALUE", value_parser = parse_pair)]
     pub(crate) backend_selector: Vec<(String, String)>,

@@ -8,5 +8,6 @@ mod json;
 mod outputs;
 mod plan;
 mod remote;
+mod sources;
 mod support;
 mod verbs;

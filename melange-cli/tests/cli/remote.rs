@@ -303,21 +303,58 @@ fn a_server_that_is_too_busy_is_asked_again_when_it_says() {
 }
 
 #[test]
-fn files_that_stay_behind_are_named() {
-    let server = Server::start(|_, _| (200, serde_json::json!({ "id": ID }).to_string().into_bytes()));
+fn the_files_beside_a_definition_are_sent_once_and_named_by_its_jobs() {
+    let known = std::sync::Mutex::new(Vec::<String>::new());
+    let server = Server::start(move |line, body| {
+        let path = line.split(' ').nth(1).unwrap_or_default().to_owned();
+        let mut known = known.lock().unwrap();
+        match line.split(' ').next().unwrap() {
+            "HEAD" if known.contains(&path) => (200, Vec::new()),
+            "HEAD" => (404, Vec::new()),
+            "PUT" => {
+                assert!(body.contains("the patch"), "a plain tar");
+                known.push(path);
+                (201, b"{}".to_vec())
+            }
+            _ => (200, serde_json::json!({ "id": ID }).to_string().into_bytes()),
+        }
+    });
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();
     std::fs::write(at.join("good.yaml"), GOOD).unwrap();
-    let submit = || text(&server.melange(at, &["remote", "submit", "good.yaml"]).stderr);
-    assert!(!submit().contains("warning"));
+    let submit = |more: &[&str]| {
+        let from = server.asked.lock().unwrap().len();
+        let output = server.melange(at, &[&["remote", "submit", "good.yaml"], more].concat());
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        let asked = server.asked.lock().unwrap()[from..].to_vec();
+        let verbs: Vec<String> =
+            asked.iter().map(|(line, _)| line.split(' ').next().unwrap().to_owned()).collect();
+        let job: serde_json::Value = serde_json::from_str(&asked.last().unwrap().1).unwrap();
+        (verbs, job["source"].as_str().map(str::to_owned), text(&output.stderr))
+    };
+    assert_eq!(submit(&[]).1, None);
     std::fs::create_dir_all(at.join("good/patches")).unwrap();
-    assert!(!submit().contains("warning"), "an empty folder has nothing to leave behind");
-    for name in ["good/patches/a.patch", "good/b", "good/c", "good/d", "good/e", "good/f"] {
-        std::fs::write(at.join(name), "").unwrap();
-    }
-    let said = submit();
-    assert!(said.contains("warning: files in good stay here"), "{said}");
-    assert!(said.contains("b, c, d, e, f and 1 more"), "{said}");
+    let (verbs, source, _) = submit(&[]);
+    assert_eq!((verbs, source), (vec!["POST".to_owned()], None), "an empty folder has nothing to send");
+    std::fs::write(at.join("good/patches/a.patch"), "the patch").unwrap();
+    std::os::unix::fs::symlink("/etc/hostname", at.join("good/link")).unwrap();
+    let (verbs, source, said) = submit(&["--arch", "x86_64,aarch64"]);
+    assert_eq!(verbs, ["HEAD", "PUT", "POST", "POST"], "one archive for all architectures");
+    let source = source.unwrap();
+    assert!(source.starts_with("sha256:"), "{source}");
+    let told = format!("sent 1 file of good (2048 bytes, {source}); 1 link left out, as in every build");
+    assert!(said.contains(&told), "{said}");
+    let (verbs, again, said) = submit(&[]);
+    assert_eq!(
+        (verbs, again.as_deref()),
+        (vec!["HEAD".to_owned(), "POST".to_owned()], Some(source.as_str()))
+    );
+    assert!(said.contains("1 file of good: known there already (2048 bytes"), "{said}");
+    std::fs::rename(at.join("good"), at.join("elsewhere")).unwrap();
+    assert_eq!(submit(&[]).1, None);
+    let (_, given, said) = submit(&["--source-dir", "elsewhere", "--output", "json"]);
+    assert_eq!(given.as_deref(), Some(source.as_str()), "where it lies does not matter");
+    assert!(!said.contains("known"), "programs read no prose: {said}");
 }
 
 #[test]

@@ -234,6 +234,18 @@ fn is_new() -> bool {
     true
 }
 
+/// Source files that a server has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct SourceView {
+    /// The digest of their archive.
+    pub digest: String,
+    /// The size of the archive in bytes.
+    pub size: u64,
+    /// How many files it holds.
+    pub files: usize,
+}
+
 /// A backend, in requests and responses.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]

@@ -18,8 +18,9 @@ use crate::api::v1::{
 };
 use crate::backoff::Backoff;
 use crate::error::{Error, ErrorKind, Result};
-use crate::job::JobId;
+use crate::job::{JobId, SourceDigest};
 use crate::limits;
+use crate::sources::PackedSources;
 
 mod builds;
 mod events;
@@ -114,6 +115,39 @@ impl Client {
         };
         let response: SubmitResponse = self.json(make).await?;
         Ok(SubmittedJob { job: response.id.parse()?, created: response.created })
+    }
+
+    /// Whether the server has the files beside a definition.
+    ///
+    /// # Errors
+    /// As [`Self::submit`].
+    pub async fn has_sources(&self, digest: &SourceDigest) -> Result<bool> {
+        let path = v1::source(digest);
+        match self.answer(|| self.http.head(format!("{}{path}", self.base))).await {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Sends the files beside a definition, unless the server has them; whether they were sent. A submission then names
+    /// them as its [`SubmitRequest::source`].
+    ///
+    /// # Errors
+    /// As [`Self::submit`].
+    pub async fn send_sources(&self, packed: &PackedSources) -> Result<bool> {
+        if self.has_sources(&packed.digest).await? {
+            return Ok(false);
+        }
+        let url = format!("{}{}", self.base, v1::source(&packed.digest));
+        let make = || {
+            self.http
+                .put(&url)
+                .header("content-type", v1::SOURCE_TYPE)
+                .header("content-length", packed.size_bytes)
+                .body(reqwest::Body::wrap_stream(packed.stream()))
+        };
+        self.answer(make).await.map(|_| true)
     }
 
     /// One job.

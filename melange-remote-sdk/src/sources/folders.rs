@@ -10,8 +10,8 @@ use sha2::{Digest, Sha256};
 use tokio::io::AsyncWriteExt;
 
 use super::{SourceSummary, unpack};
+use crate::artifact_storage::ArtifactStorage;
 use crate::artifact_storage::layout::source_key;
-use crate::artifact_storage::{ArtifactStorage, ByteStream};
 use crate::error::{Blame, Error, ErrorKind, Result};
 use crate::job::SourceDigest;
 use crate::limits;
@@ -26,6 +26,8 @@ pub struct SourceFolders(Option<Arc<ScratchFolder>>);
 pub struct SourceFolder {
     folder: tempfile::TempDir,
     summary: SourceSummary,
+    /// What it lies in, which goes with the last of these.
+    _place: SourceFolders,
 }
 
 impl SourceFolder {
@@ -52,22 +54,67 @@ impl SourceFolder {
     }
 }
 
+/// An archive while it comes, in a file without a name: it is gone when this is dropped or the process dies.
+#[derive(Debug)]
+pub struct SourceIntake {
+    file: tokio::fs::File,
+    hasher: Sha256,
+    size_bytes: u64,
+}
+
+impl SourceIntake {
+    /// Takes the next bytes.
+    ///
+    /// # Errors
+    /// `LimitExceeded` beyond [`limits::SOURCE_ARCHIVE_BYTES_MAX`]; the disk's.
+    pub async fn push(&mut self, bytes: &[u8]) -> Result<()> {
+        self.size_bytes = self.size_bytes.saturating_add(bytes.len() as u64);
+        if self.size_bytes > limits::SOURCE_ARCHIVE_BYTES_MAX {
+            let bound = limits::SOURCE_ARCHIVE_BYTES_MAX;
+            let message = format!("the archive of source files has more than {bound} bytes");
+            return Err(Error::new(ErrorKind::LimitExceeded, message));
+        }
+        self.hasher.update(bytes);
+        self.file.write_all(bytes).await.map_err(not_written)
+    }
+
+    /// The archive from its beginning, and its digest.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub async fn finish(mut self) -> Result<(File, SourceDigest)> {
+        self.file.flush().await.map_err(not_written)?;
+        let mut file = self.file.into_std().await;
+        file.seek(SeekFrom::Start(0)).map_err(not_written)?;
+        Ok((file, SourceDigest::new(self.hasher.finalize().into())))
+    }
+}
+
+fn not_written(error: std::io::Error) -> Error {
+    Error::unexpected("cannot write a temporary file").source(error).blame(Blame::Farm)
+}
+
 impl SourceFolders {
     /// A place in a folder of state. What a process left there that lives no more is removed.
     pub fn below(state_dir: &Path) -> Self {
         Self(Some(Arc::new(ScratchFolder::new(&state_dir.join("sources"), "server"))))
     }
 
-    /// A file without a name, gone when it is closed.
+    /// A file without a name for an archive that comes.
     ///
     /// # Errors
     /// The disk's.
-    pub fn nameless_file(&self) -> Result<File> {
-        let made = match &self.0 {
-            Some(scratch) => tempfile::tempfile_in(scratch.path()?),
-            None => tempfile::tempfile(),
-        };
-        made.map_err(|e| Error::unexpected("cannot make a temporary file").source(e).blame(Blame::Farm))
+    pub async fn intake(&self) -> Result<SourceIntake> {
+        let place = self.clone();
+        let file = aside(move || {
+            let made = match &place.0 {
+                Some(scratch) => tempfile::tempfile_in(scratch.path()?),
+                None => tempfile::tempfile(),
+            };
+            made.map_err(|e| Error::unexpected("cannot make a temporary file").source(e).blame(Blame::Farm))
+        });
+        let file = tokio::fs::File::from_std(file.await?);
+        Ok(SourceIntake { file, hasher: Sha256::new(), size_bytes: 0 })
     }
 
     fn folder(&self) -> Result<tempfile::TempDir> {
@@ -84,48 +131,31 @@ impl SourceFolders {
     /// `Gone` when it is not there; `Untrusted` when its bytes have another digest; the storage's and the disk's.
     pub async fn fetch(&self, storage: &dyn ArtifactStorage, digest: SourceDigest) -> Result<SourceFolder> {
         let at_farm = |error: Error| error.blame_if_unknown(Blame::Farm).with("source", digest);
-        let body = storage.get(&source_key(&digest)?, None).await.map_err(|error| match error.kind() {
-            ErrorKind::NotFound => gone(digest),
-            _ => at_farm(error),
-        })?;
-        let place = self.clone();
-        let file = aside(move || place.nameless_file()).await?;
-        let archive = taken_in(body.bytes, file, digest).await.map_err(at_farm)?;
+        let mut body =
+            storage.get(&source_key(&digest)?, None).await.map_err(|error| match error.kind() {
+                ErrorKind::NotFound => gone(digest),
+                _ => at_farm(error),
+            })?;
+        let mut intake = self.intake().await?;
+        while let Some(chunk) = body.bytes.next().await {
+            intake.push(&chunk.map_err(at_farm)?).await.map_err(at_farm)?;
+        }
+        let (archive, found) = intake.finish().await.map_err(at_farm)?;
+        if found != digest {
+            let error =
+                Error::new(ErrorKind::Untrusted, "the storage has other bytes than those that were sent");
+            let hint = "remove the object and submit the definition again";
+            return Err(at_farm(error.with("found", found).hint(hint)));
+        }
         let place = self.clone();
         let unpacked = aside(move || {
             let folder = place.folder()?;
             let summary = unpack(BufReader::new(archive), folder.path())?;
-            Ok(SourceFolder { folder, summary })
+            Ok(SourceFolder { folder, summary, _place: place })
         });
         // It was checked before it came into the storage, so nobody else is at fault.
         unpacked.await.map_err(at_farm)
     }
-}
-
-/// Writes what comes to a file and gives the file from its beginning, if the bytes are those of the digest.
-async fn taken_in(mut bytes: ByteStream, file: File, digest: SourceDigest) -> Result<File> {
-    let failed = |e| Error::unexpected("cannot write a temporary file").source(e);
-    let (mut file, mut hasher, mut size) = (tokio::fs::File::from_std(file), Sha256::new(), 0u64);
-    while let Some(chunk) = bytes.next().await {
-        let chunk = chunk?;
-        size = size.saturating_add(chunk.len() as u64);
-        if size > limits::SOURCE_ARCHIVE_BYTES_MAX {
-            let bound = limits::SOURCE_ARCHIVE_BYTES_MAX;
-            let message = format!("the storage has an archive of more than {bound} bytes");
-            return Err(Error::new(ErrorKind::LimitExceeded, message));
-        }
-        hasher.update(&chunk);
-        file.write_all(&chunk).await.map_err(failed)?;
-    }
-    file.flush().await.map_err(failed)?;
-    let found = SourceDigest::new(hasher.finalize().into());
-    if found != digest {
-        let error = Error::new(ErrorKind::Untrusted, "the storage has other bytes than those that were sent");
-        return Err(error.with("found", found).hint("remove the object and submit the definition again"));
-    }
-    let mut file = file.into_std().await;
-    file.seek(SeekFrom::Start(0)).map_err(failed)?;
-    Ok(file)
 }
 
 fn gone(digest: SourceDigest) -> Error {

@@ -27,7 +27,7 @@ mod pack;
 mod tests;
 mod unpack;
 
-pub use folders::{SourceFolder, SourceFolders};
+pub use folders::{SourceFolder, SourceFolders, SourceIntake};
 pub use list::{SourceFile, SourceList, list};
 pub use pack::{PackedSources, pack};
 pub use unpack::{SourceSummary, check, unpack};

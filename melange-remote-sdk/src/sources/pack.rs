@@ -1,8 +1,14 @@
 //! From a folder to an archive.
 
 use std::fs::File;
-use std::io::{BufWriter, Seek, SeekFrom, Write};
+use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream::{self, BoxStream};
 
 use super::list;
 use crate::apk::hashing::HashingWriter;
@@ -23,8 +29,31 @@ pub struct PackedSources {
     pub links: usize,
     /// The size of the archive in bytes.
     pub size_bytes: u64,
-    /// The archive, at its beginning: a file without a name, gone when it is closed.
-    pub archive: File,
+    /// A file without a name, gone when it is closed.
+    archive: Arc<File>,
+}
+
+impl PackedSources {
+    /// The archive from its beginning, however often it is asked for.
+    pub fn stream(&self) -> BoxStream<'static, io::Result<Bytes>> {
+        let archive = Arc::clone(&self.archive);
+        let next = move |offset: u64| {
+            let archive = Arc::clone(&archive);
+            async move {
+                let read = move || {
+                    let mut chunk = vec![0; limits::SOURCE_CHUNK_BYTES];
+                    // By its place: streams of one archive do not disturb each other.
+                    let read = archive.read_at(&mut chunk, offset)?;
+                    chunk.truncate(read);
+                    Ok::<_, io::Error>(Bytes::from(chunk))
+                };
+                let chunk = tokio::task::spawn_blocking(read).await.map_err(io::Error::other)??;
+                let behind = offset.saturating_add(chunk.len() as u64);
+                Ok((!chunk.is_empty()).then_some((chunk, behind)))
+            }
+        };
+        stream::try_unfold(0, next).boxed()
+    }
 }
 
 /// Packs the files below a folder into an archive without a name; `None` when there are none.
@@ -51,16 +80,22 @@ pub fn pack(folder: &Path) -> Result<Option<PackedSources>> {
         }
         let header = Header { size, ..Header::new(&file.path, EntryType::File, file.mode()) };
         tar.append(&header, &mut content).map_err(|e| match e.kind() {
-            std::io::ErrorKind::InvalidData => changed(&path),
+            io::ErrorKind::InvalidData => changed(&path),
             _ => Error::io("pack", &path, e),
         })?;
     }
     let (sink, sha256, size_bytes) = tar.finish().map_err(temporary)?.finish();
     check_size(folder, size_bytes)?;
     let mut archive = sink.into_inner().map_err(|e| temporary(e.into_error()))?;
-    archive.flush().and_then(|()| archive.seek(SeekFrom::Start(0))).map_err(temporary)?;
+    archive.flush().map_err(temporary)?;
     let digest = format!("sha256:{sha256}").parse()?;
-    Ok(Some(PackedSources { digest, files: list.files.len(), links: list.links, size_bytes, archive }))
+    Ok(Some(PackedSources {
+        digest,
+        files: list.files.len(),
+        links: list.links,
+        size_bytes,
+        archive: Arc::new(archive),
+    }))
 }
 
 fn check_size(folder: &Path, size_bytes: u64) -> Result<()> {

@@ -7,7 +7,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
 use bytes::Bytes;
-use futures_util::{StreamExt, stream};
+use futures_util::{StreamExt, TryStreamExt, stream};
 use proptest::prelude::*;
 use sha2::{Digest, Sha256};
 
@@ -44,6 +44,15 @@ fn read(folder: &Path) -> Tree {
         .collect()
 }
 
+/// The bytes of an archive as they are sent: twice, since requests are repeated.
+fn bytes_of(packed: &PackedSources) -> Vec<u8> {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let collect = || async { packed.stream().map_ok(|chunk| chunk.to_vec()).try_concat().await.unwrap() };
+    let (first, second) = runtime.block_on(async { tokio::join!(collect(), collect()) });
+    assert_eq!(first, second);
+    first
+}
+
 fn archive(mut entries: impl FnMut(&mut TarWriter<Vec<u8>>)) -> Vec<u8> {
     let mut tar = TarWriter::new(Vec::new());
     entries(&mut tar);
@@ -76,7 +85,10 @@ proptest! {
         write(from.path(), &files);
         let packed = pack(from.path()).unwrap().unwrap();
         prop_assert_eq!(packed.files, files.len());
-        let summary = unpack(&packed.archive, to.path()).unwrap();
+        let bytes = bytes_of(&packed);
+        prop_assert_eq!(bytes.len() as u64, packed.size_bytes);
+        prop_assert_eq!(SourceDigest::new(Sha256::digest(&bytes).into()), packed.digest);
+        let summary = unpack(&bytes[..], to.path()).unwrap();
         let size = files.values().map(|(_, content)| content.len() as u64).sum::<u64>();
         prop_assert_eq!((summary.files, summary.size_bytes), (files.len(), size));
         prop_assert_eq!(&read(to.path()), &files);

@@ -180,7 +180,7 @@ fn copy(content: &mut dyn Read, file: &mut impl Write, path: &str, to: &Path) ->
 }
 
 fn refused(name: &str, why: &str) -> Error {
-    Error::invalid(format!("in the archive {name:?} {why}"))
+    Error::invalid(format!("{name:?} in the archive {why}"))
         .hint("pack plain files with plain relative paths, each once")
 }
 

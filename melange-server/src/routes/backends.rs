@@ -14,7 +14,8 @@ use melange_remote_sdk::backend::{Backend, BackendAddress, check_max_jobs};
 use melange_remote_sdk::labels::Labels;
 use melange_remote_sdk::limits;
 
-use super::{Parameters, read_body};
+use super::Parameters;
+use super::body::read_body;
 use crate::app::App;
 use crate::problem::{Handled, Problem};
 

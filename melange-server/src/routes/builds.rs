@@ -21,7 +21,8 @@ use melange_remote_sdk::job_store::{BuildQuery, EventQuery, ListQuery, Selection
 use melange_remote_sdk::limits;
 use melange_remote_sdk::text::diagnostics::nearest;
 
-use super::{Parameters, events, read_body};
+use super::body::read_body;
+use super::{Parameters, events};
 use crate::app::App;
 use crate::builds::{self, Checked};
 use crate::problem::{Handled, Problem};

@@ -1,5 +1,5 @@
 //! What every request must keep to before its handler sees it: pages of other sites change nothing here, and bodies
-//! are JSON. It holds whether callers have identities or not.
+//! are JSON, or archives where archives are sent. It holds whether callers have identities or not.
 
 use std::net::IpAddr;
 
@@ -8,21 +8,27 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use melange_remote_sdk::api::v1;
 use melange_remote_sdk::error::{Error, ErrorKind};
 
 use crate::app::App;
 use crate::problem::Problem;
 
-/// Refuses requests that change something and come from a page of another site, or have a body that is no JSON.
+/// The content type of everything but archives.
+const JSON_TYPE: &str = "application/json";
+
+/// Refuses requests that change something and come from a page of another site, or have a body of another type.
 pub(super) async fn check(State(app): State<App>, request: Request, next: Next) -> Response {
     let changes = !matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
     if changes {
         if let Err(problem) = check_origin(request.headers(), &app.rules.public_hosts) {
             return problem.into_response();
         }
-        if !request.body().is_end_stream() && !is_json(request.headers()) {
-            let error = Error::invalid("the body of a request is JSON")
-                .hint("send the header `content-type: application/json`");
+        let is_archive = request.uri().path().starts_with(v1::SOURCES);
+        let (what, wanted) = if is_archive { ("a tar", v1::SOURCE_TYPE) } else { ("JSON", JSON_TYPE) };
+        if !request.body().is_end_stream() && !has_type(request.headers(), wanted) {
+            let error = Error::invalid(format!("the body of a request is {what}"))
+                .hint(format!("send the header `content-type: {wanted}`"));
             let problem = Problem::from(error);
             return problem
                 .with_status(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type")
@@ -80,9 +86,9 @@ fn is_own(name: &str, public_hosts: &[String]) -> bool {
         || public_hosts.iter().any(|own| own.eq_ignore_ascii_case(name))
 }
 
-fn is_json(headers: &HeaderMap) -> bool {
+fn has_type(headers: &HeaderMap, wanted: &str) -> bool {
     let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    value.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json")
+    value.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(wanted)
 }
 
 #[cfg(test)]
@@ -125,7 +131,7 @@ mod tests {
     #[test]
     fn json_is_told_by_its_type() {
         let json = |value: &'static str| {
-            is_json(&HeaderMap::from_iter([(header::CONTENT_TYPE, value.parse().unwrap())]))
+            has_type(&HeaderMap::from_iter([(header::CONTENT_TYPE, value.parse().unwrap())]), JSON_TYPE)
         };
         assert!(json("application/json") && json("Application/JSON; charset=utf-8"));
         assert!(!json("text/plain") && !json("application/x-www-form-urlencoded") && !json(""));

@@ -16,7 +16,8 @@ use melange_remote_sdk::job::{Job, JobId, JobState};
 use melange_remote_sdk::job_store::{ListQuery, NewJob, Selection, Submission};
 use melange_remote_sdk::limits;
 
-use super::{Parameters, job_id, read_body, require_finished};
+use super::body::read_body;
+use super::{Parameters, job_id, require_finished, sources};
 use crate::app::App;
 use crate::problem::{Handled, Problem};
 use crate::submission::{self, Unmatched};
@@ -59,6 +60,9 @@ pub(super) async fn submit(
     let spec = submission::check_aside(request, Arc::clone(&app.rules)).await?;
     if app.rules.unmatched == Unmatched::Refused {
         submission::check_backends(&spec, &*app.backend_selector, app.pool.candidates())?;
+    }
+    if let Some(source) = spec.source() {
+        sources::require(&app, &source).await?;
     }
     let idempotency_key = headers
         .get(v1::IDEMPOTENCY_KEY)

@@ -5,21 +5,16 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::body::{Body, HttpBody};
 use axum::extract::{OriginalUri, Query, Request};
 use axum::http::{Method, StatusCode, Uri};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
-use http_body_util::BodyExt;
 use melange_remote_sdk::api::v1::{self, ErrorDetail};
 use melange_remote_sdk::api::v2;
 use melange_remote_sdk::error::{Error, ErrorKind};
 use melange_remote_sdk::job::{Job, JobId};
-use melange_remote_sdk::limits;
-use tokio::time::Instant;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -30,6 +25,7 @@ use crate::problem::{Handled, Problem, tell_when_to_retry};
 mod artifacts;
 mod backends;
 mod builds;
+mod body;
 mod events;
 mod guard;
 mod health;
@@ -38,6 +34,7 @@ mod logs;
 pub(crate) mod openapi;
 mod queue;
 mod ranges;
+mod sources;
 mod streaming;
 
 pub(crate) fn router(app: App) -> Router {
@@ -91,6 +88,7 @@ fn documented() -> OpenApiRouter<App> {
         .routes(routes!(logs::socket))
         .routes(routes!(artifacts::list))
         .routes(routes!(artifacts::get, artifacts::remove))
+        .routes(routes!(sources::get, sources::head, sources::put))
         .routes(routes!(backends::list, backends::add, backends::remove))
         .routes(routes!(backends::drain))
         .routes(routes!(backends::enable))
@@ -127,52 +125,6 @@ async fn survive_panics(request: Request, next: Next) -> Response {
             Problem::from(Error::unexpected("the server failed on this request")).into_response()
         }
     }
-}
-
-/// The body of a request, if it is not too large, comes in time, and there is room for it beside those of others.
-async fn read_body(app: &App, body: Body) -> Handled<Bytes> {
-    let deadline = Instant::now() + limits::REQUEST_BODY_TIME;
-    let mut body = body;
-    if body.size_hint().lower() > limits::REQUEST_BODY_BYTES_MAX as u64 {
-        // Before the first byte: a client that asks whether it may send it need not.
-        return Err(too_large());
-    }
-    let (mut text, mut room) = (BytesMut::new(), Vec::new());
-    loop {
-        let idle = (Instant::now() + limits::REQUEST_BODY_IDLE).min(deadline);
-        let frame = match tokio::time::timeout_at(idle, body.frame()).await {
-            Ok(Some(Ok(frame))) => frame,
-            Ok(Some(Err(error))) => {
-                return Err(Error::invalid("the body could not be read").source(error).into());
-            }
-            Ok(None) => return Ok(text.freeze()),
-            Err(_) => {
-                let error = Error::invalid("the body of the request did not come in time");
-                return Err(Problem::from(error).with_status(StatusCode::REQUEST_TIMEOUT, "request_timeout"));
-            }
-        };
-        let Ok(chunk) = frame.into_data() else { continue };
-        if text.len().saturating_add(chunk.len()) > limits::REQUEST_BODY_BYTES_MAX {
-            return Err(too_large());
-        }
-        let more = (text.len() + chunk.len()).div_ceil(1 << 10) - text.len().div_ceil(1 << 10);
-        let permits = u32::try_from(more).unwrap_or(u32::MAX);
-        match Arc::clone(&app.bodies).try_acquire_many_owned(permits) {
-            Ok(permit) => room.push(permit),
-            Err(_) => {
-                tracing::warn!("the bodies of requests fill their room; one was refused");
-                let error = Error::new(ErrorKind::Unavailable, "the server reads too many requests at once");
-                return Err(error.hint("send it again in a moment").into());
-            }
-        }
-        text.extend_from_slice(&chunk);
-    }
-}
-
-fn too_large() -> Problem {
-    let bound = limits::REQUEST_BODY_BYTES_MAX;
-    let error = Error::new(ErrorKind::LimitExceeded, format!("the body has more than {bound} bytes"));
-    Problem::from(error).with_status(StatusCode::PAYLOAD_TOO_LARGE, "limit_exceeded")
 }
 
 /// The id of a path; what is no id names no job.

@@ -42,6 +42,7 @@ mod events;
 mod logs;
 mod readiness;
 mod retention;
+mod sources;
 mod submissions;
 mod why;
 
@@ -589,7 +590,7 @@ async fn the_api_is_described_as_it_is() {
             count += 1;
             let method: Method = method.to_uppercase().parse().unwrap();
             let told = operation["responses"].as_object().unwrap();
-            let real = path.replace("{id}", "0").replace("{name}", "x");
+            let real = path.replace("{id}", "0").replace("{name}", "x").replace("{digest}", "x");
             let answer = service.ask(method.clone(), &real, Body::empty()).await;
             assert_ne!(answer.status, StatusCode::METHOD_NOT_ALLOWED, "{method} {path}");
             assert!(!answer.text().contains("there is nothing at"), "{method} {path}");
@@ -601,7 +602,7 @@ async fn the_api_is_described_as_it_is() {
             );
         }
     }
-    assert_eq!(count, 34, "every operation is in the document");
+    assert_eq!(count, 37, "every operation is in the document");
     let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/api.md");
     let written = std::fs::read_to_string(page).unwrap_or_default();
     let now = melange_server::api_reference(melange_server::args::ApiFormat::Markdown);

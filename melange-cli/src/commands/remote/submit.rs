@@ -8,6 +8,8 @@ use melange_remote_sdk::api::v1::{ErrorDetail, SubmitRequest};
 use melange_remote_sdk::arch::Arch;
 use melange_remote_sdk::client::{Client, Refusal, SubmittedJob};
 use melange_remote_sdk::error::{Error, Result};
+use melange_remote_sdk::job::SourceDigest;
+use melange_remote_sdk::sources::{self, PackedSources};
 use melange_remote_sdk::text::diagnostics::{Diagnostic, Diagnostics, Position, Source};
 
 use super::{POLL, client, ids, watch};
@@ -15,12 +17,6 @@ use crate::args::{Output, SubmitArgs, chosen};
 use crate::commands::{collect_pipelines, definition, local};
 use crate::exit::{self, Exit};
 use crate::{input, note, out, shown};
-
-/// Files that a warning names.
-const NAMED_MAX: usize = 5;
-
-/// Files beside a definition that are looked at.
-const BESIDE_MAX: usize = 10_000;
 
 pub(super) async fn run(args: &SubmitArgs, output: Output, events: watch::Told) -> Result<Exit> {
     input::check_stdin(args.configs.iter().map(PathBuf::as_path))?;
@@ -37,8 +33,9 @@ pub(super) async fn run(args: &SubmitArgs, output: Output, events: watch::Told) 
     let jobs = args.configs.iter().flat_map(|config| archs.iter().map(move |arch| (config, *arch)));
     let several = args.configs.len() * archs.len() > 1;
     let (mut exit, mut ids) = (Exit::Ok, Vec::new());
+    let mut sources = Sources { client: &client, output, sent: BTreeMap::new() };
     for (config, arch) in jobs {
-        match submit(&client, args, config, arch, &pipelines, &waits_for).await {
+        match submit(&mut sources, args, config, arch, &pipelines, &waits_for).await {
             Ok(told) => {
                 ids.push(told.job);
                 // Without the wish to join, a call was repeated whose answer was lost.
@@ -73,7 +70,7 @@ pub(super) async fn run(args: &SubmitArgs, output: Output, events: watch::Told) 
 
 /// Submits one definition for one architecture.
 async fn submit(
-    client: &Client,
+    sources: &mut Sources<'_>,
     args: &SubmitArgs,
     config: &Path,
     arch: Option<Arch>,
@@ -95,12 +92,15 @@ async fn submit(
     request.waits_for = waits_for.to_vec();
     // Less than a second is one.
     request.dedupe_seconds = args.dedupe.map(|time| u32::try_from(time.as_secs().max(1)).unwrap_or(u32::MAX));
-    if let Some(folder) = local::beside(config) {
-        warn_of_files(&folder);
+    if let Some(folder) = args.source_dir.clone().or_else(|| local::beside(config)) {
+        request.source = sources.send(folder).await?.map(String::from);
     }
-    let told =
-        client.submit_or_join(&request).await.map_err(|error| with_own_places(error, &source, args))?;
-    ids::remember(client.server(), told.job);
+    let told = sources
+        .client
+        .submit_or_join(&request)
+        .await
+        .map_err(|error| with_own_places(error, &source, args))?;
+    ids::remember(sources.client.server(), told.job);
     Ok(told)
 }
 
@@ -119,40 +119,51 @@ fn tell(client: &Client, told: &SubmittedJob, output: Output) -> Result<()> {
     Ok(())
 }
 
-/// Names the files that a local build would copy into the workspace and a submitted one does without.
-fn warn_of_files(folder: &Path) {
-    let mut found = Vec::new();
-    collect(folder, Path::new(""), &mut found);
-    if found.is_empty() {
-        return;
-    }
-    found.sort();
-    let named: Vec<_> =
-        found.iter().take(NAMED_MAX).map(|path| shown::word(&path.to_string_lossy()).into_owned()).collect();
-    let more = found.len().saturating_sub(NAMED_MAX);
-    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-    note::line(&format!(
-        "warning: files in {} stay here, a job gets the definition and the pipelines only: {}{more}",
-        folder.display(),
-        named.join(", ")
-    ));
-    note::line("hint: let the definition fetch them, or build with `melange build`, which takes them along");
+/// The files beside definitions: packed and sent once, however many jobs have them.
+struct Sources<'a> {
+    client: &'a Client,
+    output: Output,
+    /// What became of a folder.
+    sent: BTreeMap<PathBuf, Option<SourceDigest>>,
 }
 
-fn collect(folder: &Path, below: &Path, found: &mut Vec<PathBuf>) {
-    // What cannot be listed could not travel either.
-    let Ok(entries) = std::fs::read_dir(folder.join(below)) else { return };
-    for entry in entries.flatten() {
-        if found.len() >= BESIDE_MAX {
-            return;
+impl Sources<'_> {
+    /// Sends the files of a folder unless the server has them; `None` when there are none.
+    async fn send(&mut self, folder: PathBuf) -> Result<Option<SourceDigest>> {
+        if let Some(known) = self.sent.get(&folder) {
+            return Ok(*known);
         }
-        let path = below.join(entry.file_name());
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            collect(folder, &path, found);
-        } else {
-            found.push(path);
+        let packing = folder.clone();
+        let packed = tokio::task::spawn_blocking(move || sources::pack(&packing)).await;
+        let packed =
+            packed.map_err(|e| Error::unexpected("the packing of source files died").source(e))??;
+        if let Some(packed) = &packed {
+            let is_new = self.client.send_sources(packed).await?;
+            if self.output == Output::Text {
+                note::line(&told(&folder, packed, is_new));
+            }
         }
+        let digest = packed.map(|packed| packed.digest);
+        self.sent.insert(folder, digest);
+        Ok(digest)
     }
+}
+
+/// What people read of the files of a folder.
+fn told(folder: &Path, packed: &PackedSources, is_new: bool) -> String {
+    let count = |number: usize, what: &str| format!("{number} {what}{}", if number == 1 { "" } else { "s" });
+    let folder = folder.display().to_string();
+    let (folder, files) = (shown::word(&folder), count(packed.files, "file"));
+    let links = match packed.links {
+        0 => String::new(),
+        links => format!("; {} left out, as in every build", count(links, "link")),
+    };
+    let done = if is_new {
+        format!("sent {files} of {folder}")
+    } else {
+        format!("{files} of {folder}: known there already")
+    };
+    format!("{done} ({} bytes, {}){links}", packed.size_bytes, packed.digest)
 }
 
 /// The server's mistakes of a definition with the caller's own files and their text; other errors as they are.
