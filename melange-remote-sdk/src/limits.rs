@@ -449,3 +449,35 @@ pub const PLAN_CORE_WORK_MAX: usize = 500_000_000;
 pub const PLAN_NEEDS_TOGETHER_MAX: usize = 1_000;
 /// What a job is expected to take when it is not known of any how long it took.
 pub const PLAN_JOB_DURATION: Duration = Duration::from_secs(180);
+/// How long the definitions of a git repository may take to come: those of a distribution of 3,400 take seconds.
+pub const GIT_TIME: Duration = Duration::from_secs(5 * 60);
+/// Silence of a git server before it counts as dead.
+pub const GIT_SILENCE: Duration = Duration::from_secs(30);
+/// What one file of git on the disk may have, such as a pack of all that is fetched at once.
+pub const GIT_PACK_BYTES_MAX: u64 = 512 << 20;
+/// The address space of git: packs are looked at through windows, and files in them are not held whole.
+pub const GIT_MEMORY_BYTES_MAX: u64 = 2 << 30;
+/// The address of a repository.
+pub const GIT_URL_BYTES_MAX: usize = 2_048;
+/// A branch, a tag or another reference.
+pub const GIT_REFERENCE_BYTES_MAX: usize = 255;
+/// What a server tells of the references that were asked for.
+pub const GIT_REFERENCES_BYTES_MAX: u64 = 1 << 20;
+/// A pattern of paths.
+pub const GIT_GLOB_BYTES_MAX: usize = 1_000;
+/// Files and folders of one commit: a distribution of 3,400 definitions has 6,000.
+pub const GIT_ENTRIES_MAX: usize = 300_000;
+/// Their names as git lists them.
+pub const GIT_LISTING_BYTES_MAX: u64 = 64 << 20;
+/// Links of one commit.
+pub const GIT_LINKS_MAX: usize = 10_000;
+/// Links that are followed from one path.
+pub const GIT_LINKS_FOLLOWED_MAX: usize = 40;
+/// Where a link leads.
+pub const GIT_LINK_BYTES_MAX: u64 = 4_096;
+/// All definitions and pipelines of a source; those of a whole distribution have 9.5 MB.
+pub const GIT_TEXTS_BYTES_MAX: u64 = 64 << 20;
+/// All files beside the definitions of a source.
+pub const GIT_SOURCES_BYTES_MAX: u64 = 1 << 30;
+/// Such files.
+pub const GIT_SOURCE_FILES_MAX: usize = 200_000;
