@@ -11,6 +11,7 @@ need slirp4netns slirp4netns
 need newuidmap uidmap
 need dockerd docker.io
 need cc gcc libc6-dev
+need git git
 need curl curl
 need xz xz-utils
 need setcap libcap2-bin

@@ -10,6 +10,7 @@ use super::GitPolicy;
 use crate::error::{Blame, Error, ErrorKind, Result};
 use crate::limits;
 use crate::redact::redact;
+use crate::rootfs::addresses::RefusedAddress;
 
 /// The address of a repository, of a kind that the policy allows.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -131,7 +132,7 @@ impl GitAddress {
         let Some(host) = self.host() else { return Ok(place(Vec::new())) };
         // What is written as an address is one, whatever a name service says of it.
         if let Ok(address) = host.parse::<IpAddr>() {
-            policy.addresses.check(&host, address).map_err(not_public)?;
+            policy.addresses.check(&host, address).map_err(|error| not_public(&error))?;
             return Ok(place(vec![address]));
         }
         let found = tokio::net::lookup_host((host.as_str(), self.port())).await.map_err(|error| {
@@ -149,7 +150,7 @@ impl GitAddress {
             }
         }
         match last {
-            Some(error) if allowed.is_empty() => Err(not_public(error)),
+            Some(error) if allowed.is_empty() => Err(not_public(&error)),
             _ => Ok(place(allowed)),
         }
     }
@@ -181,7 +182,7 @@ fn refused(why: &str, hint: &'static str) -> Error {
         .hint(hint)
 }
 
-fn not_public(error: crate::rootfs::addresses::RefusedAddress) -> Error {
+fn not_public(error: &RefusedAddress) -> Error {
     Error::new(ErrorKind::PermissionDenied, format!("this repository may not be read: {error}"))
         .blame(Blame::Policy)
         .hint("the operator may allow the host, the address or its network")

@@ -40,6 +40,8 @@ const SHELL: &str = r#"ulimit -c 0; ulimit -f "$1" && ulimit -v "$2" && shift 2 
 pub(super) struct Git {
     folder: PathBuf,
     programs: String,
+    /// What one file may have.
+    bytes_max: u64,
     /// The only protocol that is allowed.
     protocol: String,
     /// What must not be told, whoever tells it.
@@ -79,6 +81,7 @@ impl Git {
         let git = Self {
             folder: folder.to_owned(),
             programs: policy.programs.clone(),
+            bytes_max: policy.bytes_max,
             protocol: place.address.protocol().to_owned(),
             secrets: credential.map(secrets_of).unwrap_or_default(),
         };
@@ -124,7 +127,7 @@ impl Git {
         let wanted = match reference {
             Reference::Head => "HEAD".to_owned(),
             Reference::Commit(commit) => commit.clone(),
-            Reference::Full(name) => self.found(&[name.clone()]).await?,
+            Reference::Full(name) => self.found(std::slice::from_ref(name)).await?,
             Reference::Name(name) => {
                 self.found(&[format!("refs/heads/{name}"), format!("refs/tags/{name}")]).await?
             }
@@ -191,7 +194,7 @@ impl Git {
             "--no-write-fetch-head",
         ];
         let more = ["--recurse-submodules=no", "--filter=blob:none", "--stdin", REMOTE];
-        self.remote(&[&fetch[..], &more].concat(), Some(ids)).await.map(drop)
+        self.remote(&[&fetch[..], &more].concat(), Some(ids)).await
     }
 
     /// A git that reads our repository alone, and never the network.
@@ -216,9 +219,24 @@ impl Git {
         if status.success() { Ok(()) } else { Err(self.failed(&String::from_utf8_lossy(&said.0))) }
     }
 
-    async fn remote(&self, args: &[&str], input: Option<&Path>) -> Result<Vec<u8>> {
+    async fn remote(&self, args: &[&str], input: Option<&Path>) -> Result<()> {
         let ended = self.run(args, &self.protocol, input, ANSWER_BYTES_MAX).await?;
-        if ended.code == Some(0) { Ok(ended.stdout) } else { Err(self.failed(&ended.stderr)) }
+        match ended.code {
+            Some(0) => Ok(()),
+            _ if self.has_met_its_bound() => Err(failure::too_large(self.bytes_max)),
+            _ => Err(self.failed(&ended.stderr)),
+        }
+    }
+
+    /// Whether a file is as large as one may be: the system ends its writer, and git does not say of what.
+    fn has_met_its_bound(&self) -> bool {
+        let packs = self.folder.join("repository/objects/pack");
+        let sizes = std::fs::read_dir(packs)
+            .into_iter()
+            .flatten()
+            .flatten()
+            .filter_map(|entry| entry.metadata().ok());
+        sizes.into_iter().any(|meta| meta.len() >= self.bytes_max / 512 * 512)
     }
 
     async fn run(
@@ -258,8 +276,7 @@ impl Git {
             None => Stdio::null(),
         };
         // `ulimit` counts files in half kilobytes and memory in kilobytes.
-        let bounds =
-            [limits::GIT_PACK_BYTES_MAX / 512, limits::GIT_MEMORY_BYTES_MAX / 1024].map(|n| n.to_string());
+        let bounds = [self.bytes_max / 512, limits::GIT_MEMORY_BYTES_MAX / 1024].map(|n| n.to_string());
         let mut command = Command::new("sh");
         command.arg("-c").arg(SHELL).arg("sh").args(&bounds).args(args);
         command.env_clear().envs(self.environment(protocol)).current_dir(&self.folder);

@@ -117,3 +117,13 @@ pub(super) fn told(said: &str) -> Error {
         .hint(*hint)
         .with("git", words)
 }
+
+/// What is fetched does not fit into a file of the size that one may have.
+pub(super) fn too_large(bytes_max: u64) -> Error {
+    Error::new(
+        ErrorKind::LimitExceeded,
+        format!("more than {bytes_max} bytes of the repository are asked for"),
+    )
+    .blame(Blame::Definition)
+    .hint("ask for fewer files, keep large ones out of it, or let definitions fetch them")
+}

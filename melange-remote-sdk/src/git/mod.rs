@@ -81,6 +81,8 @@ pub struct GitPolicy {
     pub known_hosts: Option<PathBuf>,
     /// How long all of it may take.
     pub timeout: Duration,
+    /// The bytes of what is fetched at once.
+    pub bytes_max: u64,
     /// The folders in which `git`, `ssh` and the shell are looked for, as `PATH` names them.
     pub programs: String,
 }
@@ -95,6 +97,7 @@ impl Default for GitPolicy {
             authorities: None,
             known_hosts: None,
             timeout: limits::GIT_TIME,
+            bytes_max: limits::GIT_PACK_BYTES_MAX,
             programs: "/usr/local/bin:/usr/bin:/bin".to_owned(),
         }
     }

@@ -350,3 +350,30 @@ fn secrets_are_not_shown() {
         assert!(!format!("{error:?}").contains("hunter2"));
     }
 }
+
+/// A name that no name service knows, and a server that is found all the same: at the address that was checked.
+#[tokio::test]
+async fn a_host_is_reached_at_the_checked_address_alone() {
+    use std::io::{Read, Write};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let answering = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut asked = [0; 4_096];
+        let read = stream.read(&mut asked).unwrap();
+        stream
+            .write_all(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+            .unwrap();
+        String::from_utf8_lossy(&asked[..read]).into_owned()
+    });
+    let policy = GitPolicy { allow_http: true, ..GitPolicy::default() };
+    let address = GitAddress::parse(&format!("http://git.invalid:{port}/a"), &policy).unwrap();
+    let place = address::Place { address, pinned: vec!["127.0.0.1".parse().unwrap()] };
+    let folder = tempfile::tempdir().unwrap();
+    let git = Git::prepare(folder.path(), &policy, &place, None).await.unwrap();
+    let error = git.fetch_commit(&Reference::Head).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+    let asked = answering.join().unwrap();
+    assert!(asked.contains(&format!("Host: git.invalid:{port}\r\n")), "{asked}");
+    assert!(!asked.to_lowercase().contains("authorization"), "{asked}");
+}

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 pub(crate) mod corpus;
 pub(crate) mod events;
 pub(crate) mod farm;
+pub(crate) mod git_server;
 pub(crate) mod guest;
 pub(crate) mod package;
 pub(crate) mod proxy;
