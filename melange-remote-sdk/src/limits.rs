@@ -451,6 +451,8 @@ pub const PLAN_NEEDS_TOGETHER_MAX: usize = 1_000;
 pub const PLAN_JOB_DURATION: Duration = Duration::from_secs(180);
 /// How long the definitions of a git repository may take to come: those of a distribution of 3,400 take seconds.
 pub const GIT_TIME: Duration = Duration::from_secs(5 * 60);
+/// Git repositories that a server reads at once.
+pub const GIT_FETCHES_MAX: usize = 4;
 /// Silence of a git server before it counts as dead.
 pub const GIT_SILENCE: Duration = Duration::from_secs(30);
 /// What one file of git on the disk may have, such as a pack of all that is fetched at once.

@@ -8,6 +8,7 @@ use melange_remote_sdk::backend_selector::BackendSelector;
 use melange_remote_sdk::builds::BuildPlanner;
 use melange_remote_sdk::clock::Clock;
 use melange_remote_sdk::event_feed::EventFeed;
+use melange_remote_sdk::git::GitFetcher;
 use melange_remote_sdk::job_log::JobLogs;
 use melange_remote_sdk::job_store::JobStore;
 use melange_remote_sdk::limits;
@@ -68,6 +69,10 @@ pub struct App {
     pub last_round: LastRound,
     /// What plans builds of many packages; `None` where nothing does.
     pub planner: Option<BuildPlanner>,
+    /// What reads git repositories; `None` where nothing does.
+    pub git: Option<GitFetcher>,
+    /// Repositories that may still be read at once.
+    pub fetches: Arc<Semaphore>,
     /// Whether the server's parts worked when they were asked last.
     pub readiness: Arc<Readiness>,
 }
@@ -92,6 +97,8 @@ impl App {
             submit_rate: Arc::new(SubmitRate::new(rules.submit_rate)),
             last_round: parts.last_round.clone(),
             planner: None,
+            git: None,
+            fetches: Arc::new(Semaphore::new(limits::GIT_FETCHES_MAX)),
             readiness: Arc::default(),
             rules: Arc::new(rules),
             stopping: CancellationToken::new(),

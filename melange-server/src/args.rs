@@ -87,6 +87,12 @@ pub struct Args {
     /// definitions may lie on; may be repeated
     #[arg(long, value_name = "HOST|CIDR")]
     pub allow_private_address: Vec<String>,
+    /// Certificates of authorities that git servers are trusted by instead of the system's, a file in PEM form
+    #[arg(long, value_name = "FILE")]
+    pub git_ca: Option<String>,
+    /// Keys of ssh servers that git repositories are read from, a file as ssh keeps them
+    #[arg(long, value_name = "FILE")]
+    pub git_known_hosts: Option<String>,
     /// Folder of downloaded sources
     #[arg(long, value_name = "DIR")]
     pub cache_dir: Option<String>,

@@ -20,6 +20,7 @@ use melange_remote_sdk::clock::SystemClock;
 use melange_remote_sdk::engine::runners::AddressedRunners;
 use melange_remote_sdk::engine::{EngineBuilder, EngineOptions, RunnerProvider, preflight};
 use melange_remote_sdk::error::{Error, ErrorKind, Result};
+use melange_remote_sdk::git::{GitFetcher, GitPolicy};
 use melange_remote_sdk::job_store::JobStore;
 use melange_remote_sdk::job_store::database::DatabaseBounds;
 use melange_remote_sdk::job_store::memory::MemoryJobStore;
@@ -74,6 +75,7 @@ pub async fn assemble(config: &Config) -> Result<Assembly> {
     }
     let mut assembly = Assembly::new(parts, rules, scheduler_options(config));
     assembly.app.planner = Some(planner);
+    assembly.app.git = Some(git(&config.build));
     // The first request already sees what was removed or drained before the start.
     if let Err(error) = assembly.app.fleet.follow().await {
         tracing::warn!(error = error.chain(), "the fleet is not known yet; it is asked for again");
@@ -230,6 +232,17 @@ pub struct Engine {
     pub assembler: Arc<Assembler>,
     /// What a planner of builds has to know of the builder.
     pub planner: PlannerRules,
+}
+
+/// What reads git repositories: https and ssh to public addresses and those that the operator allowed, and folders whose
+/// repositories may be named.
+fn git(config: &BuildConfig) -> GitFetcher {
+    let mut policy = GitPolicy::default();
+    policy.addresses = config.addresses.clone();
+    policy.files = LocalAccess::Below(config.allow_local_repositories.clone());
+    policy.authorities.clone_from(&config.git_ca);
+    policy.known_hosts.clone_from(&config.git_known_hosts);
+    GitFetcher::new(&config.state_dir, policy)
 }
 
 /// The real builder: the engine over BuildKit daemons and the embedded sandbox.

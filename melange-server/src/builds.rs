@@ -3,17 +3,21 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use futures_util::{StreamExt, TryStreamExt};
 use melange_remote_sdk::api::v1::{self, ErrorDetail};
 use melange_remote_sdk::api::v2::{BuildOptionsView, BuildPackageView, CreateBuildRequest, SourceRequest};
 use melange_remote_sdk::arch::Arch;
+use melange_remote_sdk::artifact_storage::layout::source_key;
 use melange_remote_sdk::builds::{BuildOptions, BuildRequest, LoadedBuild, PlannedBuild};
 use melange_remote_sdk::error::{Error, ErrorKind};
+use melange_remote_sdk::git::{GitCheckout, GitSource};
 use melange_remote_sdk::job::{BuildSource, Job, JobState, Priority, Project};
 use melange_remote_sdk::labels::{LabelSelector, Labels};
 use melange_remote_sdk::limits;
 use melange_remote_sdk::melange::pipelines::PipelinePath;
 use melange_remote_sdk::planner::{ArchPlan, CutAim, PlanRequest, Rebuild, Selection, WithDependencies};
 use melange_remote_sdk::rootfs::line::RepositoryLine;
+use melange_remote_sdk::sources;
 
 use crate::app::App;
 use crate::problem::{Handled, Problem};
@@ -29,6 +33,8 @@ pub(crate) struct Checked {
     pub(crate) project: Project,
     /// What is to be built; its definitions are missing when they lie in a git repository.
     pub(crate) request: BuildRequest,
+    /// That repository.
+    pub(crate) git: Option<GitSource>,
 }
 
 /// Checks a request, but for its definitions.
@@ -43,9 +49,9 @@ pub(crate) fn check(request: CreateBuildRequest, rules: &SubmissionRules) -> Han
     let mut checked = BuildRequest::default();
     checked.plan = mistakes.plan(&options, Selection { packages, globs: glob });
     checked.options = mistakes.options(options, rules);
-    mistakes.source(source, &mut checked);
+    let git = mistakes.source(source, &mut checked);
     if mistakes.0.is_empty() {
-        Ok(Checked { project: project.unwrap_or_default(), request: checked })
+        Ok(Checked { project: project.unwrap_or_default(), request: checked, git })
     } else {
         Err(Problem::mistakes(mistakes.0))
     }
@@ -146,9 +152,15 @@ impl Mistakes {
         }
     }
 
-    fn source(&mut self, source: SourceRequest, checked: &mut BuildRequest) {
-        let SourceRequest { git, definitions, pipelines, .. } = source;
-        match (git, definitions.is_empty()) {
+    /// Where the definitions come from, when they do not come with the request.
+    fn source(&mut self, source: SourceRequest, checked: &mut BuildRequest) -> Option<GitSource> {
+        let SourceRequest { git, definitions, pipelines, sources, .. } = source;
+        for (name, digest) in sources {
+            if let Some(digest) = self.of(&format!("source.sources.{name}"), digest.parse()) {
+                checked.sources.insert(name, digest);
+            }
+        }
+        match (&git, definitions.is_empty()) {
             (None, true) => {
                 let error = Error::invalid("the request has no definitions");
                 self.wrong("source", &error.hint("give `source.definitions` or `source.git`"));
@@ -158,10 +170,7 @@ impl Mistakes {
                     Error::invalid("definitions come from a git repository or with the request, not both");
                 self.wrong("source", &error.hint("make two builds of it"));
             }
-            (Some(_), true) => {
-                let error = Error::new(ErrorKind::Unsupported, "this server reads no git repositories");
-                self.wrong("source.git", &error.hint("send the definitions in `source.definitions`"));
-            }
+            (Some(_), true) => {}
             (None, false) => {
                 let count = u32::try_from(definitions.len()).unwrap_or(u32::MAX);
                 checked.source = BuildSource::Inline { definitions: count };
@@ -176,6 +185,12 @@ impl Mistakes {
             self.of(&format!("source.pipelines.{path}"), PipelinePath::parse(path));
         }
         (checked.definitions, checked.pipelines) = (definitions, pipelines);
+        git.map(|git| {
+            let mut source = GitSource::new(git.url);
+            source.reference = git.reference.unwrap_or_default();
+            source.glob = git.glob.unwrap_or_default();
+            source
+        })
     }
 }
 
@@ -261,6 +276,52 @@ pub(crate) fn refuse_circles(plans: &[ArchPlan]) -> Handled<()> {
     let error =
         Error::new(ErrorKind::Conflict, "definitions need each other, and nothing published stands in");
     Err(Problem::new(error.hint("`details` has a shortest circle of each"), details))
+}
+
+/// Puts what a repository has into a request.
+pub(crate) fn take_checkout(request: &mut BuildRequest, source: &GitSource, checkout: &GitCheckout) {
+    let (url, reference) = (checkout.url.clone(), source.reference.clone());
+    request.source = BuildSource::Git { url, reference, commit: checkout.commit.clone() };
+    let texts = checkout.definitions.iter().map(|found| (found.path.clone(), found.text.clone()));
+    request.definitions = texts.collect();
+    // What came with the request goes before the repository's own.
+    for (path, text) in &checkout.pipelines {
+        request.pipelines.entry(path.clone()).or_insert_with(|| text.clone());
+    }
+}
+
+/// Stores the files beside the definitions that are built, and names them in the request.
+///
+/// # Errors
+/// For files that no build takes; the storage's.
+pub(crate) async fn store_sources(
+    app: &App,
+    request: &mut BuildRequest,
+    checkout: &GitCheckout,
+    plans: &[ArchPlan],
+) -> Handled<()> {
+    let planned: BTreeSet<&str> =
+        plans.iter().flat_map(|plan| &plan.jobs).map(|job| job.file.as_str()).collect();
+    for found in checkout.definitions.iter().filter(|found| planned.contains(found.path.as_str())) {
+        let Some(folder) = found.source_dir.clone() else { continue };
+        let packed = tokio::task::spawn_blocking(move || sources::pack(&folder)).await;
+        let packed =
+            packed.map_err(|error| Error::unexpected("the packing of source files died").source(error))?;
+        let Some(packed) = packed.map_err(|error| error.with("definition", &found.path))? else { continue };
+        let key = source_key(&packed.digest)?;
+        let is_known = match app.artifact_storage.head(&key).await {
+            Ok(stored) => stored.sha256 == packed.digest.hex(),
+            Err(error) if error.kind() == ErrorKind::NotFound => false,
+            Err(error) => return Err(error.into()),
+        };
+        if !is_known {
+            let failed = |error| Error::unexpected("a temporary file cannot be read").source(error);
+            app.artifact_storage.put(&key, packed.stream().map_err(failed).boxed()).await?;
+        }
+        let name = found.path.strip_suffix(".yaml").unwrap_or(&found.path).to_owned();
+        request.sources.insert(name, packed.digest);
+    }
+    Ok(())
 }
 
 /// A package as it is now, with the names of those that it waits for.

@@ -154,6 +154,10 @@ pub struct BuildConfig {
     pub repositories: RepositoryDefaults,
     /// Folders whose repositories definitions may name by path.
     pub allow_local_repositories: Vec<PathBuf>,
+    /// Certificates of authorities that git servers are trusted by instead of the system's.
+    pub git_ca: Option<PathBuf>,
+    /// Keys of ssh servers that git repositories are read from.
+    pub git_known_hosts: Option<PathBuf>,
     /// Where downloads for submitted definitions may go.
     pub addresses: AddressPolicy,
     /// Logins of repositories, by host.
@@ -615,6 +619,8 @@ impl Reader<'_> {
             addresses,
             credentials: self.credentials(),
             cache_bytes: self.cache_size(args.cache_size),
+            git_ca: self.file("--git-ca", args.git_ca),
+            git_known_hosts: self.file("--git-known-hosts", args.git_known_hosts),
             cache_dir: self.path("--cache-dir", args.cache_dir),
             state_dir: self
                 .path("--state-dir", args.state_dir)

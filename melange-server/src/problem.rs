@@ -66,7 +66,7 @@ fn status(kind: ErrorKind) -> StatusCode {
         ErrorKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
         ErrorKind::LimitExceeded => StatusCode::TOO_MANY_REQUESTS,
         ErrorKind::Unsupported => StatusCode::UNPROCESSABLE_ENTITY,
-        ErrorKind::Untrusted => StatusCode::FORBIDDEN,
+        ErrorKind::Untrusted | ErrorKind::PermissionDenied => StatusCode::FORBIDDEN,
         _ => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }

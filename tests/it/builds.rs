@@ -12,6 +12,7 @@ use melange_remote_sdk::builder::{EnvironmentLock, LockedPackage};
 use melange_remote_sdk::client::{EventFilter, PackagesQuery};
 use melange_remote_sdk::error::ErrorKind;
 use melange_remote_sdk::job::{BuildId, JobId};
+use melange_remote_sdk::sources;
 
 use crate::service::{Service, start};
 
@@ -206,4 +207,32 @@ async fn a_circle_is_cut_where_something_published_stands_in() {
     let nothing = service.client.create_build(&circle("1.1")).await.unwrap();
     assert_eq!((nothing.build_id, nothing.total), (None, 4), "all of it is published");
     assert!(nothing.packages.iter().all(|package| package.status == "skipped"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_beside_definitions_go_along_also_those_behind_a_link() {
+    let Some(service) = start().await else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let beside = folder.path().join("plain");
+    std::fs::create_dir(&beside).unwrap();
+    std::fs::write(beside.join("greeting"), "hello\n").unwrap();
+    std::os::unix::fs::symlink(&beside, folder.path().join("linked")).unwrap();
+    let mut request = request(&[("plain", "1.0", &[][..]), ("linked", "1.0", &[][..])]);
+    for (path, text) in &mut request.source.definitions {
+        *text = text.replace("      mkdir -p $d\n", "      mkdir -p $d\n      grep -q hello greeting\n");
+        let name = path.strip_suffix(".yaml").unwrap();
+        let packed = sources::pack(&folder.path().join(name)).unwrap().expect("there is a file");
+        request.source.sources.insert(name.to_owned(), packed.digest.to_string());
+    }
+    let unknown = service.client.create_build(&request).await.unwrap_err();
+    assert!(unknown.chain().contains("has no source files sha256:"), "{}", unknown.chain());
+    service.client.send_sources(&sources::pack(&beside).unwrap().unwrap()).await.unwrap();
+    let (_, view) = service.build(&request).await;
+    assert_eq!((view.counts.success, view.counts.cached), (4, 0));
+    std::fs::write(beside.join("greeting"), "hello again\n").unwrap();
+    let packed = sources::pack(&beside).unwrap().unwrap();
+    service.client.send_sources(&packed).await.unwrap();
+    request.source.sources.insert("plain".to_owned(), packed.digest.to_string());
+    let (_, view) = service.build(&request).await;
+    assert_eq!((view.counts.success, view.counts.cached), (4, 2), "what has other files is built again");
 }

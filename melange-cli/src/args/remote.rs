@@ -279,10 +279,16 @@ pub(crate) struct RemoteBuildArgs {
     /// Folders of definitions, with their `pipelines`, or definitions
     #[arg(value_name = "DIR|FILE", default_value = ".")]
     pub(crate) paths: Vec<PathBuf>,
+    /// A git repository that the server reads the definitions from
+    #[arg(long, value_name = "URL", conflicts_with = "paths")]
+    pub(crate) git: Option<String>,
+    /// A branch, a tag, a commit or a reference of that repository [default: its default branch]
+    #[arg(long = "ref", value_name = "REF", requires = "git")]
+    pub(crate) reference: Option<String>,
     /// A package or subpackage to build (repeatable); without this and `--glob`, all
     #[arg(long = "package", value_name = "NAME")]
     pub(crate) packages: Vec<String>,
-    /// A pattern of paths of definitions to build, within the folder (repeatable)
+    /// A pattern of paths of definitions to build, within the folder or the repository (repeatable)
     #[arg(long = "glob", value_name = "PATTERN")]
     pub(crate) globs: Vec<String>,
     /// Architectures: names, `host` or `all` (repeatable, or separated by commas); the server's default when missing

@@ -16,7 +16,7 @@ use crate::apk::checksum::sha256_hex;
 use crate::apk::index::{Index, IndexPackage};
 use crate::artifact_storage::layout::artifact_key;
 use crate::builder::{BuildInput, BuildRepositories, JobInputs, KnownResults};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Blame, Error, ErrorKind, Result};
 use crate::job::{BuildId, Job, JobId, JobState, Project, ResultDigest};
 use crate::job_store::JobStore;
 use crate::limits;
@@ -57,7 +57,9 @@ impl BuildInputs {
             async move {
                 let maker = self.job_store.get(id).await?;
                 let made = match maker.state {
-                    JobState::Success => self.files.made(&maker).await?,
+                    JobState::Success => {
+                        self.files.made(&maker).await.map_err(|error| removed(error, &maker))?
+                    }
                     // It would not have been unlocked.
                     _ => {
                         return Err(
@@ -89,6 +91,15 @@ impl BuildInputs {
             indexes,
         }))
     }
+}
+
+/// What was made before and is gone: no further attempt helps.
+fn removed(error: Error, maker: &Job) -> Error {
+    if error.kind() != ErrorKind::NotFound {
+        return error;
+    }
+    let message = format!("what {} made in this build was removed", maker.title());
+    Error::new(ErrorKind::Gone, message).blame(Blame::Policy).hint("hand the build in again").source(error)
 }
 
 #[async_trait]

@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::arch::Arch;
-use crate::job::{BuildSource, Priority};
+use crate::job::{BuildSource, Priority, SourceDigest};
 use crate::labels::LabelSelector;
 use crate::planner::PlanRequest;
 
@@ -40,12 +40,23 @@ pub struct BuildRequest {
     pub definitions: BTreeMap<String, String>,
     /// The pipelines that come with them, by their paths, such as `test/docs.yaml`.
     pub pipelines: BTreeMap<String, String>,
+    /// The archives of the files beside definitions, by the names of packages or by the paths of definitions without
+    /// `.yaml`.
+    pub sources: BTreeMap<String, SourceDigest>,
     /// Where all of this comes from.
     pub source: BuildSource,
     /// Which of the definitions, and what becomes of circles.
     pub plan: PlanRequest,
     /// How they are built.
     pub options: BuildOptions,
+}
+
+impl BuildRequest {
+    /// The archive of the files beside a definition.
+    pub fn source_of(&self, package: &str, file: &str) -> Option<SourceDigest> {
+        let path = file.strip_suffix(".yaml").unwrap_or(file);
+        self.sources.get(path).or_else(|| self.sources.get(package)).copied()
+    }
 }
 
 /// How the packages of a build are built; kept with its document.

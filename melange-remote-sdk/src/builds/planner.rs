@@ -305,6 +305,7 @@ fn spec(request: &BuildRequest, compiled: &CompiledAll, job: &PlannedJob, arch: 
         config_name: file_name(&job.file).to_owned(),
         package: Some(one.package.clone()),
         pipelines: pipelines.collect(),
+        source: request.source_of(&job.name, &job.file).map(String::from),
         backend_selector: backend_selector.labels().as_map().clone(),
         with_test: *with_test,
         debug: *debug,

@@ -4,6 +4,8 @@ use std::fs::{File, FileType};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Mode, OFlags};
+
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits;
 
@@ -31,7 +33,15 @@ impl SourceFile {
     /// The disk's.
     pub fn open(&self, folder: &Path) -> Result<File> {
         let path = folder.join(&self.path);
-        File::open(&path).map_err(|e| Error::io("open", &path, e))
+        // Whoever owns the folder may have put something else there since: a link is not followed, and nothing waits for the
+        // other end of a pipe.
+        let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let opened = rustix::fs::open(&path, OFlags::RDONLY | flags, Mode::empty());
+        let file = File::from(opened.map_err(|e| Error::io("open", &path, e.into()))?);
+        if file.metadata().map_err(|e| Error::io("open", &path, e))?.is_file() {
+            return Ok(file);
+        }
+        Err(Error::new(ErrorKind::Unsupported, format!("{} is no regular file any more", path.display())))
     }
 }
 

@@ -1,5 +1,6 @@
 //! Builds of many packages: plan, hand in, list, look at, cancel, try again.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -16,7 +17,8 @@ use melange_remote_sdk::api::v2::{
 use melange_remote_sdk::arch::Arch;
 use melange_remote_sdk::builds::{BuildPlanner, BuildRequest, LoadedBuild, NewBuild, PlannedBuild};
 use melange_remote_sdk::error::{Error, ErrorKind};
-use melange_remote_sdk::job::{BuildId, BuildState, JobId, JobState, Project};
+use melange_remote_sdk::git::{GitCheckout, GitSource};
+use melange_remote_sdk::job::{BuildId, BuildState, JobId, JobState, Project, SourceDigest};
 use melange_remote_sdk::job_store::{BuildQuery, EventQuery, ListQuery, Selection};
 use melange_remote_sdk::limits;
 use melange_remote_sdk::text::diagnostics::nearest;
@@ -57,8 +59,19 @@ pub(super) async fn create(
         .map(|value| value.to_str().map(str::to_owned))
         .transpose()
         .map_err(|error| Error::invalid("the idempotency key is not plain text").source(error))?;
-    let (planner, project, request, planned) = planned(&app, body).await?;
+    let Planned { planner, project, request, planned, checkout } = planned(&app, body).await?;
     builds::refuse_circles(&planned.plans)?;
+    let mut request = Arc::unwrap_or_clone(request);
+    if let Some(checkout) = checkout {
+        builds::store_sources(&app, &mut request, &checkout, &planned.plans).await?;
+    }
+    let mut sources: BTreeSet<SourceDigest> = BTreeSet::new();
+    for job in planned.plans.iter().flat_map(|plan| &plan.jobs) {
+        sources.extend(request.source_of(&job.name, &job.file));
+    }
+    for digest in &sources {
+        super::sources::require(&app, digest).await?;
+    }
     let skipped: Vec<BuildPackageView> = planned
         .plans
         .iter()
@@ -97,8 +110,7 @@ pub(super) async fn create(
     )
 )]
 pub(super) async fn plan(State(app): State<App>, body: Body) -> Handled<Json<PlanView>> {
-    let (_, _, _, planned) = planned(&app, body).await?;
-    Ok(Json(PlanView::new(&planned.plans)))
+    Ok(Json(PlanView::new(&planned(&app, body).await?.planned.plans)))
 }
 
 /// Ends the work for a request that went away.
@@ -110,8 +122,34 @@ impl Drop for CancelOnDrop {
     }
 }
 
+/// A request that was planned.
+struct Planned {
+    planner: BuildPlanner,
+    project: Project,
+    request: Arc<BuildRequest>,
+    planned: PlannedBuild,
+    /// Where its definitions lie.
+    checkout: Option<GitCheckout>,
+}
+
+/// Fetches the definitions of a repository into a request.
+async fn fetched(app: &App, request: &mut BuildRequest, source: &GitSource) -> Handled<GitCheckout> {
+    let unsupported = || {
+        let error = Error::new(ErrorKind::Unsupported, "this server reads no git repositories");
+        error.hint("send the definitions in `source.definitions`")
+    };
+    let fetcher = app.git.as_ref().ok_or_else(unsupported)?;
+    let _room = app.fetches.try_acquire().map_err(|_| {
+        let error = Error::new(ErrorKind::Unavailable, "the server reads too many git repositories at once");
+        error.hint("send it again in a moment")
+    })?;
+    let checkout = fetcher.fetch(source, &app.stopping).await?;
+    builds::take_checkout(request, source, &checkout);
+    Ok(checkout)
+}
+
 /// Reads, checks and plans a request.
-async fn planned(app: &App, body: Body) -> Handled<(BuildPlanner, Project, Arc<BuildRequest>, PlannedBuild)> {
+async fn planned(app: &App, body: Body) -> Handled<Planned> {
     if app.stopping.is_cancelled() {
         return Err(Error::new(ErrorKind::Unavailable, "the server stops and takes no more builds").into());
     }
@@ -124,12 +162,16 @@ async fn planned(app: &App, body: Body) -> Handled<(BuildPlanner, Project, Arc<B
     let body = read_body(app, body).await?;
     let request: CreateBuildRequest = v2::read_build(&body).map_err(Problem::mistakes)?;
     drop(body);
-    let Checked { project, request } = builds::check(request, &app.rules)?;
+    let Checked { project, mut request, git } = builds::check(request, &app.rules)?;
+    let checkout = match &git {
+        Some(source) => Some(fetched(app, &mut request, source).await?),
+        None => None,
+    };
     let request = Arc::new(request);
     let cancel = CancelOnDrop(Arc::default());
     let planned = planner.plan(&project, &request, Arc::clone(&cancel.0)).await?;
     builds::refuse_mistakes(&request, &planned)?;
-    Ok((planner, project, request, planned))
+    Ok(Planned { planner, project, request, planned, checkout })
 }
 
 fn planner(app: &App) -> Handled<BuildPlanner> {

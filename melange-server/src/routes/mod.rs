@@ -24,8 +24,8 @@ use crate::problem::{Handled, Problem, tell_when_to_retry};
 
 mod artifacts;
 mod backends;
-mod builds;
 mod body;
+mod builds;
 mod events;
 mod guard;
 mod health;

@@ -1,45 +1,35 @@
 //! `melange remote build`, `melange remote builds`, and what the other verbs do with builds.
 
-use std::collections::BTreeMap;
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use melange_remote_sdk::api::v2::{
-    BuildOptionsView, BuildPackageView, BuildView, CreateBuildRequest, CreateBuildResponse, SourceRequest,
+    BuildOptionsView, BuildPackageView, BuildView, CreateBuildRequest, CreateBuildResponse, GitSourceRequest,
+    SourceRequest,
 };
 use melange_remote_sdk::client::{Client, PackagesQuery};
 use melange_remote_sdk::error::{Error, ErrorKind, Result};
 use melange_remote_sdk::job::{BuildId, JobId};
 use melange_remote_sdk::planner::Selection;
 
-use super::{client, ids, show, watch_build};
+use super::submit::Sources;
+use super::{client, show, watch_build};
 use crate::args::{Output, RemoteBuildArgs, ServerArgs, chosen};
-use crate::commands::{collect_pipelines, definition, plan};
+use crate::commands::{collect_pipelines, definition, local, plan};
 use crate::exit::Exit;
 use crate::render::{builds as render, plan as render_plan};
 use crate::{note, out, shown};
 
-/// What the text that names a job may name as well.
-pub(super) enum Target {
-    Job(JobId),
-    Build(BuildId),
-}
-
-/// A server's client, and the job or the build that the caller means by `text`.
-pub(super) async fn target(server: &ServerArgs, text: &str) -> Result<(Client, Target)> {
-    let client = client(server)?;
-    let target = match ids::find_build(&client, text).await? {
-        Some(build) => Target::Build(build),
-        None => Target::Job(ids::find(&client, text).await?),
-    };
-    Ok((client, target))
-}
-
-/// The request that the arguments make.
-fn request(args: &RemoteBuildArgs) -> Result<CreateBuildRequest> {
+/// The request that the arguments make, and the folders beside definitions by the paths of these.
+fn request(args: &RemoteBuildArgs) -> Result<(CreateBuildRequest, BTreeMap<String, PathBuf>)> {
     let selection = Selection { packages: args.packages.clone(), globs: args.globs.clone() };
-    let mut definitions = BTreeMap::new();
-    for file in plan::files(&args.paths, &selection)? {
+    let (mut definitions, mut folders_beside) = (BTreeMap::new(), BTreeMap::new());
+    let files = if args.git.is_some() { Vec::new() } else { plan::files(&args.paths, &selection)? };
+    for file in files {
+        if let Some(folder) = local::beside(&file.path) {
+            folders_beside.insert(file.name.clone(), folder);
+        }
         let text = definition::source(&file.path)?.text.clone();
         if definitions.insert(file.name.clone(), text).is_some() {
             return Err(Error::invalid(format!("two definitions have the path {}", shown::word(&file.name)))
@@ -48,9 +38,17 @@ fn request(args: &RemoteBuildArgs) -> Result<CreateBuildRequest> {
     }
     let mut folders = args.pipeline_dirs.clone();
     // A distribution brings its own pipelines along.
-    folders.extend(args.paths.iter().map(|path| path.join("pipelines")).filter(|folder| folder.is_dir()));
+    let own = if args.git.is_some() { &[][..] } else { &args.paths[..] };
+    folders.extend(own.iter().map(|path| path.join("pipelines")).filter(|folder| folder.is_dir()));
     let mut source = SourceRequest::default();
     (source.definitions, source.pipelines) = (definitions, collect_pipelines(&folders)?);
+    source.git = args.git.clone().map(|url| {
+        let mut git = GitSourceRequest::default();
+        (git.url, git.reference) = (url, args.reference.clone());
+        // What is in folders has to be read for a pattern to find it there.
+        git.glob = args.globs.iter().any(|glob| glob.contains('/')).then(|| "**/*.yaml".to_owned());
+        git
+    });
     let mut options = BuildOptionsView::default();
     options.architectures = chosen(&args.archs).into_iter().map(|arch| arch.to_string()).collect();
     options.signing_key.clone_from(&args.signing_key);
@@ -67,11 +65,35 @@ fn request(args: &RemoteBuildArgs) -> Result<CreateBuildRequest> {
     (request.source, request.options) = (source, options);
     (request.packages, request.glob) = (args.packages.clone(), args.globs.clone());
     request.project.clone_from(&args.project);
-    Ok(request)
+    Ok((request, folders_beside))
+}
+
+/// Sends the files beside the definitions that are built, and names them in the request.
+async fn send_sources(
+    client: &Client,
+    request: &mut CreateBuildRequest,
+    mut folders: BTreeMap<String, PathBuf>,
+    output: Output,
+) -> Result<()> {
+    let is_all = request.packages.is_empty() && request.glob.is_empty();
+    if !is_all && !folders.is_empty() {
+        // Which definitions are built the server knows.
+        let plan = client.plan_build(request).await?;
+        let planned: BTreeSet<&str> = plan.jobs.iter().map(|job| job.file.as_str()).collect();
+        folders.retain(|file, _| planned.contains(file.as_str()));
+    }
+    let mut sources = Sources::new(client, output);
+    for (file, folder) in folders {
+        if let Some(digest) = sources.send(folder).await? {
+            let name = file.strip_suffix(".yaml").unwrap_or(&file).to_owned();
+            request.source.sources.insert(name, digest.to_string());
+        }
+    }
+    Ok(())
 }
 
 pub(super) async fn run(args: &RemoteBuildArgs, output: Output) -> Result<Exit> {
-    let (client, request) = (client(&args.server)?, request(args)?);
+    let (client, (mut request, folders)) = (client(&args.server)?, request(args)?);
     if args.plan {
         let plan = client.plan_build(&request).await?;
         match output {
@@ -80,6 +102,7 @@ pub(super) async fn run(args: &RemoteBuildArgs, output: Output) -> Result<Exit> 
         }
         return Ok(if plan.refused.is_empty() { Exit::Ok } else { Exit::Failed });
     }
+    send_sources(&client, &mut request, folders, output).await?;
     let told = client.create_build(&request).await?;
     let Some(id) = &told.build_id else {
         show(output, &told, || format!("nothing to build\n{}", render::skipped(&told.packages)))?;

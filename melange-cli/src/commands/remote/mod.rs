@@ -14,8 +14,6 @@ use crate::args::{Output, RemoteCommand, ServerArgs};
 use crate::exit::Exit;
 use crate::{out, render, shown};
 
-use builds::{Target, target};
-
 mod backends;
 mod builds;
 mod events;
@@ -31,6 +29,9 @@ const POLL: Duration = Duration::from_secs(2);
 
 pub(super) async fn run(command: RemoteCommand, output: Output) -> Result<Exit> {
     let told = if command.tells_events() { watch::Told::Events } else { watch::Told::Log };
+    if let Some(exit) = on_build(&command, output).await? {
+        return Ok(exit);
+    }
     match command {
         RemoteCommand::Submit(args) => submit::run(&args, output, told).await,
         RemoteCommand::Build(args) => builds::run(&args, output).await,
@@ -39,19 +40,13 @@ pub(super) async fn run(command: RemoteCommand, output: Output) -> Result<Exit> 
         }
         RemoteCommand::Events(args) => events::run(&args, output).await,
         RemoteCommand::Status { job, server } => {
-            let (client, id) = match target(&server, &job).await? {
-                (client, Target::Job(id)) => (client, id),
-                (client, Target::Build(id)) => return builds::status(&client, id, output).await,
-            };
+            let (client, id) = client_and_id(&server, &job).await?;
             let view = client.job(id).await?;
             show(output, &view, || render::job(&view, Timestamp::now()))?;
             Ok(Exit::Ok)
         }
         RemoteCommand::Why { job, server } => {
-            let (client, id) = match target(&server, &job).await? {
-                (client, Target::Job(id)) => (client, id),
-                (client, Target::Build(id)) => return builds::why(&client, id, output).await,
-            };
+            let (client, id) = client_and_id(&server, &job).await?;
             let view = client.job(id).await?;
             show(output, &view.waiting, || why::text(&view, Timestamp::now()))?;
             Ok(Exit::Ok)
@@ -65,29 +60,16 @@ pub(super) async fn run(command: RemoteCommand, output: Output) -> Result<Exit> 
             list(&server, limit, status.as_deref(), output).await
         }
         RemoteCommand::Wait { job, server, poll_interval } => {
-            let (client, id) = match target(&server, &job).await? {
-                (client, Target::Job(id)) => (client, id),
-                (client, Target::Build(id)) => {
-                    return Ok(watch_build::wait(&client, id, output).await?.unwrap_or(Exit::Cancelled));
-                }
-            };
+            let (client, id) = client_and_id(&server, &job).await?;
             Ok(watch::wait(&client, id, poll_interval, output, told).await?.unwrap_or(Exit::Cancelled))
         }
         RemoteCommand::Logs(args) => logs::run(&args, output).await,
         RemoteCommand::Get { job, names, out_dir, server } => {
-            let (client, id) = match target(&server, &job).await? {
-                (client, Target::Job(id)) => (client, id),
-                (client, Target::Build(id)) => {
-                    return builds::get(&client, id, &names, &out_dir, output).await;
-                }
-            };
+            let (client, id) = client_and_id(&server, &job).await?;
             get(&client, id, &names, &out_dir, output).await
         }
         RemoteCommand::Cancel { job, server } => {
-            let (client, id) = match target(&server, &job).await? {
-                (client, Target::Job(id)) => (client, id),
-                (client, Target::Build(id)) => return builds::cancel(&client, id, output).await,
-            };
+            let (client, id) = client_and_id(&server, &job).await?;
             client.cancel(id).await?;
             show(output, &serde_json::json!({ "id": id.to_string(), "cancel_requested": true }), || {
                 format!("asked {id} to stop")
@@ -95,10 +77,7 @@ pub(super) async fn run(command: RemoteCommand, output: Output) -> Result<Exit> 
             Ok(Exit::Ok)
         }
         RemoteCommand::Retry { job, server } => {
-            let (client, id) = match target(&server, &job).await? {
-                (client, Target::Job(id)) => (client, id),
-                (client, Target::Build(id)) => return builds::retry(&client, id, output).await,
-            };
+            let (client, id) = client_and_id(&server, &job).await?;
             let view = client.retry(id).await?;
             show(output, &view, || format!("{id} is {}\nnext: melange remote wait {id}", view.status))?;
             Ok(Exit::Ok)
@@ -113,6 +92,32 @@ pub(super) async fn run(command: RemoteCommand, output: Output) -> Result<Exit> 
         }
         RemoteCommand::Backends { command } => backends::run(command, output).await,
     }
+}
+
+/// What a verb does with a build; `None` when its argument names a job.
+async fn on_build(command: &RemoteCommand, output: Output) -> Result<Option<Exit>> {
+    let (RemoteCommand::Status { job, server }
+    | RemoteCommand::Why { job, server }
+    | RemoteCommand::Wait { job, server, .. }
+    | RemoteCommand::Get { job, server, .. }
+    | RemoteCommand::Cancel { job, server }
+    | RemoteCommand::Retry { job, server }) = command
+    else {
+        return Ok(None);
+    };
+    let client = client(server)?;
+    let Some(id) = ids::find_build(&client, job).await? else { return Ok(None) };
+    let exit = match command {
+        RemoteCommand::Why { .. } => builds::why(&client, id, output).await?,
+        RemoteCommand::Wait { .. } => {
+            watch_build::wait(&client, id, output).await?.unwrap_or(Exit::Cancelled)
+        }
+        RemoteCommand::Get { names, out_dir, .. } => builds::get(&client, id, names, out_dir, output).await?,
+        RemoteCommand::Cancel { .. } => builds::cancel(&client, id, output).await?,
+        RemoteCommand::Retry { .. } => builds::retry(&client, id, output).await?,
+        _ => builds::status(&client, id, output).await?,
+    };
+    Ok(Some(exit))
 }
 
 fn client(server: &ServerArgs) -> Result<Client> {

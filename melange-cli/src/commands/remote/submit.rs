@@ -33,7 +33,7 @@ pub(super) async fn run(args: &SubmitArgs, output: Output, events: watch::Told) 
     let jobs = args.configs.iter().flat_map(|config| archs.iter().map(move |arch| (config, *arch)));
     let several = args.configs.len() * archs.len() > 1;
     let (mut exit, mut ids) = (Exit::Ok, Vec::new());
-    let mut sources = Sources { client: &client, output, sent: BTreeMap::new() };
+    let mut sources = Sources::new(&client, output);
     for (config, arch) in jobs {
         match submit(&mut sources, args, config, arch, &pipelines, &waits_for).await {
             Ok(told) => {
@@ -120,16 +120,20 @@ fn tell(client: &Client, told: &SubmittedJob, output: Output) -> Result<()> {
 }
 
 /// The files beside definitions: packed and sent once, however many jobs have them.
-struct Sources<'a> {
+pub(super) struct Sources<'a> {
     client: &'a Client,
     output: Output,
     /// What became of a folder.
     sent: BTreeMap<PathBuf, Option<SourceDigest>>,
 }
 
-impl Sources<'_> {
+impl<'a> Sources<'a> {
+    pub(super) fn new(client: &'a Client, output: Output) -> Self {
+        Self { client, output, sent: BTreeMap::new() }
+    }
+
     /// Sends the files of a folder unless the server has them; `None` when there are none.
-    async fn send(&mut self, folder: PathBuf) -> Result<Option<SourceDigest>> {
+    pub(super) async fn send(&mut self, folder: PathBuf) -> Result<Option<SourceDigest>> {
         if let Some(known) = self.sent.get(&folder) {
             return Ok(*known);
         }

@@ -6,6 +6,7 @@ use melange_remote_sdk::api::v2::{BuildPackageView, BuildView};
 use melange_remote_sdk::client::{Client, EventFilter, PackagesQuery};
 use melange_remote_sdk::error::{Error, ErrorKind, Result};
 use melange_remote_sdk::job::{BuildId, Event, EventKind, JobId, JobState, StepState};
+use melange_remote_sdk::limits;
 use tokio::sync::mpsc;
 
 use super::{builds, show};
@@ -80,13 +81,13 @@ impl Seen {
 /// none.
 pub(super) async fn wait(client: &Client, id: BuildId, output: Output) -> Result<Option<Exit>> {
     let progress = Progress::start();
-    let (verdicts, mut told) = mpsc::unbounded_channel();
+    let (verdicts, mut told) = mpsc::channel(limits::SUBMISSION_JOBS_MAX);
     let follow = async {
         let mut seen = Seen::default();
         let mut observe = |event: &Event| {
             if let Some(verdict) = seen.take(event) {
-                // The receiver lives as long as this.
-                let _ = verdicts.send(verdict);
+                // Of more than a whole build's at once the summary tells.
+                let _ = verdicts.try_send(verdict);
             }
             progress.begin(&seen.line());
             Ok(())
