@@ -11,7 +11,7 @@ use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
 use tokio::io::AsyncWriteExt;
 
 use super::document::LoadedBuild;
-use super::storage::BuildFiles;
+use super::storage::{BuildFiles, Made};
 use crate::apk::checksum::sha256_hex;
 use crate::apk::index::{Index, IndexPackage};
 use crate::artifact_storage::layout::artifact_key;
@@ -20,9 +20,6 @@ use crate::error::{Blame, Error, ErrorKind, Result};
 use crate::job::{BuildId, Job, JobId, JobState, Project, ResultDigest};
 use crate::job_store::JobStore;
 use crate::limits;
-
-/// A job, and what it made.
-type Made = (Arc<Job>, Arc<[IndexPackage]>);
 
 /// Completes the inputs of jobs that belong to a build which was planned; others stand alone.
 #[derive(Debug, Clone)]
@@ -48,35 +45,33 @@ impl BuildInputs {
         Ok(planned)
     }
 
+    /// What a job has made that others wait for.
+    async fn made(&self, id: JobId) -> Result<Arc<Made>> {
+        if let Some(known) = self.files.known(id).await {
+            return Ok(known);
+        }
+        let maker = self.job_store.get(id).await?;
+        if maker.state != JobState::Success {
+            // Nothing that waits for it would have been unlocked.
+            return Err(Error::unexpected("a job runs before one that it waits for").with("job", id));
+        }
+        self.files.made(&maker).await.map_err(|error| removed(error, &maker))
+    }
+
     /// What a job of a document sees.
     async fn seen(&self, loaded: &Arc<LoadedBuild>, job: &Job) -> Result<Option<Seen>> {
         let Some((arch, number)) = loaded.place(job.id) else { return Ok(None) };
         let ancestors =
             arch.ancestors(number).into_iter().filter_map(|ancestor| arch.jobs.get(ancestor).copied());
-        let read = |id: JobId| -> BoxFuture<'_, Result<Made>> {
-            async move {
-                let maker = self.job_store.get(id).await?;
-                let made = match maker.state {
-                    JobState::Success => {
-                        self.files.made(&maker).await.map_err(|error| removed(error, &maker))?
-                    }
-                    // It would not have been unlocked.
-                    _ => {
-                        return Err(
-                            Error::unexpected("a job runs before one that it waits for").with("job", id)
-                        );
-                    }
-                };
-                Ok((maker, made))
-            }
-            .boxed()
+        let read = |id: JobId| -> BoxFuture<'_, Result<(JobId, Arc<Made>)>> {
+            async move { Ok((id, self.made(id).await?)) }.boxed()
         };
         let reads: Vec<_> = ancestors.map(read).collect();
         let all: Vec<_> = stream::iter(reads).buffered(limits::BUILD_READS_MAX).try_collect().await?;
         let (mut index, mut makers) = (Index::default(), HashMap::new());
         for (maker, made) in all {
-            for package in made.iter() {
-                makers.insert(package.name.clone(), (maker.id, maker.attempt));
+            for package in &made.packages {
+                makers.insert(package.name.clone(), (maker, made.attempt));
                 index.packages.push(package.clone());
             }
         }

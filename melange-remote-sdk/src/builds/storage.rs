@@ -11,7 +11,7 @@ use crate::apk::index::{Index, IndexPackage};
 use crate::artifact_storage::layout::{artifact_key, build_folder};
 use crate::artifact_storage::{ArtifactKey, ArtifactStorage};
 use crate::error::{Error, ErrorKind, Result};
-use crate::job::{BuildId, Job};
+use crate::job::{BuildId, Job, JobId};
 use crate::limits;
 
 /// The name of a build's document in its folder.
@@ -24,7 +24,16 @@ pub struct BuildFiles {
     storage: Arc<dyn ArtifactStorage>,
     documents: moka::future::Cache<BuildId, Arc<LoadedBuild>>,
     indexes: moka::future::Cache<String, Bytes>,
-    made: moka::future::Cache<ArtifactKey, Arc<[IndexPackage]>>,
+    made: moka::future::Cache<JobId, Arc<Made>>,
+}
+
+/// What a job that succeeded has made; it never changes.
+#[derive(Debug)]
+pub(super) struct Made {
+    /// The attempt that made it.
+    pub(super) attempt: u32,
+    /// Its packages, as an index lists them; none of a job that had nothing to do.
+    pub(super) packages: Vec<IndexPackage>,
 }
 
 /// What a job of a document takes in memory, about.
@@ -48,8 +57,10 @@ impl BuildFiles {
                 .max_capacity(most)
                 .build(),
             made: moka::future::Cache::builder()
-                .weigher(move |_, made: &Arc<[IndexPackage]>| {
-                    bytes(made.iter().map(IndexPackage::kept_bytes).sum::<usize>().saturating_add(256))
+                .weigher(move |_, made: &Arc<Made>| {
+                    bytes(
+                        made.packages.iter().map(IndexPackage::kept_bytes).sum::<usize>().saturating_add(256),
+                    )
                 })
                 .max_capacity(most)
                 .build(),
@@ -127,26 +138,34 @@ impl BuildFiles {
         Ok(bytes)
     }
 
-    /// What a job has made, as an index lists it; nothing of a job that made no packages.
+    /// What a job has made, when that was read of late.
+    pub(super) async fn known(&self, job: JobId) -> Option<Arc<Made>> {
+        self.made.get(&job).await
+    }
+
+    /// What a job that succeeded has made.
     ///
     /// # Errors
     /// `NotFound` when it was removed; the storage's.
-    pub(super) async fn made(&self, job: &Job) -> Result<Arc<[IndexPackage]>> {
+    pub(super) async fn made(&self, job: &Job) -> Result<Arc<Made>> {
         let name = format!("{}/APKINDEX.tar.gz", job.facts.arch);
-        if !job.artifacts.iter().any(|artifact| artifact.name == name) {
-            return Ok(Arc::new([]));
-        }
-        let key = artifact_key(job.id, job.attempt, &name)?;
-        if let Some(known) = self.made.get(&key).await {
-            return Ok(known);
-        }
+        let packages = if job.artifacts.iter().any(|artifact| artifact.name == name) {
+            self.packages(&artifact_key(job.id, job.attempt, &name)?).await?
+        } else {
+            Vec::new()
+        };
+        let made = Arc::new(Made { attempt: job.attempt, packages });
+        self.made.insert(job.id, Arc::clone(&made)).await;
+        Ok(made)
+    }
+
+    /// The packages of an index that a job has made.
+    async fn packages(&self, key: &ArtifactKey) -> Result<Vec<IndexPackage>> {
         let most = usize::try_from(limits::INDEX_COMPRESSED_BYTES_MAX).unwrap_or(usize::MAX);
-        let bytes = self.read(&key, most).await?;
+        let bytes = self.read(key, most).await?;
         let read = tokio::task::spawn_blocking(move || Index::read(&bytes, None));
         let index = read.await.map_err(|error| Error::unexpected("the reader died").source(error))??;
-        let made: Arc<[IndexPackage]> = index.packages.into();
-        self.made.insert(key, Arc::clone(&made)).await;
-        Ok(made)
+        Ok(index.packages)
     }
 
     /// The bytes of a small file.
