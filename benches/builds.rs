@@ -51,13 +51,17 @@ const DEFINITIONS: usize = 3_401;
 const SLOTS: u32 = 64;
 
 /// The definitions, some of them again under other names, and the pipelines.
-fn definitions(folder: &Path, most: usize) -> (BTreeMap<String, String>, BTreeMap<String, String>) {
+fn definitions(folder: &Path) -> (BTreeMap<String, String>, BTreeMap<String, String>) {
     let (mut texts, mut pipelines) = (BTreeMap::new(), BTreeMap::new());
     for entry in std::fs::read_dir(folder).expect("the folder is there").flatten() {
         let path = entry.path();
         if path.extension().is_some_and(|ending| ending == "yaml") {
             let name = entry.file_name().to_string_lossy().into_owned();
-            texts.insert(name, std::fs::read_to_string(&path).expect("it reads"));
+            let text = std::fs::read_to_string(&path).expect("it reads");
+            // Those with repositories of their own need others than the one that is made here.
+            if !text.contains("keyring:") && !text.contains("repositories:") {
+                texts.insert(name, text);
+            }
         }
     }
     add_pipelines(&folder.join("pipelines"), "", &mut pipelines);
@@ -69,10 +73,8 @@ fn definitions(folder: &Path, most: usize) -> (BTreeMap<String, String>, BTreeMa
             Some((format!("again-{file}"), text.replacen(line, &format!("  name: again-{name}"), 1)))
         })
         .collect();
-    let own = texts.len().min(most);
-    let mut all: BTreeMap<String, String> = texts.into_iter().take(most).collect();
-    all.extend(more.into_iter().take(most - own));
-    (all, pipelines)
+    texts.extend(more);
+    (texts, pipelines)
 }
 
 fn add_pipelines(folder: &Path, prefix: &str, pipelines: &mut BTreeMap<String, String>) {
@@ -86,9 +88,11 @@ fn add_pipelines(folder: &Path, prefix: &str, pipelines: &mut BTreeMap<String, S
     }
 }
 
-/// A signed repository that lists every package of the definitions at its version.
+/// A signed repository that lists every package of the definitions at its version. Of these those stay that build, at most
+/// so many.
 fn publish(
-    definitions: &BTreeMap<String, String>,
+    definitions: &mut BTreeMap<String, String>,
+    most: usize,
     pipelines: &BTreeMap<String, String>,
     folder: &Path,
 ) -> RepositoryDefaults {
@@ -96,16 +100,18 @@ fn publish(
     let mut options = CompileOptions::default();
     options.defaults = Some(RepositoryDefaults::default());
     let mut index = Index::default();
-    for (file, text) in definitions {
+    let mut left = most;
+    // Some do not take another name.
+    definitions.retain(|file, text| {
         let source = Source::new(file.as_str(), text.as_str());
-        if let Ok(Compiled::Plan(plan)) = compile(&source, Arch::X86_64, &set, &options) {
-            let definition = Definition::new(file.clone(), &plan);
-            let records = definition.records();
-            index
-                .packages
-                .extend(records.map(|record| IndexPackage { control_sha1: Some([1; 20]), ..record }));
-        }
-    }
+        let Ok(Compiled::Plan(plan)) = compile(&source, Arch::X86_64, &set, &options) else { return false };
+        let definition = Definition::new(file.clone(), &plan);
+        let records = definition.records();
+        index.packages.extend(records.map(|record| IndexPackage { control_sha1: Some([1; 20]), ..record }));
+        let is_kept = left > 0;
+        left = left.saturating_sub(1);
+        is_kept
+    });
     let pem = generate_key(2048).expect("a key");
     let key = SigningKey::from_pem("bench.rsa", pem.as_bytes()).expect("a key");
     std::fs::create_dir_all(folder.join("x86_64")).expect("a folder");
@@ -185,8 +191,9 @@ async fn main() {
         );
         return;
     };
-    let (definitions, pipelines) = definitions(&os, rounds(DEFINITIONS, 60));
-    let defaults = publish(&definitions, &pipelines, &folder.path().join("published"));
+    let (mut definitions, pipelines) = definitions(&os);
+    let most = rounds(DEFINITIONS, 60);
+    let defaults = publish(&mut definitions, most, &pipelines, &folder.path().join("published"));
     let (client, stop) = serve(folder.path(), &defaults).await;
     let mut request = CreateBuildRequest::default();
     (request.source.definitions, request.source.pipelines) = (definitions, pipelines);

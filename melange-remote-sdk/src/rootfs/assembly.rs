@@ -22,7 +22,7 @@ use crate::apk::tar_reader::{RawEntry, TarReader};
 use crate::apk::tar_writer::{EntryType, Header, TarWriter};
 use crate::apk::writer::AccountNames;
 use crate::arch::Arch;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Blame, Error, ErrorKind, Result};
 use crate::guest::Blob;
 use crate::limits;
 use crate::melange::plan::PlanEnvironment;
@@ -453,9 +453,15 @@ impl Assembly {
             return Err(Error::new(ErrorKind::LimitExceeded, "the root filesystem is too large"));
         }
         let offset = self.spooled;
-        let mut content = Tee { reader: reader.content(), sink: &mut self.spool };
-        let sum = checksum::sha1_of(&mut content)
-            .map_err(|e| Error::new(ErrorKind::Untrusted, format!("{name} cannot be unpacked")).source(e))?;
+        let mut content = Tee { reader: reader.content(), sink: &mut self.spool, sink_failed: false };
+        let sum = checksum::sha1_of(&mut content).map_err(|e| {
+            let message = format!("{name} cannot be unpacked");
+            // What cannot be written down is no fault of the package.
+            match content.sink_failed {
+                true => Error::unexpected(message).blame(Blame::Farm).source(e),
+                false => Error::new(ErrorKind::Untrusted, message).source(e),
+            }
+        })?;
         self.spooled += entry.size;
         if let Some(recorded) = entry.records.get("APK-TOOLS.checksum.SHA1")
             && recorded.as_slice() != hex::encode(sum).as_bytes()
@@ -634,12 +640,43 @@ impl io::Read for SpoolReader<'_> {
 struct Tee<'a, R, W> {
     reader: R,
     sink: &'a mut W,
+    /// Whether it was the sink that failed.
+    sink_failed: bool,
 }
 
 impl<R: io::Read, W: Write> io::Read for Tee<'_, R, W> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.reader.read(buffer)?;
-        self.sink.write_all(&buffer[..read])?;
-        Ok(read)
+        let written = self.sink.write_all(&buffer[..read]);
+        self.sink_failed |= written.is_err();
+        written.map(|()| read)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A disk that is full from the beginning.
+    struct Full;
+
+    impl Write for Full {
+        fn write(&mut self, _bytes: &[u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::StorageFull.into())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn who_failed_is_known() {
+        let mut full = Full;
+        let mut tee = Tee { reader: &b"content"[..], sink: &mut full, sink_failed: false };
+        assert!(io::read_to_string(&mut tee).is_err() && tee.sink_failed);
+        let mut sink = Vec::new();
+        let mut tee = Tee { reader: &b"\xff"[..], sink: &mut sink, sink_failed: false };
+        assert!(io::read_to_string(&mut tee).is_err() && !tee.sink_failed);
     }
 }
