@@ -10,7 +10,7 @@ mod plan;
 mod remote;
 
 pub(crate) use plan::{
-    CutArg, DependenciesArg, PlanArgs, PlanCommand, PlanFormat, PlanOptions, PlanPart, RebuildArg,
+    CutArg, DependenciesArg, PlanArgs, PlanCommand, PlanFormat, PlanOptions, PlanPart, RebuildArg, word,
 };
 pub(crate) use remote::{
     BackendNameArgs, BackendsCommand, EventsArgs, LogsArgs, RemoteBuildArgs, RemoteCommand, ServerArgs,

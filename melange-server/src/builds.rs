@@ -232,14 +232,11 @@ fn check_key_name(name: &str, known: Option<&str>) -> Result<(), Error> {
 pub(crate) fn refuse_mistakes(request: &BuildRequest, planned: &PlannedBuild) -> Handled<()> {
     let is_inline = matches!(request.source, BuildSource::Inline { .. });
     let packages: BTreeSet<&str> = request.plan.selection.packages.iter().map(String::as_str).collect();
-    let is_told: BTreeSet<&str> =
-        planned.plans.iter().flat_map(|plan| &plan.skipped).map(|skip| skip.file.as_str()).collect();
-    let is_asked = |file: &str| {
-        let stem = file.rsplit('/').next().and_then(|name| name.strip_suffix(".yaml")).unwrap_or(file);
-        is_told.contains(file) && (is_inline || packages.contains(stem))
-    };
+    let skipped = planned.plans.iter().flat_map(|plan| &plan.skipped);
+    let asked = skipped.filter(|skip| is_inline || packages.contains(skip.name.as_str()));
+    let asked: BTreeSet<&str> = asked.map(|skip| skip.file.as_str()).collect();
     let mut details = Vec::new();
-    for (_, diagnostics) in planned.mistakes.iter().filter(|(file, _)| is_asked(file)) {
+    for (_, diagnostics) in planned.mistakes.iter().filter(|(file, _)| asked.contains(file.as_str())) {
         details.extend(v1::diagnostic_details(diagnostics));
     }
     details.truncate(limits::DIAGNOSTICS_MAX);

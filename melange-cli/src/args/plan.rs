@@ -61,35 +61,9 @@ pub(crate) enum CutArg {
     Short,
 }
 
-impl DependenciesArg {
-    /// The word of the API.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::None => "none",
-            Self::Missing => "missing",
-            Self::All => "all",
-        }
-    }
-}
-
-impl RebuildArg {
-    /// The word of the API.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Missing => "missing",
-            Self::All => "all",
-        }
-    }
-}
-
-impl CutArg {
-    /// The word of the API.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Fewest => "fewest",
-            Self::Short => "short",
-        }
-    }
+/// The word of a choice, on the command line and in the API.
+pub(crate) fn word(choice: &impl ValueEnum) -> String {
+    choice.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
 }
 
 impl From<DependenciesArg> for WithDependencies {

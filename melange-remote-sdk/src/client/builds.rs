@@ -1,16 +1,17 @@
 //! Builds of many packages.
 
-use serde::Serialize;
-
+use super::lines::add_parameter;
 use super::{Client, decode, encode};
-use crate::api::v1;
 use crate::api::v2::{
     self, BuildPackageView, BuildPackagesResponse, BuildView, BuildsResponse, CreateBuildRequest,
     CreateBuildResponse, PlanView,
 };
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::job::BuildId;
 use crate::limits;
+
+/// What to do about a build that is too large for one request.
+const FEWER: &str = "hand in fewer definitions at once";
 
 /// Which packages of a build are asked for, and from where on.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -32,11 +33,9 @@ impl PackagesQuery {
 
     fn path(&self, build: BuildId) -> String {
         let mut path = format!("{}?limit={}", v2::build_packages(build), limits::PAGE_ITEMS_MAX);
-        for (name, value) in [("status", &self.status), ("arch", &self.arch), ("cursor", &self.cursor)] {
-            if let Some(value) = value {
-                path.push_str(&format!("&{name}={}", encode(value)));
-            }
-        }
+        add_parameter(&mut path, "status", self.status.as_ref());
+        add_parameter(&mut path, "arch", self.arch.as_ref());
+        add_parameter(&mut path, "cursor", self.cursor.as_ref());
         path
     }
 }
@@ -52,7 +51,7 @@ impl Client {
     /// # Errors
     /// The server's; `Unavailable` when it does not answer after several tries.
     pub async fn create_build(&self, request: &CreateBuildRequest) -> Result<CreateBuildResponse> {
-        self.post_build(v2::BUILDS, request).await
+        self.hand_in(v2::BUILDS, request, FEWER).await
     }
 
     /// Plans a build, and builds nothing.
@@ -60,32 +59,7 @@ impl Client {
     /// # Errors
     /// As [`Self::create_build`].
     pub async fn plan_build(&self, request: &CreateBuildRequest) -> Result<PlanView> {
-        self.post_build(v2::PLANS, request).await
-    }
-
-    async fn post_build<T: serde::de::DeserializeOwned>(
-        &self,
-        path: &str,
-        request: &impl Serialize,
-    ) -> Result<T> {
-        let key = uuid::Uuid::now_v7().to_string();
-        let body = serde_json::to_vec(request)
-            .map_err(|error| Error::unexpected("cannot write the request").source(error))?;
-        if body.len() > limits::REQUEST_BODY_BYTES_MAX {
-            let message =
-                format!("the request has {} bytes, more than {}", body.len(), limits::REQUEST_BODY_BYTES_MAX);
-            return Err(
-                Error::new(ErrorKind::LimitExceeded, message).hint("hand in fewer definitions at once")
-            );
-        }
-        let make = || {
-            self.http
-                .post(format!("{}{path}", self.base))
-                .header(v1::IDEMPOTENCY_KEY, &key)
-                .header("content-type", "application/json")
-                .body(body.clone())
-        };
-        self.json(make).await
+        self.hand_in(v2::PLANS, request, FEWER).await
     }
 
     /// One build.
@@ -107,11 +81,8 @@ impl Client {
         status: Option<&str>,
     ) -> Result<BuildsResponse> {
         let mut path = format!("{}?limit={}", v2::BUILDS, limit.clamp(1, limits::PAGE_ITEMS_MAX));
-        for (name, value) in [("cursor", cursor), ("status", status)] {
-            if let Some(value) = value {
-                path.push_str(&format!("&{name}={}", encode(value)));
-            }
-        }
+        add_parameter(&mut path, "cursor", cursor);
+        add_parameter(&mut path, "status", status);
         self.json(|| self.get(&path)).await
     }
 

@@ -7,6 +7,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 
@@ -98,23 +99,34 @@ impl Client {
     /// # Errors
     /// As [`Self::submit`].
     pub async fn submit_or_join(&self, request: &SubmitRequest) -> Result<SubmittedJob> {
+        let response: SubmitResponse = self.hand_in(v1::JOBS, request, "hand in fewer pipelines").await?;
+        Ok(SubmittedJob { job: response.id.parse()?, created: response.created })
+    }
+
+    /// Hands something in under a key of its own, so that it may be sent again; `smaller` says what to do when it is too
+    /// large.
+    async fn hand_in<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        request: &impl Serialize,
+        smaller: &'static str,
+    ) -> Result<T> {
         let key = uuid::Uuid::now_v7().to_string();
         let body = serde_json::to_vec(request)
             .map_err(|e| Error::unexpected("cannot write the request").source(e))?;
         if body.len() > limits::REQUEST_BODY_BYTES_MAX {
             let message =
                 format!("the request has {} bytes, more than {}", body.len(), limits::REQUEST_BODY_BYTES_MAX);
-            return Err(Error::new(ErrorKind::LimitExceeded, message).hint("hand in fewer pipelines"));
+            return Err(Error::new(ErrorKind::LimitExceeded, message).hint(smaller));
         }
         let make = || {
             self.http
-                .post(format!("{}{}", self.base, v1::JOBS))
+                .post(format!("{}{path}", self.base))
                 .header(v1::IDEMPOTENCY_KEY, &key)
                 .header("content-type", "application/json")
                 .body(body.clone())
         };
-        let response: SubmitResponse = self.json(make).await?;
-        Ok(SubmittedJob { job: response.id.parse()?, created: response.created })
+        self.json(make).await
     }
 
     /// Whether the server has the files beside a definition.

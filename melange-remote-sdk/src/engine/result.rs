@@ -57,8 +57,9 @@ impl EngineBuilder {
         texts.put(&options.epoch_seconds.to_string());
         let told = [&options.namespace, &options.config_license, &options.config_repository, &options.commit];
         texts.all(told.into_iter().map(String::as_str));
-        texts.put(if input.with_test && !plan.tests.is_empty() { "tested" } else { "made" });
-        if input.with_test && !plan.tests.is_empty() {
+        let is_tested = input.with_test && !plan.tests.is_empty();
+        texts.put(if is_tested { "tested" } else { "made" });
+        if is_tested {
             texts.all(input.test_packages.iter().map(String::as_str));
             // What tests install depends on what is made; all that they could install has a part then.
             for package in &build.made().packages {

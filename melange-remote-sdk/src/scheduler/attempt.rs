@@ -513,23 +513,33 @@ impl Attempt {
         };
         let result: Option<Result<Vec<JobArtifact>, NotStored>> =
             self.signal().token.run_until_cancelled(store).await;
+        let success = |artifacts| {
+            let result = outcome.result;
+            Outcome::Succeeded { artifacts, note: None, result, reused: None }
+        };
+        self.after_storing(started_at, result, &stored, success).await
+    }
+
+    /// The end that follows from what storing came to; `None` of a result when it was broken off.
+    pub(super) async fn after_storing(
+        &self,
+        started_at: Instant,
+        result: Option<Result<Vec<JobArtifact>, NotStored>>,
+        stored: &[ArtifactKey],
+        success: impl FnOnce(Vec<JobArtifact>) -> Outcome,
+    ) -> Option<End> {
         match result {
             Some(Ok(artifacts)) => {
                 let took = started_at.elapsed();
                 self.events.emit(BuildEvent::PhaseFinished { phase: Phase::Store, took });
-                let result = outcome.result;
-                Some(End::Finish(Outcome::Succeeded { artifacts, note: None, result, reused: None }))
+                Some(End::Finish(success(artifacts)))
             }
-            other => self.give_up_stored(&stored, other.and_then(Result::err)).await,
+            other => self.give_up_stored(stored, other.and_then(Result::err)).await,
         }
     }
 
     /// Removes what was stored of an attempt that does not succeed after all.
-    pub(super) async fn give_up_stored(
-        &self,
-        stored: &[ArtifactKey],
-        error: Option<NotStored>,
-    ) -> Option<End> {
+    async fn give_up_stored(&self, stored: &[ArtifactKey], error: Option<NotStored>) -> Option<End> {
         self.remove(stored).await;
         match error {
             Some(error) if self.signal().reason().is_none() => Some(match error {

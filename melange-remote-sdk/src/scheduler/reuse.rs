@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::attempt::{Attempt, End, NotStored};
 use crate::artifact_storage::layout::{LOCK_NAME, artifact_key};
-use crate::builder::{BuildEvent, BuildOutcome, BuildSink, BuiltFile, Phase};
+use crate::builder::{BuildOutcome, BuiltFile};
 use crate::error::{Blame, Error, Result};
 use crate::job::{Job, JobArtifact, JobId, Outcome};
 
@@ -43,22 +43,21 @@ impl Attempt {
             if let Some(file) = lock_file(outcome).map_err(NotStored::Files)? {
                 let key = self.artifact_key(&file.name)?;
                 stored.push(key.clone());
-                artifacts.push(self.store_file(&key, &file).await?);
+                let put = || -> BoxFuture<'_, Result<JobArtifact, NotStored>> {
+                    Box::pin(self.store_file(&key, &file))
+                };
+                artifacts.push(self.repeat(&file.name, put).await?);
             }
             Ok(artifacts)
         };
         let result: Option<Result<Vec<JobArtifact>, NotStored>> =
             self.signal().token.run_until_cancelled(store).await;
-        match result {
-            Some(Ok(artifacts)) => {
-                let took = started_at.elapsed();
-                self.events.emit(BuildEvent::PhaseFinished { phase: Phase::Store, took });
-                self.events.line(format!("--- the job {maker} made the same already; its files are taken"));
-                let (result, reused) = (outcome.result, Some(maker));
-                Some(End::Finish(Outcome::Succeeded { artifacts, note: None, result, reused }))
-            }
-            other => self.give_up_stored(&stored, other.and_then(Result::err)).await,
-        }
+        let success = |artifacts| {
+            self.events.line(format!("--- the job {maker} made the same already; its files are taken"));
+            let (result, reused) = (outcome.result, Some(maker));
+            Outcome::Succeeded { artifacts, note: None, result, reused }
+        };
+        self.after_storing(started_at, result, &stored, success).await
     }
 
     async fn copy_artifact(&self, made: &Arc<Job>, artifact: &JobArtifact) -> Result<JobArtifact, NotStored> {

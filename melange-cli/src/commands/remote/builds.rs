@@ -15,7 +15,7 @@ use melange_remote_sdk::planner::Selection;
 
 use super::submit::Sources;
 use super::{client, show, watch_build};
-use crate::args::{Output, RemoteBuildArgs, ServerArgs, chosen};
+use crate::args::{Output, RemoteBuildArgs, ServerArgs, chosen, word};
 use crate::commands::{collect_pipelines, definition, local, plan};
 use crate::exit::Exit;
 use crate::render::{builds as render, plan as render_plan};
@@ -54,9 +54,9 @@ fn request(args: &RemoteBuildArgs) -> Result<(CreateBuildRequest, BTreeMap<Strin
     options.signing_key.clone_from(&args.signing_key);
     options.extra_repos.clone_from(&args.extra_repos);
     options.extra_keys.clone_from(&args.extra_keys);
-    options.with_dependencies = Some(args.with_dependencies.name().to_owned());
-    options.rebuild = Some(args.rebuild.name().to_owned());
-    options.cut = Some(args.cut.name().to_owned());
+    options.with_dependencies = Some(word(&args.with_dependencies));
+    options.rebuild = Some(word(&args.rebuild));
+    options.cut = Some(word(&args.cut));
     options.backend_selector = args.backend_selector.iter().cloned().collect();
     options.priority = args.priority;
     (options.fail_fast, options.no_cache) = (args.fail_fast, args.no_cache);
@@ -217,12 +217,8 @@ pub(super) async fn get(
     for package in made {
         let Some(job) = package.job_id.as_deref().map(str::parse::<JobId>).transpose()? else { continue };
         let artifacts = client.artifacts(job).await?;
-        let wanted = |name: &str| {
-            name.ends_with(".apk")
-                && (names.is_empty()
-                    || names.iter().any(|end| name == end || name.ends_with(&format!("/{end}"))))
-        };
-        let chosen: Vec<_> = artifacts.into_iter().filter(|artifact| wanted(&artifact.name)).collect();
+        let is_chosen = |name: &str| name.ends_with(".apk") && super::is_wanted(name, names);
+        let chosen: Vec<_> = artifacts.into_iter().filter(|artifact| is_chosen(&artifact.name)).collect();
         super::download(client, job, &chosen, out_dir, output, &mut paths).await?;
     }
     if paths.is_empty() {

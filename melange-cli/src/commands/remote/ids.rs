@@ -96,7 +96,8 @@ async fn package_of(client: &Client, build: &str, package: &str) -> Result<JobId
     };
     let (name, arch) = package.split_once('@').map_or((package, None), |(name, arch)| (name, Some(arch)));
     let view = client.build_package(build, name, arch).await.map_err(|error| {
-        let is_several = error.to_string().contains(" and ") && arch.is_none();
+        // Of several architectures none was named.
+        let is_several = error.kind() == ErrorKind::InvalidRequest && arch.is_none();
         if is_several { error.hint(format!("write {build}/{name}@ARCH")) } else { error }
     })?;
     let reason = view.reason.unwrap_or_default();

@@ -161,23 +161,25 @@ async fn list(server: &ServerArgs, limit: usize, status: Option<&str>, output: O
 
 async fn get(client: &Client, id: JobId, names: &[String], out_dir: &Path, output: Output) -> Result<Exit> {
     let artifacts = client.artifacts(id).await?;
-    let wanted = |name: &str| {
-        names.is_empty() || names.iter().any(|end| name == end || name.ends_with(&format!("/{end}")))
-    };
-    let chosen: Vec<_> = artifacts.iter().filter(|artifact| wanted(&artifact.name)).collect();
+    let chosen: Vec<ArtifactView> =
+        artifacts.iter().filter(|artifact| is_wanted(&artifact.name, names)).cloned().collect();
     if chosen.is_empty() {
         let have: Vec<_> = artifacts.iter().map(|artifact| shown::word(&artifact.name)).collect();
         let error = Error::new(ErrorKind::NotFound, "the job has no such artifact");
         return Err(error
             .hint(format!("it has: {}", if have.is_empty() { "none".to_owned() } else { have.join(", ") })));
     }
-    let chosen: Vec<ArtifactView> = chosen.into_iter().cloned().collect();
     let mut paths = Vec::new();
     download(client, id, &chosen, out_dir, output, &mut paths).await?;
     if output == Output::Json {
         out::json(&paths)?;
     }
     Ok(Exit::Ok)
+}
+
+/// Whether an artifact is one of those that were named, by the ends of their names; all are when none is named.
+fn is_wanted(name: &str, ends: &[String]) -> bool {
+    ends.is_empty() || ends.iter().any(|end| name == end || name.ends_with(&format!("/{end}")))
 }
 
 /// Downloads artifacts of a job, and adds their paths.

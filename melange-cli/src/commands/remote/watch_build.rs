@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use melange_remote_sdk::api::v2::{BuildPackageView, BuildView};
 use melange_remote_sdk::client::{Client, EventFilter, PackagesQuery};
 use melange_remote_sdk::error::{Error, ErrorKind, Result};
-use melange_remote_sdk::job::{BuildId, Event, EventKind, JobId, JobState, StepState};
+use melange_remote_sdk::job::{BuildId, Event, EventKind, JobId, JobState, StateCounts, StepState};
 use melange_remote_sdk::limits;
 use tokio::sync::mpsc;
 
@@ -27,31 +27,29 @@ const RUNNING_SHOWN: usize = 3;
 struct Seen {
     /// What each job builds, and where it is.
     jobs: BTreeMap<JobId, (String, JobState)>,
-    /// The steps of those that run.
-    steps: BTreeMap<JobId, String>,
+    /// How many of them are in each state.
+    counts: StateCounts,
+    /// Those that run, with their steps once one has begun.
+    running: BTreeMap<JobId, Option<String>>,
 }
 
 impl Seen {
     /// The last line of a terminal.
     fn line(&self) -> String {
-        let count = |state| self.jobs.values().filter(|(_, known)| *known == state).count();
-        let ended = self.jobs.values().filter(|(_, state)| state.is_terminal()).count();
+        let ended = JobState::ALL.into_iter().filter(|state| state.is_terminal());
+        let ended = ended.fold(0u32, |sum, state| sum.saturating_add(self.counts.get(state)));
         let mut line = format!("{ended}/{} done", self.jobs.len());
-        let failed = count(JobState::Failed);
+        let failed = self.counts.get(JobState::Failed);
         if failed > 0 {
             line.push_str(&format!(", {failed} failed"));
         }
-        let running: Vec<String> = self
-            .jobs
-            .iter()
-            .filter(|(_, (_, state))| *state == JobState::Running)
-            .map(|(id, (name, _))| {
-                self.steps.get(id).map_or_else(|| name.clone(), |step| format!("{name} ({step})"))
-            })
-            .collect();
-        if !running.is_empty() {
-            let more = running.len().saturating_sub(RUNNING_SHOWN);
-            let shown: Vec<String> = running.into_iter().take(RUNNING_SHOWN).collect();
+        if !self.running.is_empty() {
+            let more = self.running.len().saturating_sub(RUNNING_SHOWN);
+            let told = |(id, step): (&JobId, &Option<String>)| {
+                let name = self.jobs.get(id).map_or("", |(name, _)| name);
+                step.as_ref().map_or_else(|| name.to_owned(), |step| format!("{name} ({step})"))
+            };
+            let shown: Vec<String> = self.running.iter().take(RUNNING_SHOWN).map(told).collect();
             let more = if more > 0 { format!(" and {more} more") } else { String::new() };
             line.push_str(&format!("; {}{more}", shown.join(", ")));
         }
@@ -64,12 +62,20 @@ impl Seen {
         match &event.kind {
             EventKind::JobState(state) => {
                 let name = state.package.clone().unwrap_or_else(|| job.to_string());
-                self.jobs.insert(job, (format!("{name} {}", state.arch), state.state));
-                self.steps.remove(&job);
+                let before = self.jobs.insert(job, (format!("{name} {}", state.arch), state.state));
+                before.into_iter().for_each(|(_, before)| self.counts.take(before));
+                self.counts.add(state.state);
+                if state.state == JobState::Running {
+                    self.running.insert(job, None);
+                } else {
+                    self.running.remove(&job);
+                }
                 state.state.is_terminal().then_some((job, state.state))
             }
             EventKind::JobStep(step) if step.state == StepState::Running => {
-                self.steps.insert(job, step.name.clone().unwrap_or_default());
+                if let Some(shown) = self.running.get_mut(&job) {
+                    *shown = Some(step.name.clone().unwrap_or_default());
+                }
                 None
             }
             _ => None,

@@ -215,7 +215,7 @@ impl Store {
     ) -> sqlx::Result<Option<Arc<Job>>> {
         // Artifacts may be empty, so that their bytes do not tell whether they were removed.
         let mut rows = sqlx::query(
-            "SELECT j.doc, NULL AS reason, NULL AS blocked_by FROM jobs j \
+            "SELECT j.doc FROM jobs j \
              WHERE j.result = $1 AND j.state = 3 AND j.project = $2 ORDER BY j.ended_at DESC, j.id DESC",
         )
         .bind(result.as_bytes().to_vec())
