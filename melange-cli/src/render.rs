@@ -6,10 +6,11 @@ pub(crate) mod plan;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use melange_remote_sdk::api::v1::{
-    BackendView, DiagnosisView, ErrorBody, ErrorResponse, JobView, diagnostic_details,
+    BackendStateView, BackendView, DiagnosisView, ErrorBody, ErrorResponse, JobView, diagnostic_details,
 };
 use melange_remote_sdk::client::Refusal;
 use melange_remote_sdk::error::Error;
+use melange_remote_sdk::job::JobResources;
 
 use crate::exit::mistakes;
 use crate::shown;
@@ -216,10 +217,10 @@ pub(crate) fn backends(backends: &[BackendView], now: Timestamp) -> String {
         let most = backend.max_jobs.map(|jobs| jobs.to_string()).unwrap_or_default();
         let state = backend.state.clone().unwrap_or_default();
         let jobs = format!("{}/{most}", state.running);
+        let share = used(backend, &state);
         let ago = state.last_error_at.map(|at| format!(" ({} ago)", age(at, now))).unwrap_or_default();
         let failure = state.last_error.map(|error| error + &ago).unwrap_or_default();
         let place = state.machine.iter().fold(backend.addr.clone(), |addr, on| format!("{addr} on {on}"));
-        let share = share_of(state.running, backend.max_jobs.unwrap_or_default()).unwrap_or_default();
         [place, backend.arch.clone(), state.status, jobs, share, state.source, labels.join(","), failure]
     }));
     let (running, slots) = backends.iter().fold((0u32, 0u32), |(running, slots), backend| {
@@ -228,6 +229,21 @@ pub(crate) fn backends(backends: &[BackendView], now: Timestamp) -> String {
     });
     let share = share_of(running, slots).map(|share| format!(" ({share})")).unwrap_or_default();
     format!("{}{running} of {slots} slots in use{share}\n", table(&rows))
+}
+
+/// What of a backend is in use: of its slots, and of the cores and the memory that somebody said it has.
+fn used(backend: &BackendView, state: &BackendStateView) -> String {
+    let slots = share_of(state.running, backend.max_jobs.unwrap_or_default());
+    let used = JobResources::new(state.used_cpu_millis, state.used_memory_bytes);
+    let cores = backend.cpus.as_ref().map(|has| {
+        let (whole, part) = (used.cpu_millis / 1_000, used.cpu_millis % 1_000 / 100);
+        format!("{whole}.{part} of {has} cores")
+    });
+    let memory = backend.memory.as_ref().map(|has| {
+        let (whole, part) = (used.memory_bytes >> 30, ((used.memory_bytes & ((1 << 30) - 1)) * 10) >> 30);
+        format!("{whole}.{part} GiB of {has}")
+    });
+    slots.into_iter().chain(cores).chain(memory).collect::<Vec<_>>().join(", ")
 }
 
 /// A part of a whole in per cent; none of nothing.

@@ -10,6 +10,7 @@ use melange_remote_sdk::backend::pool::BackendPool;
 use melange_remote_sdk::backend::registry::BackendRegistry;
 use melange_remote_sdk::backend::{Backend, BackendAddress, BackendProbe};
 use melange_remote_sdk::backend_selector::BackendSelector;
+use melange_remote_sdk::backend_selector::best_fit::BestFit;
 use melange_remote_sdk::backend_selector::least_loaded::LeastLoaded;
 use melange_remote_sdk::backend_selector::round_robin::RoundRobin;
 use melange_remote_sdk::builder::Builder;
@@ -84,10 +85,11 @@ pub async fn assemble(config: &Config) -> Result<Assembly> {
 }
 
 fn selector(selection: BackendSelection) -> Arc<dyn BackendSelector> {
-    match selection {
+    let otherwise: Arc<dyn BackendSelector> = match selection {
         BackendSelection::RoundRobin => Arc::new(RoundRobin),
         BackendSelection::LeastLoaded => Arc::new(LeastLoaded),
-    }
+    };
+    Arc::new(BestFit::new(otherwise))
 }
 
 /// One database, as the two contracts that it keeps.
@@ -344,11 +346,11 @@ mod tests {
             Config::read(args.map(OsString::from), &|_| None).unwrap()
         };
         let plain = assemble(&read(&[])).await.unwrap();
-        assert_eq!(format!("{:?}", plain.app.backend_selector), "RoundRobin");
+        assert_eq!(format!("{:?}", plain.app.backend_selector), "BestFit { otherwise: RoundRobin }");
         let flags =
             ["--backend-selection", "least-loaded", "--submit-rate", "1", "--project-weight", "release=77"];
         let assembly = assemble(&read(&flags)).await.unwrap();
-        assert_eq!(format!("{:?}", assembly.app.backend_selector), "LeastLoaded");
+        assert_eq!(format!("{:?}", assembly.app.backend_selector), "BestFit { otherwise: LeastLoaded }");
         let scheduler = format!("{:?}", assembly.scheduler);
         assert!(scheduler.contains("LeastLoaded") && scheduler.contains("77"), "{scheduler}");
         let taken = (0..100).take_while(|_| assembly.app.submit_rate.take().is_ok()).count();

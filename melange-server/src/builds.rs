@@ -1,13 +1,16 @@
 //! What a request for a build must pass, and what is told of its packages.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use futures_util::{StreamExt, TryStreamExt};
 use melange_remote_sdk::api::v1::{self, ErrorDetail};
-use melange_remote_sdk::api::v2::{BuildOptionsView, BuildPackageView, CreateBuildRequest, SourceRequest};
+use melange_remote_sdk::api::v2::{
+    BuildOptionsView, BuildPackageView, CreateBuildRequest, NoBackendView, SourceRequest,
+};
 use melange_remote_sdk::arch::Arch;
 use melange_remote_sdk::artifact_storage::layout::source_key;
+use melange_remote_sdk::backend_selector::{Candidate, Requirements};
 use melange_remote_sdk::builds::{BuildOptions, BuildRequest, LoadedBuild, PlannedBuild};
 use melange_remote_sdk::error::{Error, ErrorKind};
 use melange_remote_sdk::git::{GitCheckout, GitSource};
@@ -337,4 +340,27 @@ pub(crate) async fn package(app: &App, loaded: &LoadedBuild, job: &Arc<Job>) -> 
         view.blocked_by = names.collect();
     }
     Ok(view)
+}
+
+/// The jobs of a plan that no backend of the farm could run, whatever it runs now.
+pub(crate) fn without_backend(
+    app: &App,
+    request: &BuildRequest,
+    planned: &PlannedBuild,
+) -> Vec<NoBackendView> {
+    let mut candidates = app.pool.fleet_candidates();
+    candidates.iter_mut().for_each(|candidate| *candidate = Candidate::new(Arc::clone(&candidate.backend)));
+    let mut known: BTreeMap<Requirements, Option<String>> = BTreeMap::new();
+    let mut told: BTreeMap<(Arch, String), NoBackendView> = BTreeMap::new();
+    for (package, needs) in planned.needs(request) {
+        let arch = needs.arch;
+        let refused = known.entry(needs).or_insert_with_key(|needs| {
+            app.backend_selector.select(needs, &candidates).err().map(|refusal| refusal.to_string())
+        });
+        if let Some(reason) = refused {
+            let new = || NoBackendView::new(arch.apk_name(), reason.as_str());
+            told.entry((arch, reason.clone())).or_insert_with(new).add(package);
+        }
+    }
+    told.into_values().collect()
 }

@@ -9,7 +9,7 @@ use melange_remote_sdk::api::v1::{self, ErrorDetail, SubmitRequest};
 use melange_remote_sdk::arch::Arch;
 use melange_remote_sdk::backend_selector::{BackendSelector, Candidate, Requirements};
 use melange_remote_sdk::error::{Error, ErrorKind};
-use melange_remote_sdk::job::{JobSpec, spec::JobPackage};
+use melange_remote_sdk::job::{JobResources, JobSpec, spec::JobPackage};
 use melange_remote_sdk::limits;
 use melange_remote_sdk::melange::defaults::RepositoryDefaults;
 use melange_remote_sdk::melange::pipelines::PipelineSet;
@@ -106,10 +106,7 @@ fn check_until(
     if !details.is_empty() {
         return Err(Problem::mistakes(details));
     }
-    let version = plan.package.full_version();
-    let subpackages = plan.subpackages.iter().map(|package| package.name.clone()).collect();
-    let mut package = JobPackage::new(plan.package.name.clone(), version);
-    package.subpackages = subpackages;
+    let package = JobPackage::of(&plan, spec.with_test());
     Ok(spec.with_package(package))
 }
 
@@ -152,13 +149,17 @@ pub fn check_backends(
     selector: &dyn BackendSelector,
     mut candidates: Vec<Candidate>,
 ) -> Result<(), Error> {
-    candidates.iter_mut().for_each(|candidate| (candidate.running, candidate.closed) = (0, None));
-    let requirements = Requirements::new(spec.arch(), spec.backend_selector().clone());
+    candidates.iter_mut().for_each(|candidate| {
+        (candidate.running, candidate.used, candidate.closed) = (0, JobResources::default(), None);
+    });
+    let resources = spec.package().map(|package| package.resources).unwrap_or_default();
+    let requirements =
+        Requirements::new(spec.arch(), spec.backend_selector().clone()).with_resources(resources);
     match selector.select(&requirements, &candidates) {
         Ok(_) => Ok(()),
         Err(refusal) => {
             let error = Error::new(ErrorKind::Unsupported, format!("no backend can run this job: {refusal}"));
-            Err(error.hint("list the backends to see their architectures and labels"))
+            Err(error.hint("list the backends to see their architectures, labels and sizes"))
         }
     }
 }

@@ -118,7 +118,7 @@ async fn pending(app: &App, job: &Job) -> Result<WaitingView> {
     let since = job.waiting.as_ref().map_or(ready_at, |waiting| waiting.since);
     let mut view = WaitingView::new(word, sentence, since);
     view.hint = refusal.as_ref().map(|refusal| hint(refusal, &group.needs));
-    view.backends = matching.iter().map(|candidate| backend_view(candidate)).collect();
+    view.backends = matching.iter().map(|candidate| backend_view(candidate, &group.needs)).collect();
     let demand = app.job_store.demand(now).await?;
     let ahead = app.job_store.ahead(job.id).await?.unwrap_or(0);
     let before = ahead.saturating_add(others_before(job, &group, &demand, &candidates, ahead));
@@ -150,17 +150,21 @@ fn hint(refusal: &Refusal, needs: &Requirements) -> String {
                 .collect();
             format!("melange remote backends add ADDRESS --arch {}{}", needs.arch, labels.concat())
         }
+        Refusal::TooLarge { .. } => {
+            "a backend with more cores or memory helps, or less in the definition's `package.resources`"
+                .to_owned()
+        }
         Refusal::Closed { why: Closed::Draining, .. } => "melange remote backends enable ADDRESS".to_owned(),
         Refusal::Closed { .. } => "the backend is asked again every few seconds".to_owned(),
         _ => "time helps; so would more backends, or more jobs on each".to_owned(),
     }
 }
 
-fn backend_view(candidate: &Candidate) -> MatchingBackendView {
+fn backend_view(candidate: &Candidate, needs: &Requirements) -> MatchingBackendView {
     let state = match &candidate.closed {
         Some(Closed::Draining) => "draining",
         Some(_) => "unhealthy",
-        None if candidate.has_free_slot() => "ready",
+        None if needs.fit(candidate) => "ready",
         None => "busy",
     };
     MatchingBackendView {

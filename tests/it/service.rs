@@ -46,7 +46,8 @@ pub(crate) async fn start() -> Option<Service> {
     }
     let backends = format!(
         "backends:\n  - addr: docker://{}\n    arch: x86_64\n    labels: {{tier: daemon}}\n    maxJobs: 2\n  \
-         - addr: sandbox://local\n    arch: aarch64\n    labels: {{tier: sandbox}}\n    maxJobs: 2\n",
+         - addr: sandbox://local\n    arch: aarch64\n    labels: {{tier: sandbox}}\n    maxJobs: 2\n    \
+         cpus: 8\n    memory: 4Gi\n",
         socket.display()
     );
     std::fs::write(folder.path().join("backends.yaml"), backends).unwrap();
@@ -266,4 +267,36 @@ async fn no_line_of_fast_output_is_lost() {
             assert!(text.contains("the end\n") && text.ends_with("--- the build succeeded\n"), "{where_}");
         }
     }
+}
+
+/// The kernel ends the step at the bound that its definition sets, and the server gives it twice as much.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_build_that_runs_out_of_memory_is_tried_once_with_more() {
+    let Some(service) = start().await else { return };
+    let hungry = |memory: &str| {
+        let definition = definition("hungry", "dd if=/dev/zero of=/dev/null bs=130M count=1");
+        definition.replace("  epoch: 0\n", &format!("  epoch: 0\n  resources:\n    memory: {memory}\n"))
+    };
+    let id = service.submit("aarch64", "sandbox", hungry("96Mi")).await;
+    let job = service.wait(id).await;
+    assert_eq!((job.status.as_str(), job.memory_bytes), ("success", 192 << 20), "{job:?}");
+    let attempts = service.client.attempts(id).await.unwrap();
+    assert_eq!(attempts[0].error_class.as_deref(), Some("resources"));
+    let error = attempts[0].error.clone().unwrap();
+    assert!(
+        error.ends_with(": 96 MiB of memory are not enough, it is tried with 192 MiB of memory"),
+        "{error}"
+    );
+    for (attempt, least) in attempts.iter().zip([90 << 20, 130 << 20]) {
+        let peak = attempt.peak_memory_bytes.unwrap();
+        assert!((least..200 << 20).contains(&peak), "{peak}");
+    }
+    let id = service.submit("aarch64", "sandbox", hungry("96Mi").replace("130M", "300M")).await;
+    let job = service.wait(id).await;
+    let error = job.error.unwrap();
+    assert!(error.ends_with("are not enough, twice as much as it asked for"), "{error}");
+    let mut huge = SubmitRequest::new(hungry("5Gi"));
+    huge.arch = Some("aarch64".to_owned());
+    let error = service.client.submit(&huge).await.unwrap_err().to_string();
+    assert!(error.contains("no aarch64 backend has 5.0 GiB of memory"), "{error}");
 }

@@ -397,6 +397,12 @@ pub(crate) enum BackendsCommand {
         /// How many jobs it runs at once; 4 when missing
         #[arg(long)]
         max_jobs: Option<u32>,
+        /// The cores that its jobs share, such as 16; nothing is counted when missing
+        #[arg(long, value_name = "N")]
+        cpus: Option<String>,
+        /// The memory that its jobs share, such as 64Gi; nothing is counted when missing
+        #[arg(long, value_name = "SIZE")]
+        memory: Option<String>,
         #[command(flatten)]
         server: ServerArgs,
     },

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use melange_remote_sdk::api::v2::{PlanMissingView, PlanSummaryView, PlanView};
+use melange_remote_sdk::api::v2::{NoBackendView, PlanMissingView, PlanSummaryView, PlanView};
 use melange_remote_sdk::planner::{ArchPlan, Chain};
 use serde_json::{Value, json};
 
@@ -147,9 +147,21 @@ pub(crate) fn refusals(plan: &ArchPlan) -> String {
     text
 }
 
+/// Jobs that no backend could run.
+pub(crate) fn no_backend(waiting: &[NoBackendView]) -> String {
+    let line = |jobs: &NoBackendView| {
+        let names: Vec<&str> = jobs.packages.iter().take(NAMED).map(String::as_str).collect();
+        let more = jobs.total.saturating_sub(names.len());
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        format!("{}: {}{more} will wait for one\n", jobs.reason, names.join(", "))
+    };
+    waiting.iter().map(line).collect()
+}
+
 /// A summary of a plan, and the parts that are asked for.
 pub(crate) fn text(view: &PlanView, parts: &[PlanPart]) -> String {
     let mut text: String = view.summary.iter().map(|summary| account(view, summary)).collect();
+    text.push_str(&no_backend(&view.no_backend));
     for part in parts {
         text.push('\n');
         match part {

@@ -260,6 +260,12 @@ pub struct BackendView {
     /// How many jobs it runs at once.
     #[serde(default, rename = "maxJobs", skip_serializing_if = "Option::is_none")]
     pub max_jobs: Option<u32>,
+    /// The cores that they share, such as `16` or `0.5`; nothing is counted when it is missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpus: Option<String>,
+    /// The memory that they share, such as `64Gi`; nothing is counted when it is missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<String>,
     /// What is known of it now; never part of a request.
     #[serde(default, flatten, skip_serializing_if = "Option::is_none")]
     pub state: Option<BackendStateView>,
@@ -273,6 +279,12 @@ pub struct BackendStateView {
     pub status: String,
     /// The jobs that run on it, whichever servers run them.
     pub running: u32,
+    /// The thousandths of a core that these ask for together.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub used_cpu_millis: u64,
+    /// The memory in bytes that these ask for together.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub used_memory_bytes: u64,
     /// Where it is known from: `configuration`, of this server; `added`, at run time, for all servers; `elsewhere`, of the
     /// configuration of other servers, which alone run jobs on it.
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -305,6 +317,8 @@ impl From<&BackendState> for BackendView {
         let view = BackendStateView {
             status: state.status.name().to_owned(),
             running: state.running,
+            used_cpu_millis: state.used.cpu_millis,
+            used_memory_bytes: state.used.memory_bytes,
             source: source_of(state).to_owned(),
             machine: state.backend.machine().map(str::to_owned),
             latency_ms: state.latency.map(|took| u64::try_from(took.as_millis()).unwrap_or(u64::MAX)),
@@ -315,6 +329,22 @@ impl From<&BackendState> for BackendView {
         };
         Self { state: Some(view), ..Self::from(&*state.backend) }
     }
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+/// Thousandths of a core as they are written.
+fn cores(millis: u64) -> String {
+    if millis.is_multiple_of(1_000) { (millis / 1_000).to_string() } else { format!("{millis}m") }
+}
+
+/// Bytes as they are written, in the largest unit that says them exactly.
+fn bytes(bytes: u64) -> String {
+    let units = [(30, "Gi"), (20, "Mi"), (10, "Ki")];
+    let exact = units.iter().find(|(bits, _)| bytes > 0 && bytes.trailing_zeros() >= *bits);
+    exact.map_or_else(|| bytes.to_string(), |(bits, unit)| format!("{}{unit}", bytes >> bits))
 }
 
 fn source_of(state: &BackendState) -> &'static str {
@@ -332,6 +362,8 @@ impl From<&Backend> for BackendView {
             arch: backend.arch().to_string(),
             labels: backend.labels().as_map().clone(),
             max_jobs: Some(backend.max_jobs()),
+            cpus: backend.capacity().cpu_millis.map(cores),
+            memory: backend.capacity().memory_bytes.map(bytes),
             state: None,
         }
     }

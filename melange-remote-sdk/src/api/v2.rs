@@ -10,6 +10,6 @@ pub use builds::{
     build_retry, read_build,
 };
 pub use plan::{
-    PlanCutView, PlanCycleStepView, PlanEdgeView, PlanJobView, PlanMissingView, PlanRefusalView,
-    PlanSkipView, PlanSummaryView, PlanTradeView, PlanView,
+    NoBackendView, PlanCutView, PlanCycleStepView, PlanEdgeView, PlanJobView, PlanMissingView,
+    PlanRefusalView, PlanSkipView, PlanSummaryView, PlanTradeView, PlanView,
 };

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::{Backend, BackendAddress, check_max_jobs};
 use crate::arch::Arch;
 use crate::error::Error;
+use crate::job::BackendCapacity;
 use crate::labels::Labels;
 use crate::limits;
 use crate::text::diagnostics::{Diagnostic, Diagnostics, Position, Source, nearest};
@@ -15,9 +16,10 @@ use crate::text::yaml::{self, Key, Node, Value};
 /// ```
 /// use melange_remote_sdk::backend::file;
 /// use melange_remote_sdk::text::diagnostics::Source;
-/// let text = "backends:\n  - addr: tcp://a:1234\n    arch: x86_64\n    labels:\n      tier: standard\n    maxJobs: 8\n";
+/// let text = "backends:\n  - addr: tcp://a:1234\n    arch: x86_64\n    labels:\n      tier: standard\n    maxJobs: 8\n    cpus: 16\n    memory: 64Gi\n";
 /// let backends = file::read(&Source::new("backends.yaml", text)).unwrap();
 /// assert_eq!(backends[0].max_jobs(), 8);
+/// assert_eq!(backends[0].capacity().memory_bytes, Some(64 << 30));
 /// ```
 ///
 /// # Errors
@@ -119,7 +121,7 @@ impl Reader<'_> {
 
     fn backend(&mut self, node: &Node, default_max_jobs: u32) -> Option<(Position, Backend)> {
         let before = self.mistakes.len();
-        let entries = self.map(node, &["addr", "arch", "labels", "maxJobs"]);
+        let entries = self.map(node, &["addr", "arch", "labels", "maxJobs", "cpus", "memory"]);
         for name in ["addr", "arch"] {
             if self.mistakes.len() == before && find(entries, name).is_none() {
                 self.mistake(node.at, format!("this backend has no `{name}`"));
@@ -136,12 +138,20 @@ impl Reader<'_> {
         });
         let labels = find(entries, "labels").map(|node| self.labels(node)).unwrap_or_default();
         let max_jobs = find(entries, "maxJobs").and_then(|node| self.max_jobs(node));
+        let cpus = find(entries, "cpus").and_then(|node| self.text(node));
+        let memory = find(entries, "memory").and_then(|node| self.text(node));
+        let capacity = BackendCapacity::read(cpus, memory).unwrap_or_else(|wrong| {
+            for (field, error) in wrong {
+                self.error(find(entries, field).map_or(node.at, |node| node.at), &error);
+            }
+            BackendCapacity::default()
+        });
         if self.mistakes.len() > before {
             return None;
         }
         let backend = Backend::new(addr_text?, arch?, labels)
             .and_then(|backend| backend.with_max_jobs(max_jobs.unwrap_or(default_max_jobs)));
-        let backend = backend.map_err(|error| self.error(node.at, &error)).ok()?;
+        let backend = backend.map_err(|error| self.error(node.at, &error)).ok()?.with_capacity(capacity);
         Some((addr.map_or(node.at, |node| node.at), backend))
     }
 
@@ -196,13 +206,14 @@ mod tests {
 
     #[test]
     fn every_mistake_has_its_place() {
-        let text = "backends:\n  - addr: nowhere\n    arch: z80\n  - adr: tcp://a:1\n  - addr: tcp://a:1\n    arch: x86_64\n    maxJobs: many\n  - {addr: tcp://b:1, arch: x86_64}\n  - {addr: tcp://b:1, arch: x86_64}\n";
+        let text = "backends:\n  - addr: nowhere\n    arch: z80\n  - adr: tcp://a:1\n  - addr: tcp://a:1\n    arch: x86_64\n    maxJobs: many\n    cpus: all\n  - {addr: tcp://b:1, arch: x86_64}\n  - {addr: tcp://b:1, arch: x86_64}\n";
         insta::assert_snapshot!(mistakes(text).join("\n"), @r#"
         b.yaml:2:11: not the address of a backend: "nowhere", it has no scheme
         b.yaml:3:11: unknown architecture "z80"
         b.yaml:4:5: unknown field `adr`
         b.yaml:7:14: "many" is not a whole number
-        b.yaml:9:12: the address tcp://b:1 is given twice
+        b.yaml:8:11: "all" is no quantity
+        b.yaml:10:12: the address tcp://b:1 is given twice
         "#);
     }
 

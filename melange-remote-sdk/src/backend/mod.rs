@@ -9,7 +9,7 @@ use async_trait::async_trait;
 
 use crate::arch::Arch;
 use crate::error::{Error, Result};
-use crate::job::BackendPlace;
+use crate::job::{BackendCapacity, BackendPlace, JobResources};
 use crate::labels::Labels;
 use crate::limits;
 use crate::pointers::hand_on;
@@ -30,6 +30,7 @@ pub struct Backend {
     arch: Arch,
     labels: Labels,
     max_jobs: u32,
+    capacity: BackendCapacity,
     machine: Option<Arc<str>>,
 }
 
@@ -47,6 +48,7 @@ impl Backend {
             arch,
             labels,
             max_jobs: limits::JOBS_PER_BACKEND_DEFAULT,
+            capacity: BackendCapacity::default(),
             machine: None,
         })
     }
@@ -58,6 +60,13 @@ impl Backend {
     pub fn with_max_jobs(mut self, max_jobs: u32) -> Result<Self> {
         self.max_jobs = check_max_jobs(max_jobs)?;
         Ok(self)
+    }
+
+    /// The same backend with processor time and memory that its jobs share.
+    #[must_use]
+    pub fn with_capacity(mut self, capacity: BackendCapacity) -> Self {
+        self.capacity = capacity;
+        self
     }
 
     /// The same backend as one of a machine; an address that means the same one everywhere stays as it is.
@@ -103,6 +112,11 @@ impl Backend {
     pub fn max_jobs(&self) -> u32 {
         self.max_jobs
     }
+
+    /// What its jobs share.
+    pub fn capacity(&self) -> BackendCapacity {
+        self.capacity
+    }
 }
 
 /// A backend as the selector sees it at one moment.
@@ -113,6 +127,8 @@ pub struct Candidate {
     pub backend: Arc<Backend>,
     /// The jobs that run on it.
     pub running: u32,
+    /// What these ask for together.
+    pub used: JobResources,
     /// The number of the last choice that fell on it; 0 when none did. Later choices have higher numbers.
     pub last_chosen: u64,
     /// Why it gets no jobs although it may have free slots: it fails, or it is drained.
@@ -136,7 +152,7 @@ pub enum Closed {
 impl Candidate {
     /// A backend that runs nothing and never did.
     pub fn new(backend: Arc<Backend>) -> Self {
-        Self { backend, running: 0, last_chosen: 0, closed: None }
+        Self { backend, running: 0, used: JobResources::default(), last_chosen: 0, closed: None }
     }
 
     /// Whether it could take one more job.

@@ -14,7 +14,7 @@ use super::registry::{BackendSpec, FleetChange, FleetState, RegisteredBackend, n
 use super::{Backend, Candidate, Closed};
 use crate::arch::Arch;
 use crate::error::{Error, ErrorKind, Result};
-use crate::job::{BackendPlace, ServerId};
+use crate::job::{BackendLoad, BackendPlace, JobResources, ServerId};
 use crate::limits;
 
 /// Backends in the order in which they came. Clones share one set.
@@ -42,9 +42,10 @@ struct Entry {
     /// Whether this server may run jobs on it.
     is_ours: bool,
     is_added: bool,
-    running: u32,
-    /// The jobs of other servers.
-    elsewhere: u32,
+    /// The jobs of this server.
+    load: BackendLoad,
+    /// Those of other servers.
+    elsewhere: BackendLoad,
     last_chosen: u64,
     health: Health,
     draining: bool,
@@ -69,6 +70,8 @@ pub struct BackendState {
     pub is_added: bool,
     /// The jobs that run on it, those of other servers included.
     pub running: u32,
+    /// What these ask for together.
+    pub used: JobResources,
     /// What it is good for.
     pub status: BackendStatus,
     /// The time that the last probe of this server took that was answered.
@@ -87,8 +90,8 @@ impl State {
             backend,
             is_ours: true,
             is_added: false,
-            running: 0,
-            elsewhere: 0,
+            load: BackendLoad::default(),
+            elsewhere: BackendLoad::default(),
             last_chosen: 0,
             health: Health::default(),
             draining: false,
@@ -137,13 +140,19 @@ impl Entry {
 
     /// The jobs that run on it, whoever runs them.
     fn all_running(&self) -> u32 {
-        self.running.saturating_add(self.elsewhere)
+        self.load.jobs.saturating_add(self.elsewhere.jobs)
+    }
+
+    /// What they ask for together.
+    fn all_used(&self) -> JobResources {
+        self.load.used.plus(self.elsewhere.used)
     }
 
     fn candidate(&self) -> Candidate {
         Candidate {
             backend: Arc::clone(&self.backend),
             running: self.all_running(),
+            used: self.all_used(),
             last_chosen: self.last_chosen,
             closed: self.closed(),
         }
@@ -155,6 +164,7 @@ impl Entry {
             is_ours: self.is_ours,
             is_added: self.is_added,
             running: self.all_running(),
+            used: self.all_used(),
             status: if self.draining { BackendStatus::Draining } else { self.health.status() },
             latency: self.latency,
             last_failure: self.health.last_failure().cloned(),
@@ -192,6 +202,8 @@ pub struct BackendLease {
     /// The number of its backend.
     entry: u64,
     backend: Arc<Backend>,
+    /// What its job asks for.
+    asked: JobResources,
     /// How often the breaker of the backend had opened when the slot was leased.
     opened: u64,
     told: AtomicBool,
@@ -238,7 +250,7 @@ impl Drop for BackendLease {
         let mut state = self.shared.lock();
         // The backend may have been removed meanwhile; then there is nothing to free.
         if let Some(entry) = state.entries.iter_mut().find(|entry| entry.number == self.entry) {
-            entry.running = entry.running.saturating_sub(1);
+            entry.load.take(self.asked);
             if !self.told.load(Ordering::Relaxed) {
                 entry.health.ended_without_a_word(self.number);
             }
@@ -436,23 +448,26 @@ impl BackendPool {
         });
     }
 
-    /// Leases a slot; `None` when this server does not use the backend, it gets no jobs, or has no free slot any more.
-    pub fn lease(&self, addr: &str) -> Option<BackendLease> {
+    /// Leases a slot for a job that asks for so much; `None` when this server does not use the backend, it gets no jobs, or
+    /// has no free slot or too little left.
+    pub fn lease(&self, addr: &str, asked: JobResources) -> Option<BackendLease> {
         let mut state = self.0.lock();
         let number = state.last_lease + 1;
         let mut entries = state.entries.iter_mut();
         let entry = entries.find(|entry| entry.is_ours && entry.backend.addr() == addr)?;
-        if entry.all_running() >= entry.backend.max_jobs() || entry.closed().is_some() {
+        let room = entry.backend.capacity().room(entry.all_used(), asked);
+        if entry.all_running() >= entry.backend.max_jobs() || room == 0 || entry.closed().is_some() {
             return None;
         }
         entry.health.began(number);
-        entry.running += 1;
+        entry.load.add(asked);
         entry.last_chosen = number;
         let lease = BackendLease {
             shared: Arc::clone(&self.0),
             number,
             entry: entry.number,
             backend: Arc::clone(&entry.backend),
+            asked,
             opened: entry.health.opened(),
             told: AtomicBool::new(false),
             quiet: false,
@@ -463,7 +478,7 @@ impl BackendPool {
 
     /// The slots that are leased now.
     pub fn leased(&self) -> u64 {
-        self.0.lock().entries.iter().map(|entry| u64::from(entry.running)).sum()
+        self.0.lock().entries.iter().map(|entry| u64::from(entry.load.jobs)).sum()
     }
 
     /// Changes whenever a backend comes or goes, a slot becomes free, or the health of a backend changes.
@@ -484,7 +499,7 @@ impl Entry {
         let before = (self.is_ours, self.closed(), self.elsewhere);
         (self.is_ours, self.is_added) = (is_ours, registered.added.is_some());
         self.draining = registered.draining;
-        self.elsewhere = fleet.elsewhere.get(&registered.place.key()).copied().unwrap_or(0);
+        self.elsewhere = fleet.elsewhere.get(&registered.place.key()).copied().unwrap_or_default();
         if self.untold.is_empty() {
             self.health = registered.health.clone().seen_by(server, &self.health);
         }
@@ -495,6 +510,7 @@ impl Entry {
 fn backend_of(registered: &RegisteredBackend, spec: &BackendSpec) -> Result<Backend> {
     let BackendPlace { addr, machine } = &registered.place;
     let backend = Backend::new(addr, spec.arch, spec.labels.clone())?.with_max_jobs(spec.max_jobs)?;
+    let backend = backend.with_capacity(spec.capacity);
     Ok(machine.iter().fold(backend, |backend, machine| backend.on_machine(machine)))
 }
 

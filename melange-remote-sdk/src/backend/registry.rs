@@ -18,7 +18,7 @@ use super::Backend;
 use super::health::{BackendStatus, Health, Observation};
 use crate::arch::Arch;
 use crate::error::{Error, ErrorKind, Result};
-use crate::job::{BackendPlace, BackendStateEvent, Event, ServerId};
+use crate::job::{BackendCapacity, BackendLoad, BackendPlace, BackendStateEvent, Event, ServerId};
 use crate::labels::Labels;
 use crate::limits;
 use crate::pointers::hand_on;
@@ -32,11 +32,26 @@ pub struct BackendSpec {
     pub labels: Labels,
     /// How many jobs it runs at once.
     pub max_jobs: u32,
+    /// What these share.
+    #[serde(default, skip_serializing_if = "BackendCapacity::is_unknown")]
+    pub capacity: BackendCapacity,
+}
+
+impl BackendSpec {
+    /// A backend that runs so many jobs at once, and of which no more is counted.
+    pub fn new(arch: Arch, labels: Labels, max_jobs: u32) -> Self {
+        Self { arch, labels, max_jobs, capacity: BackendCapacity::default() }
+    }
 }
 
 impl From<&Backend> for BackendSpec {
     fn from(backend: &Backend) -> Self {
-        Self { arch: backend.arch(), labels: backend.labels().clone(), max_jobs: backend.max_jobs() }
+        Self {
+            arch: backend.arch(),
+            labels: backend.labels().clone(),
+            max_jobs: backend.max_jobs(),
+            capacity: backend.capacity(),
+        }
     }
 }
 
@@ -183,8 +198,8 @@ pub struct FleetState {
     /// The backends, in the order in which they came; also those of which no more is known than that they are drained or
     /// were removed.
     pub backends: Vec<RegisteredBackend>,
-    /// How many jobs of other servers run on backends, by [`BackendPlace::key`].
-    pub elsewhere: BTreeMap<String, u32>,
+    /// What jobs of other servers run on backends, by [`BackendPlace::key`].
+    pub elsewhere: BTreeMap<String, BackendLoad>,
     /// What is kept of backends and could not be read, by [`BackendPlace::key`], with the cause. They count as unknown;
     /// whoever configures or adds one writes it anew.
     pub unreadable: BTreeMap<String, String>,

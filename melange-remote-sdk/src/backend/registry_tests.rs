@@ -13,7 +13,7 @@ fn at(seconds: i64) -> Timestamp {
 }
 
 fn spec(max_jobs: u32) -> BackendSpec {
-    BackendSpec { arch: Arch::X86_64, labels: Labels::default(), max_jobs }
+    BackendSpec::new(Arch::X86_64, Labels::default(), max_jobs)
 }
 
 fn place(name: &str) -> BackendPlace {

@@ -16,7 +16,7 @@ impl BackendSelector for LeastLoaded {
             let all = candidates.iter().enumerate();
             all.filter(|(_, candidate)| requirements.matched_by(&candidate.backend))
         };
-        let free = matching().filter(|(_, candidate)| candidate.has_free_slot());
+        let free = matching().filter(|(_, candidate)| requirements.fit(candidate));
         let best = free.min_by(|(_, one), (_, other)| order(one, other));
         best.map(|(index, _)| index).ok_or_else(|| refusal(requirements, candidates, matching().count()))
     }

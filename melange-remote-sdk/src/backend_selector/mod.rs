@@ -1,6 +1,6 @@
 //! Station 5: which backend runs a job. The contract, what it sees, and the reasons for saying no.
 //!
-//! Implementations: [`round_robin`], [`least_loaded`]. Capacity is leased by [`crate::backend::pool`], not here.
+//! Implementations: [`round_robin`], [`least_loaded`], and [`best_fit`] before either. Capacity is leased by [`crate::backend::pool`], not here.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -10,9 +10,11 @@ use serde::{Deserialize, Serialize};
 use crate::arch::Arch;
 use crate::backend::Backend;
 pub use crate::backend::{Candidate, Closed};
+use crate::job::{Job, JobResources};
 use crate::labels::LabelSelector;
 use crate::pointers::hand_on;
 
+pub mod best_fit;
 pub mod least_loaded;
 pub mod round_robin;
 
@@ -24,16 +26,42 @@ pub struct Requirements {
     pub arch: Arch,
     /// Labels that must all be there.
     pub labels: LabelSelector,
+    /// Processor time and memory that must be free.
+    pub resources: JobResources,
 }
 
 impl Requirements {
     /// An architecture and labels that must all be there.
     pub fn new(arch: Arch, labels: LabelSelector) -> Self {
-        Self { arch, labels }
+        Self { arch, labels, resources: JobResources::default() }
     }
 
-    /// Whether `backend` could run the job when it has a free slot.
+    /// The same with processor time and memory that must be free.
+    #[must_use]
+    pub fn with_resources(mut self, resources: JobResources) -> Self {
+        self.resources = resources;
+        self
+    }
+
+    /// What a job needs now.
+    pub fn of_job(job: &Job) -> Self {
+        let needs = Self::new(job.facts.arch, job.facts.backend_selector.clone());
+        needs.with_resources(job.resources())
+    }
+
+    /// Whether `backend` could run the job if nothing else ran there.
     pub fn matched_by(&self, backend: &Backend) -> bool {
+        self.are_named_by(backend) && backend.capacity().holds(self.resources)
+    }
+
+    /// Whether `candidate` can take one more such job now.
+    pub fn fit(&self, candidate: &Candidate) -> bool {
+        let room = || candidate.backend.capacity().room(candidate.used, self.resources);
+        self.matched_by(&candidate.backend) && candidate.has_free_slot() && room() > 0
+    }
+
+    /// Whether `backend` has the architecture and the labels.
+    fn are_named_by(&self, backend: &Backend) -> bool {
         backend.arch() == self.arch && self.labels.matches(backend.labels())
     }
 }
@@ -56,6 +84,13 @@ pub enum Refusal {
         /// The asked labels.
         labels: LabelSelector,
     },
+    /// No backend with the architecture and the labels is large enough.
+    TooLarge {
+        /// The architecture.
+        arch: Arch,
+        /// What is asked for.
+        asked: JobResources,
+    },
     /// Backends match, and none of them is fit for work: they fail or are drained.
     Closed {
         /// How many match.
@@ -63,7 +98,8 @@ pub enum Refusal {
         /// Why the first of them gets no jobs.
         why: Closed,
     },
-    /// Backends match, and all of those that are fit for work are busy.
+    /// Backends match, and all of those that are fit for work are busy: they run as many jobs as they may, or have too
+    /// little left.
     AllBusy {
         /// How many match.
         matching: usize,
@@ -74,7 +110,7 @@ impl Refusal {
     /// The reason in a word, as it is told on the wire.
     pub fn name(&self) -> &'static str {
         match self {
-            Self::NoArch { .. } | Self::NoLabels { .. } => "no_backend",
+            Self::NoArch { .. } | Self::NoLabels { .. } | Self::TooLarge { .. } => "no_backend",
             Self::Closed { why: Closed::Draining, .. } => "draining",
             Self::Closed { .. } => "unhealthy",
             Self::AllBusy { .. } => "capacity",
@@ -83,7 +119,7 @@ impl Refusal {
 
     /// Whether only another set of backends can help, not time.
     pub fn needs_other_backends(&self) -> bool {
-        matches!(self, Self::NoArch { .. } | Self::NoLabels { .. })
+        matches!(self, Self::NoArch { .. } | Self::NoLabels { .. } | Self::TooLarge { .. })
     }
 }
 
@@ -98,6 +134,7 @@ impl fmt::Display for Refusal {
                 write!(f, "no {arch} backend (there are {})", known.join(", "))
             }
             Self::NoLabels { arch, labels } => write!(f, "no {arch} backend with {labels}"),
+            Self::TooLarge { arch, asked } => write!(f, "no {arch} backend has {asked}"),
             Self::Closed { matching: 1, why: Closed::Failing { message } } => {
                 write!(f, "the only matching backend does not work: {message}")
             }
@@ -121,9 +158,11 @@ impl fmt::Display for Refusal {
 ///
 /// # Contract
 /// * Pure: the answer depends on the arguments alone; no clock, no memory, no IO.
-/// * The choice is the index of a candidate that matches the requirements and has a free slot.
-/// * A refusal tells the strongest reason: architecture before labels before health before capacity.
-/// * Fair: with equal candidates, whose `last_chosen` the caller keeps, no one gets two choices more than another.
+/// * The choice is the index of a candidate that matches the requirements, has a free slot, and has what is asked for
+///   left: [`Requirements::fit`].
+/// * A refusal tells the strongest reason: architecture before labels before size before health before capacity.
+/// * Fair: with equal candidates, whose `last_chosen` the caller keeps, no one gets two choices more than another, as
+///   long as jobs ask for nothing.
 /// * Neither the order of labels nor that of candidates changes which backends may be chosen.
 pub trait BackendSelector: Send + Sync + fmt::Debug {
     /// The index of the chosen candidate, or why there is none.
@@ -147,6 +186,9 @@ fn refusal(requirements: &Requirements, candidates: &[Candidate], matching: usiz
             Some(why) if fit.all(|candidate| candidate.closed.is_some()) => Refusal::Closed { matching, why },
             _ => Refusal::AllBusy { matching },
         };
+    }
+    if candidates.iter().any(|candidate| requirements.are_named_by(&candidate.backend)) {
+        return Refusal::TooLarge { arch, asked: requirements.resources };
     }
     if candidates.iter().any(|candidate| candidate.backend.arch() == arch) {
         return Refusal::NoLabels { arch, labels: requirements.labels.clone() };

@@ -17,7 +17,7 @@ impl BackendSelector for RoundRobin {
             }
             matching += 1;
             let longest_ago = best.is_none_or(|(turn, _)| candidate.last_chosen < turn);
-            if candidate.has_free_slot() && longest_ago {
+            if requirements.fit(candidate) && longest_ago {
                 best = Some((candidate.last_chosen, index));
             }
         }
@@ -41,12 +41,12 @@ mod tests {
     fn candidate(number: usize, arch: usize, tier: usize, running: u32) -> Candidate {
         let labels = Labels::from_pairs([("tier", tier.to_string()), ("disk", "ssd".to_owned())]).unwrap();
         let backend = Backend::new(format!("tcp://b{number}:1"), ARCHES[arch], labels).unwrap();
-        Candidate { backend: Arc::new(backend), running, last_chosen: 0, closed: None }
+        Candidate { running, ..Candidate::new(Arc::new(backend)) }
     }
 
     fn needs(arch: usize, tier: usize) -> Requirements {
         let labels = LabelSelector::from_pairs([("tier", tier.to_string())]).unwrap();
-        Requirements { arch: ARCHES[arch], labels }
+        Requirements::new(ARCHES[arch], labels)
     }
 
     proptest! {
@@ -65,6 +65,7 @@ mod tests {
                     prop_assert!(needs.matched_by(&set[index].backend));
                     prop_assert!(set[index].has_free_slot());
                 }
+                Err(Refusal::TooLarge { .. }) => prop_assert!(false, "nothing is asked for"),
                 Err(Refusal::AllBusy { matching: told }) => {
                     prop_assert_eq!(told, matching);
                     prop_assert!(matching > 0);
@@ -84,7 +85,7 @@ mod tests {
         fn turns_are_fair_and_stay_so_when_backends_come_and_go(
             before in 1usize..7, rounds in 1u64..60, removed in 0usize..7, joins in any::<bool>(),
         ) {
-            let needs = Requirements { arch: Arch::X86_64, labels: LabelSelector::default() };
+            let needs = Requirements::new(Arch::X86_64, LabelSelector::default());
             let mut set: Vec<Candidate> = (0..before).map(|n| candidate(n, 0, 0, 0)).collect();
             let mut turn = 0;
             let mut play = |set: &mut Vec<Candidate>, rounds: u64| {

@@ -47,6 +47,8 @@ pub struct BuildInput {
     pub debug: bool,
     /// The address of the backend that the selector chose; builders without backends ignore it.
     pub backend_addr: String,
+    /// Memory in bytes that the guest may have at least, whatever the definition asks for: it ran out of that before.
+    pub memory_bytes: Option<u64>,
     /// Files beside the definition, copied into the workspace; `None` means there are none.
     pub source_dir: Option<PathBuf>,
     /// Whether the packages are tested once they are made; a test that fails fails the build.
@@ -79,6 +81,7 @@ impl BuildInput {
             arch,
             debug: false,
             backend_addr: String::new(),
+            memory_bytes: None,
             source_dir: None,
             with_test: false,
             test_packages: Vec::new(),
@@ -197,6 +200,12 @@ pub enum BuildEvent {
         index: usize,
         /// How it ended.
         report: TestReport,
+    },
+    /// The most memory that the guest used at a time so far, in bytes, the files that it read included; of builders that
+    /// know.
+    MemoryPeak {
+        /// How much.
+        bytes: u64,
     },
     /// One line of output, without its newline.
     Log {

@@ -25,6 +25,9 @@ use crate::guest::{GuestOutcome, GuestPlan, GuestRunner};
 use crate::limits;
 use crate::llb::{CacheMounts, LoweredPlan, PlanOptions, from_plan};
 
+/// The exit code of a step that SIGKILL ended.
+const KILLED: i32 = 128 + 9;
+
 /// What a runner needs besides an address.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -193,7 +196,10 @@ impl BuildkitRunner {
         let step = named.or(progress.failed_step()).or(running);
         if let (Some(index), Some(exit_code), false) = (step, failure.exit_code, failure.stopped) {
             let step = plan.steps.get(index).map(|step| step.name.clone()).unwrap_or_default();
-            let failure = StepFailure { tail: progress.tail(), ..StepFailure::new(step, exit_code) };
+            // A daemon tells no more than the code; nobody but the kernel, when memory is short, kills steps.
+            let out_of_memory = exit_code == KILLED;
+            let tail = progress.tail();
+            let failure = StepFailure { tail, out_of_memory, ..StepFailure::new(step, exit_code) };
             return Ok(GuestOutcome::StepFailed { index, failure });
         }
         let mut error = status_error(status, "the BuildKit daemon did not finish the build")

@@ -63,7 +63,7 @@ pub(super) fn all(
     definitions: &BTreeMap<String, String>,
     pipelines: &PipelineSet,
     arch: Arch,
-    options: &CompileOptions,
+    (options, with_test): (&CompileOptions, bool),
     complete: impl Fn(&mut Plan) + Sync,
 ) -> Result<CompiledAll> {
     let files: Vec<(&String, &String)> = definitions.iter().collect();
@@ -73,7 +73,7 @@ pub(super) fn all(
         while let index = next.fetch_add(1, Ordering::Relaxed)
             && let Some((file, text)) = files.get(index)
         {
-            own.push((index, one(file, text, pipelines, arch, options, &complete)));
+            own.push((index, one(file, text, pipelines, arch, (options, with_test), &complete)));
         }
         own
     };
@@ -126,7 +126,7 @@ fn one(
     text: &str,
     pipelines: &PipelineSet,
     arch: Arch,
-    options: &CompileOptions,
+    (options, with_test): (&CompileOptions, bool),
     complete: &(impl Fn(&mut Plan) + Sync),
 ) -> One {
     let source: Arc<Source> = Source::new(file, text);
@@ -136,8 +136,7 @@ fn one(
             let environments =
                 std::iter::once(&plan.environment).chain(plan.tests.iter().map(|test| &test.environment));
             let places = environments.map(Places::of).collect();
-            let mut package = JobPackage::new(plan.package.name.clone(), plan.package.full_version());
-            package.subpackages = plan.subpackages.iter().map(|package| package.name.clone()).collect();
+            let package = JobPackage::of(&plan, with_test);
             let definition = Definition::new(file, &plan);
             let found =
                 CompiledOne { definition, package, pipelines: std::mem::take(&mut plan.inline_pipelines) };

@@ -13,6 +13,7 @@ use super::storage::BuildFiles;
 use super::{BuildOptions, BuildRequest};
 use crate::apk::checksum::sha256_hex;
 use crate::arch::Arch;
+use crate::backend_selector::Requirements;
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::{BuildFacts, BuildId, JobId, JobSpec, Project, UncheckedSpec};
 use crate::job_store::{JobStore, NewJob, Submission, Submitted};
@@ -59,6 +60,23 @@ pub struct PlannedBuild {
     pub mistakes: BTreeMap<String, Diagnostics>,
     /// What each plan was made of.
     parts: Vec<Parts>,
+}
+
+impl PlannedBuild {
+    /// What each job will need of a backend, with the name of its package.
+    pub fn needs<'a>(
+        &'a self,
+        request: &'a BuildRequest,
+    ) -> impl Iterator<Item = (&'a str, Requirements)> + 'a {
+        let of_arch = move |(plan, parts): (&'a ArchPlan, &'a Parts)| {
+            plan.jobs.iter().filter_map(move |job| {
+                let asked = parts.compiled.found.get(&job.file)?.package.resources;
+                let needs = Requirements::new(plan.arch, request.options.backend_selector.clone());
+                Some((job.name.as_str(), needs.with_resources(asked)))
+            })
+        };
+        self.plans.iter().zip(&self.parts).flat_map(of_arch)
+    }
 }
 
 /// What the plan of an architecture was made of.
@@ -178,7 +196,8 @@ impl BuildPlanner {
             let pipelines = PipelineSet::new(&request.pipelines)?;
             let mut options = CompileOptions::default();
             (options.defaults, options.cancel) = (Some(rules.repository_defaults.clone()), cancel);
-            compile::all(&request.definitions, &pipelines, arch, &options, |plan| {
+            let with_test = request.options.with_test;
+            compile::all(&request.definitions, &pipelines, arch, (&options, with_test), |plan| {
                 let (extra, keys) = (&request.options.extra_repositories, &request.options.extra_keyring);
                 // In the order in which the builder adds them.
                 plan.add_packages(&rules.extra_packages);

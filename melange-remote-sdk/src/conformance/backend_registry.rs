@@ -77,7 +77,7 @@ impl Lane {
 }
 
 fn spec() -> BackendSpec {
-    BackendSpec { arch: Arch::X86_64, labels: Default::default(), max_jobs: 4 }
+    BackendSpec::new(Arch::X86_64, crate::labels::Labels::default(), 4)
 }
 
 /// Every promise. The registry may hold other backends, also from an earlier run.

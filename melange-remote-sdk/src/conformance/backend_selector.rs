@@ -12,13 +12,13 @@ use crate::labels::{LabelSelector, Labels};
 pub fn candidate(name: &str, arch: Arch, labels: &[(&str, &str)], running: u32) -> Candidate {
     let labels = Labels::from_pairs(labels.iter().copied()).expect("the labels are legal");
     let backend = Backend::new(format!("tcp://{name}:1"), arch, labels).expect("the address is legal");
-    Candidate { backend: Arc::new(backend), running, last_chosen: 0, closed: None }
+    Candidate { running, ..Candidate::new(Arc::new(backend)) }
 }
 
 /// Requirements.
 pub fn requirements(arch: Arch, labels: &[(&str, &str)]) -> Requirements {
     let labels = LabelSelector::from_pairs(labels.iter().copied()).expect("the labels are legal");
-    Requirements { arch, labels }
+    Requirements::new(arch, labels)
 }
 
 /// Every promise.

@@ -486,7 +486,7 @@ impl EngineBuilder {
             shared_root: true,
             user,
             capabilities: capabilities.into_iter().collect(),
-            resources: GuestResources::of(&plan.document.package.resources)?,
+            resources: GuestResources::of(&plan.document.package.resources)?.with_memory(input.memory_bytes),
         })
     }
 }

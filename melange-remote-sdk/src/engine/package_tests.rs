@@ -187,7 +187,7 @@ impl EngineBuilder {
         let mut guest = self.guest_plan(tests.input, parts, scratch.path()).map_err(blame_plan)?;
         let asked = GuestResources::of(&tests.plan.document.package.test_resources).map_err(blame_plan)?;
         if asked != GuestResources::default() {
-            guest.resources = asked;
+            guest.resources = asked.with_memory(tests.input.memory_bytes);
         }
         let Joined { step, scripts, mark } =
             join(&format!("test {}", test.subject), std::mem::take(&mut guest.steps));

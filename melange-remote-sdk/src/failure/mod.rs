@@ -46,6 +46,8 @@ pub enum FailureClass {
     Build,
     /// The farm: a daemon, a disk, the network. Another attempt may succeed.
     Infrastructure,
+    /// It took more memory than it may have; the same input may succeed with more.
+    Resources,
     /// No backend could ever run it.
     Unschedulable,
     /// A rule of the operator does not allow it.
@@ -60,6 +62,7 @@ impl FailureClass {
         match self {
             Self::Build => "build",
             Self::Infrastructure => "infrastructure",
+            Self::Resources => "resources",
             Self::Unschedulable => "unschedulable",
             Self::Policy => "policy",
             Self::Dependency => "dependency",

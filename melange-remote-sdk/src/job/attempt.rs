@@ -35,6 +35,10 @@ pub struct JobAttempt {
     pub phases: Vec<JobPhase>,
     /// Its tests, in order.
     pub tests: Vec<JobTest>,
+    /// The most memory that one of its guests used at a time, in bytes, files that it read included; `None` where nobody
+    /// counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peak_memory_bytes: Option<u64>,
     /// Where its part of the job's log begins in the job store, in bytes of what it keeps.
     pub log_begin: u64,
     /// Where that ends; `None` while it runs.
@@ -184,6 +188,11 @@ pub enum Progress {
         /// Its exit code.
         exit_code: i32,
     },
+    /// The most memory that a guest used at a time.
+    MemoryPeak {
+        /// In bytes.
+        bytes: u64,
+    },
     /// The test of a package began.
     TestStarted {
         /// Its position among the tests, from 0.
@@ -249,6 +258,7 @@ impl JobAttempt {
             steps: Vec::new(),
             phases: Vec::new(),
             tests: Vec::new(),
+            peak_memory_bytes: None,
             log_begin: 0,
             log_end: None,
             log: None,
@@ -284,6 +294,9 @@ impl JobAttempt {
                     step.took_ms = Some(u64::try_from(took).unwrap_or(0));
                     step.exit_code = Some(exit_code);
                 }
+            }
+            Progress::MemoryPeak { bytes } => {
+                self.peak_memory_bytes = self.peak_memory_bytes.max(Some(bytes));
             }
             Progress::TestStarted { index, package, lines } => {
                 if self.tests.len() < limits::STEPS_RECORDED_MAX {

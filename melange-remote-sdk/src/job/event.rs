@@ -319,8 +319,8 @@ impl Event {
         Self::of_job(job, time, EventKind::JobAttempt(ended))
     }
 
-    /// The attempt of a job has told something.
-    pub(crate) fn job_progress(job: &Job, row: &ProgressRow) -> Self {
+    /// The attempt of a job has told something; `None` for what is told with the attempt alone.
+    pub(crate) fn job_progress(job: &Job, row: &ProgressRow) -> Option<Self> {
         let attempt = job.attempt;
         let step = |index, name: Option<&String>, state, duration_ms, exit_code| {
             EventKind::JobStep(JobStepEvent {
@@ -361,8 +361,9 @@ impl Event {
                 duration_ms: Some(*took_ms),
                 error: error.clone(),
             }),
+            Progress::MemoryPeak { .. } => return None,
         };
-        Self::of_job(job, row.at, kind)
+        Some(Self::of_job(job, row.at, kind))
     }
 
     /// Somebody asked for a job to stop.

@@ -30,6 +30,7 @@ mod build;
 mod event;
 mod id;
 mod log;
+mod resources;
 mod result;
 mod source;
 pub mod spec;
@@ -48,6 +49,7 @@ pub use event::{
 };
 pub use id::{BuildId, ClaimToken, JobId, Project, ServerId};
 pub use log::{LogArchive, LogPosition, StepLines};
+pub use resources::{BackendCapacity, BackendLoad, JobResources};
 pub use result::ResultDigest;
 pub use source::SourceDigest;
 pub use spec::{JobFacts, JobSpec, UncheckedSpec};
@@ -144,6 +146,9 @@ pub struct Job {
     pub not_before: Option<Timestamp>,
     /// Backends on which it failed for reasons of theirs, in order; others are asked first.
     pub avoid: Vec<String>,
+    /// Memory in bytes that it asks for at least, whatever its definition says, since an attempt ran out of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_bytes: Option<u64>,
     /// Where it runs or ran.
     pub backend: Option<JobBackend>,
     /// The server that runs or ran it.
@@ -198,6 +203,7 @@ impl Job {
             waiting: None,
             not_before: None,
             avoid: Vec::new(),
+            memory_bytes: None,
             backend: None,
             server: None,
             cancel_requested: false,
@@ -210,6 +216,12 @@ impl Job {
             artifacts_removed_at: None,
             log_removed_at: None,
         }
+    }
+
+    /// What it asks of a backend now: what its definition says, or more since an attempt ran out of memory.
+    pub fn resources(&self) -> JobResources {
+        let asked = self.facts.package.as_ref().map(|package| package.resources).unwrap_or_default();
+        asked.at_least(JobResources::new(0, self.memory_bytes.unwrap_or(0)))
     }
 
     /// What the job is called: the package that it builds, or the name of its definition's file.

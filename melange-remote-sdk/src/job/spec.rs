@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::SourceDigest;
+use super::{JobResources, SourceDigest};
 use crate::arch::Arch;
 use crate::error::{Error, Result};
 use crate::labels::{LabelSelector, Labels};
 use crate::limits;
 use crate::melange::pipelines::PipelinePath;
+use crate::melange::plan::Plan;
 
 /// What the definition of a job is called in diagnostics.
 pub const CONFIG_NAME: &str = "config.yaml";
@@ -66,12 +67,28 @@ pub struct JobPackage {
     /// The subpackages that come with it, in order.
     #[serde(default)]
     pub subpackages: Vec<String>,
+    /// What its definition asks of a backend.
+    #[serde(default, skip_serializing_if = "JobResources::is_none")]
+    pub resources: JobResources,
 }
 
 impl JobPackage {
     /// A package without subpackages.
     pub fn new(name: impl Into<String>, version: impl Into<String>) -> Self {
-        Self { name: name.into(), version: version.into(), subpackages: Vec::new() }
+        let (subpackages, resources) = (Vec::new(), JobResources::default());
+        Self { name: name.into(), version: version.into(), subpackages, resources }
+    }
+
+    /// The package that a plan makes; what its tests ask for counts when they run too.
+    pub fn of(plan: &Plan, with_test: bool) -> Self {
+        let asked = &plan.document.package;
+        let mut package = Self::new(plan.package.name.clone(), plan.package.full_version());
+        package.subpackages = plan.subpackages.iter().map(|package| package.name.clone()).collect();
+        package.resources = JobResources::of(&asked.resources);
+        if with_test {
+            package.resources = package.resources.at_least(JobResources::of(&asked.test_resources));
+        }
+        package
     }
 }
 

@@ -174,6 +174,8 @@ pub enum JobEvent {
         counts: bool,
         /// Whether other backends shall be asked first.
         avoid: bool,
+        /// Memory in bytes that it asks for at least from now on.
+        memory_bytes: Option<u64>,
     },
     /// Its lease ended without a word of the attempt.
     LeaseLost {
@@ -335,7 +337,8 @@ impl Job {
                 self.backend = Some(backend);
             }
             JobEvent::CancelRequested => self.cancel_requested = true,
-            JobEvent::Released { error, not_before, counts, avoid } => {
+            JobEvent::Released { error, not_before, counts, avoid, memory_bytes } => {
+                self.memory_bytes = self.memory_bytes.max(memory_bytes);
                 self.counted_attempts -= u32::from(!counts && self.counted_attempts > 0);
                 if counts {
                     self.failing_since.get_or_insert(at);
@@ -382,6 +385,7 @@ impl Job {
                 // What it will have is there again; its attempts say whose logs are not.
                 (self.artifacts_removed_at, self.log_removed_at) = (None, None);
                 self.avoid.clear();
+                self.memory_bytes = None;
                 self.error = None;
             }
         }
@@ -417,7 +421,7 @@ mod tests {
     }
 
     fn released(counts: bool, not_before: Option<Timestamp>, avoid: bool) -> JobEvent {
-        JobEvent::Released { error: error(), not_before, counts, avoid }
+        JobEvent::Released { error: error(), not_before, counts, avoid, memory_bytes: None }
     }
 
     fn finished(outcome: Outcome) -> JobEvent {

@@ -41,8 +41,8 @@ use crate::arch::Arch;
 use crate::backend_selector::Requirements;
 use crate::error::Result;
 use crate::job::{
-    Build, BuildId, ClaimToken, Job, JobAttempt, JobBackend, JobError, JobId, JobSpec, LogArchive, Outcome,
-    Priority, ProgressRow, Project, ResultDigest, ServerId,
+    BackendCapacity, Build, BuildId, ClaimToken, Job, JobAttempt, JobBackend, JobError, JobId, JobSpec,
+    LogArchive, Outcome, Priority, ProgressRow, Project, ResultDigest, ServerId,
 };
 use crate::limits;
 
@@ -100,7 +100,7 @@ impl Group {
 
     /// The group of a job.
     pub fn of(job: &Job) -> Self {
-        let needs = Requirements { arch: job.facts.arch, labels: job.facts.backend_selector.clone() };
+        let needs = Requirements::of_job(job);
         // In one order, so that one set of backends is one group.
         let mut avoid = job.avoid.clone();
         avoid.sort();
@@ -120,14 +120,17 @@ pub struct Demand {
     pub first: JobId,
     /// Its priority.
     pub priority: Priority,
+    /// Its rank.
+    pub rank: i64,
     /// How many jobs of its project run, in all groups.
     pub running: usize,
 }
 
 impl Demand {
-    /// So many jobs of a group, with the first of them and its priority, while `running` of their project run.
+    /// So many jobs of a group, with the first of them and its priority, while `running` of their project run. The first
+    /// of them has the rank 0.
     pub fn new(group: Group, ready: usize, first: JobId, priority: Priority, running: usize) -> Self {
-        Self { group, ready, first, priority, running }
+        Self { group, ready, first, priority, rank: 0, running }
     }
 }
 
@@ -143,12 +146,14 @@ pub struct Offer {
     pub slots: usize,
     /// How many jobs it runs at once, those of other servers included.
     pub max_jobs: u32,
+    /// What the backend has for all jobs that run on it.
+    pub capacity: BackendCapacity,
 }
 
 impl Offer {
     /// Slots of a backend that runs `max_jobs` at once.
     pub fn new(group: Group, backend: JobBackend, slots: usize, max_jobs: u32) -> Self {
-        Self { group, backend, slots, max_jobs }
+        Self { group, backend, slots, max_jobs, capacity: BackendCapacity::default() }
     }
 }
 
@@ -243,12 +248,15 @@ pub struct Release {
     pub counts: bool,
     /// Whether other backends shall be asked first.
     pub avoid: bool,
+    /// Memory in bytes that the job asks for at least from now on.
+    #[serde(default)]
+    pub memory_bytes: Option<u64>,
 }
 
 impl Release {
     /// Gives a job back for a reason: its attempt does not count, and any backend may have it at once.
     pub fn new(error: JobError) -> Self {
-        Self { error, not_before: None, counts: false, avoid: false }
+        Self { error, not_before: None, counts: false, avoid: false, memory_bytes: None }
     }
 }
 

@@ -430,6 +430,9 @@ impl Progress<'_> {
         let Some((index, mut lines, begin)) = self.step.take() else {
             return Err(Error::unexpected("the sandbox told of the end of no step"));
         };
+        if let Some(bytes) = end.peak_bytes {
+            self.sink.emit(BuildEvent::MemoryPeak { bytes });
+        }
         if end.status == 0 {
             lines.finish();
             self.sink.emit(BuildEvent::StepFinished { index, took: begin.elapsed(), cached: false });

@@ -180,4 +180,6 @@ pub(super) struct StepEnd {
     pub(super) met: Option<String>,
     /// Whether that is the one of memory.
     pub(super) out_of_memory: bool,
+    /// The most bytes of memory that the guest used at a time so far, where that is known.
+    pub(super) peak_bytes: Option<u64>,
 }

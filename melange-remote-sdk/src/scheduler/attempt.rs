@@ -19,14 +19,14 @@ use super::diagnosis::{LastLines, Seen, diagnosis, known_cause};
 use super::events::{EventQueue, Item, step_failure};
 use super::leases::{HeldLease, Stop, StopSignal};
 use super::log::{BoundedLog, notice};
+use super::retry::job_error;
 use super::reuse::lock_file;
 use super::{Scheduler, SchedulerOptions, SchedulerParts, failure_of, in_time};
 use crate::artifact_storage::layout::artifact_key;
 use crate::artifact_storage::{ArtifactKey, ByteStream};
 use crate::backend::pool::BackendLease;
-use crate::backoff::{Backoff, spread};
+use crate::backoff::Backoff;
 use crate::builder::{BuildEvent, BuildInput, BuildOutcome, BuildSink, BuildStatus, BuiltFile, Phase};
-use crate::clock::{elapsed, later};
 use crate::error::{Blame, Error, ErrorKind, Result};
 use crate::failure::KnownCause;
 use crate::job::{FailureClass, Job, JobArtifact, JobError, JobId, JobSpec, Outcome, ProgressRow};
@@ -47,7 +47,7 @@ pub(super) enum End {
 }
 
 impl End {
-    fn failed(error: JobError) -> Self {
+    pub(super) fn failed(error: JobError) -> Self {
         Self::Finish(Outcome::Failed { error })
     }
 
@@ -124,11 +124,11 @@ impl Record {
 pub(super) struct Attempt {
     pub(super) parts: Arc<SchedulerParts>,
     logs: JobLogs,
-    options: SchedulerOptions,
+    pub(super) options: SchedulerOptions,
     id: JobId,
     fence: Fence,
     /// The job as it was claimed.
-    job: Arc<Job>,
+    pub(super) job: Arc<Job>,
     pub(super) spec: Arc<JobSpec>,
     /// Where the attempt's part of the job's log begins.
     log_begin: u64,
@@ -191,6 +191,7 @@ impl Attempt {
         self.events.line(format!("--- attempt {} on {}", self.fence.attempt, backend.addr()));
         let build = async {
             let result = self.build().await;
+            self.events.tell_memory();
             self.tell_backend(&result);
             if let Ok(outcome) = &result {
                 self.events.complete(&outcome.timings);
@@ -241,6 +242,7 @@ impl Attempt {
             pipelines: spec.pipelines().iter().map(|(p, text)| (p.to_string(), text.clone())).collect(),
             debug: spec.debug(),
             backend_addr: self.slot.backend().addr().to_owned(),
+            memory_bytes: self.job.memory_bytes,
             with_test: spec.with_test(),
             config_name: spec.config_name().to_owned(),
             test_packages: spec.test_packages().to_vec(),
@@ -431,8 +433,16 @@ impl Attempt {
                     if let Some(failure) = &failure {
                         self.events.step_failed(failure.exit_code);
                     }
+                    let is_starved = failure.as_ref().is_some_and(|failure| failure.out_of_memory);
                     let step = failure.map(step_failure);
-                    End::failed(JobError { step, ..JobError::new(FailureClass::Build, reason) })
+                    if is_starved {
+                        self.out_of_memory(JobError {
+                            step,
+                            ..JobError::new(FailureClass::Resources, reason)
+                        })
+                    } else {
+                        End::failed(JobError { step, ..JobError::new(FailureClass::Build, reason) })
+                    }
                 }
                 BuildStatus::LimitExceeded { reason, .. } => {
                     End::failed(JobError::new(FailureClass::Policy, reason))
@@ -463,34 +473,6 @@ impl Attempt {
                 Some(End::failed(error))
             }
         }
-    }
-
-    /// Another attempt for what may pass, the end for everything else. What the backend is at fault for before the
-    /// first step costs no attempt: the job goes elsewhere, or waits until the backend is back.
-    fn retry_or_fail(&self, error: &Error) -> End {
-        let failure = job_error("", error);
-        // What is gone does not come back by itself.
-        if failure.class != FailureClass::Infrastructure || error.kind() == ErrorKind::Gone {
-            return End::failed(failure);
-        }
-        let now = self.parts.clock.now();
-        if error.blamed() == Some(Blame::Backend) && !self.events.step_began() {
-            let troubled = self.job.trouble_since.map_or(Duration::ZERO, |since| elapsed(since, now));
-            if troubled >= limits::BACKEND_TROUBLE {
-                return End::failed(failure);
-            }
-            let pause = (troubled / 4).clamp(self.options.retry_pause, limits::RETRY_PAUSE_MAX);
-            let not_before = Some(later(now, spread(pause)));
-            return End::Release(Release { error: failure, not_before, counts: false, avoid: true });
-        }
-        if self.options.patience.is_over(&self.job, now) {
-            return End::failed(failure);
-        }
-        let doublings = self.job.counted_attempts.saturating_sub(1).min(16);
-        let pause = self.options.retry_pause.saturating_mul(1 << doublings).min(limits::RETRY_PAUSE_MAX);
-        let not_before = Some(later(now, spread(pause)));
-        let avoid = error.blamed() == Some(Blame::Backend);
-        End::Release(Release { error: failure, not_before, counts: true, avoid })
     }
 
     /// Stores the files; the event of success, or of what came between. While the storage does not take them they are
@@ -646,17 +628,6 @@ async fn read_file(file: &BuiltFile, is_readable: Arc<AtomicBool>) -> Result<Byt
         Error::io("read", &path, source)
     });
     Ok(bytes.boxed())
-}
-
-/// An error as the job tells it, with whose fault it is.
-fn job_error(before: &str, error: &Error) -> JobError {
-    let class = match error.blamed() {
-        Some(Blame::Definition) => FailureClass::Build,
-        Some(Blame::Policy) => FailureClass::Policy,
-        Some(Blame::Farm | Blame::Backend) | None => FailureClass::Infrastructure,
-    };
-    let hint = error.hint_text().map(|hint| format!(" ({hint})")).unwrap_or_default();
-    JobError::new(class, format!("{before}{}{hint}", error.chain()))
 }
 
 /// The last line of an attempt's log.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::weights::{ProjectWeights, Share};
 use crate::backend_selector::{BackendSelector, Candidate, Refusal, Requirements};
-use crate::job::{BackendPlace, JobBackend, Project};
+use crate::job::{BackendPlace, JobBackend, JobId, Project};
 use crate::job_store::{Demand, Group, Offer};
 use crate::limits;
 
@@ -19,71 +19,140 @@ pub struct Placement {
 }
 
 /// Gives free slots to groups, one at a time: to those with the most urgent jobs first, of these to the project that
-/// has the fewest jobs running for its weight, of these to the oldest job. `candidates` is the decision's own copy: each
-/// slot that is given takes one of it.
+/// has the fewest jobs running for its weight, of these to the one with the oldest job, and in a project to the job with
+/// the greatest rank. `candidates` is the decision's own copy: each slot that is given takes one of it.
 ///
 /// No project gets ahead of one that waits beside it by more than one of its own slots: with `r` running jobs and the
 /// weight `w`, `(r - 1) / w` never exceeds the other's `r / w` once it got a slot. So projects that begin together each
 /// get a slot among as many as all their weights together.
+///
+/// What does not fit now is passed by, so that smaller jobs fill what is left. For the first group that is passed by, one
+/// backend that is large enough takes no others until it has room: small jobs never starve a large one.
 pub fn place(
     selector: &dyn BackendSelector,
     weights: &ProjectWeights,
     demand: &[Demand],
     candidates: &mut [Candidate],
 ) -> Placement {
-    let mut turn = candidates.iter().map(|candidate| candidate.last_chosen).max().unwrap_or(0);
-    let mut placement = Placement::default();
-    // Where the slots of a group on a backend stand among the offers.
-    let mut known: BTreeMap<(usize, usize), usize> = BTreeMap::new();
-    let mut shares: BTreeMap<&Project, Share> = BTreeMap::new();
-    let mut wanting: Vec<(usize, usize)> = Vec::new();
-    for (index, demand) in demand.iter().enumerate().filter(|(_, demand)| demand.ready > 0) {
-        wanting.push((index, demand.ready));
-        let project = &demand.group.project;
-        shares.insert(project, Share::new(demand.running, weights.of(project)));
-    }
-    let mut given = 0;
-    while given < limits::CLAIMS_PER_ROUND_MAX {
-        let key = |(index, _): &(usize, usize)| {
-            let demand = &demand[*index];
-            (Reverse(demand.priority), shares.get(&demand.group.project).copied(), demand.first)
-        };
-        let next = wanting.iter().enumerate().min_by_key(|(_, wanting)| key(wanting));
-        let Some((at, &(place, ready))) = next else { break };
+    let mut round = Round::new(weights, demand, candidates);
+    while round.given < limits::CLAIMS_PER_ROUND_MAX
+        && let Some((at, place)) = round.next()
+    {
         let group = &demand[place].group;
-        let index = match choose(selector, group, candidates) {
+        let index = match choose(selector, group, round.candidates) {
             Ok(index) => index,
             Err(refusal) => {
-                placement.refusals.push((group.clone(), refusal));
-                wanting.swap_remove(at);
+                round.keep_room(&group.needs, &refusal);
+                round.placement.refusals.push((group.clone(), refusal));
+                round.wanting.swap_remove(at);
                 continue;
             }
         };
-        let usable = |c: &Candidate| group.needs.matched_by(&c.backend) && c.has_free_slot();
-        let Some(candidate) = candidates.get_mut(index).filter(|c| usable(c)) else {
+        if !round.candidates.get(index).is_some_and(|candidate| group.needs.fit(candidate)) {
             // Selectors are other people's code; a wrong choice must not reach a backend.
             tracing::error!(needs = ?group.needs, index, "the selector chose what it must not choose");
-            wanting.swap_remove(at);
+            round.wanting.swap_remove(at);
             continue;
+        }
+        round.give(at, index);
+    }
+    round.placement
+}
+
+/// A decision while it is made.
+struct Round<'a> {
+    demand: &'a [Demand],
+    candidates: &'a mut [Candidate],
+    placement: Placement,
+    /// Where the slots of a group on a backend stand among the offers.
+    known: BTreeMap<(usize, usize), usize>,
+    shares: BTreeMap<&'a Project, Share>,
+    /// The oldest first job of each project.
+    oldest: BTreeMap<&'a Project, JobId>,
+    /// Groups that want slots, with how many.
+    wanting: Vec<(usize, usize)>,
+    turn: u64,
+    given: usize,
+    /// Whether a backend is kept for a job that does not fit yet.
+    keeps_room: bool,
+}
+
+impl<'a> Round<'a> {
+    fn new(weights: &ProjectWeights, demand: &'a [Demand], candidates: &'a mut [Candidate]) -> Self {
+        let turn = candidates.iter().map(|candidate| candidate.last_chosen).max().unwrap_or(0);
+        let (mut shares, mut oldest) = (BTreeMap::new(), BTreeMap::new());
+        let mut wanting = Vec::new();
+        for (index, demand) in demand.iter().enumerate().filter(|(_, demand)| demand.ready > 0) {
+            wanting.push((index, demand.ready));
+            let project = &demand.group.project;
+            shares.insert(project, Share::new(demand.running, weights.of(project)));
+            let first = oldest.entry(project).or_insert(demand.first);
+            *first = demand.first.min(*first);
+        }
+        let (placement, known) = (Placement::default(), BTreeMap::new());
+        Self {
+            demand,
+            candidates,
+            placement,
+            known,
+            shares,
+            oldest,
+            wanting,
+            turn,
+            given: 0,
+            keeps_room: false,
+        }
+    }
+
+    /// Who is next: its place among those that want slots, and its group's.
+    fn next(&self) -> Option<(usize, usize)> {
+        let key = |(index, _): &(usize, usize)| {
+            let demand = &self.demand[*index];
+            let project = &demand.group.project;
+            let project = (self.shares.get(project).copied(), self.oldest.get(project).copied());
+            (Reverse(demand.priority), project, Reverse(demand.rank), demand.first)
         };
-        turn += 1;
+        let next = self.wanting.iter().enumerate().min_by_key(|(_, wanting)| key(wanting));
+        next.map(|(at, (place, _))| (at, *place))
+    }
+
+    /// Gives a slot of a candidate to who wants it.
+    fn give(&mut self, at: usize, index: usize) {
+        let (place, ready) = self.wanting[at];
+        let (group, candidate) = (&self.demand[place].group, &mut self.candidates[index]);
+        self.turn += 1;
         candidate.running += 1;
-        candidate.last_chosen = turn;
-        let offer = *known.entry((place, index)).or_insert_with(|| {
-            placement.offers.push(offer(group, candidate));
-            placement.offers.len() - 1
+        candidate.used = candidate.used.plus(group.needs.resources);
+        candidate.last_chosen = self.turn;
+        let offer = *self.known.entry((place, index)).or_insert_with(|| {
+            self.placement.offers.push(offer(group, candidate));
+            self.placement.offers.len() - 1
         });
-        placement.offers[offer].slots += 1;
-        given += 1;
-        if let Some(share) = shares.get_mut(&group.project) {
+        self.placement.offers[offer].slots += 1;
+        self.given += 1;
+        if let Some(share) = self.shares.get_mut(&group.project) {
             share.grow();
         }
         match ready {
-            1 => _ = wanting.swap_remove(at),
-            _ => wanting[at].1 = ready - 1,
+            1 => _ = self.wanting.swap_remove(at),
+            _ => self.wanting[at].1 = ready - 1,
         }
     }
-    placement
+
+    /// Keeps the emptiest of the backends that lack only room for what is refused: to the others of this round it is busy.
+    fn keep_room(&mut self, needs: &Requirements, refusal: &Refusal) {
+        if self.keeps_room || !matches!(refusal, Refusal::AllBusy { .. }) {
+            return;
+        }
+        let lacks_room = |candidate: &&mut Candidate| {
+            candidate.has_free_slot() && needs.matched_by(&candidate.backend) && !needs.fit(candidate)
+        };
+        let share = |candidate: &&mut Candidate| candidate.backend.capacity().share_used(candidate.used);
+        if let Some(kept) = self.candidates.iter_mut().filter(lacks_room).min_by_key(share) {
+            kept.running = kept.backend.max_jobs();
+            self.keeps_room = true;
+        }
+    }
 }
 
 /// An offer without slots so far.
@@ -92,7 +161,8 @@ fn offer(group: &Group, candidate: &Candidate) -> Offer {
     let max_jobs = backend.max_jobs();
     let BackendPlace { addr, machine } = backend.place();
     let backend = JobBackend { addr, arch: backend.arch(), labels: backend.labels().clone(), machine };
-    Offer { group: group.clone(), backend, slots: 0, max_jobs }
+    let capacity = candidate.backend.capacity();
+    Offer { capacity, ..Offer::new(group.clone(), backend, 0, max_jobs) }
 }
 
 /// A backend for a job of the group: of those that it need not avoid when there is one that works, even when it is
@@ -126,13 +196,79 @@ mod tests {
     use crate::backend::Backend;
     use crate::backend_selector::round_robin::RoundRobin;
     use crate::conformance::backend_selector::{candidate, requirements};
-    use crate::job::{JobId, Priority};
+    use crate::job::{BackendCapacity, JobId, JobResources, Priority};
     use crate::labels::Labels;
 
     fn demand(arch: Arch, labels: &[(&str, &str)], ready: usize) -> Demand {
         let group = Group::new(Project::default(), requirements(arch, labels));
         let (first, priority) = (JobId::new(Timestamp::UNIX_EPOCH), Priority::default());
-        Demand { group, ready, first, priority, running: 0 }
+        Demand::new(group, ready, first, priority, 0)
+    }
+
+    fn sized(resources: JobResources, ready: usize, rank: i64) -> Demand {
+        let mut demand = demand(Arch::X86_64, &[], ready);
+        (demand.group.needs.resources, demand.rank) = (resources, rank);
+        demand
+    }
+
+    /// A backend with sixteen slots, so many cores, of which some are used.
+    fn with_cores(name: &str, cores: u64, used: u64) -> Candidate {
+        let backend = Backend::new(format!("tcp://{name}:1"), Arch::X86_64, Labels::default()).unwrap();
+        let capacity = BackendCapacity::new(Some(cores * 1_000), None);
+        let backend = backend.with_max_jobs(16).unwrap().with_capacity(capacity);
+        let mut candidate = Candidate::new(Arc::new(backend));
+        candidate.used = JobResources::new(used * 1_000, 0);
+        candidate
+    }
+
+    #[test]
+    fn in_a_project_the_greatest_rank_goes_first_whatever_its_size() {
+        let one_slot = || [candidate("a", Arch::X86_64, &[], 3)];
+        let sizes = [JobResources::new(1_000, 0), JobResources::new(2_000, 0), JobResources::NONE];
+        let jobs: Vec<Demand> =
+            sizes.iter().zip([5, 9, 7]).map(|(size, rank)| sized(*size, 1, rank)).collect();
+        let offers = place(&RoundRobin, &ProjectWeights::default(), &jobs, &mut one_slot()).offers;
+        assert_eq!(offers[0].group.needs.resources, sizes[1]);
+        let mut other = sized(JobResources::NONE, 1, 1_000);
+        other.group.project = "other".parse().unwrap();
+        other.first = JobId::new(Timestamp::UNIX_EPOCH + jiff::SignedDuration::from_secs(9));
+        let jobs = [jobs[0].clone(), other];
+        let offers = place(&RoundRobin, &ProjectWeights::default(), &jobs, &mut one_slot()).offers;
+        assert_eq!(offers[0].group.project, Project::default(), "ranks of other projects say nothing");
+    }
+
+    #[test]
+    fn no_more_is_given_than_there_is_and_gaps_are_filled() {
+        let cores = |cores: u64| JobResources::new(cores * 1_000, 0);
+        let jobs = [sized(cores(3), 9, 9), sized(cores(1), 9, 1)];
+        let mut set = [with_cores("a", 8, 0)];
+        assert_eq!(
+            told(&jobs, &mut set),
+            ["2 for tcp://a:1", "the only matching backend is busy", "the only matching backend is busy"],
+            "what is left is kept for the third one"
+        );
+        let mut set = [with_cores("a", 8, 0), with_cores("b", 2, 0)];
+        let placed = told(&jobs, &mut set);
+        assert_eq!(&placed[..2], ["2 for tcp://a:1", "2 for tcp://b:1"], "{placed:?}");
+        let huge = [sized(cores(9), 1, 1)];
+        assert_eq!(told(&huge, &mut set), ["no x86_64 backend has 9 cores"]);
+    }
+
+    /// Small jobs come for ever; the large one gets its backend once what runs there has ended.
+    #[test]
+    fn small_jobs_never_starve_a_large_one() {
+        let cores = |cores: u64| JobResources::new(cores * 1_000, 0);
+        let jobs = [sized(cores(8), 1, 9), sized(cores(1), 99, 1)];
+        let placed = |used: [u64; 2]| {
+            let mut set = [with_cores("a", 8, used[0]), with_cores("b", 8, used[1])];
+            let offers = place(&RoundRobin, &ProjectWeights::default(), &jobs, &mut set).offers;
+            let told = |offer: &Offer| (offer.backend.addr.clone(), offer.group.needs.resources, offer.slots);
+            offers.iter().map(told).collect::<Vec<_>>()
+        };
+        let (a, b) = ("tcp://a:1".to_owned(), "tcp://b:1".to_owned());
+        assert_eq!(placed([5, 3]), [(a.clone(), cores(1), 3)], "the emptier one is kept");
+        assert_eq!(placed([7, 1]), [(a.clone(), cores(1), 1)], "until it is empty");
+        assert_eq!(placed([7, 0]), [(b, cores(8), 1), (a, cores(1), 1)]);
     }
 
     fn avoiding(mut demand: Demand, addrs: &[&str]) -> Demand {

@@ -56,6 +56,8 @@ struct State {
     /// The step with which a test failed: the first one, for the build fails of it once all tests have run.
     failed: Option<StepAtWork>,
     phases: BTreeSet<Phase>,
+    /// The most memory that a guest of the attempt used.
+    peak_bytes: Option<u64>,
 }
 
 /// The queue; builders see it as their sink.
@@ -114,6 +116,17 @@ impl EventQueue {
                 None => arrived.await,
             }
         }
+    }
+
+    /// Adds the most memory that a guest used, when that is known.
+    pub(super) fn tell_memory(&self) {
+        let at = self.clock.now();
+        let mut state = self.lock();
+        if let Some(bytes) = state.peak_bytes {
+            state.push_event(Progress::MemoryPeak { bytes }, at);
+        }
+        drop(state);
+        self.arrived.notify_one();
     }
 
     /// Adds the phases of an outcome that no event told of.
@@ -209,6 +222,7 @@ impl BuildSink for EventQueue {
                 let finished = Progress::TestFinished { index, took_ms, error: reason, step, lines: 0 };
                 state.push_event(finished, own.at);
             }
+            BuildEvent::MemoryPeak { bytes } => state.peak_bytes = state.peak_bytes.max(Some(bytes)),
             BuildEvent::PhaseStarted { .. } => {}
         }
         drop(state);

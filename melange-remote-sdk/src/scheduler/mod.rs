@@ -30,7 +30,7 @@ use crate::builder::{Builder, JobInputs, NoInputs};
 use crate::clock::{Clock, SystemClock, earlier, later};
 use crate::error::{Error, ErrorKind, Result};
 use crate::failure::{FailureInput, diagnose};
-use crate::job::{ClaimToken, FailureClass, JobError, ServerId};
+use crate::job::{ClaimToken, FailureClass, JobError, JobResources, ServerId};
 use crate::job_log::JobLogs;
 use crate::job_store::{
     ClaimRequest, Demand, ExpireRequest, GiveUp, GroupWaiting, JobStore, Offer, Patience, Release, Subject,
@@ -50,6 +50,7 @@ mod fleet;
 mod last_round;
 mod leases;
 mod log;
+mod retry;
 mod reuse;
 mod sources;
 #[cfg(test)]
@@ -229,7 +230,7 @@ struct Run {
 /// A claim under way.
 struct Claiming {
     request: ClaimRequest,
-    slots: HashMap<String, Vec<BackendLease>>,
+    slots: HashMap<(String, JobResources), Vec<BackendLease>>,
     asked_at: Instant,
     first_asked_at: Instant,
 }
@@ -414,13 +415,14 @@ impl Scheduler {
 
     /// Leases the slots, claims jobs and begins their attempts; how many.
     async fn start(&self, run: &mut Run, mut offers: Vec<Offer>) -> Result<usize> {
-        let mut slots: HashMap<String, Vec<BackendLease>> = HashMap::new();
+        let mut slots: HashMap<(String, JobResources), Vec<BackendLease>> = HashMap::new();
         for offer in &mut offers {
             // The backend may have gone since the snapshot.
-            let lease = |_| self.parts.pool.lease(&offer.backend.addr);
+            let asked = offer.group.needs.resources;
+            let lease = |_| self.parts.pool.lease(&offer.backend.addr, asked);
             let leased: Vec<BackendLease> = (0..offer.slots).map_while(lease).collect();
             offer.slots = leased.len();
-            slots.entry(offer.backend.addr.clone()).or_default().extend(leased);
+            slots.entry((offer.backend.addr.clone(), asked)).or_default().extend(leased);
         }
         offers.retain(|offer| offer.slots > 0);
         if offers.is_empty() {
@@ -447,7 +449,8 @@ impl Scheduler {
         let mut begun = 0;
         for claim in claims {
             let addr = claim.job.backend.as_ref().map(|backend| backend.addr.as_str()).unwrap_or_default();
-            let Some(slot) = claiming.slots.get_mut(addr).and_then(Vec::pop) else {
+            let slots = claiming.slots.get_mut(&(addr.to_owned(), claim.job.resources()));
+            let Some(slot) = slots.and_then(Vec::pop) else {
                 tracing::error!(job = %claim.job.id, addr, "the store gave a job without a slot; its lease will end");
                 continue;
             };

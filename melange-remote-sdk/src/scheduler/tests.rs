@@ -31,6 +31,7 @@ use crate::labels::Labels;
 
 mod failures;
 mod fleet;
+mod resources;
 mod sources;
 
 /// A scheduler at work, with everything around it.

@@ -2,6 +2,7 @@
 //! underlined and a hint. And texts that people read in one line.
 
 pub mod diagnostics;
+pub mod quantity;
 pub mod yaml;
 
 /// A text as one line of at most so many bytes; of a longer one the beginning, with `…`.

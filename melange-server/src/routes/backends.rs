@@ -11,6 +11,7 @@ use melange_remote_sdk::api::v1::{
 use melange_remote_sdk::arch::Arch;
 use melange_remote_sdk::backend::pool::BackendState;
 use melange_remote_sdk::backend::{Backend, BackendAddress, check_max_jobs};
+use melange_remote_sdk::job::BackendCapacity;
 use melange_remote_sdk::labels::Labels;
 use melange_remote_sdk::limits;
 
@@ -75,9 +76,13 @@ fn read_backend(request: BackendView) -> Handled<Backend> {
     let labels = Labels::new(request.labels).map_err(|error| wrong("labels", error));
     let max_jobs = request.max_jobs.unwrap_or(limits::JOBS_PER_BACKEND_DEFAULT);
     let max_jobs = check_max_jobs(max_jobs).map_err(|error| wrong("maxJobs", error));
-    match (arch, labels, max_jobs) {
-        (Ok(arch), Ok(labels), Ok(max_jobs)) if details.is_empty() => {
-            Ok(Backend::new(request.addr, arch, labels)?.with_max_jobs(max_jobs)?)
+    let capacity = BackendCapacity::read(request.cpus.as_deref(), request.memory.as_deref());
+    let capacity =
+        capacity.map_err(|mistakes| mistakes.into_iter().for_each(|(field, error)| wrong(field, error)));
+    match (arch, labels, max_jobs, capacity) {
+        (Ok(arch), Ok(labels), Ok(max_jobs), Ok(capacity)) if details.is_empty() => {
+            let backend = Backend::new(request.addr, arch, labels)?.with_max_jobs(max_jobs)?;
+            Ok(backend.with_capacity(capacity))
         }
         _ => Err(Problem::mistakes(details)),
     }

@@ -78,6 +78,7 @@ pub(super) async fn create(
         .flat_map(|plan| plan.skipped.iter().map(|skip| (plan.arch, skip)))
         .map(|(arch, skip)| BuildPackageView::skipped(&skip.name, arch.apk_name(), &skip.reason))
         .collect();
+    let no_backend = builds::without_backend(&app, &request, &planned);
     let mut new = NewBuild::new(app.clock.now());
     (new.project, new.key) = (project, key);
     let Some(submitted) = planner.submit(&request, planned, &new).await? else {
@@ -92,7 +93,8 @@ pub(super) async fn create(
     let mut packages = page(&app, id, &loaded, ListQuery::newest(limits::PAGE_ITEMS_MAX)).await?.0;
     packages.extend(skipped);
     packages.truncate(limits::PAGE_ITEMS_MAX);
-    let answer = CreateBuildResponse::new(Some(id.to_string()), packages, total, submitted.created);
+    let mut answer = CreateBuildResponse::new(Some(id.to_string()), packages, total, submitted.created);
+    answer.no_backend = no_backend;
     let location = [(header::LOCATION, format!("{}/{id}", original.path()))];
     Ok((StatusCode::CREATED, location, Json(answer)).into_response())
 }
@@ -110,7 +112,10 @@ pub(super) async fn create(
     )
 )]
 pub(super) async fn plan(State(app): State<App>, body: Body) -> Handled<Json<PlanView>> {
-    Ok(Json(PlanView::new(&planned(&app, body).await?.planned.plans)))
+    let Planned { request, planned, .. } = planned(&app, body).await?;
+    let mut view = PlanView::new(&planned.plans);
+    view.no_backend = builds::without_backend(&app, &request, &planned);
+    Ok(Json(view))
 }
 
 /// Ends the work for a request that went away.

@@ -1,6 +1,7 @@
 //! Why a job waits: every kind, as it is told. Nothing runs the jobs here, so that all stands still.
 
 use melange_remote_sdk::backend::health::BackendFailure;
+use melange_remote_sdk::job::JobResources;
 use melange_remote_sdk::job::{
     ClaimToken, FailureClass, JobBackend, JobError, JobState, Outcome, Priority, ServerId,
 };
@@ -49,7 +50,7 @@ impl Still {
         let id = self.submit(json!({})).await;
         let claim = self.claim(self.group_of(id).await, addr).await;
         // The slot is the test's, and never given back.
-        std::mem::forget(self.service.app.pool.lease(addr).unwrap());
+        std::mem::forget(self.service.app.pool.lease(addr, JobResources::NONE).unwrap());
         claim
     }
 
@@ -99,7 +100,7 @@ async fn capacity_position_and_start_are_told() {
     insta::assert_snapshot!("ready_beside_a_busy_backend", farm.why(waiting, origin).await);
     for _ in 0..2 {
         let claim = farm.claim(farm.group_of(waiting).await, "tcp://b:1").await;
-        std::mem::forget(farm.service.app.pool.lease("tcp://b:1").unwrap());
+        std::mem::forget(farm.service.app.pool.lease("tcp://b:1", JobResources::NONE).unwrap());
         assert_eq!(claim.job.state, JobState::Running);
         farm.submit(json!({})).await;
     }
@@ -148,7 +149,7 @@ async fn backends_that_do_not_match_or_work_are_told() {
     insta::assert_snapshot!("draining", farm.why(plain, origin).await);
     fleet.enable("tcp://a:1", None).await.unwrap();
     let failure = BackendFailure { message: "connection refused".to_owned(), hint: None, at: farm.now() };
-    pool.lease("tcp://a:1").unwrap().unreachable(failure);
+    pool.lease("tcp://a:1", JobResources::NONE).unwrap().unreachable(failure);
     insta::assert_snapshot!("unhealthy", farm.why(plain, origin).await);
 }
 

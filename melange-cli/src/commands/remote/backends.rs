@@ -16,9 +16,10 @@ pub(super) async fn run(command: BackendsCommand, output: Output) -> Result<Exit
             let response = client(&server)?.backends(arch.as_deref()).await?;
             show(output, &response, || render::backends(&response.backends, Timestamp::now()))?;
         }
-        BackendsCommand::Add { addr, arch, labels, max_jobs, server } => {
+        BackendsCommand::Add { addr, arch, labels, max_jobs, cpus, memory, server } => {
             let labels = labels.into_iter().collect();
-            let backend = BackendView { addr, arch: arch.to_string(), labels, max_jobs, state: None };
+            let backend =
+                BackendView { addr, arch: arch.to_string(), labels, max_jobs, cpus, memory, state: None };
             let added = client(&server)?.add_backend(&backend).await?;
             show(output, &added, || format!("added {}", added.addr))?;
         }

@@ -129,7 +129,8 @@ fn handed_in(told: &CreateBuildResponse) -> String {
     let skipped = told.packages.iter().filter(|package| package.job_id.is_none()).count();
     let jobs = told.total.saturating_sub(skipped);
     let left_out = if skipped > 0 { format!(", {skipped} left out") } else { String::new() };
-    format!("{jobs} jobs{left_out}")
+    let no_backend = render_plan::no_backend(&told.no_backend);
+    format!("{jobs} jobs{left_out}\n{no_backend}").trim_end().to_owned()
 }
 
 pub(super) async fn list(

@@ -42,6 +42,8 @@ pub fn read_backend(body: &[u8]) -> Result<BackendView, Vec<ErrorDetail>> {
         arch: fields.required("arch"),
         labels: fields.texts("labels"),
         max_jobs: fields.number("maxJobs"),
+        cpus: fields.text("cpus"),
+        memory: fields.text("memory"),
         state: None,
     };
     fields.finish(backend)

@@ -83,6 +83,12 @@ pub struct JobView {
     /// How urgent it is, from 0 to 1,000.
     #[serde(default)]
     pub priority: u16,
+    /// The thousandths of a core that it asks for.
+    #[serde(default, skip_serializing_if = "super::is_zero")]
+    pub cpu_millis: u64,
+    /// The memory in bytes that it asks for: what its definition says, or twice as much since it ran out of that.
+    #[serde(default, skip_serializing_if = "super::is_zero")]
+    pub memory_bytes: u64,
     /// The jobs that it waits for and that have not succeeded; only the answer for a single job tells them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub blocked_by: Vec<String>,
@@ -108,7 +114,7 @@ pub struct JobView {
     /// Why it failed, in one line.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
-    /// Who is at fault: `build`, `infrastructure`, `unschedulable`, `policy` or `dependency`.
+    /// Who is at fault: `build`, `resources`, `infrastructure`, `unschedulable`, `policy` or `dependency`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error_class: Option<String>,
     /// The step at fault.
@@ -300,7 +306,7 @@ pub struct AttemptView {
     /// Why it failed, was given back or was lost, in one line.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
-    /// Who is at fault: `build`, `infrastructure`, `unschedulable`, `policy` or `dependency`.
+    /// Who is at fault: `build`, `resources`, `infrastructure`, `unschedulable`, `policy` or `dependency`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error_class: Option<String>,
     /// The step at fault.
@@ -324,6 +330,10 @@ pub struct AttemptView {
     /// Its tests.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tests: Vec<TestView>,
+    /// The most memory that one of its guests used at a time, in bytes, files that it read included; missing where nobody
+    /// counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peak_memory_bytes: Option<u64>,
     /// How many lines its log has; told once it lies among the artifacts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log_lines: Option<u64>,
@@ -354,6 +364,7 @@ impl From<&JobAttempt> for AttemptView {
             steps: steps_of(attempt),
             phases: attempt.phases.iter().map(PhaseView::from).collect(),
             tests: attempt.tests.iter().map(TestView::from).collect(),
+            peak_memory_bytes: attempt.peak_memory_bytes,
             log_lines: attempt.log.as_ref().map(|log| log.lines),
             log_bytes: attempt.log.as_ref().map(|log| log.text_bytes),
             log_removed_at: attempt.log_removed_at,
@@ -388,6 +399,8 @@ impl From<&JobBackend> for BackendView {
             arch: backend.arch.to_string(),
             labels: backend.labels.as_map().clone(),
             max_jobs: None,
+            cpus: None,
+            memory: None,
             state: None,
         }
     }
@@ -402,6 +415,8 @@ impl JobView {
             project: job.project.to_string(),
             build_id: job.build.map(|build| build.to_string()),
             priority: job.priority.get(),
+            cpu_millis: job.resources().cpu_millis,
+            memory_bytes: job.resources().memory_bytes,
             id: job.id.to_string(),
             status: job.state.to_string(),
             package: job.facts.package.as_ref().map(|package| package.name.clone()),

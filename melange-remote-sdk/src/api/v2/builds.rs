@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::NoBackendView;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -248,6 +249,9 @@ pub struct CreateBuildResponse {
     pub total: usize,
     /// Whether the build is new; not so when it was handed in before with the same key.
     pub created: bool,
+    /// Jobs that no backend of the farm could run now: they wait for one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub no_backend: Vec<NoBackendView>,
 }
 
 impl CreateBuildResponse {
@@ -258,7 +262,7 @@ impl CreateBuildResponse {
         total: usize,
         created: bool,
     ) -> Self {
-        Self { build_id, packages, total, created }
+        Self { build_id, packages, total, created, no_backend: Vec::new() }
     }
 }
 
@@ -285,7 +289,7 @@ pub struct BuildPackageView {
     /// Why it failed, was skipped, or waits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// Who is at fault: `build`, `infrastructure`, `unschedulable`, `policy` or `dependency`.
+    /// Who is at fault: `build`, `resources`, `infrastructure`, `unschedulable`, `policy` or `dependency`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error_class: Option<String>,
     /// Whether it was made already, and nothing ran.

@@ -24,7 +24,43 @@ pub struct PlanView {
     pub missing: Vec<PlanMissingView>,
     /// What has no beginning.
     pub refused: Vec<PlanRefusalView>,
+    /// Jobs that no backend of the farm could run now: they wait for one. Plans that were made without a farm tell none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub no_backend: Vec<NoBackendView>,
 }
+
+/// Jobs that no backend could run, for one reason.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[non_exhaustive]
+pub struct NoBackendView {
+    /// The architecture.
+    pub arch: String,
+    /// Why, such as `no x86_64 backend has 66 cores`.
+    pub reason: String,
+    /// The first of their packages, at most 20.
+    pub packages: Vec<String>,
+    /// How many there are.
+    pub total: usize,
+}
+
+impl NoBackendView {
+    /// Jobs for an architecture without a backend, none so far.
+    pub fn new(arch: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self { arch: arch.into(), reason: reason.into(), packages: Vec::new(), total: 0 }
+    }
+
+    /// One job more.
+    pub fn add(&mut self, package: &str) {
+        if self.packages.len() < NO_BACKEND_PACKAGES {
+            self.packages.push(package.to_owned());
+        }
+        self.total = self.total.saturating_add(1);
+    }
+}
+
+/// Packages that a reason names.
+const NO_BACKEND_PACKAGES: usize = 20;
 
 /// The plan of an architecture in a few words.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -36,10 +36,10 @@ fn submissions() -> Vec<Submission> {
 }
 
 pub(crate) fn offer(slots: usize) -> Offer {
-    let needs = Requirements { arch: Arch::X86_64, labels: LabelSelector::default() };
+    let needs = Requirements::new(Arch::X86_64, LabelSelector::default());
     let group = Group::new(Project::default(), needs);
     let backend = JobBackend::new("tcp://one:1", Arch::X86_64, Labels::default());
-    Offer { group, backend, slots, max_jobs: 10_000 }
+    Offer::new(group, backend, slots, 10_000)
 }
 
 pub(crate) fn request(token: ClaimToken, offer: Offer, seconds: u64) -> ClaimRequest {
@@ -61,7 +61,7 @@ async fn claim(store: &dyn JobStore, avoid: &[&str], seconds: u64) -> Claim {
 }
 
 fn group_of_the_urgent() -> Group {
-    let needs = Requirements { arch: Arch::Aarch64, labels: LabelSelector::default() };
+    let needs = Requirements::new(Arch::Aarch64, LabelSelector::default());
     Group::new("other".parse().expect("it is one"), needs)
 }
 

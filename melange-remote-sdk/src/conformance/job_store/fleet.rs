@@ -3,14 +3,14 @@
 use super::events::{now, read};
 use super::*;
 use crate::backend::registry::{BackendRegistry, BackendSpec, FleetChange};
-use crate::job::{BackendPlace, EventKind};
+use crate::job::{BackendLoad, BackendPlace, EventKind, JobResources};
 use crate::job_store::EventQuery;
 
 /// The registry of a store counts the jobs that other servers run, and its changes are events of the store, in order.
 pub async fn jobs_and_fleet_are_of_one_store(store: &dyn JobStore, registry: &dyn BackendRegistry) {
     let lane = Lane::new();
     let (begun, place) = (now(store).await, BackendPlace { addr: lane.backend.addr.clone(), machine: None });
-    let spec = BackendSpec { arch: Arch::X86_64, labels: Default::default(), max_jobs: 4 };
+    let spec = BackendSpec::new(Arch::X86_64, Default::default(), 4);
     let change = async |change| {
         registry.change_fleet(&lane.server, &[change], at(1)).await.expect("it is a legal change")
     };
@@ -30,7 +30,8 @@ pub async fn jobs_and_fleet_are_of_one_store(store: &dyn JobStore, registry: &dy
     let other = ServerId::unique();
     let fleet = registry.fleet(&other).await.expect("it tells");
     let counts = [place.key(), local.key()].map(|key| fleet.elsewhere.get(&key).copied());
-    assert_eq!(counts, [Some(1), Some(1)], "others see them");
+    let one = BackendLoad::new(1, JobResources::NONE);
+    assert_eq!(counts, [Some(one), Some(one)], "others see them");
     let drained = FleetChange::Drain { place: place.clone(), draining: true };
     let own = change(drained).await;
     assert_eq!(own.elsewhere.get(&place.key()), None, "they are its own");

@@ -375,6 +375,7 @@ async fn specs_and_facts_are_kept(store: &dyn JobStore) {
         ..UncheckedSpec::default()
     };
     let package = crate::job::spec::JobPackage {
+        resources: crate::job::JobResources::new(1_500, 3 << 30),
         name: "a".to_owned(),
         version: "1-r0".to_owned(),
         subpackages: vec!["a-doc".to_owned()],

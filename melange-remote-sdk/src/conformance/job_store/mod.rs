@@ -41,6 +41,7 @@ mod intake;
 mod progress;
 mod queue;
 mod races;
+mod resources;
 mod retention;
 
 pub use bounds::waiting_jobs_are_bounded;
@@ -129,6 +130,7 @@ pub async fn all(store: &dyn StoreUnderTest) {
     let one = &*handle;
     intake::all(one).await;
     queue::all(one).await;
+    resources::all(one).await;
     graph::all(one).await;
     builds::all(one).await;
     progress::all(one).await;
@@ -174,12 +176,12 @@ impl Lane {
     }
 
     fn group(&self) -> Group {
-        let needs = Requirements { arch: Arch::X86_64, labels: LabelSelector::default() };
+        let needs = Requirements::new(Arch::X86_64, LabelSelector::default());
         Group::new(self.project.clone(), needs)
     }
 
     fn offer(&self, slots: usize) -> Offer {
-        Offer { group: self.group(), backend: self.backend.clone(), slots, max_jobs: 10_000 }
+        Offer::new(self.group(), self.backend.clone(), slots, 10_000)
     }
 
     fn request(&self, offers: Vec<Offer>, seconds: u64) -> ClaimRequest {
@@ -310,7 +312,7 @@ fn given_back(not_before: Option<u64>, counts: bool) -> Release {
     let gone = "the daemon is gone";
     let failure = diagnose(&FailureInput::new(FailureClass::Infrastructure, gone));
     let error = infrastructure(gone).with_failure(failure);
-    Release { error, not_before: not_before.map(at), counts, avoid: false }
+    Release { not_before: not_before.map(at), counts, ..Release::new(error) }
 }
 
 /// A key that no submission has used.

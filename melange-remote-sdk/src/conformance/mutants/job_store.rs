@@ -437,6 +437,7 @@ impl ForwardJobStore for Mutant {
             Bug::ReleaseCounts => release.counts = true,
             Bug::ReleaseForgetsPause => release.not_before = None,
             Bug::ReleaseForgetsAvoid => release.avoid = false,
+            Bug::ReleaseForgetsMemory => release.memory_bytes = None,
             Bug::ReleaseTakesNoRepeat if before.state != JobState::Running => {
                 return Err(refused("the job does not run"));
             }

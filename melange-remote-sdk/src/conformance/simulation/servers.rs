@@ -109,7 +109,9 @@ impl Server {
         let (world, pool) = (&self.world, BackendPool::new(self.backends.clone()));
         let pool = pool.expect("the backends are legal");
         if world.mistake == Mistake::LeaksSlots {
-            lock(&self.leaked).extend(self.backends.iter().filter_map(|backend| pool.lease(backend.addr())));
+            lock(&self.leaked).extend(
+                self.backends.iter().filter_map(|backend| pool.lease(backend.addr(), Default::default())),
+            );
         }
         let server: ServerId = party.name.parse().expect("the name is plain");
         let store = FaultyStore { world: Arc::clone(world), party: Arc::clone(&party), inner };

@@ -6,9 +6,10 @@ use futures_util::future::BoxFuture;
 use sqlx::{QueryBuilder, Row};
 
 use super::codec::{count, from_doc, group_key, ids_of, job_id, micros, number, size, to_doc};
+use super::fleet::{LOADS, load};
 use super::save::write_attempts;
 use super::*;
-use crate::job::{Event, FailureClass, JobError, LogArchive};
+use crate::job::{BackendLoad, Event, FailureClass, JobError, LogArchive};
 use crate::job_store::working_set::{Reason, WorkingSet, check_room, no_attempt, note_archive};
 use crate::job_store::{Group, Holding};
 
@@ -207,26 +208,24 @@ impl Session<'_> {
 
     /// Loads the jobs that the offers may get, and how full the backends are.
     async fn fitting(&mut self, request: &ClaimRequest) -> sqlx::Result<()> {
-        let mut running: HashMap<String, u32> = HashMap::new();
+        let mut running: HashMap<String, BackendLoad> = HashMap::new();
         let mut slots: HashMap<&Group, usize> = HashMap::new();
         for offer in &request.offers {
-            running.insert(offer.backend.key(), 0);
+            running.insert(offer.backend.key(), BackendLoad::default());
             let slots = slots.entry(&offer.group).or_default();
             *slots = slots.saturating_add(offer.slots).min(limits::CLAIMS_PER_ROUND_MAX);
         }
         if running.is_empty() {
             return Ok(());
         }
-        let mut select: QueryBuilder<Db> = QueryBuilder::new(
-            "SELECT backend, count(*) AS running FROM jobs WHERE state = 2 AND backend IN (",
-        );
+        let mut select: QueryBuilder<Db> = QueryBuilder::new(LOADS);
+        select.push(" AND backend IN (");
         let mut list = select.separated(", ");
         running.keys().for_each(|key| _ = list.push_bind(key.clone()));
         select.push(") GROUP BY backend");
         for row in select.build().fetch_all(&mut *self.connection).await? {
-            let (key, count): (&str, i64) = (row.try_get("backend")?, row.try_get("running")?);
-            if let Some(running) = running.get_mut(key) {
-                *running = u32::try_from(count).unwrap_or(u32::MAX);
+            if let Some(running) = running.get_mut(row.try_get::<&str, _>("backend")?) {
+                *running = load(&row)?;
             }
         }
         for (group, slots) in slots {
@@ -335,7 +334,7 @@ impl Session<'_> {
         if new.is_empty() {
             return Ok(Ok(told));
         }
-        self.set.changes.events.extend(new.iter().map(|row| Event::job_progress(&job, row)));
+        self.set.changes.events.extend(new.iter().filter_map(|row| Event::job_progress(&job, row)));
         for (number, row) in (before..).zip(new) {
             self.rows.push(NewRow { fence, number, doc: to_doc(row)? });
         }

@@ -11,7 +11,7 @@ use sqlx::Row;
 use super::dialect::StoredRow;
 use crate::arch::Arch;
 use crate::backend_selector::Requirements;
-use crate::job::{Build, ClaimToken, Job, JobId, JobState, Project};
+use crate::job::{Build, ClaimToken, Job, JobId, JobResources, JobState, Project};
 use crate::job_store::Group;
 use crate::labels::{LabelSelector, Labels};
 
@@ -86,6 +86,8 @@ struct StoredGroup {
     arch: String,
     labels: BTreeMap<String, String>,
     avoid: Vec<String>,
+    #[serde(default, skip_serializing_if = "JobResources::is_none")]
+    resources: JobResources,
 }
 
 pub(super) fn group_key(group: &Group) -> sqlx::Result<String> {
@@ -94,6 +96,7 @@ pub(super) fn group_key(group: &Group) -> sqlx::Result<String> {
         arch: group.needs.arch.to_string(),
         labels: group.needs.labels.labels().as_map().clone(),
         avoid: group.avoid.clone(),
+        resources: group.needs.resources,
     })
 }
 
@@ -102,6 +105,6 @@ pub(super) fn group_of(key: &str) -> sqlx::Result<Group> {
     let project: Project = stored.project.parse().map_err(|_| broken("project"))?;
     let arch: Arch = stored.arch.parse().map_err(|_| broken("architecture"))?;
     let labels = Labels::new(stored.labels).map_err(|_| broken("selector"))?;
-    let needs = Requirements { arch, labels: LabelSelector::new(labels) };
+    let needs = Requirements::new(arch, LabelSelector::new(labels)).with_resources(stored.resources);
     Ok(Group { project, needs, avoid: stored.avoid })
 }

@@ -2,12 +2,26 @@
 
 use std::collections::BTreeMap;
 
-use sqlx::{Executor as _, Row};
+use sqlx::{Executor as _, QueryBuilder, Row};
 
-use super::codec::{count, from_doc, to_doc};
+use super::codec::{count, from_doc, number, to_doc};
 use super::dialect::{Connection, Db};
 use super::*;
 use crate::backend::registry::{BackendRegistry, FleetChange, FleetState, RegisteredBackend, Registry};
+use crate::job::{BackendLoad, JobResources};
+
+/// What runs on backends; conditions and the grouping follow. Sums are cast, for a database may widen them.
+pub(super) const LOADS: &str = "SELECT backend, count(*) AS running, CAST(sum(cpu_millis) AS BIGINT) AS cpu_millis, \
+     CAST(sum(memory_bytes) AS BIGINT) AS memory_bytes FROM jobs WHERE state = 2 AND backend IS NOT NULL";
+
+/// What a row of [`LOADS`] says.
+pub(super) fn load(row: &StoredRow) -> sqlx::Result<BackendLoad> {
+    let running: i64 = row.try_get("running")?;
+    let (cpu_millis, memory_bytes): (i64, i64) = (row.try_get("cpu_millis")?, row.try_get("memory_bytes")?);
+    let mut used = JobResources::default();
+    (used.cpu_millis, used.memory_bytes) = (number(cpu_millis), number(memory_bytes));
+    Ok(BackendLoad::new(u32::try_from(running).unwrap_or(u32::MAX), used))
+}
 
 /// The backends, in the order in which they came. One whose document cannot be read must not keep all others from work.
 async fn read_backends<'c>(from: impl sqlx::Executor<'c, Database = Db>) -> sqlx::Result<FleetState> {
@@ -21,19 +35,15 @@ async fn read_backends<'c>(from: impl sqlx::Executor<'c, Database = Db>) -> sqlx
     Ok(fleet)
 }
 
-/// How many jobs of other servers than this one run on backends.
+/// What jobs of other servers than this one run on backends.
 async fn read_elsewhere<'c>(
     from: impl sqlx::Executor<'c, Database = Db>,
     server: &ServerId,
-) -> sqlx::Result<BTreeMap<String, u32>> {
-    let counts = "SELECT backend, count(*) AS running FROM jobs WHERE state = 2 AND backend IS NOT NULL \
-                  AND server <> $1 GROUP BY backend";
-    let rows = sqlx::query(counts).bind(server.as_str().to_owned()).fetch_all(from).await?;
-    let count = |row: &StoredRow| {
-        let running: i64 = row.try_get("running")?;
-        Ok((row.try_get("backend")?, u32::try_from(running).unwrap_or(u32::MAX)))
-    };
-    rows.iter().map(count).collect()
+) -> sqlx::Result<BTreeMap<String, BackendLoad>> {
+    let mut select: QueryBuilder<Db> = QueryBuilder::new(LOADS);
+    select.push(" AND server <> ").push_bind(server.as_str().to_owned()).push(" GROUP BY backend");
+    let rows = select.build().fetch_all(from).await?;
+    rows.iter().map(|row| Ok((row.try_get("backend")?, load(row)?))).collect()
 }
 
 impl Session<'_> {

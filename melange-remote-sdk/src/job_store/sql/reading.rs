@@ -29,7 +29,7 @@ impl Store {
     pub(super) async fn read_demand(&self, now: Timestamp) -> sqlx::Result<Vec<Demand>> {
         // The first job of each group by its place in the queue, and how many there are up to the bound.
         let groups = sqlx::query(
-            "SELECT g.key, f.id, f.priority, \
+            "SELECT g.key, f.id, f.priority, f.rank, \
              (SELECT count(*) FROM (SELECT 1 FROM jobs WHERE queue = g.id AND not_before <= $1 LIMIT $2) firsts) AS ready \
              FROM groups g JOIN jobs f ON f.id = (SELECT id FROM jobs WHERE queue = g.id AND not_before <= $1 \
              ORDER BY priority DESC, rank DESC, id LIMIT 1) \
@@ -56,6 +56,7 @@ impl Store {
                 ready: usize::try_from(ready).unwrap_or(0),
                 first: job_id(row.try_get("id")?)?,
                 priority: priority.unwrap_or_default(),
+                rank: row.try_get("rank")?,
                 running,
             });
         }

@@ -33,7 +33,7 @@ fn id_bytes(id: JobId) -> Vec<u8> {
 }
 
 /// The columns of a job that change, in the order of [`push_changing`].
-const CHANGING: [&str; 22] = [
+const CHANGING: [&str; 24] = [
     "state",
     "queue",
     "priority",
@@ -55,6 +55,8 @@ const CHANGING: [&str; 22] = [
     "artifact_bytes",
     "result",
     "took",
+    "cpu_millis",
+    "memory_bytes",
     "doc",
 ];
 
@@ -90,6 +92,8 @@ impl JobRow<'_> {
             .push_bind(count(artifact_bytes(job)))
             .push_bind(job.result.map(|result| result.as_bytes().to_vec()))
             .push_bind(took(job).map(|took| i64::try_from(took.as_millis()).unwrap_or(i64::MAX)))
+            .push_bind(count(job.resources().cpu_millis))
+            .push_bind(count(job.resources().memory_bytes))
             .push_bind(self.doc.clone());
     }
 }

@@ -9,7 +9,11 @@ use super::*;
 use crate::arch::Arch;
 use crate::backend_selector::Requirements;
 use crate::conformance::job_store::{at, new_job_for};
-use crate::job::{ClaimToken, FailureClass, JobArtifact, JobBackend, JobError, Progress, Project};
+use crate::job::spec::JobPackage;
+use crate::job::{
+    BackendCapacity, ClaimToken, FailureClass, JobArtifact, JobBackend, JobError, JobResources, Progress,
+    Project,
+};
 use crate::job_store::memory::MemoryJobStore;
 use crate::job_store::{EndedQuery, Group, Holding, JobStore, NewJob, Offer, Patience};
 use crate::labels::{LabelSelector, Labels};
@@ -119,6 +123,11 @@ impl World {
             let text = format!("package: {{name: p{}}}\n", self.rng.u8(..3));
             let mut job = NewJob { id: *id, ..new_job_for(&text, arch) };
             (job.priority, job.rank) = (self.priority(), self.rng.i64(0..3));
+            let mut package = JobPackage::new("p", "1-r0");
+            package.resources = self.resources();
+            if !package.resources.is_none() {
+                job.spec = Arc::new(JobSpec::clone(&job.spec).with_package(package));
+            }
             for _ in 0..self.rng.usize(..4) {
                 let earlier = self.one_of(&jobs[..place]);
                 job.waits_for.extend(if self.rng.u8(..4) == 0 { self.one_of(&known) } else { earlier });
@@ -142,6 +151,10 @@ impl World {
         Priority::new(self.rng.u16(499..502)).unwrap()
     }
 
+    fn resources(&mut self) -> JobResources {
+        if self.rng.u8(..4) == 0 { JobResources::new(2_000, 1 << 30) } else { JobResources::NONE }
+    }
+
     fn selection(&mut self) -> Option<Selection> {
         let (jobs, builds) = (self.jobs.clone(), self.builds.clone());
         if self.rng.u8(..4) == 0 {
@@ -152,7 +165,7 @@ impl World {
 
     fn group(&mut self) -> Group {
         let arch = if self.rng.u8(..5) == 0 { Arch::Aarch64 } else { Arch::X86_64 };
-        let needs = Requirements { arch, labels: LabelSelector::default() };
+        let needs = Requirements::new(arch, LabelSelector::default()).with_resources(self.resources());
         let avoid = if self.rng.u8(..3) == 0 { vec!["tcp://one:1".to_owned()] } else { Vec::new() };
         Group { project: Project::default(), needs, avoid }
     }
@@ -160,13 +173,17 @@ impl World {
     fn offer(&mut self) -> Offer {
         let addr = if self.rng.bool() { "tcp://one:1" } else { "tcp://two:1" };
         let backend = JobBackend::new(addr, Arch::X86_64, Labels::default());
-        Offer { group: self.group(), backend, slots: self.rng.usize(1..4), max_jobs: self.rng.u32(2..8) }
+        let capacity = self.rng.bool().then(|| BackendCapacity::new(Some(5_000), Some(4 << 30)));
+        let (group, slots, max_jobs) = (self.group(), self.rng.usize(1..4), self.rng.u32(2..8));
+        Offer { capacity: capacity.unwrap_or_default(), ..Offer::new(group, backend, slots, max_jobs) }
     }
 
     fn release(&mut self) -> Release {
         let error = JobError::new(FailureClass::Infrastructure, "it went");
         let not_before = self.rng.bool().then(|| at(self.now + 3));
-        Release { error, not_before, counts: self.rng.bool(), avoid: self.rng.bool() }
+        let memory_bytes = (self.rng.u8(..4) == 0).then_some(2 << 30);
+        let (counts, avoid) = (self.rng.bool(), self.rng.bool());
+        Release { not_before, counts, avoid, memory_bytes, ..Release::new(error) }
     }
 
     fn outcome(&mut self) -> Outcome {

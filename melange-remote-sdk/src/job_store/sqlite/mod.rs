@@ -328,7 +328,7 @@ mod tests {
         let store = database.store().await;
         let add = |name: &str| FleetChange::Add {
             place: BackendPlace { addr: format!("tcp://{name}:1"), machine: None },
-            spec: BackendSpec { arch: Arch::X86_64, labels: Labels::default(), max_jobs: 1 },
+            spec: BackendSpec::new(Arch::X86_64, Labels::default(), 1),
         };
         store.change_fleet(&server, &[add("a"), add("b")], suite::START).await.unwrap();
         let spoil = store.writer.call(Wanted::Unknown, Outlives::Machine, move |session| {
@@ -414,6 +414,7 @@ mod tests {
             include_str!("filled/version-3.sql"),
             include_str!("filled/version-4.sql"),
             include_str!("filled/version-5.sql"),
+            include_str!("filled/version-6.sql"),
         ] {
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join("jobs.db");

@@ -1,13 +1,14 @@
 //! The schema of the database, version by version. A version that was released never changes.
 
 /// The versions, oldest first: what each is about, and its statements.
-pub(super) const VERSIONS: [(&str, &str); 6] = [
+pub(super) const VERSIONS: [(&str, &str); 7] = [
     ("jobs", JOBS),
     ("small rows for what changes often", SMALL_ROWS),
     ("logs in blocks, events", LOGS_AND_EVENTS),
     ("ended jobs by time", ENDED),
     ("the fleet", FLEET),
     ("builds to list, results, durations", BUILDS),
+    ("what jobs ask of backends", RESOURCES),
 ];
 
 /// Times are microseconds since 1970, ids are 16 bytes, documents are JSON. States are numbered as `JobState::ALL`.
@@ -213,4 +214,10 @@ ALTER TABLE jobs ADD COLUMN took INTEGER;
 CREATE INDEX jobs_result ON jobs (result, ended_at, id) WHERE state = 3 AND result IS NOT NULL;
 CREATE INDEX jobs_took ON jobs (project, arch, package, ended_at, id, took) WHERE state = 3 AND took IS NOT NULL;
 CREATE INDEX jobs_package ON jobs (package, id);
+";
+
+/// What runs on a backend is counted in cores and bytes too; jobs that were there before asked for nothing.
+const RESOURCES: &str = "
+ALTER TABLE jobs ADD COLUMN cpu_millis INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE jobs ADD COLUMN memory_bytes INTEGER NOT NULL DEFAULT 0;
 ";

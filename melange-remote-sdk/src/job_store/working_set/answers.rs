@@ -37,15 +37,15 @@ impl WorkingSet {
         asked.filter_map(Entry::fence).collect()
     }
 
-    /// How many jobs of other servers than this one run on backends, by [`JobBackend::key`](crate::job::JobBackend::key).
-    pub fn running_elsewhere(&self, server: &ServerId) -> BTreeMap<String, u32> {
+    /// What jobs of other servers than this one run on backends, by [`JobBackend::key`](crate::job::JobBackend::key).
+    pub fn running_elsewhere(&self, server: &ServerId) -> BTreeMap<String, BackendLoad> {
         let running = &self.by_state[JobState::Running.index()];
         let jobs = running.iter().filter_map(|id| self.jobs.get(id)).map(|entry| &entry.job);
-        let mut counts = BTreeMap::new();
-        for backend in
-            jobs.filter(|job| job.server.as_ref() != Some(server)).filter_map(|job| job.backend.as_ref())
-        {
-            *counts.entry(backend.key()).or_default() += 1;
+        let mut counts: BTreeMap<String, BackendLoad> = BTreeMap::new();
+        for job in jobs.filter(|job| job.server.as_ref() != Some(server)) {
+            if let Some(backend) = &job.backend {
+                counts.entry(backend.key()).or_default().add(job.resources());
+            }
         }
         counts
     }

@@ -158,7 +158,7 @@ impl WorkingSet {
     pub fn append(&mut self, fence: Fence, first: u64, rows: &[ProgressRow]) -> Result<u64> {
         let new = self.new_rows(fence, first, rows)?;
         let job = Arc::clone(&self.entry(fence.job)?.job);
-        self.changes.events.extend(new.iter().map(|row| Event::job_progress(&job, row)));
+        self.changes.events.extend(new.iter().filter_map(|row| Event::job_progress(&job, row)));
         let entry = self.entry_mut(fence.job)?;
         if let Some(attempt) = entry.attempts.last_mut() {
             new.iter().for_each(|row| attempt.apply(row.clone()));

@@ -17,8 +17,9 @@ use super::{
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::{
-    Build, BuildId, BuildState, ClaimToken, Event, FailureClass, Job, JobAttempt, JobError, JobEvent, JobId,
-    JobSpec, JobState, Outcome, Priority, ProgressRow, Project, ServerId, StateCounts, Waiting,
+    BackendLoad, Build, BuildId, BuildState, ClaimToken, Event, FailureClass, Job, JobAttempt, JobError,
+    JobEvent, JobId, JobSpec, JobState, Outcome, Priority, ProgressRow, Project, ServerId, StateCounts,
+    Waiting,
 };
 use crate::limits;
 
@@ -93,7 +94,7 @@ pub struct WorkingSet {
     /// Running jobs by the claim that began their attempts, in the order of its answer.
     pub(super) claims: HashMap<ClaimToken, Vec<JobId>>,
     /// How many jobs run on a backend.
-    pub(super) running: HashMap<String, u32>,
+    pub(super) running: HashMap<String, BackendLoad>,
     pub(super) submissions: HashMap<u64, Known>,
     pub(super) submitted: u64,
     /// The submissions by what was asked.
@@ -326,10 +327,10 @@ impl WorkingSet {
                     }
                 }
                 if let Some(backend) = &job.backend
-                    && let Some(count) = self.running.get_mut(&backend.key())
+                    && let Some(load) = self.running.get_mut(&backend.key())
                 {
-                    *count -= 1;
-                    if *count == 0 {
+                    load.take(job.resources());
+                    if load.jobs == 0 {
                         self.running.remove(&backend.key());
                     }
                 }
@@ -383,7 +384,7 @@ impl WorkingSet {
                 }
                 *self.running_of.entry(job.project.clone()).or_default() += 1;
                 if let Some(backend) = &job.backend {
-                    *self.running.entry(backend.key()).or_default() += 1;
+                    self.running.entry(backend.key()).or_default().add(job.resources());
                 }
             }
             state if state.is_terminal() => {
@@ -497,10 +498,10 @@ impl WorkingSet {
         let mut demand: Vec<Demand> = Vec::new();
         for (group, places) in &self.queue {
             let mut ready = places.iter().filter(due).take(limits::DEMAND_COUNT_MAX);
-            let Some((Reverse(priority), _, first)) = ready.next().copied() else { continue };
+            let Some((Reverse(priority), Reverse(rank), first)) = ready.next().copied() else { continue };
             let ready = ready.count() + 1;
             let running = self.running_of.get(&group.project).copied().unwrap_or(0);
-            demand.push(Demand { group: group.clone(), ready, first, priority, running });
+            demand.push(Demand { group: group.clone(), ready, first, priority, rank, running });
         }
         demand.sort_by_key(|demand| (Reverse(demand.priority), demand.first));
         demand.truncate(limits::DEMAND_GROUPS_MAX);
@@ -534,8 +535,10 @@ impl WorkingSet {
 
     /// The jobs that an offer gets.
     pub(super) fn fitting(&self, offer: &Offer, now: Timestamp, most: usize) -> Vec<JobId> {
-        let running = self.running.get(&offer.backend.key()).copied().unwrap_or(0);
-        let room = usize::try_from(offer.max_jobs.saturating_sub(running)).unwrap_or(usize::MAX);
+        let running = self.running.get(&offer.backend.key()).copied().unwrap_or_default();
+        let slots = offer.max_jobs.saturating_sub(running.jobs);
+        let room = slots.min(offer.capacity.room(running.used, offer.group.needs.resources));
+        let room = usize::try_from(room).unwrap_or(usize::MAX);
         let Some(places) = self.queue.get(&offer.group) else { return Vec::new() };
         let due = |id: &JobId| self.jobs.get(id).is_some_and(|entry| entry.is_due(now));
         places.iter().map(|place| place.2).filter(due).take(offer.slots.min(room).min(most)).collect()
@@ -610,8 +613,8 @@ impl WorkingSet {
         let job = if cancelled {
             self.end(fence.job, Outcome::Cancelled, at)?.job
         } else {
-            let Release { error, not_before, counts, avoid } = release.clone();
-            self.apply(fence.job, JobEvent::Released { error, not_before, counts, avoid }, at)?
+            let Release { error, not_before, counts, avoid, memory_bytes } = release.clone();
+            self.apply(fence.job, JobEvent::Released { error, not_before, counts, avoid, memory_bytes }, at)?
         };
         self.entry_mut(fence.job)?.released = Some(release.clone());
         Ok(job)

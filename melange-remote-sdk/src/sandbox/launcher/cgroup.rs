@@ -71,6 +71,8 @@ struct MemoryFiles {
     /// What tells whether the group's own bound was reached: in version 1 the most bytes that it used at a time, which
     /// is a guess, because files that were read count too; in version 2 how often that ended in want of memory.
     most: PathBuf,
+    /// The most bytes that it used at a time; kernels before 5.19 have no such file in version 2.
+    peak: PathBuf,
     bytes_max: u64,
 }
 
@@ -266,6 +268,12 @@ impl Groups {
         counts
     }
 
+    /// The most bytes of memory that the guest used at a time so far, files that it read included; `None` where nobody
+    /// counts.
+    pub(super) fn peak_bytes(&self) -> Option<u64> {
+        read(&self.memory.as_ref()?.peak).trim().parse().ok()
+    }
+
     /// Goes back to where the launcher came from and removes the groups, which no process of the guest is in any
     /// more.
     pub(super) fn leave(self) {
@@ -311,12 +319,13 @@ impl Group {
 
     /// The files that count, of a group with this bound on memory.
     fn memory_files(&self, bytes_max: u64) -> MemoryFiles {
-        let (killed, most) = if self.hierarchy.unified {
-            ("memory.events", "memory.events")
+        let [killed, most, peak] = if self.hierarchy.unified {
+            ["memory.events", "memory.events", "memory.peak"]
         } else {
-            ("memory.oom_control", "memory.max_usage_in_bytes")
+            ["memory.oom_control", "memory.max_usage_in_bytes", "memory.max_usage_in_bytes"]
         };
-        MemoryFiles { killed: self.folder.join(killed), most: self.folder.join(most), bytes_max }
+        let [killed, most, peak] = [killed, most, peak].map(|name| self.folder.join(name));
+        MemoryFiles { killed, most, peak, bytes_max }
     }
 
     /// Sets what its controllers bound; tells whether memory and processes are.

@@ -144,6 +144,7 @@ fn live(
                     None => {}
                 }
             }
+            end.peak_bytes = networks.early.groups.peak_bytes();
             let (failed, lost) = (end.status != 0, end.lost);
             wire.tell(&Message::Ended(end));
             if failed {

@@ -135,7 +135,7 @@ impl Steps<'_> {
             }
         });
         let started = has_run(told.into());
-        Ok(StepEnd { status, started, lost, lacked: None, met, out_of_memory: false })
+        Ok(StepEnd { status, started, lost, lacked: None, met, out_of_memory: false, peak_bytes: None })
     }
 
     /// Bubblewrap around the step's shell. All that keeps the step in stands here, and only the tree, its first mount,

@@ -299,7 +299,7 @@ async fn servers_share_what_they_know_of_backends() {
     // Until the first probes of both are answered.
     tokio::time::sleep(Duration::from_secs(1)).await;
     // What one of them finds out or is told, the other one knows.
-    one.parts.pool.lease("tcp://a:1").unwrap().unreachable(BackendFailure {
+    one.parts.pool.lease("tcp://a:1", JobResources::NONE).unwrap().unreachable(BackendFailure {
         message: "connection refused".to_owned(),
         hint: None,
         at: one.parts.clock.now(),
@@ -392,7 +392,7 @@ async fn a_server_whose_word_has_run_out_gives_it_with_the_next_change() {
     let scheduler = Scheduler::new(parts.clone(), SchedulerOptions::default());
     let fleet = scheduler.fleet();
     fleet.follow().await.unwrap();
-    let slot = parts.pool.lease("tcp://a:1").unwrap();
+    let slot = parts.pool.lease("tcp://a:1", JobResources::NONE).unwrap();
     // As after a time without the database.
     tokio::time::advance(limits::BACKENDS_CONFIGURED * 2).await;
     fleet.add(backend("tcp://c:1", 1)).await.unwrap();
@@ -402,7 +402,10 @@ async fn a_server_whose_word_has_run_out_gives_it_with_the_next_change() {
     drop(slot);
     let (added, removed) = fleet.configure(vec![backend("tcp://b:1", 1)]).await.unwrap();
     assert_eq!((added, removed), (1, 1));
-    assert!(parts.pool.lease("tcp://a:1").is_none() && parts.pool.lease("tcp://b:1").is_some());
+    assert!(
+        parts.pool.lease("tcp://a:1", JobResources::NONE).is_none()
+            && parts.pool.lease("tcp://b:1", JobResources::NONE).is_some()
+    );
 }
 
 /// A registry that hangs, or refuses what servers say of their configurations.
@@ -540,7 +543,7 @@ async fn a_word_that_is_refused_is_given_again_now_and_then_and_jobs_run_meanwhi
     assert_eq!(refused.kind(), ErrorKind::LimitExceeded);
     let before = words();
     for _ in 0..10 {
-        farm.parts.pool.lease("tcp://a:1").unwrap().failed(BackendFailure {
+        farm.parts.pool.lease("tcp://a:1", JobResources::NONE).unwrap().failed(BackendFailure {
             message: "it broke off".to_owned(),
             hint: None,
             at: farm.parts.clock.now(),

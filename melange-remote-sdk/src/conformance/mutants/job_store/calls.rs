@@ -165,6 +165,9 @@ impl Mutant {
                 }
             }
             Bug::ClaimIgnoresRoom => offers.iter_mut().for_each(|offer| offer.max_jobs = u32::MAX),
+            Bug::ClaimIgnoresCapacity => {
+                offers.iter_mut().for_each(|offer| offer.capacity = Default::default());
+            }
             Bug::ClaimIgnoresMachine => offers.iter_mut().for_each(|offer| offer.backend.machine = None),
             Bug::ClaimCountsOwnJobs => {
                 let running = self.in_state(JobState::Running).await;
