@@ -25,6 +25,7 @@ use super::v1::{ErrorDetail, JobView};
 use super::v2::{CreateBuildRequest, GitSourceRequest};
 use crate::error::Error;
 use crate::job::{Build, BuildId, BuildSource, BuildState, JobState};
+use crate::limits;
 use crate::melange;
 use crate::text::diagnostics::{Source, nearest};
 
@@ -309,6 +310,12 @@ impl Melange2CreateRequest {
             if !config_yaml.is_empty() {
                 configs.insert(0, config_yaml);
             }
+            if configs.len() > limits::PLAN_DEFINITIONS_MAX {
+                let most = limits::PLAN_DEFINITIONS_MAX;
+                let message = format!("there are {} definitions, at most {most}", configs.len());
+                wrong("configs", message, "make several builds of it");
+                return Err(mistakes);
+            }
             let named = name_definitions(configs, &mut mistakes);
             if !named.has_unknown {
                 unknown_packages(&source_files, &named.names, &mut mistakes);
@@ -339,7 +346,10 @@ fn name_definitions(configs: Vec<String>, mistakes: &mut Vec<ErrorDetail>) -> Na
     let mut named = Named::default();
     for (number, text) in configs.into_iter().enumerate() {
         let fallback = format!("config-{number}.yaml");
-        let name = melange::package_name(&Source::new(fallback.as_str(), text.as_str()));
+        // One that is too large is refused for that, and not read before.
+        let is_small = text.len() <= limits::DEFINITION_BYTES_MAX;
+        let name =
+            is_small.then(|| melange::package_name(&Source::new(fallback.as_str(), text.as_str()))).flatten();
         // What cannot be the name of a file is told as a mistake of the definition when that is compiled.
         let file = match name.filter(|name| is_plain(name)) {
             Some(name) => {

@@ -77,6 +77,11 @@ fn every_mistake_is_told_with_its_field() {
         })),
         ["config_yaml", "mode", "env", "source_files"]
     );
+    let many = vec!["a"; limits::PLAN_DEFINITIONS_MAX + 1];
+    assert_eq!(wrong(&json!({ "configs": many })), ["configs"]);
+    let large = format!("{}#{}", definition("a"), "x".repeat(limits::DEFINITION_BYTES_MAX));
+    let (request, _) = translated(&json!({ "config_yaml": large })).unwrap();
+    assert!(request.source.definitions.contains_key("config-0.yaml"), "it is not read");
     let twice = json!({ "configs": [definition("a"), definition("a")], "source_files": { "b": {} } });
     assert_eq!(wrong(&twice), ["configs.1", "source_files.b"]);
     assert_eq!(
