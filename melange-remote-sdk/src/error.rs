@@ -5,6 +5,8 @@
 use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::fmt;
+#[cfg(feature = "apk")]
+use std::sync::Arc;
 
 use crate::redact::redact;
 
@@ -175,6 +177,23 @@ impl Error {
     pub fn source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         self.0.source = Some(source.into());
         self
+    }
+
+    /// An error that several waited for, as one of them tells it.
+    #[cfg(feature = "apk")]
+    pub(crate) fn shared(error: Arc<Self>) -> Self {
+        let error = match Arc::try_unwrap(error) {
+            Ok(error) => return error,
+            Err(error) => error,
+        };
+        let told = &*error.0;
+        let mut copy = Self::new(told.kind, told.message.clone());
+        (copy.0.hint, copy.0.blame) = (told.hint.clone(), told.blame);
+        copy.0.context.clone_from(&told.context);
+        match &told.source {
+            Some(source) => copy.source(source.to_string()),
+            None => copy,
+        }
     }
 
     /// What a caller can do about it.

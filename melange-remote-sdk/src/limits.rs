@@ -407,10 +407,16 @@ pub const DURATIONS_MAX: usize = 50_000;
 pub const BUILD_DOCUMENT_BYTES_MAX: usize = 256 << 20;
 /// What a server keeps in memory of the documents and indexes of builds, and of what their jobs made.
 pub const BUILD_FILES_KEPT_BYTES_MAX: u64 = 384 << 20;
+/// What a server keeps in memory of the indexes that list what builds have made: a whole distribution's has some MB.
+pub const BUILD_INDEXES_KEPT_BYTES_MAX: u64 = 64 << 20;
 /// What was asked for in a build, in a few words.
 pub const BUILD_TITLE_BYTES_MAX: usize = 200;
 /// Small files of a build that are read at once.
 pub const BUILD_READS_MAX: usize = 16;
+/// Builds in a list for clients of melange2, which has no pages: the newest ones.
+pub const MELANGE2_BUILDS_MAX: usize = 100;
+/// Packages of all builds in such a list; builds that go beyond it are left out, but for the newest one.
+pub const MELANGE2_PACKAGES_MAX: usize = 20_000;
 /// Waits of one submission, all jobs together.
 pub const SUBMISSION_WAITS_MAX: usize = 200_000;
 /// How long ended jobs are kept unless the operator says otherwise; most is small then, for their logs are gone.

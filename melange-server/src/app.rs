@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use melange_remote_sdk::artifact_storage::ArtifactStorage;
 use melange_remote_sdk::backend::pool::BackendPool;
 use melange_remote_sdk::backend_selector::BackendSelector;
-use melange_remote_sdk::builds::BuildPlanner;
+use melange_remote_sdk::builds::{BuildIndexes, BuildPlanner};
 use melange_remote_sdk::clock::Clock;
 use melange_remote_sdk::event_feed::EventFeed;
 use melange_remote_sdk::git::GitFetcher;
@@ -69,6 +69,8 @@ pub struct App {
     pub last_round: LastRound,
     /// What plans builds of many packages; `None` where nothing does.
     pub planner: Option<BuildPlanner>,
+    /// What lists what builds have made, for apk; `None` where nothing does.
+    pub indexes: Option<BuildIndexes>,
     /// What reads git repositories; `None` where nothing does.
     pub git: Option<GitFetcher>,
     /// Repositories that may still be read at once.
@@ -97,6 +99,7 @@ impl App {
             submit_rate: Arc::new(SubmitRate::new(rules.submit_rate)),
             last_round: parts.last_round.clone(),
             planner: None,
+            indexes: None,
             git: None,
             fetches: Arc::new(Semaphore::new(limits::GIT_FETCHES_MAX)),
             readiness: Arc::default(),

@@ -15,7 +15,7 @@ use melange_remote_sdk::backend_selector::least_loaded::LeastLoaded;
 use melange_remote_sdk::backend_selector::round_robin::RoundRobin;
 use melange_remote_sdk::builder::Builder;
 use melange_remote_sdk::buildkit::{BuildkitOptions, TlsIdentity, TlsOptions};
-use melange_remote_sdk::builds::{BuildFiles, BuildInputs, BuildPlanner, PlannerRules};
+use melange_remote_sdk::builds::{BuildFiles, BuildIndexes, BuildInputs, BuildPlanner, PlannerRules};
 use melange_remote_sdk::cache::StateCache;
 use melange_remote_sdk::clock::SystemClock;
 use melange_remote_sdk::engine::runners::AddressedRunners;
@@ -55,12 +55,13 @@ pub struct Assembly {
 /// # Errors
 /// When the storage or the builder cannot be opened, the storage refuses to be used, or the backends are not valid.
 pub async fn assemble(config: &Config) -> Result<Assembly> {
-    let Engine { builder, probe, assembler, planner } = engine(&config.build, &config.backends)?;
+    let Engine { builder, probe, assembler, planner, signing_key } = engine(&config.build, &config.backends)?;
     let artifact_storage = storage(&config.storage).await?;
     let files = BuildFiles::new(Arc::clone(&artifact_storage));
     let pool = BackendPool::new(config.backends.iter().cloned())?;
     let Database { job_store, registry } = database(&config.database).await?;
     let inputs = BuildInputs::new(files.clone(), Arc::clone(&job_store));
+    let indexes = BuildIndexes::new(files.clone(), Arc::clone(&job_store), signing_key);
     let planner = BuildPlanner::new(assembler, Arc::clone(&job_store), files, planner);
     let parts = SchedulerParts::new(job_store, artifact_storage, builder, pool)
         .with_registry(registry)
@@ -76,6 +77,7 @@ pub async fn assemble(config: &Config) -> Result<Assembly> {
     }
     let mut assembly = Assembly::new(parts, rules, scheduler_options(config));
     assembly.app.planner = Some(planner);
+    assembly.app.indexes = Some(indexes);
     assembly.app.git = Some(git(&config.build));
     // The first request already sees what was removed or drained before the start.
     if let Err(error) = assembly.app.fleet.follow().await {
@@ -234,6 +236,8 @@ pub struct Engine {
     pub assembler: Arc<Assembler>,
     /// What a planner of builds has to know of the builder.
     pub planner: PlannerRules,
+    /// What signs packages and indexes.
+    pub signing_key: Option<Arc<SigningKey>>,
 }
 
 /// What reads git repositories: https and ssh to public addresses and those that the operator allowed, and folders whose
@@ -285,8 +289,9 @@ pub fn engine(config: &BuildConfig, backends: &[Backend]) -> Result<Engine> {
     planner.extra_repositories.clone_from(&options.extra_repositories);
     planner.extra_keyring.clone_from(&options.extra_keyring);
     let assembler = Arc::new(assembler);
+    let signing_key = options.signing_key.clone();
     let builder = EngineBuilder::new(options, Arc::clone(&assembler), Arc::clone(&runners) as _);
-    Ok(Engine { builder: Arc::new(builder), probe: runners, assembler, planner })
+    Ok(Engine { builder: Arc::new(builder), probe: runners, assembler, planner, signing_key })
 }
 
 /// Where downloads may go: the public internet, what the operator allowed, and the hosts that the operator named.

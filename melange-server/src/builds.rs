@@ -3,17 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use futures_util::{StreamExt, TryStreamExt};
+use melange_remote_sdk::api::melange2::SourceFiles;
 use melange_remote_sdk::api::v1::{self, ErrorDetail};
 use melange_remote_sdk::api::v2::{
     BuildOptionsView, BuildPackageView, CreateBuildRequest, NoBackendView, SourceRequest,
 };
 use melange_remote_sdk::arch::Arch;
-use melange_remote_sdk::artifact_storage::layout::source_key;
 use melange_remote_sdk::backend_selector::{Candidate, Requirements};
-use melange_remote_sdk::builds::{BuildOptions, BuildRequest, LoadedBuild, PlannedBuild};
+use melange_remote_sdk::builds::{BuildFiles, BuildOptions, BuildRequest, LoadedBuild, PlannedBuild};
 use melange_remote_sdk::error::{Error, ErrorKind};
-use melange_remote_sdk::git::{GitCheckout, GitSource};
+use melange_remote_sdk::git::GitSource;
 use melange_remote_sdk::job::{BuildSource, Job, JobState, Priority, Project};
 use melange_remote_sdk::labels::{LabelSelector, Labels};
 use melange_remote_sdk::limits;
@@ -38,13 +37,18 @@ pub(crate) struct Checked {
     pub(crate) request: BuildRequest,
     /// That repository.
     pub(crate) git: Option<GitSource>,
+    /// The files that came with it.
+    pub(crate) files: SourceFiles,
 }
 
 /// Checks a request, but for its definitions.
 ///
 /// # Errors
-/// A problem with every mistake.
-pub(crate) fn check(request: CreateBuildRequest, rules: &SubmissionRules) -> Handled<Checked> {
+/// Every mistake.
+pub(crate) fn check(
+    request: CreateBuildRequest,
+    rules: &SubmissionRules,
+) -> Result<Checked, Vec<ErrorDetail>> {
     let mut mistakes = Mistakes(Vec::new());
     let CreateBuildRequest { source, packages, glob, options, project, .. } = request;
     let project = project.as_deref().map_or_else(|| Ok(Project::default()), str::parse);
@@ -54,9 +58,10 @@ pub(crate) fn check(request: CreateBuildRequest, rules: &SubmissionRules) -> Han
     checked.options = mistakes.options(options, rules);
     let git = mistakes.source(source, &mut checked);
     if mistakes.0.is_empty() {
-        Ok(Checked { project: project.unwrap_or_default(), request: checked, git })
+        let project = project.unwrap_or_default();
+        Ok(Checked { project, request: checked, git, files: SourceFiles::default() })
     } else {
-        Err(Problem::mistakes(mistakes.0))
+        Err(mistakes.0)
     }
 }
 
@@ -278,48 +283,24 @@ pub(crate) fn refuse_circles(plans: &[ArchPlan]) -> Handled<()> {
     Err(Problem::new(error.hint("`details` has a shortest circle of each"), details))
 }
 
-/// Puts what a repository has into a request.
-pub(crate) fn take_checkout(request: &mut BuildRequest, source: &GitSource, checkout: &GitCheckout) {
-    let (url, reference) = (checkout.url.clone(), source.reference.clone());
-    request.source = BuildSource::Git { url, reference, commit: checkout.commit.clone() };
-    let texts = checkout.definitions.iter().map(|found| (found.path.clone(), found.text.clone()));
-    request.definitions = texts.collect();
-    // What came with the request goes before the repository's own.
-    for (path, text) in &checkout.pipelines {
-        request.pipelines.entry(path.clone()).or_insert_with(|| text.clone());
-    }
-}
-
-/// Stores the files beside the definitions that are built, and names them in the request.
+/// Stores the files that came with a request beside the definitions that are built, and names them in it.
 ///
 /// # Errors
 /// For files that no build takes; the storage's.
-pub(crate) async fn store_sources(
-    app: &App,
+pub(crate) async fn store_texts(
+    files: &BuildFiles,
     request: &mut BuildRequest,
-    checkout: &GitCheckout,
+    mut texts: SourceFiles,
     plans: &[ArchPlan],
 ) -> Handled<()> {
-    let planned: BTreeSet<&str> =
-        plans.iter().flat_map(|plan| &plan.jobs).map(|job| job.file.as_str()).collect();
-    for found in checkout.definitions.iter().filter(|found| planned.contains(found.path.as_str())) {
-        let Some(folder) = found.source_dir.clone() else { continue };
-        let packed = tokio::task::spawn_blocking(move || sources::pack(&folder)).await;
+    for job in plans.iter().flat_map(|plan| &plan.jobs) {
+        let Some(texts) = texts.remove(&job.name) else { continue };
+        let packed = tokio::task::spawn_blocking(move || sources::pack_texts(&texts)).await;
         let packed =
             packed.map_err(|error| Error::unexpected("the packing of source files died").source(error))?;
-        let Some(packed) = packed.map_err(|error| error.with("definition", &found.path))? else { continue };
-        let key = source_key(&packed.digest)?;
-        let is_known = match app.artifact_storage.head(&key).await {
-            Ok(stored) => stored.sha256 == packed.digest.hex(),
-            Err(error) if error.kind() == ErrorKind::NotFound => false,
-            Err(error) => return Err(error.into()),
-        };
-        if !is_known {
-            let failed = |error| Error::unexpected("a temporary file cannot be read").source(error);
-            app.artifact_storage.put(&key, packed.stream().map_err(failed).boxed()).await?;
-        }
-        let name = found.path.strip_suffix(".yaml").unwrap_or(&found.path).to_owned();
-        request.sources.insert(name, packed.digest);
+        let Some(packed) = packed.map_err(|error| error.with("package", &job.name))? else { continue };
+        files.store_sources(&packed).await?;
+        request.sources.insert(job.name.clone(), packed.digest);
     }
     Ok(())
 }

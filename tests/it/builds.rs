@@ -3,18 +3,21 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Duration;
 
 use melange_remote_sdk::api::v2::{BuildPackageView, BuildView, CreateBuildRequest};
 use melange_remote_sdk::apk::index::{Index, IndexPackage};
 use melange_remote_sdk::apk::reader::ApkFile;
-use melange_remote_sdk::apk::signature::{SigningKey, generate_key};
+use melange_remote_sdk::apk::signature::{Keyring, SigningKey, generate_key};
 use melange_remote_sdk::builder::{EnvironmentLock, LockedPackage};
 use melange_remote_sdk::client::{EventFilter, PackagesQuery};
 use melange_remote_sdk::error::ErrorKind;
 use melange_remote_sdk::job::{BuildId, JobId};
 use melange_remote_sdk::sources;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
-use crate::service::{Service, start};
+use crate::service::{Service, start, start_with};
 
 const ARCHS: [&str; 2] = ["x86_64", "aarch64"];
 
@@ -104,6 +107,24 @@ impl Service {
         for arch in ARCHS {
             write_index(&self.published().join(arch), key);
         }
+    }
+}
+
+impl Service {
+    /// The body of an answer that says yes, as any program gets it.
+    async fn ask(&self, method: &str, path: &str, body: &str) -> Vec<u8> {
+        let mut stream = TcpStream::connect(&self.host).await.unwrap();
+        let (host, length) = (&self.host, body.len());
+        let head = format!("{method} {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n");
+        let described = format!("content-type: application/json\r\ncontent-length: {length}\r\n\r\n");
+        stream.write_all(format!("{head}{described}{body}").as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await.unwrap();
+        let end = answer.windows(4).position(|four| four == b"\r\n\r\n").unwrap() + 4;
+        let head = String::from_utf8_lossy(&answer[..end]);
+        assert!(head.starts_with("HTTP/1.1 20"), "{}", String::from_utf8_lossy(&answer));
+        assert!(head.contains("content-length: "), "{head}");
+        answer.split_off(end)
     }
 }
 
@@ -235,4 +256,60 @@ async fn files_beside_definitions_go_along_also_those_behind_a_link() {
     request.source.sources.insert("plain".to_owned(), packed.digest.to_string());
     let (_, view) = service.build(&request).await;
     assert_eq!((view.counts.success, view.counts.cached), (4, 2), "what has other files is built again");
+}
+
+/// A client of melange2 hands in; what it made is the repository that the next build takes packages from.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_one_build_made_is_a_signed_repository_for_another_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("farm.rsa");
+    let pem = generate_key(2048).unwrap();
+    std::fs::write(&path, &pem).unwrap();
+    let key = SigningKey::from_pem("farm.rsa", pem.as_bytes()).unwrap();
+    let flags = ["--signing-key", path.to_str().unwrap(), "--allow-private-address", "127.0.0.1"];
+    let Some(service) = start_with(&flags).await else { return };
+    let body = serde_json::json!({
+        "configs": [definition("bb", "1.0", &["aa"]), definition("aa", "1.0", &[])], "arch": "x86_64",
+        "source_files": { "aa": { "greeting": "hello" } }, "mode": "dag",
+    });
+    let told = service.ask("POST", "/api/v1/builds", &body.to_string()).await;
+    let told: serde_json::Value = serde_json::from_slice(&told).unwrap();
+    assert_eq!(told["packages"], serde_json::json!(["aa", "bb"]));
+    let id = told["id"].as_str().unwrap();
+    let path = format!("/api/v1/builds/{id}");
+    let build = loop {
+        let build: serde_json::Value = serde_json::from_slice(&service.ask("GET", &path, "").await).unwrap();
+        if !["pending", "running"].contains(&build["status"].as_str().unwrap()) {
+            break build;
+        }
+        // As its client waits.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    };
+    assert_eq!(build["status"], "success", "{build:#}");
+
+    let mut keyring = Keyring::default();
+    keyring.add(&key.public_name(), key.public_pem().unwrap().as_bytes()).unwrap();
+    let index = service.ask("GET", &format!("/apk/builds/{id}/x86_64/APKINDEX.tar.gz"), "").await;
+    let index = Index::read(&index, Some(&keyring)).unwrap();
+    let names: Vec<&str> = index.packages.iter().map(|package| package.name.as_str()).collect();
+    assert_eq!(names, ["aa", "aa-doc", "bb", "bb-doc"]);
+    for package in &index.packages {
+        let bytes = service.ask("GET", &format!("/apk/builds/{id}/x86_64/{}", package.file_name()), "").await;
+        let path = folder.path().join(package.file_name());
+        std::fs::write(&path, bytes).unwrap();
+        let apk = ApkFile::open(&path).unwrap();
+        assert_eq!(apk.verify_signature(&keyring).unwrap(), key.public_name());
+        assert_eq!((Some(apk.control_sha1), apk.size_bytes), (package.control_sha1, package.size_bytes));
+    }
+
+    let mut next = request(&[("cc", "1.0", &["bb", "aa-doc"][..])]);
+    next.options.architectures = vec!["x86_64".to_owned()];
+    next.options.extra_repos = vec![format!("http://{}/apk/builds/{id}", service.host)];
+    next.options.extra_keys = vec![format!("http://{}/apk/keys/farm.rsa.pub", service.host)];
+    let (next, _) = service.build(&next).await;
+    let environment = service.environment(next, "cc", "x86_64").await;
+    for name in ["bb", "aa-doc"] {
+        let repository = environment[name].repository.as_deref();
+        assert!(repository.is_some_and(|line| line.contains(id)), "{name}: {repository:?}");
+    }
 }

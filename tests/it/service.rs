@@ -23,6 +23,8 @@ const POLL: Duration = Duration::from_millis(200);
 /// A server of this process.
 pub(crate) struct Service {
     pub(crate) client: Client,
+    /// Where it listens.
+    pub(crate) host: String,
     shutdown: CancellationToken,
     folder: tempfile::TempDir,
 }
@@ -36,6 +38,11 @@ impl Drop for Service {
 /// A server whose daemon is called `x86_64` and whose sandbox is called `aarch64`: architectures by configuration,
 /// so that both ways are taken on one machine. Repositories below its folder `published` may be named.
 pub(crate) async fn start() -> Option<Service> {
+    start_with(&[]).await
+}
+
+/// The same with more flags.
+pub(crate) async fn start_with(flags: &[&str]) -> Option<Service> {
     let (distro, socket) = (distro()?, daemon()?);
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name).display().to_string();
@@ -69,16 +76,18 @@ pub(crate) async fn start() -> Option<Service> {
         "--allow-local-repository",
         &at("published"),
     ];
-    let mut config = Config::read(args.iter().map(Into::into), &|_| None).unwrap();
+    let args = args.iter().chain(flags).map(Into::into);
+    let mut config = Config::read(args, &|_| None).unwrap();
     config.build.sandbox_launcher = Some(crate::support::farm::launcher());
     let parts = assembly::assemble(&config).await.unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let client = Client::new(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
+    let host = listener.local_addr().unwrap().to_string();
+    let client = Client::new(&format!("http://{host}")).unwrap();
     let shutdown = CancellationToken::new();
     tokio::spawn(melange_server::serve(listener, parts.app, shutdown.clone()));
     let stop = shutdown.clone();
     tokio::spawn(async move { parts.scheduler.run(stop).await });
-    Some(Service { client, shutdown, folder })
+    Some(Service { client, host, shutdown, folder })
 }
 
 fn definition(name: &str, script: &str) -> String {

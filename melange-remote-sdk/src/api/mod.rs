@@ -3,5 +3,6 @@
 //! Within a version, fields are added and never renamed, removed or given another meaning. The server refuses
 //! request fields that it does not know, with a hint; clients skip response fields that they do not know.
 
+pub mod melange2;
 pub mod v1;
 pub mod v2;

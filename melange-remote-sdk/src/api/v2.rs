@@ -6,8 +6,8 @@ mod plan;
 pub use builds::{
     BUILDS, BuildCountsView, BuildGitView, BuildOptionsView, BuildPackageView, BuildPackagesResponse,
     BuildPlanSummary, BuildView, BuildsResponse, CreateBuildRequest, CreateBuildResponse, GitSourceRequest,
-    PLANS, SourceRequest, build, build_cancel, build_events, build_package, build_packages, build_plan,
-    build_retry, read_build,
+    PLANS, REPOSITORIES, SourceRequest, build, build_cancel, build_events, build_package, build_packages,
+    build_plan, build_repository, build_retry, read_build, repository_key,
 };
 pub use plan::{
     NoBackendView, PlanCutView, PlanCycleStepView, PlanEdgeView, PlanJobView, PlanMissingView,

@@ -10,7 +10,8 @@
 //! ```
 //!
 //! [`BuildPlanner`] does the first part, [`BuildInputs`] the second. What a job sees follows from the request alone: the
-//! same request gives the same environments, whatever was finished first.
+//! same request gives the same environments, whatever was finished first. [`BuildIndexes`] makes a repository of what the
+//! jobs have made so far.
 
 use std::collections::BTreeMap;
 
@@ -21,15 +22,19 @@ use crate::job::{BuildSource, Priority, SourceDigest};
 use crate::labels::LabelSelector;
 use crate::planner::PlanRequest;
 
+#[cfg(feature = "git")]
+mod checkout;
 mod compile;
 mod document;
 mod inputs;
 mod planner;
+mod repository;
 mod storage;
 
 pub use document::{BuildDocument, KeptIndex, LoadedBuild, PlannedArch};
 pub use inputs::BuildInputs;
 pub use planner::{BuildPlanner, NewBuild, PlannedBuild, PlannerRules};
+pub use repository::{BuildIndex, BuildIndexes};
 pub use storage::BuildFiles;
 
 /// What is to be built.

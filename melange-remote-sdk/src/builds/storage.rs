@@ -8,11 +8,12 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use super::document::{BuildDocument, LoadedBuild};
 use crate::apk::checksum::sha256_hex;
 use crate::apk::index::{Index, IndexPackage};
-use crate::artifact_storage::layout::{artifact_key, build_folder};
+use crate::artifact_storage::layout::{artifact_key, build_folder, source_key};
 use crate::artifact_storage::{ArtifactKey, ArtifactStorage};
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::{BuildId, Job, JobId};
 use crate::limits;
+use crate::sources::PackedSources;
 
 /// The name of a build's document in its folder.
 const DOCUMENT: &str = "build.json.zst";
@@ -88,6 +89,22 @@ impl BuildFiles {
         self.put(&build_folder(id)?.join(DOCUMENT)?, document.write()?.into()).await?;
         self.documents.insert(id, Arc::new(LoadedBuild::new(document))).await;
         Ok(())
+    }
+
+    /// Stores the archive of the files beside a definition under its digest, unless it is there.
+    ///
+    /// # Errors
+    /// The storage's; `Unexpected` when the archive cannot be read.
+    pub async fn store_sources(&self, packed: &PackedSources) -> Result<()> {
+        let key = source_key(&packed.digest)?;
+        match self.storage.head(&key).await {
+            Ok(stored) if stored.sha256 == packed.digest.hex() => return Ok(()),
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+            // Missing, or something else of this name.
+            _ => {}
+        }
+        let failed = |error| Error::unexpected("a temporary file cannot be read").source(error);
+        self.storage.put(&key, packed.stream().map_err(failed).boxed()).await.map(drop)
     }
 
     /// Removes all files of a build that belong to none of its jobs.

@@ -184,6 +184,21 @@ pub fn inspect(
     stages(source, arch, pipelines, options, false)
 }
 
+/// The name of the package that a definition says it makes, as it is written; `None` when it says none, or cannot be
+/// read. Nothing else of it is checked.
+///
+/// ```
+/// use melange_remote_sdk::melange::package_name;
+/// use melange_remote_sdk::text::diagnostics::Source;
+///
+/// assert_eq!(package_name(&Source::new("a.yaml", "package:\n  name: zlib\n")).as_deref(), Some("zlib"));
+/// assert_eq!(package_name(&Source::new("a.yaml", "packages: [")), None);
+/// ```
+pub fn package_name(source: &Arc<Source>) -> Option<String> {
+    let name = Document::read(source).ok()?.document.package.name.value;
+    Some(name).filter(|name| !name.is_empty())
+}
+
 /// The mistakes of all stages. What a later stage says about a place that an earlier one named already is left out.
 #[derive(Default)]
 struct Mistakes(Vec<Diagnostic>);

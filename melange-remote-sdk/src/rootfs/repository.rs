@@ -346,26 +346,8 @@ impl RepositoryCache {
             let read = tokio::task::spawn_blocking(move || Index::read(&bytes, trusted.as_ref()));
             read.await.map_err(|e| Error::unexpected("the reader died").source(e))?.map(Arc::new)
         };
-        let index = self.parsed.try_get_with(name, read).await.map_err(shared)?;
+        let index = self.parsed.try_get_with(name, read).await.map_err(Error::shared)?;
         Ok((sha256, index))
-    }
-}
-
-/// An error that several waited for, as one of them tells it.
-fn shared(error: Arc<Error>) -> Error {
-    match Arc::try_unwrap(error) {
-        Ok(error) => error,
-        Err(error) => {
-            let mut copy = Error::new(error.kind(), error.message().to_owned());
-            if let Some(hint) = error.hint_text() {
-                copy = copy.hint(hint.to_owned());
-            }
-            copy = error.context().iter().fold(copy, |copy, (key, value)| copy.with(key, value));
-            match std::error::Error::source(&*error) {
-                Some(source) => copy.source(source.to_string()),
-                None => copy,
-            }
-        }
     }
 }
 

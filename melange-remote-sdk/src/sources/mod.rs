@@ -29,5 +29,5 @@ mod unpack;
 
 pub use folders::{SourceFolder, SourceFolders, SourceIntake};
 pub use list::{SourceFile, SourceList, list};
-pub use pack::{PackedSources, pack};
+pub use pack::{PackedSources, check_texts, pack, pack_texts};
 pub use unpack::{SourceSummary, check, unpack};

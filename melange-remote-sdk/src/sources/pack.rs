@@ -1,5 +1,6 @@
 //! From a folder to an archive.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::FileExt;
@@ -11,6 +12,7 @@ use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
 
 use super::list;
+use super::unpack::{Names, check_plain};
 use crate::apk::hashing::HashingWriter;
 use crate::apk::tar_writer::{EntryType, Header, TarWriter};
 use crate::error::{Error, ErrorKind, Result};
@@ -66,11 +68,10 @@ pub fn pack(folder: &Path) -> Result<Option<PackedSources>> {
     if list.files.is_empty() {
         return Ok(None);
     }
+    let place = format!("in {}", folder.display());
     // Before the first byte: archives hold their files and some more.
-    check_size(folder, list.size_bytes())?;
-    let temporary = |e| Error::unexpected("cannot make a temporary file").source(e);
-    let archive = tempfile::tempfile().map_err(temporary)?;
-    let mut tar = TarWriter::new(HashingWriter::new(BufWriter::new(archive)));
+    check_size(&place, list.size_bytes())?;
+    let mut tar = begin()?;
     for file in &list.files {
         let path = folder.join(&file.path);
         let mut content = file.open(folder)?;
@@ -84,26 +85,65 @@ pub fn pack(folder: &Path) -> Result<Option<PackedSources>> {
             _ => Error::io("pack", &path, e),
         })?;
     }
+    finish(tar, &place, list.files.len(), list.links).map(Some)
+}
+
+/// Packs texts by their paths, as a folder with these files is packed; `None` when there are none.
+///
+/// # Errors
+/// `InvalidRequest` for what is no plain relative path; `LimitExceeded`.
+pub fn pack_texts(texts: &BTreeMap<String, String>) -> Result<Option<PackedSources>> {
+    check_texts(texts)?;
+    if texts.is_empty() {
+        return Ok(None);
+    }
+    let mut tar = begin()?;
+    for (path, text) in texts {
+        let header = Header { size: text.len() as u64, ..Header::new(path, EntryType::File, 0o644) };
+        tar.append(&header, &mut text.as_bytes()).map_err(temporary)?;
+    }
+    finish(tar, "that were sent", texts.len(), 0).map(Some)
+}
+
+/// Whether [`pack_texts`] takes these texts.
+///
+/// # Errors
+/// Its own.
+pub fn check_texts(texts: &BTreeMap<String, String>) -> Result<()> {
+    let mut names = Names::default();
+    for path in texts.keys() {
+        check_plain(path)?;
+        names.file(path)?;
+    }
+    check_size("that were sent", texts.values().fold(0, |sum, text| sum.saturating_add(text.len() as u64)))
+}
+
+type Packing = TarWriter<HashingWriter<BufWriter<File>>>;
+
+fn begin() -> Result<Packing> {
+    let archive = tempfile::tempfile().map_err(temporary)?;
+    Ok(TarWriter::new(HashingWriter::new(BufWriter::new(archive))))
+}
+
+fn finish(tar: Packing, place: &str, files: usize, links: usize) -> Result<PackedSources> {
     let (sink, sha256, size_bytes) = tar.finish().map_err(temporary)?.finish();
-    check_size(folder, size_bytes)?;
+    check_size(place, size_bytes)?;
     let mut archive = sink.into_inner().map_err(|e| temporary(e.into_error()))?;
     archive.flush().map_err(temporary)?;
     let digest = format!("sha256:{sha256}").parse()?;
-    Ok(Some(PackedSources {
-        digest,
-        files: list.files.len(),
-        links: list.links,
-        size_bytes,
-        archive: Arc::new(archive),
-    }))
+    Ok(PackedSources { digest, files, links, size_bytes, archive: Arc::new(archive) })
 }
 
-fn check_size(folder: &Path, size_bytes: u64) -> Result<()> {
+fn temporary(error: io::Error) -> Error {
+    Error::unexpected("cannot make a temporary file").source(error)
+}
+
+fn check_size(place: &str, size_bytes: u64) -> Result<()> {
     if size_bytes <= limits::SOURCE_ARCHIVE_BYTES_MAX {
         return Ok(());
     }
     let bound = limits::SOURCE_ARCHIVE_BYTES_MAX;
-    let message = format!("the files in {} have {size_bytes} bytes, more than {bound}", folder.display());
+    let message = format!("the files {place} have {size_bytes} bytes, more than {bound}");
     Err(Error::new(ErrorKind::LimitExceeded, message)
         .hint("keep only what the build needs there, and let the definition fetch the rest"))
 }

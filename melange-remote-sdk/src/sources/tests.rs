@@ -322,3 +322,25 @@ async fn what_a_killed_process_left_is_removed() {
     let _folders = SourceFolders::below(state.path());
     assert!(!left.exists());
 }
+
+#[test]
+fn texts_are_packed_as_a_folder_of_them_is() {
+    let texts: BTreeMap<String, String> =
+        [("fix.patch", "--- a\n"), ("sub/a", ""), ("sub-b", "b"), ("sub/c/d", "d")]
+            .map(|(path, text)| (path.to_owned(), text.to_owned()))
+            .into();
+    let folder = tempfile::tempdir().unwrap();
+    let tree = texts.iter().map(|(path, text)| (path.clone(), (false, text.clone().into_bytes())));
+    write(folder.path(), &tree.collect());
+    let packed = pack_texts(&texts).unwrap().unwrap();
+    assert_eq!(packed.digest, pack(folder.path()).unwrap().unwrap().digest);
+    assert_eq!((packed.files, packed.links), (4, 0));
+    assert!(pack_texts(&BTreeMap::new()).unwrap().is_none());
+    let long = "a/".repeat(limits::SOURCE_PATH_BYTES_MAX);
+    let name = "a".repeat(limits::SOURCE_NAME_BYTES_MAX + 1);
+    for path in ["../x", "/etc/x", "a//b", "", "./a", "a/.", "a\0", &long, &name, "sub", "sub/a/b"] {
+        let mut hostile = texts.clone();
+        hostile.insert(path.to_owned(), String::new());
+        assert_eq!(pack_texts(&hostile).unwrap_err().kind(), ErrorKind::InvalidRequest, "{path:?}");
+    }
+}

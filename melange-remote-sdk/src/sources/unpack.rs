@@ -86,13 +86,13 @@ fn read(archive: impl Read, take: Take<'_>) -> Result<SourceSummary> {
 
 /// The names of an archive so far: each stands for one file or one folder.
 #[derive(Default)]
-struct Names {
+pub(super) struct Names {
     is_folder: BTreeMap<String, bool>,
     bytes: usize,
 }
 
 impl Names {
-    fn file(&mut self, path: &str) -> Result<()> {
+    pub(super) fn file(&mut self, path: &str) -> Result<()> {
         if let Some((parent, _)) = path.rsplit_once('/') {
             self.folder(parent)?;
         }
@@ -164,6 +164,28 @@ fn plain_path(entry: &RawEntry) -> Result<String> {
         return Err(refused(text, "is no name"));
     }
     Ok(parts.join("/"))
+}
+
+/// Refuses a path that would have another form in an archive, or lead out of its folder.
+pub(super) fn check_plain(path: &str) -> Result<()> {
+    let refuse = |why: &str| {
+        Err(Error::invalid(format!("{path:?} {why}")).hint("a path is relative, such as `patches/fix.patch`"))
+    };
+    if path.len() > limits::SOURCE_PATH_BYTES_MAX {
+        return refuse("is too long for the path of a source file");
+    }
+    if path.contains('\0') {
+        return refuse("holds a zero byte");
+    }
+    for part in path.split('/') {
+        if matches!(part, "" | "." | "..") {
+            return refuse("is not a plain path: it holds an empty part, `.` or `..`");
+        }
+        if part.len() > limits::SOURCE_NAME_BYTES_MAX {
+            return refuse("holds a name that is too long");
+        }
+    }
+    Ok(())
 }
 
 /// Copies content, whose errors are the archive's, to a file, whose errors are the disk's.

@@ -124,9 +124,17 @@ pub(super) async fn get(
         }
         found => found?,
     };
+    Ok(answer(&app, &artifact, &headers).await?)
+}
+
+/// An artifact, or the part of it that a request asks for, unless its sender has it already.
+pub(super) async fn answer(
+    app: &App,
+    artifact: &StoredArtifact,
+    headers: &HeaderMap,
+) -> Result<Response, Error> {
     let tag = format!("\"{}\"", artifact.sha256);
-    let known = headers.get(header::IF_NONE_MATCH).is_some_and(|value| value.as_bytes() == tag.as_bytes());
-    if known {
+    if ranges::is_known(headers, &tag) {
         return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, tag)]).into_response());
     }
     // A range of another version would not fit to the part that the client has.
@@ -135,9 +143,9 @@ pub(super) async fn get(
     let range = match asked.map(|text| parse_range(text, artifact.size_bytes)) {
         None | Some(Asked::Everything) => None,
         Some(Asked::Part(range)) => Some(range),
-        Some(Asked::Nothing) => return Ok(not_satisfiable(key.as_str(), artifact.size_bytes)),
+        Some(Asked::Nothing) => return Ok(not_satisfiable(artifact.key.as_str(), artifact.size_bytes)),
     };
-    let body = app.artifact_storage.get(&key, range.clone()).await?;
+    let body = app.artifact_storage.get(&artifact.key, range.clone()).await?;
     let sent = body.range;
     let mut response = Response::new(Body::from_stream(body.bytes.map_err(io::Error::other)));
     let mut set = |name: header::HeaderName, value: &str| {
@@ -145,7 +153,7 @@ pub(super) async fn get(
             response.headers_mut().insert(name, value);
         }
     };
-    set(header::CONTENT_TYPE, content_type(&name));
+    set(header::CONTENT_TYPE, content_type(artifact.key.as_str()));
     set(header::X_CONTENT_TYPE_OPTIONS, "nosniff");
     set(header::ETAG, &tag);
     ranges::tell(&mut response, sent, range.is_some(), artifact.size_bytes);

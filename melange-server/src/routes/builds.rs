@@ -9,10 +9,11 @@ use axum::body::Body;
 use axum::extract::{OriginalUri, Path, State};
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
+use melange_remote_sdk::api::melange2::SourceFiles;
 use melange_remote_sdk::api::v1::{self, ErrorResponse, EventsResponse};
 use melange_remote_sdk::api::v2::{
     self, BuildPackageView, BuildPackagesResponse, BuildView, BuildsResponse, CreateBuildRequest,
-    CreateBuildResponse, PlanView,
+    CreateBuildResponse, NoBackendView, PlanView,
 };
 use melange_remote_sdk::arch::Arch;
 use melange_remote_sdk::builds::{BuildPlanner, BuildRequest, LoadedBuild, NewBuild, PlannedBuild};
@@ -21,6 +22,7 @@ use melange_remote_sdk::git::{GitCheckout, GitSource};
 use melange_remote_sdk::job::{BuildId, BuildState, JobId, JobState, Project, SourceDigest};
 use melange_remote_sdk::job_store::{BuildQuery, EventQuery, ListQuery, Selection};
 use melange_remote_sdk::limits;
+use melange_remote_sdk::planner::ArchPlan;
 use melange_remote_sdk::text::diagnostics::nearest;
 
 use super::body::read_body;
@@ -54,49 +56,82 @@ pub(super) async fn create(
     headers: HeaderMap,
     body: Body,
 ) -> Handled<Response> {
-    let key = headers
-        .get(v1::IDEMPOTENCY_KEY)
-        .map(|value| value.to_str().map(str::to_owned))
-        .transpose()
-        .map_err(|error| Error::invalid("the idempotency key is not plain text").source(error))?;
-    let Planned { planner, project, request, planned, checkout } = planned(&app, body).await?;
+    let key = key_of(&headers)?;
+    let (planner, checked) = asked(&app, body).await?;
+    let HandedIn { build, skipped } = hand_in(&app, planned(&app, planner, checked).await?, key).await?;
+    let Some(HandedInBuild { id, created, loaded, no_backend }) = build else {
+        let (total, mut packages) = (skipped.len(), skipped);
+        packages.truncate(limits::PAGE_ITEMS_MAX);
+        return Ok(Json(CreateBuildResponse::new(None, packages, total, false)).into_response());
+    };
+    let total = loaded.len().saturating_add(skipped.len());
+    let mut packages = page(&app, id, &loaded, ListQuery::newest(limits::PAGE_ITEMS_MAX)).await?.0;
+    packages.extend(skipped);
+    packages.truncate(limits::PAGE_ITEMS_MAX);
+    let mut answer = CreateBuildResponse::new(Some(id.to_string()), packages, total, created);
+    answer.no_backend = no_backend;
+    let location = [(header::LOCATION, format!("{}/{id}", original.path()))];
+    Ok((StatusCode::CREATED, location, Json(answer)).into_response())
+}
+
+/// The name that a client gave to what it hands in.
+pub(super) fn key_of(headers: &HeaderMap) -> Handled<Option<String>> {
+    let key = headers.get(v1::IDEMPOTENCY_KEY).map(|value| value.to_str().map(str::to_owned));
+    let not_plain = |error| Error::invalid("the idempotency key is not plain text").source(error);
+    Ok(key.transpose().map_err(not_plain)?)
+}
+
+/// What a request came to.
+pub(super) struct HandedIn {
+    /// The build; `None` when there is nothing to build.
+    pub(super) build: Option<HandedInBuild>,
+    /// What was left out when it was planned.
+    pub(super) skipped: Vec<BuildPackageView>,
+}
+
+/// A build that was handed in now or before.
+pub(super) struct HandedInBuild {
+    pub(super) id: BuildId,
+    pub(super) created: bool,
+    pub(super) loaded: Arc<LoadedBuild>,
+    /// Jobs that no backend could run now.
+    pub(super) no_backend: Vec<NoBackendView>,
+}
+
+/// Hands a planned request in: the files beside its definitions first.
+pub(super) async fn hand_in(app: &App, planned: Planned, key: Option<String>) -> Handled<HandedIn> {
+    let Planned { planner, project, request, planned, checkout, files } = planned;
     builds::refuse_circles(&planned.plans)?;
     let mut request = Arc::unwrap_or_clone(request);
     if let Some(checkout) = checkout {
-        builds::store_sources(&app, &mut request, &checkout, &planned.plans).await?;
+        planner.files().store_checkout(&mut request, &checkout, &planned.plans).await?;
     }
+    builds::store_texts(planner.files(), &mut request, files, &planned.plans).await?;
     let mut sources: BTreeSet<SourceDigest> = BTreeSet::new();
     for job in planned.plans.iter().flat_map(|plan| &plan.jobs) {
         sources.extend(request.source_of(&job.name, &job.file));
     }
     for digest in &sources {
-        super::sources::require(&app, digest).await?;
+        super::sources::require(app, digest).await?;
     }
-    let skipped: Vec<BuildPackageView> = planned
-        .plans
-        .iter()
-        .flat_map(|plan| plan.skipped.iter().map(|skip| (plan.arch, skip)))
-        .map(|(arch, skip)| BuildPackageView::skipped(&skip.name, arch.apk_name(), &skip.reason))
-        .collect();
-    let no_backend = builds::without_backend(&app, &request, &planned);
+    let skipped = skipped(&planned.plans);
+    let no_backend = builds::without_backend(app, &request, &planned);
     let mut new = NewBuild::new(app.clock.now());
     (new.project, new.key) = (project, key);
     let Some(submitted) = planner.submit(&request, planned, &new).await? else {
-        let (total, mut packages) = (skipped.len(), skipped);
-        packages.truncate(limits::PAGE_ITEMS_MAX);
-        return Ok(Json(CreateBuildResponse::new(None, packages, total, false)).into_response());
+        return Ok(HandedIn { build: None, skipped });
     };
+    let (jobs, created) = (submitted.jobs.len(), submitted.created);
     let id = submitted.build.ok_or_else(|| Error::unexpected("the job store tells no build"))?;
-    tracing::info!(build = %id, jobs = submitted.jobs.len(), created = submitted.created, "a build was handed in");
+    tracing::info!(build = %id, jobs, created, "a build was handed in");
     let loaded = planner.files().document(id).await?;
-    let total = submitted.jobs.len().saturating_add(skipped.len());
-    let mut packages = page(&app, id, &loaded, ListQuery::newest(limits::PAGE_ITEMS_MAX)).await?.0;
-    packages.extend(skipped);
-    packages.truncate(limits::PAGE_ITEMS_MAX);
-    let mut answer = CreateBuildResponse::new(Some(id.to_string()), packages, total, submitted.created);
-    answer.no_backend = no_backend;
-    let location = [(header::LOCATION, format!("{}/{id}", original.path()))];
-    Ok((StatusCode::CREATED, location, Json(answer)).into_response())
+    Ok(HandedIn { build: Some(HandedInBuild { id, created, loaded, no_backend }), skipped })
+}
+
+/// What was left out when a build was planned.
+fn skipped<'p>(plans: impl IntoIterator<Item = &'p ArchPlan>) -> Vec<BuildPackageView> {
+    let skips = plans.into_iter().flat_map(|plan| plan.skipped.iter().map(|skip| (plan.arch, skip)));
+    skips.map(|(arch, skip)| BuildPackageView::skipped(&skip.name, arch.apk_name(), &skip.reason)).collect()
 }
 
 /// Plan a build, and build nothing.
@@ -112,10 +147,8 @@ pub(super) async fn create(
     )
 )]
 pub(super) async fn plan(State(app): State<App>, body: Body) -> Handled<Json<PlanView>> {
-    let Planned { request, planned, .. } = planned(&app, body).await?;
-    let mut view = PlanView::new(&planned.plans);
-    view.no_backend = builds::without_backend(&app, &request, &planned);
-    Ok(Json(view))
+    let (planner, checked) = asked(&app, body).await?;
+    Ok(Json(PlanView::new(&planned(&app, planner, checked).await?.planned.plans)))
 }
 
 /// Ends the work for a request that went away.
@@ -128,13 +161,15 @@ impl Drop for CancelOnDrop {
 }
 
 /// A request that was planned.
-struct Planned {
+pub(super) struct Planned {
     planner: BuildPlanner,
     project: Project,
     request: Arc<BuildRequest>,
     planned: PlannedBuild,
     /// Where its definitions lie.
     checkout: Option<GitCheckout>,
+    /// The files that came with it.
+    files: SourceFiles,
 }
 
 /// Fetches the definitions of a repository into a request.
@@ -149,25 +184,34 @@ async fn fetched(app: &App, request: &mut BuildRequest, source: &GitSource) -> H
         error.hint("send it again in a moment")
     })?;
     let checkout = fetcher.fetch(source, &app.stopping).await?;
-    builds::take_checkout(request, source, &checkout);
+    request.take_checkout(source, &checkout);
     Ok(checkout)
 }
 
-/// Reads, checks and plans a request.
-async fn planned(app: &App, body: Body) -> Handled<Planned> {
+/// The planner, for one more request. Before its body is read: refusing must cost less than taking.
+pub(super) fn admitted(app: &App) -> Handled<BuildPlanner> {
     if app.stopping.is_cancelled() {
         return Err(Error::new(ErrorKind::Unavailable, "the server stops and takes no more builds").into());
     }
     let planner = planner(app)?;
-    // Before the body: refusing must cost less than taking.
     if let Err(wait) = app.submit_rate.take() {
         let error = Error::new(ErrorKind::LimitExceeded, "more is handed in than this server takes");
         return Err(Problem::from(error.hint("send it again when Retry-After says")).retry_after(wait));
     }
+    Ok(planner)
+}
+
+/// Reads and checks a request.
+async fn asked(app: &App, body: Body) -> Handled<(BuildPlanner, Checked)> {
+    let planner = admitted(app)?;
     let body = read_body(app, body).await?;
     let request: CreateBuildRequest = v2::read_build(&body).map_err(Problem::mistakes)?;
-    drop(body);
-    let Checked { project, mut request, git } = builds::check(request, &app.rules)?;
+    Ok((planner, builds::check(request, &app.rules).map_err(Problem::mistakes)?))
+}
+
+/// Plans a request.
+pub(super) async fn planned(app: &App, planner: BuildPlanner, checked: Checked) -> Handled<Planned> {
+    let Checked { project, mut request, git, files } = checked;
     let checkout = match &git {
         Some(source) => Some(fetched(app, &mut request, source).await?),
         None => None,
@@ -176,7 +220,7 @@ async fn planned(app: &App, body: Body) -> Handled<Planned> {
     let cancel = CancelOnDrop(Arc::default());
     let planned = planner.plan(&project, &request, Arc::clone(&cancel.0)).await?;
     builds::refuse_mistakes(&request, &planned)?;
-    Ok(Planned { planner, project, request, planned, checkout })
+    Ok(Planned { planner, project, request, planned, checkout, files })
 }
 
 fn planner(app: &App) -> Handled<BuildPlanner> {
@@ -402,7 +446,7 @@ fn limit(parameters: &Parameters) -> Handled<usize> {
 }
 
 /// The id of a path; what is no id names no build.
-fn build_id(text: &str) -> Handled<BuildId> {
+pub(super) fn build_id(text: &str) -> Handled<BuildId> {
     text.parse().map_err(|_| {
         let error = Error::new(ErrorKind::NotFound, "there is no such build").with("build", text);
         error.hint("list the builds to see their ids").into()
@@ -410,7 +454,7 @@ fn build_id(text: &str) -> Handled<BuildId> {
 }
 
 /// A build with its document.
-async fn loaded(app: &App, id: &str) -> Handled<(BuildId, Arc<LoadedBuild>)> {
+pub(super) async fn loaded(app: &App, id: &str) -> Handled<(BuildId, Arc<LoadedBuild>)> {
     let id = build_id(id)?;
     app.job_store.build(id).await?;
     let document = planner(app)?.files().document(id).await;
@@ -439,14 +483,14 @@ async fn page(
 }
 
 /// What a name of a build means.
-enum Named {
+pub(super) enum Named {
     Job(JobId),
     /// It was left out when the build was planned.
     Skipped(Box<BuildPackageView>),
 }
 
 /// The job of a package or subpackage, on an architecture when there are several.
-fn named(loaded: &LoadedBuild, name: &str, arch: Option<Arch>) -> Handled<Named> {
+pub(super) fn named(loaded: &LoadedBuild, name: &str, arch: Option<Arch>) -> Handled<Named> {
     let archs = &loaded.document().archs;
     let mut found = Vec::new();
     for planned in archs.iter().filter(|planned| arch.is_none_or(|arch| planned.plan.arch == arch)) {

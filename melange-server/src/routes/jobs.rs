@@ -265,7 +265,7 @@ async fn whole_view(app: &App, id: JobId) -> Handled<Json<JobView>> {
     Ok(Json(view))
 }
 
-fn view(app: &App, job: &Job) -> JobView {
+pub(super) fn view(app: &App, job: &Job) -> JobView {
     let folder = attempt_folder(job.id, job.attempt).ok().filter(|_| job.attempt > 0);
     let log = folder.as_ref().and_then(|folder| folder.join(LOG_NAME).ok());
     let url = |key: Option<ArtifactKey>| key.map(|key| app.artifact_storage.url(&key));

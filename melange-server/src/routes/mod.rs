@@ -31,9 +31,11 @@ mod guard;
 mod health;
 mod jobs;
 mod logs;
+mod melange2;
 pub(crate) mod openapi;
 mod queue;
 mod ranges;
+mod repository;
 mod sources;
 mod streaming;
 
@@ -79,6 +81,10 @@ fn documented() -> OpenApiRouter<App> {
         .routes(routes!(builds::events_of))
         .routes(routes!(builds::cancel))
         .routes(routes!(builds::retry))
+        .routes(routes!(melange2::list, melange2::create))
+        .routes(routes!(melange2::active))
+        .routes(routes!(melange2::get))
+        .routes(routes!(melange2::package))
         .routes(routes!(queue::summary))
         .routes(routes!(events::read))
         .routes(routes!(events::of_job))
@@ -88,6 +94,9 @@ fn documented() -> OpenApiRouter<App> {
         .routes(routes!(logs::socket))
         .routes(routes!(artifacts::list))
         .routes(routes!(artifacts::get, artifacts::remove))
+        .routes(routes!(repository::index))
+        .routes(routes!(repository::package))
+        .routes(routes!(repository::key))
         .routes(routes!(sources::get, sources::head, sources::put))
         .routes(routes!(backends::list, backends::add, backends::remove))
         .routes(routes!(backends::drain))
@@ -185,6 +194,7 @@ fn content_type(name: &str) -> &'static str {
         Some("gz" | "tgz") => "application/gzip",
         Some("log" | "txt") => TEXT,
         Some("json") => "application/json",
+        Some("pub") => "application/x-pem-file",
         _ => "application/octet-stream",
     }
 }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use melange_remote_sdk::error::Error;
 
@@ -34,6 +34,14 @@ pub(super) fn parse_range(text: &str, size: u64) -> Asked {
     if range.is_empty() { Asked::Nothing } else { Asked::Part(range) }
 }
 
+/// Whether the client says that it has what has this entity tag.
+pub(super) fn is_known(headers: &HeaderMap, tag: &str) -> bool {
+    let told = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
+    let mut each = told.flat_map(|list| list.split(',')).map(str::trim);
+    // What was compressed on its way has a weak one.
+    each.any(|known| known == "*" || known.strip_prefix("W/").unwrap_or(known) == tag)
+}
+
 /// Tells that the client gets the bytes `sent` of so many; `is_part` when it asked for a range.
 pub(super) fn tell(response: &mut Response, sent: Range<u64>, is_part: bool, size: u64) {
     let headers = response.headers_mut();
@@ -63,6 +71,21 @@ pub(super) fn not_satisfiable(what: &str, size: u64) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_tag_is_known_alone_and_among_others() {
+        let known = |values: &[&'static str]| {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(header::IF_NONE_MATCH, HeaderValue::from_static(value));
+            }
+            is_known(&headers, "\"ab\"")
+        };
+        assert!(
+            known(&["\"ab\""]) && known(&["\"x\", W/\"ab\""]) && known(&["\"x\"", "\"ab\""]) && known(&["*"])
+        );
+        assert!(!known(&[]) && !known(&["\"a\", ab"]) && !known(&["\"abc\""]));
+    }
 
     #[test]
     fn ranges_are_read_as_http_says() {

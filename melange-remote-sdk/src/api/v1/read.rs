@@ -115,20 +115,53 @@ impl Fields {
     }
 
     pub(in crate::api) fn texts(&mut self, name: &'static str) -> BTreeMap<String, String> {
-        let mut texts = BTreeMap::new();
         match self.take(name) {
-            None => {}
-            Some(Value::Object(map)) => {
-                for (key, value) in map {
-                    match value {
-                        Value::String(text) => {
-                            texts.insert(key, text);
-                        }
-                        other => self.wrong(format!("{name}.{key}"), &other, "a string"),
-                    }
-                }
+            None => BTreeMap::new(),
+            Some(Value::Object(map)) => self.strings(name, map),
+            Some(other) => {
+                self.wrong(name.to_owned(), &other, "an object of strings");
+                BTreeMap::new()
             }
-            Some(other) => self.wrong(name.to_owned(), &other, "an object of strings"),
+        }
+    }
+
+    /// An object of objects of strings.
+    pub(in crate::api) fn texts_within(
+        &mut self,
+        name: &'static str,
+    ) -> BTreeMap<String, BTreeMap<String, String>> {
+        let mut all = BTreeMap::new();
+        let map = match self.take(name) {
+            None => Map::new(),
+            Some(Value::Object(map)) => map,
+            Some(other) => {
+                self.wrong(name.to_owned(), &other, "an object of objects of strings");
+                Map::new()
+            }
+        };
+        for (key, value) in map {
+            match value {
+                Value::Null => {}
+                Value::Object(texts) => {
+                    let texts = self.strings(&format!("{name}.{key}"), texts);
+                    all.insert(key, texts);
+                }
+                other => self.wrong(format!("{name}.{key}"), &other, "an object of strings"),
+            }
+        }
+        all
+    }
+
+    /// The strings of an object; what is none is told.
+    fn strings(&mut self, place: &str, map: Map<String, Value>) -> BTreeMap<String, String> {
+        let mut texts = BTreeMap::new();
+        for (key, value) in map {
+            match value {
+                Value::String(text) => {
+                    texts.insert(key, text);
+                }
+                other => self.wrong(format!("{place}.{key}"), &other, "a string"),
+            }
         }
         texts
     }

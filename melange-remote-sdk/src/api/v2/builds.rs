@@ -51,6 +51,19 @@ pub fn build_retry(id: BuildId) -> String {
     format!("{BUILDS}/{id}/retry")
 }
 
+/// What `apk --repository` takes to install what a build has made so far.
+pub fn build_repository(id: BuildId) -> String {
+    format!("{REPOSITORIES}/{id}")
+}
+
+/// The folder of the repositories of builds.
+pub const REPOSITORIES: &str = "/apk/builds";
+
+/// `GET`: the public key by its name, such as `farm.rsa.pub`, as apk keeps it in `/etc/apk/keys`.
+pub fn repository_key(name: &str) -> String {
+    format!("/apk/keys/{name}")
+}
+
 /// The body of `POST /api/v2/builds` and of `POST /api/v2/plans`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
