@@ -36,6 +36,11 @@ impl Drop for Service {
 /// A server whose daemon is called `x86_64` and whose sandbox is called `aarch64`: architectures by configuration,
 /// so that both ways are taken on one machine. Repositories below its folder `published` may be named.
 pub(crate) async fn start() -> Option<Service> {
+    start_with(&[]).await
+}
+
+/// The same, with further flags.
+pub(crate) async fn start_with(flags: &[&str]) -> Option<Service> {
     let (distro, socket) = (distro()?, daemon()?);
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name).display().to_string();
@@ -68,7 +73,8 @@ pub(crate) async fn start() -> Option<Service> {
         "--allow-local-repository",
         &at("published"),
     ];
-    let mut config = Config::read(args.iter().map(Into::into), &|_| None).unwrap();
+    let args = args.iter().chain(flags);
+    let mut config = Config::read(args.map(Into::into), &|_| None).unwrap();
     config.build.sandbox_launcher = Some(crate::support::farm::launcher());
     let parts = assembly::assemble(&config).await.unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -94,14 +100,14 @@ impl Service {
         self.folder.path().join("published").canonicalize().unwrap()
     }
 
-    async fn submit(&self, arch: &str, tier: &str, config_yaml: String) -> JobId {
+    pub(crate) async fn submit(&self, arch: &str, tier: &str, config_yaml: String) -> JobId {
         let mut request = SubmitRequest::new(config_yaml);
         request.arch = Some(arch.to_owned());
         request.backend_selector = BTreeMap::from([("tier".to_owned(), tier.to_owned())]);
         self.client.submit(&request).await.unwrap()
     }
 
-    async fn wait(&self, id: JobId) -> JobView {
+    pub(crate) async fn wait(&self, id: JobId) -> JobView {
         self.client.wait(id, POLL, &mut |_: WaitEvent<'_>| {}).await.unwrap()
     }
 
@@ -110,7 +116,7 @@ impl Service {
         self.text(id, &LogQuery::default().following().of_test(package)).await
     }
 
-    async fn log(&self, id: JobId) -> String {
+    pub(crate) async fn log(&self, id: JobId) -> String {
         self.text(id, &LogQuery::default()).await
     }
 
@@ -132,7 +138,7 @@ impl Service {
     }
 }
 
-const BACKENDS: [(&str, &str, &str); 2] =
+pub(crate) const BACKENDS: [(&str, &str, &str); 2] =
     [("x86_64", "daemon", "docker://"), ("aarch64", "sandbox", "sandbox://local")];
 
 #[tokio::test(flavor = "multi_thread")]

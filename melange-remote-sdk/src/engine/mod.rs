@@ -356,11 +356,7 @@ impl EngineBuilder {
             return Ok(BuildOutcome { lock, result, ..BuildOutcome::without_files(status) });
         }
         let sink = Arc::clone(&run.sink);
-        let assemble = run.phase(Phase::Environment, async {
-            let steps = plan.packages().flat_map(|package| &package.pipeline);
-            let sources = async { Ok(self.cached_sources(steps, &*sink).await) };
-            tokio::try_join!(self.assembler.assemble(&resolution, &plan.environment, input.arch), sources)
-        });
+        let assemble = run.phase(Phase::Environment, self.prepare_guest(&plan, &resolution, &*sink));
         let (rootfs, sources) = tokio::select! {
             result = assemble => result.map_err(blame_environment)?,
             () = cancel.cancelled() => return cancelled(),

@@ -13,7 +13,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::guest::{Blob, CachedSource, SourceCache, SourceFile, SourceOrigin};
 use crate::limits;
 use crate::melange::fetches::{Fetch, fetches};
-use crate::melange::plan::PlanStep;
+use crate::melange::plan::{Plan, PlanStep};
+use crate::rootfs::{Resolution, Rootfs};
 
 /// Files for the steps of one guest; those of a cache stay as long as this does.
 #[derive(Debug, Default)]
@@ -23,6 +24,18 @@ pub(crate) struct StepSources {
 }
 
 impl EngineBuilder {
+    /// The root filesystem of a build, and meanwhile what its steps fetch by a checksum.
+    pub(super) async fn prepare_guest(
+        &self,
+        plan: &Plan,
+        resolution: &Resolution,
+        sink: &dyn BuildSink,
+    ) -> Result<(Rootfs, StepSources)> {
+        let steps = plan.packages().flat_map(|package| &package.pipeline);
+        let sources = async { Ok(self.cached_sources(steps, sink).await) };
+        tokio::try_join!(self.assembler.assemble(resolution, &plan.environment, plan.arch), sources)
+    }
+
     /// What the farm has of that which `steps` fetch by a checksum. It ends within [`limits::FETCHED_JOB_TIME`]; dropping
     /// the future stops the downloads.
     pub(super) async fn cached_sources<'p>(
