@@ -372,7 +372,7 @@ pub const SOURCE_ARCHIVES_BYTES_MAX: u64 = 4 * SOURCE_ARCHIVE_BYTES_MAX;
 pub const SOURCE_ARCHIVE_TIME: Duration = Duration::from_secs(10 * 60);
 /// One source that a definition names by a checksum: the largest of a distribution have some 3 GB.
 pub const FETCHED_SOURCE_BYTES_MAX: u64 = 4 << 30;
-/// What is downloaded for one job of such sources, all together.
+/// What one job may have of such sources, all together; those that are fetched at the same time do not count the others.
 pub const FETCHED_JOB_BYTES_MAX: u64 = 16 << 30;
 /// Sources that are fetched for one job; steps fetch the others themselves.
 pub const FETCHED_JOB_SOURCES_MAX: usize = 500;
@@ -380,6 +380,8 @@ pub const FETCHED_JOB_SOURCES_MAX: usize = 500;
 pub const FETCHED_JOB_AT_ONCE: usize = 4;
 /// How long all sources of one job may take to come; what did not come is left to its steps.
 pub const FETCHED_JOB_TIME: Duration = Duration::from_secs(30 * 60);
+/// After which time without a source the job's log says that it waits for them.
+pub const FETCHED_JOB_QUIET: Duration = Duration::from_secs(10);
 /// Sources that a server downloads at once.
 pub const FETCHED_AT_ONCE: usize = 16;
 /// How long a download waits for its turn among them, so that slow ones do not hold up the builds of others.
