@@ -1,4 +1,4 @@
-//! What a state folder keeps for later: downloaded packages, indexes and keys, assembled root filesystems, and folders
+//! What a state folder keeps for later: downloaded packages, indexes, keys and sources, assembled root filesystems, and folders
 //! such as the root filesystems that the sandbox unpacked. All of it is bounded together, what was not used for longest
 //! leaves first, and what is in use stays, whichever process uses it.
 
@@ -16,7 +16,10 @@ use crate::locks::hold_folder;
 use crate::locks::{FOLDER_LOCK, FolderUse, folder_use, wait_for};
 
 /// The folders of cached files, below the folder of the state.
-const FOLDERS: [&str; 4] = ["rootfs", "packages", "indexes", "keys"];
+const FOLDERS: [&str; 5] = ["rootfs", "packages", "indexes", "keys", SOURCES];
+
+/// The folder of sources that are named by a checksum.
+pub(crate) const SOURCES: &str = "fetched";
 
 /// Who begins to use something shares it, who removes something has it alone, so that nothing is removed between a look
 /// at it and its lock.
@@ -80,6 +83,12 @@ impl StateCache {
             uses: Uses::default(),
             shelves: Mutex::default(),
         })
+    }
+
+    /// What it may keep besides what is in use.
+    #[cfg(feature = "http")]
+    pub(crate) fn bytes_max(&self) -> u64 {
+        self.bytes_max
     }
 
     /// The folder of the state.

@@ -47,6 +47,8 @@ pub mod buildkit;
 pub mod cache;
 pub mod clock;
 pub mod event_feed;
+#[cfg(feature = "http")]
+pub mod fetched;
 #[cfg(feature = "git")]
 pub mod git;
 pub mod job_log;

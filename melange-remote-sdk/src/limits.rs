@@ -370,6 +370,32 @@ pub const SOURCE_CHUNK_BYTES: usize = 256 << 10;
 pub const SOURCE_ARCHIVES_BYTES_MAX: u64 = 4 * SOURCE_ARCHIVE_BYTES_MAX;
 /// The time that the body of a request with an archive may take.
 pub const SOURCE_ARCHIVE_TIME: Duration = Duration::from_secs(10 * 60);
+/// One source that a definition names by a checksum: the largest of a distribution have some 3 GB.
+pub const FETCHED_SOURCE_BYTES_MAX: u64 = 4 << 30;
+/// What one job may have of such sources, all together; those that are fetched at the same time do not count the others.
+pub const FETCHED_JOB_BYTES_MAX: u64 = 16 << 30;
+/// Sources that are fetched for one job; steps fetch the others themselves.
+pub const FETCHED_JOB_SOURCES_MAX: usize = 500;
+/// Sources of one job that are fetched at once.
+pub const FETCHED_JOB_AT_ONCE: usize = 4;
+/// How long all sources of one job may take to come; what did not come is left to its steps.
+pub const FETCHED_JOB_TIME: Duration = Duration::from_secs(30 * 60);
+/// After which time without a source the job's log says that it waits for them.
+pub const FETCHED_JOB_QUIET: Duration = Duration::from_secs(10);
+/// Sources that a server downloads at once.
+pub const FETCHED_AT_ONCE: usize = 16;
+/// How long a download waits for its turn among them, so that slow ones do not hold up the builds of others.
+pub const FETCHED_TURN: Duration = Duration::from_secs(60);
+/// The time that a download may take, its tries together.
+pub const FETCHED_TIME: Duration = Duration::from_secs(20 * 60);
+/// Silence on such a download before it counts as dead.
+pub const FETCHED_IDLE: Duration = Duration::from_secs(30);
+/// How long the artifact storage may take to give such a source, or to take it.
+pub const FETCHED_STORAGE_TIME: Duration = Duration::from_secs(10 * 60);
+/// Addresses of one source that are tried.
+pub const FETCH_URIS_MAX: usize = 8;
+/// An address of a source.
+pub const FETCH_URI_BYTES_MAX: usize = 2_048;
 /// A client connecting to a server.
 pub const CLIENT_CONNECT: Duration = Duration::from_secs(10);
 /// Silence of a server on a connection before a client counts it as dead; a followed log may be quiet while a

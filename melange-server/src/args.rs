@@ -93,9 +93,13 @@ pub struct Args {
     /// Keys of ssh servers that git repositories are read from, a file as ssh keeps them
     #[arg(long, value_name = "FILE")]
     pub git_known_hosts: Option<String>,
-    /// Folder of downloaded sources
+    /// Folder of sources that steps find instead of downloading them: files called sha256:HEX and sha512:HEX
     #[arg(long, value_name = "DIR")]
     pub cache_dir: Option<String>,
+    /// Whether the server downloads what definitions fetch by a checksum, before their steps run, and keeps it for all
+    /// servers in the storage of artifacts [default: yes]
+    #[arg(long, value_name = "YES|NO")]
+    pub source_cache: Option<Choice>,
     /// Folder of the server's own state: indexes, packages, scratch files [default: /var/lib/melange/state, for users
     /// who are not root ~/.cache/melange-remote/server]
     #[arg(long, value_name = "DIR")]

@@ -13,7 +13,6 @@ use melange_remote_sdk::backend_selector::BackendSelector;
 use melange_remote_sdk::backend_selector::best_fit::BestFit;
 use melange_remote_sdk::backend_selector::least_loaded::LeastLoaded;
 use melange_remote_sdk::backend_selector::round_robin::RoundRobin;
-use melange_remote_sdk::builder::Builder;
 use melange_remote_sdk::buildkit::{BuildkitOptions, TlsIdentity, TlsOptions};
 use melange_remote_sdk::builds::{BuildFiles, BuildIndexes, BuildInputs, BuildPlanner, PlannerRules};
 use melange_remote_sdk::cache::StateCache;
@@ -21,6 +20,7 @@ use melange_remote_sdk::clock::SystemClock;
 use melange_remote_sdk::engine::runners::AddressedRunners;
 use melange_remote_sdk::engine::{EngineBuilder, EngineOptions, RunnerProvider, preflight};
 use melange_remote_sdk::error::{Error, ErrorKind, Result};
+use melange_remote_sdk::fetched::{DownloadOptions, StoredSourceCache};
 use melange_remote_sdk::git::{GitFetcher, GitPolicy};
 use melange_remote_sdk::job_store::JobStore;
 use melange_remote_sdk::job_store::database::DatabaseBounds;
@@ -55,8 +55,14 @@ pub struct Assembly {
 /// # Errors
 /// When the storage or the builder cannot be opened, the storage refuses to be used, or the backends are not valid.
 pub async fn assemble(config: &Config) -> Result<Assembly> {
-    let Engine { builder, probe, assembler, planner, signing_key } = engine(&config.build, &config.backends)?;
+    let Engine { mut builder, probe, assembler, planner, signing_key, cache } =
+        engine(&config.build, &config.backends)?;
     let artifact_storage = storage(&config.storage).await?;
+    if config.build.source_cache {
+        let sources = sources(&config.build, cache, Arc::clone(&artifact_storage))?;
+        builder = builder.with_source_cache(Arc::new(sources));
+    }
+    let builder = Arc::new(builder);
     let files = BuildFiles::new(Arc::clone(&artifact_storage));
     let pool = BackendPool::new(config.backends.iter().cloned())?;
     let Database { job_store, registry } = database(&config.database).await?;
@@ -229,7 +235,7 @@ async fn storage(config: &StorageConfig) -> Result<Arc<dyn ArtifactStorage>> {
 #[derive(Debug)]
 pub struct Engine {
     /// The builder.
-    pub builder: Arc<dyn Builder>,
+    pub builder: EngineBuilder,
     /// The probe.
     pub probe: Arc<dyn BackendProbe>,
     /// What assembles environments, and reads the indexes of repositories.
@@ -238,6 +244,8 @@ pub struct Engine {
     pub planner: PlannerRules,
     /// What signs packages and indexes.
     pub signing_key: Option<Arc<SigningKey>>,
+    /// The caches of the state folder.
+    pub cache: Arc<StateCache>,
 }
 
 /// What reads git repositories: https and ssh to public addresses and those that the operator allowed, and folders whose
@@ -270,7 +278,7 @@ pub fn engine(config: &BuildConfig, backends: &[Backend]) -> Result<Engine> {
     let cache = StateCache::new(&config.state_dir, config.cache_bytes);
     let assembler = Assembler::new(Arc::clone(&cache), fetcher, LocalAccess::Below(allowed));
     let tls = config.buildkit_tls.as_ref().map(tls_options).transpose()?;
-    let mut sandbox = SandboxOptions::with_cache(cache);
+    let mut sandbox = SandboxOptions::with_cache(Arc::clone(&cache));
     sandbox.host_ports.clone_from(&config.sandbox_host_ports);
     sandbox.launcher.clone_from(&config.sandbox_launcher);
     sandbox.ready_launcher = true;
@@ -291,7 +299,18 @@ pub fn engine(config: &BuildConfig, backends: &[Backend]) -> Result<Engine> {
     let assembler = Arc::new(assembler);
     let signing_key = options.signing_key.clone();
     let builder = EngineBuilder::new(options, Arc::clone(&assembler), Arc::clone(&runners) as _);
-    Ok(Engine { builder: Arc::new(builder), probe: runners, assembler, planner, signing_key })
+    Ok(Engine { builder, probe: runners, assembler, planner, signing_key, cache })
+}
+
+/// The cache of sources that definitions name by a checksum. It asks where repositories may lie too.
+fn sources(
+    config: &BuildConfig,
+    cache: Arc<StateCache>,
+    artifact_storage: Arc<dyn ArtifactStorage>,
+) -> Result<StoredSourceCache> {
+    let mut options = DownloadOptions::default();
+    options.addresses = fetch_options(config)?.addresses;
+    StoredSourceCache::new(cache, artifact_storage, Arc::new(SystemClock), options)
 }
 
 /// Where downloads may go: the public internet, what the operator allowed, and the hosts that the operator named.

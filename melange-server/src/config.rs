@@ -19,7 +19,7 @@ use melange_remote_sdk::rootfs::addresses::AddressPolicy;
 use melange_remote_sdk::rootfs::credentials::Credentials;
 use melange_remote_sdk::text::diagnostics::Source;
 
-use crate::args::{Args, GcArgs, LogFormat, Output};
+use crate::args::{Args, Choice, GcArgs, LogFormat, Output};
 
 mod retention;
 mod scheduling;
@@ -162,8 +162,10 @@ pub struct BuildConfig {
     pub addresses: AddressPolicy,
     /// Logins of repositories, by host.
     pub credentials: Credentials,
-    /// The folder of downloaded sources.
+    /// The operator's folder of sources.
     pub cache_dir: Option<PathBuf>,
+    /// Whether the server fetches and keeps what definitions fetch by a checksum.
+    pub source_cache: bool,
     /// The folder of the server's own state.
     pub state_dir: PathBuf,
     /// What the state folder may keep for later, in bytes.
@@ -622,6 +624,7 @@ impl Reader<'_> {
             git_ca: self.file("--git-ca", args.git_ca),
             git_known_hosts: self.file("--git-known-hosts", args.git_known_hosts),
             cache_dir: self.path("--cache-dir", args.cache_dir),
+            source_cache: self.yes_or_no("--source-cache", args.source_cache) != Some(Choice::No),
             state_dir: self
                 .path("--state-dir", args.state_dir)
                 .or_else(|| self.user_folder("XDG_CACHE_HOME", ".cache", "melange-remote/server"))

@@ -14,6 +14,7 @@ mod cancel;
 mod conformance;
 mod corpus;
 mod failures;
+mod fetched;
 mod git;
 mod hostile;
 mod isolation;

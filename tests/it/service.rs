@@ -104,14 +104,14 @@ impl Service {
         self.folder.path().join("published").canonicalize().unwrap()
     }
 
-    async fn submit(&self, arch: &str, tier: &str, config_yaml: String) -> JobId {
+    pub(crate) async fn submit(&self, arch: &str, tier: &str, config_yaml: String) -> JobId {
         let mut request = SubmitRequest::new(config_yaml);
         request.arch = Some(arch.to_owned());
         request.backend_selector = BTreeMap::from([("tier".to_owned(), tier.to_owned())]);
         self.client.submit(&request).await.unwrap()
     }
 
-    async fn wait(&self, id: JobId) -> JobView {
+    pub(crate) async fn wait(&self, id: JobId) -> JobView {
         self.client.wait(id, POLL, &mut |_: WaitEvent<'_>| {}).await.unwrap()
     }
 
@@ -120,7 +120,7 @@ impl Service {
         self.text(id, &LogQuery::default().following().of_test(package)).await
     }
 
-    async fn log(&self, id: JobId) -> String {
+    pub(crate) async fn log(&self, id: JobId) -> String {
         self.text(id, &LogQuery::default()).await
     }
 
@@ -142,7 +142,7 @@ impl Service {
     }
 }
 
-const BACKENDS: [(&str, &str, &str); 2] =
+pub(crate) const BACKENDS: [(&str, &str, &str); 2] =
     [("x86_64", "daemon", "docker://"), ("aarch64", "sandbox", "sandbox://local")];
 
 #[tokio::test(flavor = "multi_thread")]

@@ -19,6 +19,7 @@ const LAYERS: [(&str, &[&str]); 6] = [
         &[
             "clock",
             "event_feed",
+            "fetched",
             "git",
             "locks",
             "cache",

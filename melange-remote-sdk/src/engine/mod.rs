@@ -25,8 +25,8 @@ use crate::builder::{
 use crate::error::{Blame, Error, ErrorKind, Result};
 use crate::guest::script::{self, ScriptOptions};
 use crate::guest::{
-    Blob, DEFAULT_CAPABILITIES, GuestOutcome, GuestPlan, GuestResources, GuestRunner, GuestStep, GuestUser,
-    SourceFile,
+    DEFAULT_CAPABILITIES, GuestOutcome, GuestPlan, GuestResources, GuestRunner, GuestStep, GuestUser,
+    SourceCache,
 };
 use crate::melange::defaults::{self, RepositoryDefaults};
 use crate::melange::pipelines::PipelineSet;
@@ -44,9 +44,11 @@ mod result;
 #[cfg(all(feature = "buildkit", feature = "sandbox"))]
 pub mod runners;
 mod session;
+mod sources;
 mod watch;
 
 use package_tests::Tests;
+use sources::{StepSources, source_files};
 use watch::{Watch, Watched};
 
 /// Finds the runner for a backend's address.
@@ -78,7 +80,8 @@ impl RunnerProvider for SingleRunner {
 pub struct EngineOptions {
     /// Scratch folders are made below it.
     pub state_dir: PathBuf,
-    /// The source cache: files `sha256:<hex>` and `sha512:<hex>` that steps may take instead of downloading.
+    /// A folder of the operator's with files `sha256:<hex>` and `sha512:<hex>`, which steps may take instead of
+    /// downloading; it comes before [`EngineBuilder::with_source_cache`].
     pub source_cache: Option<PathBuf>,
     /// The key that signs packages and indexes.
     pub signing_key: Option<Arc<SigningKey>>,
@@ -134,6 +137,7 @@ pub struct EngineBuilder {
     pub(super) options: EngineOptions,
     pub(super) assembler: Arc<Assembler>,
     pub(super) runners: Arc<dyn RunnerProvider>,
+    pub(super) source_cache: Option<Arc<dyn SourceCache>>,
     scratch: ScratchFolder,
 }
 
@@ -294,7 +298,14 @@ impl EngineBuilder {
     ) -> Self {
         let assembler = assembler.into();
         let scratch = ScratchFolder::new(&options.state_dir.join("builds"), "engine");
-        Self { options, assembler, runners, scratch }
+        Self { options, assembler, runners, source_cache: None, scratch }
+    }
+
+    /// Asks `cache` for what steps fetch by a checksum, before they run.
+    #[must_use]
+    pub fn with_source_cache(mut self, cache: Arc<dyn SourceCache>) -> Self {
+        self.source_cache = Some(cache);
+        self
     }
 
     pub(super) async fn compile(&self, input: &BuildInput) -> Result<Compiled> {
@@ -344,15 +355,15 @@ impl EngineBuilder {
             let status = BuildStatus::Known { job };
             return Ok(BuildOutcome { lock, result, ..BuildOutcome::without_files(status) });
         }
-        let assemble = run
-            .phase(Phase::Environment, self.assembler.assemble(&resolution, &plan.environment, input.arch));
-        let rootfs = tokio::select! {
+        let sink = Arc::clone(&run.sink);
+        let assemble = run.phase(Phase::Environment, self.prepare_guest(&plan, &resolution, &*sink));
+        let (rootfs, sources) = tokio::select! {
             result = assemble => result.map_err(blame_environment)?,
             () = cancel.cancelled() => return cancelled(),
         };
         let scratch = self.scratch(&input.attempt)?;
         let output = scratch.path().join("output.tar");
-        let guest = self.guest(input, &plan, &rootfs, scratch.path())?;
+        let guest = self.guest(input, &plan, (&rootfs, &sources), scratch.path())?;
         let count = guest.steps.len();
         if let Some(status) = self.run_steps(&*runner, &guest, &output, run, cancel).await? {
             return Ok(BuildOutcome::without_files(status));
@@ -393,11 +404,17 @@ impl EngineBuilder {
     }
 
     /// What the runner of a build needs to know.
-    fn guest(&self, input: &BuildInput, plan: &Plan, rootfs: &Rootfs, scratch: &Path) -> Result<GuestPlan> {
+    fn guest(
+        &self,
+        input: &BuildInput,
+        plan: &Plan,
+        (rootfs, sources): (&Rootfs, &StepSources),
+        scratch: &Path,
+    ) -> Result<GuestPlan> {
         let options = ScriptOptions::new(self.options.epoch_seconds).with_debug(input.debug);
         let steps = script::guest_steps(plan, &options)
             .map_err(|e| Error::invalid(e.to_string()).blame(Blame::Definition))?;
-        let parts = GuestParts { plan, environment: &plan.environment, rootfs, steps };
+        let parts = GuestParts { plan, environment: &plan.environment, rootfs, sources, steps };
         self.guest_plan(input, parts, scratch).map_err(blame_plan)
     }
 
@@ -460,15 +477,12 @@ impl EngineBuilder {
         parts: GuestParts<'_>,
         scratch: &Path,
     ) -> Result<GuestPlan> {
-        let GuestParts { plan, environment, rootfs, steps } = parts;
+        let GuestParts { plan, environment, rootfs, sources, steps } = parts;
         let user = guest_user(environment, rootfs)?;
         let workspace =
             workspace::write(scratch, plan, &self.options.namespace, input.source_dir.as_deref(), user)?;
         let scripts: Vec<&str> = steps.iter().map(|step| step.script.as_str()).collect();
-        let sources = match &self.options.source_cache {
-            Some(folder) => source_files(folder, &scripts)?,
-            None => Vec::new(),
-        };
+        let sources = source_files(self.options.source_cache.as_deref(), &scripts, sources)?;
         let mut capabilities: BTreeSet<String> =
             DEFAULT_CAPABILITIES.iter().map(|name| (*name).to_owned()).collect();
         capabilities.extend(plan.capabilities_add.iter().cloned());
@@ -496,6 +510,7 @@ pub(super) struct GuestParts<'a> {
     pub(super) plan: &'a Plan,
     pub(super) environment: &'a PlanEnvironment,
     pub(super) rootfs: &'a Rootfs,
+    pub(super) sources: &'a StepSources,
     pub(super) steps: Vec<GuestStep>,
 }
 
@@ -524,31 +539,6 @@ fn guest_user(environment: &PlanEnvironment, rootfs: &Rootfs) -> Result<GuestUse
     };
     let gid = environment.users.iter().find(|user| user.uid == uid).map_or(uid, |user| user.gid);
     Ok(GuestUser { uid, gid })
-}
-
-/// Files of the source cache whose digest a script names.
-fn source_files(folder: &Path, scripts: &[&str]) -> Result<Vec<SourceFile>> {
-    let mut names = BTreeSet::new();
-    for script in scripts {
-        for word in script.split(|c: char| !c.is_ascii_hexdigit()) {
-            match word.len() {
-                64 => names.insert(format!("sha256:{}", word.to_ascii_lowercase())),
-                128 => names.insert(format!("sha512:{}", word.to_ascii_lowercase())),
-                _ => false,
-            };
-        }
-    }
-    let mut sources = Vec::new();
-    for name in names {
-        let path = folder.join(&name);
-        let Ok(meta) = std::fs::metadata(&path) else { continue };
-        let sha256 = match name.strip_prefix("sha256:") {
-            Some(digest) => digest.to_owned(),
-            None => digest_of(&path)?,
-        };
-        sources.push(SourceFile { name, blob: Blob { path, sha256, size_bytes: meta.len() } });
-    }
-    Ok(sources)
 }
 
 fn digest_of(path: &Path) -> Result<String> {

@@ -173,17 +173,19 @@ impl EngineBuilder {
             let resolution =
                 self.assembler.resolve_test(own, build, &test.subject, environment, arch).await?;
             // Packages that were just made are not asked for again: their root filesystem is not kept.
-            if transient {
+            let rootfs = if transient {
                 let path = scratch.path().join("root.tar");
-                self.assembler.assemble_at(&path, &resolution, &test.environment, arch).await
+                self.assembler.assemble_at(&path, &resolution, &test.environment, arch).await?
             } else {
-                self.assembler.assemble(&resolution, &test.environment, arch).await
-            }
+                self.assembler.assemble(&resolution, &test.environment, arch).await?
+            };
+            Ok((rootfs, self.cached_sources(&test.pipeline, &**sink).await))
         };
-        let Some(rootfs) = cancel.run_until_cancelled(prepared).await else { return Ok(None) };
-        let rootfs = rootfs.map_err(blame_environment)?;
+        let Some(prepared) = cancel.run_until_cancelled(prepared).await else { return Ok(None) };
+        let (rootfs, sources) = prepared.map_err(blame_environment)?;
         let names: Vec<String> = steps.iter().map(|step| format!("test {}", step.name)).collect();
-        let parts = GuestParts { plan: tests.plan, environment: &test.environment, rootfs: &rootfs, steps };
+        let environment = &test.environment;
+        let parts = GuestParts { plan: tests.plan, environment, rootfs: &rootfs, sources: &sources, steps };
         let mut guest = self.guest_plan(tests.input, parts, scratch.path()).map_err(blame_plan)?;
         let asked = GuestResources::of(&tests.plan.document.package.test_resources).map_err(blame_plan)?;
         if asked != GuestResources::default() {

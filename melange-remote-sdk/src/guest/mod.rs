@@ -16,8 +16,10 @@ use crate::pointers::hand_on;
 
 mod resources;
 pub mod script;
+mod sources;
 
 pub use resources::GuestResources;
+pub use sources::{CachedSource, SourceCache, SourceOrigin};
 
 /// The workspace inside the guest.
 pub const WORKSPACE: &str = "/home/build";
@@ -119,7 +121,7 @@ pub struct GuestPlan {
     /// Uncompressed tars unpacked at [`WORKSPACE`] on top of the root, one after the other; the last holds the output
     /// folder. What other guests have too comes first, so that a runner may keep what it made of it.
     pub workspace: Vec<Blob>,
-    /// Files of the operator's source cache that the steps name.
+    /// Sources that the steps name by a checksum.
     pub sources: Vec<SourceFile>,
     /// The steps, run one after another in the same mutable tree.
     pub steps: Vec<GuestStep>,

@@ -20,6 +20,7 @@ pub mod document;
 mod dotenv;
 pub mod emit;
 pub mod expression;
+pub mod fetches;
 pub mod lint;
 pub mod lsp;
 pub mod pipelines;

@@ -61,9 +61,9 @@ impl CollectorOptions {
 #[derive(Debug, Clone)]
 pub struct Collector {
     job_store: Arc<dyn JobStore>,
-    artifact_storage: Arc<dyn ArtifactStorage>,
-    clock: Arc<dyn Clock>,
-    options: CollectorOptions,
+    pub(super) artifact_storage: Arc<dyn ArtifactStorage>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) options: CollectorOptions,
 }
 
 impl Collector {
@@ -125,6 +125,13 @@ impl Collector {
                 () = stopping.cancelled() => return,
                 done = self.go_through(Mode::Remove, orphans) => tell(&done),
             }
+            if often {
+                tokio::select! {
+                    biased;
+                    () = stopping.cancelled() => return,
+                    done = self.remove_unused_sources() => tell_sources(&done),
+                }
+            }
             pause = limits::RETENTION_EVERY;
         }
     }
@@ -154,18 +161,28 @@ fn tell(done: &Result<Report>) {
     }
 }
 
+fn tell_sources(done: &Result<usize>) {
+    match done {
+        Ok(0) => {}
+        Ok(count) => tracing::info!(count, "sources that no job used for a month were removed"),
+        Err(error) => {
+            tracing::warn!(error = %error.chain(), "removing unused sources broke off; it is tried again")
+        }
+    }
+}
+
 /// Lets so many removals pass each second.
-struct Pace {
+pub(super) struct Pace {
     gap: Duration,
     due: Instant,
 }
 
 impl Pace {
-    fn new(per_second: u32) -> Self {
+    pub(super) fn new(per_second: u32) -> Self {
         Self { gap: Duration::from_secs(1) / per_second.max(1), due: Instant::now() }
     }
 
-    async fn turn(&mut self) {
+    pub(super) async fn turn(&mut self) {
         let now = Instant::now();
         if self.due > now {
             tokio::time::sleep_until(self.due).await;

@@ -5,6 +5,9 @@
 //! Collector: plan a page ─▶ remove its objects ─▶ note that in the job store ─▶ the next page
 //! ```
 //!
+//! Sources that definitions name by a checksum belong to no job; [`Collector::remove_unused_sources`] removes those that
+//! nobody uses any more.
+//!
 //! Never removed, whatever the rules say:
 //! * anything of a job that waits or runs, or that one of those waits for, also by way of others;
 //! * anything of a job whose build has a job that has not ended;
@@ -12,6 +15,7 @@
 //! * anything of a job that ended less than [`limits::RETENTION_RECENT`](crate::limits::RETENTION_RECENT) ago.
 
 pub mod collector;
+mod fetched;
 mod plan;
 mod rules;
 #[cfg(test)]

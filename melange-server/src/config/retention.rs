@@ -66,7 +66,7 @@ impl Reader<'_> {
     }
 
     /// clap has read the flag, and its variable is read here.
-    fn yes_or_no(&mut self, flag: &str, given: Option<Choice>) -> Option<Choice> {
+    pub(super) fn yes_or_no(&mut self, flag: &str, given: Option<Choice>) -> Option<Choice> {
         if given.is_some() {
             return given;
         }

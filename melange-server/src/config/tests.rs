@@ -18,6 +18,16 @@ fn mistakes(args: &[&str]) -> String {
 }
 
 #[test]
+fn sources_are_cached_unless_the_operator_says_no() {
+    assert!(read(&[], &[]).unwrap().build.source_cache);
+    assert!(!read(&["--source-cache", "no"], &[]).unwrap().build.source_cache);
+    assert!(!read(&[], &[("MELANGE_SOURCE_CACHE", "no")]).unwrap().build.source_cache);
+    assert!(read(&["--source-cache", "yes"], &[("MELANGE_SOURCE_CACHE", "no")]).unwrap().build.source_cache);
+    let wrong = read(&[], &[("MELANGE_SOURCE_CACHE", "maybe")]).unwrap_err().to_string();
+    assert!(wrong.contains("--source-cache: it is yes or no, not \"maybe\""), "{wrong}");
+}
+
+#[test]
 fn the_defaults_are_those_of_the_product_document() {
     let config = read(&[], &[]).unwrap();
     assert_eq!(config.listen, ["[::]:8080", "0.0.0.0:8080"]);

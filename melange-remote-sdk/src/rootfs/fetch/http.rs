@@ -29,6 +29,8 @@ pub struct FetchOptions {
     pub addresses: AddressPolicy,
     /// Logins by host; one in the URL comes before them.
     pub credentials: Credentials,
+    /// Silence before a download counts as dead; `None` for [`limits::DOWNLOAD_IDLE`].
+    pub idle: Option<Duration>,
 }
 
 /// Fetches with `reqwest`; at most [`limits::DOWNLOADS_MAX`] downloads at once.
@@ -58,7 +60,7 @@ impl HttpFetcher {
         });
         let client = reqwest::Client::builder()
             .user_agent(concat!("melange-remote/", env!("CARGO_PKG_VERSION")))
-            .read_timeout(limits::DOWNLOAD_IDLE)
+            .read_timeout(options.idle.unwrap_or(limits::DOWNLOAD_IDLE))
             .connect_timeout(Duration::from_secs(20))
             .redirect(redirects)
             .dns_resolver(Arc::new(FilteredNames(Arc::clone(&options))))
@@ -89,6 +91,24 @@ impl HttpFetcher {
         Ok(request)
     }
 
+    /// Asks for `url` once; what is not there, or not for us, is an error, and `304` is not.
+    async fn ask(&self, url: &str, etag: Option<&str>) -> Result<reqwest::Response> {
+        let response = self.request(url, etag)?.send().await.map_err(|e| broken_off(url, e))?;
+        let status = response.status();
+        if status.is_success() || status.as_u16() == 304 {
+            return Ok(response);
+        }
+        Err(answered(url, status.as_u16()))
+    }
+
+    /// Begins a download that is asked for once and goes wherever its caller wants.
+    ///
+    /// # Errors
+    /// As [`Fetcher::fetch`].
+    pub(crate) async fn open(&self, url: &str) -> Result<Download> {
+        Ok(Download { response: self.ask(url, None).await?, url: url.to_owned() })
+    }
+
     async fn try_once(
         &self,
         url: &str,
@@ -96,25 +116,18 @@ impl HttpFetcher {
         bytes_max: u64,
         etag: Option<&str>,
     ) -> Result<Option<String>> {
-        let transport = |e: reqwest::Error| match refused_in(&e) {
-            Some(refused) => not_allowed(url, refused),
-            None => Error::new(ErrorKind::Unavailable, format!("cannot fetch {url}")).source(e.without_url()),
-        };
-        let mut response = self.request(url, etag)?.send().await.map_err(transport)?;
-        let status = response.status();
-        if status.as_u16() == 304 {
+        let response = self.ask(url, etag).await?;
+        if response.status().as_u16() == 304 {
             return Ok(None);
-        }
-        if !status.is_success() {
-            return Err(answered(url, status.as_u16()));
         }
         let version = response.headers().get("etag").and_then(|value| value.to_str().ok()).map(str::to_owned);
         let folder = path.parent().unwrap_or(Path::new("."));
         let failed = |e: std::io::Error| Error::io("write", path, e);
         tokio::fs::create_dir_all(folder).await.map_err(failed)?;
         let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
+        let mut download = Download { response, url: url.to_owned() };
         let mut size = 0u64;
-        while let Some(chunk) = response.chunk().await.map_err(transport)? {
+        while let Some(chunk) = download.chunk().await? {
             size += chunk.len() as u64;
             if size > bytes_max {
                 let message = format!("{url} has more than {bytes_max} bytes");
@@ -124,6 +137,29 @@ impl HttpFetcher {
         }
         file.persist(path).map_err(|e| failed(e.error))?;
         Ok(Some(version.unwrap_or_default()))
+    }
+}
+
+/// A download that has begun.
+pub(crate) struct Download {
+    url: String,
+    response: reqwest::Response,
+}
+
+impl Download {
+    /// The next bytes; `None` at the end.
+    ///
+    /// # Errors
+    /// `Unavailable` when it broke off.
+    pub(crate) async fn chunk(&mut self) -> Result<Option<bytes::Bytes>> {
+        self.response.chunk().await.map_err(|e| broken_off(&self.url, e))
+    }
+}
+
+fn broken_off(url: &str, error: reqwest::Error) -> Error {
+    match refused_in(&error) {
+        Some(refused) => not_allowed(url, refused),
+        None => Error::new(ErrorKind::Unavailable, format!("cannot fetch {url}")).source(error.without_url()),
     }
 }
 
