@@ -13,8 +13,8 @@ pub(crate) use plan::{
     CutArg, DependenciesArg, PlanArgs, PlanCommand, PlanFormat, PlanOptions, PlanPart, RebuildArg, word,
 };
 pub(crate) use remote::{
-    BackendNameArgs, BackendsCommand, EventsArgs, LogsArgs, RemoteBuildArgs, RemoteCommand, ServerArgs,
-    SubmitArgs,
+    BackendNameArgs, BackendsCommand, EventsArgs, LogsArgs, RemoteBuildArgs, RemoteCommand, ReportCommand,
+    ServerArgs, SubmitArgs,
 };
 
 /// Build APK packages from melange definitions, here or on a build farm.

@@ -2,6 +2,7 @@
 
 pub(crate) mod builds;
 pub(crate) mod plan;
+pub(crate) mod reports;
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;

@@ -17,6 +17,7 @@ use melange_remote_sdk::sources::SourceFolders;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use crate::ends::ExpectedEnds;
 use crate::rate::SubmitRate;
 use crate::readiness::Readiness;
 use crate::submission::SubmissionRules;
@@ -57,6 +58,8 @@ pub struct App {
     pub events: EventFeed,
     /// How long jobs took of late.
     pub history: Arc<RecentHistory>,
+    /// When builds are expected to end, as it was told last.
+    pub ends: Arc<ExpectedEnds>,
     /// What was told of the queue last.
     pub queue: Arc<RecentQueue>,
     /// Followers of logs that there is still room for.
@@ -87,6 +90,7 @@ impl App {
             logs: scheduler.logs().clone(),
             events: EventFeed::new(Arc::clone(&parts.job_store)),
             history: Arc::default(),
+            ends: Arc::default(),
             queue: Arc::default(),
             followers: Arc::new(Semaphore::new(limits::LOG_FOLLOWERS_MAX)),
             searches: Arc::new(Semaphore::new(limits::LOG_SEARCHES_MAX)),

@@ -50,10 +50,11 @@ pub(crate) fn check(
     rules: &SubmissionRules,
 ) -> Result<Checked, Vec<ErrorDetail>> {
     let mut mistakes = Mistakes(Vec::new());
-    let CreateBuildRequest { source, packages, glob, options, project, .. } = request;
+    let CreateBuildRequest { source, packages, glob, options, project, trigger, .. } = request;
     let project = project.as_deref().map_or_else(|| Ok(Project::default()), str::parse);
     let project = mistakes.of("project", project);
     let mut checked = BuildRequest::default();
+    checked.trigger = trigger.unwrap_or_default();
     checked.plan = mistakes.plan(&options, Selection { packages, globs: glob });
     checked.options = mistakes.options(options, rules);
     let git = mistakes.source(source, &mut checked);

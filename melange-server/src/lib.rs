@@ -21,6 +21,7 @@ pub mod args;
 pub mod assembly;
 mod builds;
 pub mod config;
+pub mod ends;
 pub mod gc;
 mod listener;
 pub mod problem;

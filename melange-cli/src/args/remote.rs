@@ -47,6 +47,8 @@ pub(crate) enum RemoteCommand {
         #[command(flatten)]
         server: ServerArgs,
     },
+    #[command(flatten)]
+    Report(ReportCommand),
     /// Show a job
     Status {
         /// The job: its id, the beginning of it, @last for the one submitted last from here, or BUILD/PACKAGE; or a build
@@ -131,6 +133,48 @@ pub(crate) enum RemoteCommand {
     },
 }
 
+/// What is told about a build and about a package.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ReportCommand {
+    /// Tell the failures of a build, grouped by what they failed of
+    Failures {
+        /// The build: its id, or the beginning of it
+        build: String,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+    /// Compare a build with the one before: newly failing, well again, still failing, new, gone
+    Changes {
+        /// The build: its id, or the beginning of it
+        build: String,
+        /// The build to compare it with [default: the newest older one of the same project and source]
+        #[arg(long, value_name = "BUILD")]
+        since: Option<String>,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+    /// Tell what holds other packages of a build back, and how many
+    Blockers {
+        /// The build: its id, or the beginning of it
+        build: String,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+    /// Tell the last jobs of a package: what they came to, took and used
+    History {
+        /// The name of the main package
+        package: String,
+        /// Only jobs for this architecture
+        #[arg(long)]
+        arch: Option<Arch>,
+        /// How many, at most 100
+        #[arg(long, default_value_t = 20)]
+        limit: usize,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+}
+
 impl RemoteCommand {
     pub(super) fn output(&self) -> OutputArgs {
         let output = match self.server().output {
@@ -162,6 +206,12 @@ impl RemoteCommand {
             | Self::Cancel { server, .. }
             | Self::Retry { server, .. }
             | Self::Remove { server, .. } => server,
+            Self::Report(
+                ReportCommand::Failures { server, .. }
+                | ReportCommand::Changes { server, .. }
+                | ReportCommand::Blockers { server, .. }
+                | ReportCommand::History { server, .. },
+            ) => server,
             Self::Backends { command } => match command {
                 BackendsCommand::List { server, .. }
                 | BackendsCommand::Drain { server, .. }
@@ -321,6 +371,9 @@ pub(crate) struct RemoteBuildArgs {
     /// Whose the build is [default: default]
     #[arg(long, value_name = "NAME")]
     pub(crate) project: Option<String>,
+    /// Who or what asks for it, in a few words [default: the user's name]
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) trigger: Option<String>,
     /// How urgent the jobs are, 0 to 1000; the greater ones first [default: 500]
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(0..=1000))]
     pub(crate) priority: Option<u32>,

@@ -1,13 +1,12 @@
 //! Builds of many packages, for people.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use melange_remote_sdk::api::v1::JobView;
-use melange_remote_sdk::api::v2::{BuildCountsView, BuildPackageView, BuildView};
+use melange_remote_sdk::api::v2::{BuildCountsView, BuildFailuresResponse, BuildPackageView, BuildView};
 
-use super::{age, moment, table};
+use super::{age, moment, reports, table};
 use crate::progress::clock;
 use crate::shown;
 
@@ -65,6 +64,13 @@ pub(crate) fn build(build: &BuildView, packages: &[BuildPackageView], now: Times
         line("git", &format!("{} {} ({})", git.url, git.reference, git.commit));
     }
     line("created", &moment(build.created_at, now));
+    if !build.trigger.is_empty() {
+        line("by", &build.trigger);
+    }
+    if let Some(at) = build.expected_at {
+        let left = at.duration_since(now).max(jiff::SignedDuration::ZERO).unsigned_abs();
+        line("ends", &format!("in about {}", clock(left)));
+    }
     if let Some(at) = build.finished_at {
         line("finished", &moment(at, now));
         line("took", &took(at.duration_since(build.created_at).unsigned_abs()));
@@ -79,7 +85,7 @@ pub(crate) fn build(build: &BuildView, packages: &[BuildPackageView], now: Times
     text
 }
 
-fn took(time: Duration) -> String {
+pub(super) fn took(time: Duration) -> String {
     if time < Duration::from_secs(60) { format!("{:.1} s", time.as_secs_f64()) } else { clock(time) }
 }
 
@@ -109,7 +115,7 @@ fn why(package: &BuildPackageView) -> String {
 }
 
 /// The first of some names, and how many more there are.
-fn some<'n>(names: impl Iterator<Item = &'n str>) -> String {
+pub(super) fn some<'n>(names: impl Iterator<Item = &'n str>) -> String {
     let all: Vec<&str> = names.collect();
     let more = all.len().saturating_sub(NAMES_SHOWN);
     let shown: Vec<String> =
@@ -158,29 +164,8 @@ pub(crate) fn verdict(job: &JobView) -> String {
 }
 
 /// How a build ended: what failed, grouped by cause, and what was not built because of it.
-pub(crate) fn summary(build: &BuildView, failed: &[BuildPackageView], causes: &[(String, String)]) -> String {
-    let mut text = String::new();
-    let mut groups: BTreeMap<&str, Vec<&BuildPackageView>> = BTreeMap::new();
-    let mut texts: BTreeMap<&str, &str> = BTreeMap::new();
-    for (package, (cause, told)) in failed.iter().zip(causes) {
-        groups.entry(cause).or_default().push(package);
-        texts.entry(cause).or_insert(told);
-    }
-    let mut groups: Vec<(&str, Vec<&BuildPackageView>)> = groups.into_iter().collect();
-    let held =
-        |members: &[&BuildPackageView]| members.iter().map(|it| it.dependents.unwrap_or(0)).sum::<usize>();
-    groups.sort_by_key(|(_, members)| std::cmp::Reverse((members.len(), held(members))));
-    for (cause, members) in &groups {
-        let told = texts.get(cause).copied().unwrap_or_default();
-        text.push_str(&format!("{} × {}\n", members.len(), shown::word(told)));
-        text.push_str(&format!("    {}\n", some(members.iter().map(|package| package.name.as_str()))));
-        let held = held(members);
-        if held > 0 {
-            let packages = if held == 1 { "package waits" } else { "packages wait" };
-            let them = if members.len() == 1 { "it" } else { "them" };
-            text.push_str(&format!("    {held} {packages} for {them}\n"));
-        }
-    }
+pub(crate) fn summary(build: &BuildView, failures: &BuildFailuresResponse) -> String {
+    let mut text = if failures.groups.is_empty() { String::new() } else { reports::failures(failures) };
     let time = build.finished_at.map(|at| took(at.duration_since(build.created_at).unsigned_abs()));
     let time = time.map(|time| format!(" in {time}")).unwrap_or_default();
     text.push_str(&format!("{} {}{time}: {}\n", build.build_id, build.status, counts(&build.counts)));
@@ -210,10 +195,15 @@ mod tests {
     }
 
     #[test]
-    fn failures_are_grouped_by_cause_the_largest_group_first() {
-        let failed = [package("zlib", 4), package("zstd", 0), package("xz", 1)];
-        let cause = |signature: &str, told: &str| (signature.to_owned(), told.to_owned());
-        let causes = [cause("1", "no space left"), cause("2", "a.c:7: error"), cause("2", "a.c:9: error")];
+    fn a_summary_has_the_failures_by_cause() {
+        let group = |text: &str, names: &[&str], holds_back: usize| {
+            let packages: Vec<serde_json::Value> =
+                names.iter().map(|name| serde_json::json!({ "name": name, "arch": "x86_64" })).collect();
+            serde_json::json!({ "signature": text, "error_class": "build", "text": text, "packages": packages,
+                                "total": names.len(), "holds_back": holds_back })
+        };
+        let groups = [group("a.c:7: error", &["zstd", "xz"], 1), group("no space left", &["zlib"], 4)];
+        let failures = serde_json::from_value(serde_json::json!({ "groups": groups, "total": 2 })).unwrap();
         let expected = "\
 2 × a.c:7: error
     zstd, xz
@@ -223,7 +213,7 @@ mod tests {
     4 packages wait for it
 build-01a21be7-3363-748f-9434-92c40ee720c7 partial in 2 min 05 s: 4 success (1 cached), 3 failed, 2 skipped
 ";
-        assert_eq!(summary(&view(), &failed, &causes), expected);
+        assert_eq!(summary(&view(), &failures), expected);
     }
 
     #[test]

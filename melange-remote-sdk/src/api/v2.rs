@@ -2,6 +2,7 @@
 
 mod builds;
 mod plan;
+mod report;
 
 pub use builds::{
     BUILDS, BuildCountsView, BuildGitView, BuildOptionsView, BuildPackageView, BuildPackagesResponse,
@@ -12,4 +13,8 @@ pub use builds::{
 pub use plan::{
     NoBackendView, PlanCutView, PlanCycleStepView, PlanEdgeView, PlanJobView, PlanMissingView,
     PlanRefusalView, PlanSkipView, PlanSummaryView, PlanTradeView, PlanView,
+};
+pub use report::{
+    BuildBlockersResponse, BuildChangesResponse, BuildFailuresResponse, FailureGroupView, HistoryEntryView,
+    PackageHistoryResponse, StandingView, build_blockers, build_changes, build_failures, package_history,
 };

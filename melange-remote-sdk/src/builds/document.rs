@@ -116,6 +116,11 @@ impl LoadedBuild {
         self.places.is_empty()
     }
 
+    /// The number of a job's architecture, and of the job in its plan.
+    pub(super) fn indexes_of(&self, id: JobId) -> Option<(usize, usize)> {
+        self.places.get(&id).copied()
+    }
+
     /// A job's plan, and the number of the job in it.
     pub fn place(&self, id: JobId) -> Option<(&PlannedArch, usize)> {
         let (arch, job) = self.places.get(&id)?;

@@ -26,15 +26,19 @@ use crate::planner::PlanRequest;
 mod checkout;
 mod compile;
 mod document;
+mod failures;
 mod inputs;
 mod planner;
 mod repository;
+mod standing;
 mod storage;
 
 pub use document::{BuildDocument, KeptIndex, LoadedBuild, PlannedArch};
+pub use failures::FailureGroup;
 pub use inputs::BuildInputs;
 pub use planner::{BuildPlanner, NewBuild, PlannedBuild, PlannerRules};
 pub use repository::{BuildIndex, BuildIndexes};
+pub use standing::{BuildChanges, BuildStanding, PackageStanding};
 pub use storage::BuildFiles;
 
 /// What is to be built.
@@ -54,6 +58,8 @@ pub struct BuildRequest {
     pub plan: PlanRequest,
     /// How they are built.
     pub options: BuildOptions,
+    /// Who or what asks for it, in a few words.
+    pub trigger: String,
 }
 
 impl BuildRequest {

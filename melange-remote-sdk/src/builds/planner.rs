@@ -368,5 +368,6 @@ fn facts(request: &BuildRequest, plans: &[ArchPlan]) -> BuildFacts {
         levels: u32::try_from(levels).unwrap_or(u32::MAX),
         critical_path_ms: u64::try_from(critical.as_millis()).unwrap_or(u64::MAX),
         fail_fast: request.options.fail_fast,
+        trigger: crate::text::one_line(&request.trigger, limits::BUILD_TITLE_BYTES_MAX),
     }
 }

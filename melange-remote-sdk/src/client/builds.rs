@@ -3,8 +3,9 @@
 use super::lines::add_parameter;
 use super::{Client, decode, encode};
 use crate::api::v2::{
-    self, BuildPackageView, BuildPackagesResponse, BuildView, BuildsResponse, CreateBuildRequest,
-    CreateBuildResponse, PlanView,
+    self, BuildBlockersResponse, BuildChangesResponse, BuildFailuresResponse, BuildPackageView,
+    BuildPackagesResponse, BuildView, BuildsResponse, CreateBuildRequest, CreateBuildResponse,
+    PackageHistoryResponse, PlanView,
 };
 use crate::error::Result;
 use crate::job::BuildId;
@@ -116,6 +117,47 @@ impl Client {
     /// `NotFound`, or as [`Self::create_build`].
     pub async fn build_plan(&self, id: BuildId) -> Result<PlanView> {
         self.json(|| self.get(&v2::build_plan(id))).await
+    }
+
+    /// The failures of a build, grouped by what they failed of.
+    ///
+    /// # Errors
+    /// `NotFound`, or as [`Self::create_build`].
+    pub async fn build_failures(&self, id: BuildId) -> Result<BuildFailuresResponse> {
+        self.json(|| self.get(&v2::build_failures(id))).await
+    }
+
+    /// What differs between a build and another one, by default the one before.
+    ///
+    /// # Errors
+    /// `NotFound`, or as [`Self::create_build`].
+    pub async fn build_changes(&self, id: BuildId, since: Option<BuildId>) -> Result<BuildChangesResponse> {
+        let since = since.map(|since| format!("?since={since}")).unwrap_or_default();
+        let path = format!("{}{since}", v2::build_changes(id));
+        self.json(|| self.get(&path)).await
+    }
+
+    /// What holds other jobs of a build back.
+    ///
+    /// # Errors
+    /// `NotFound`, or as [`Self::create_build`].
+    pub async fn build_blockers(&self, id: BuildId) -> Result<BuildBlockersResponse> {
+        self.json(|| self.get(&v2::build_blockers(id))).await
+    }
+
+    /// The last jobs of a package, newest first, at most 100.
+    ///
+    /// # Errors
+    /// As [`Self::create_build`].
+    pub async fn package_history(
+        &self,
+        name: &str,
+        arch: Option<&str>,
+        limit: usize,
+    ) -> Result<PackageHistoryResponse> {
+        let mut path = format!("{}?limit={}", v2::package_history(&encode(name)), limit.clamp(1, 100));
+        add_parameter(&mut path, "arch", arch);
+        self.json(|| self.get(&path)).await
     }
 
     /// Asks for all jobs of a build to stop.

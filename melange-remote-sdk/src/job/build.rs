@@ -87,6 +87,8 @@ pub struct BuildFacts {
     pub critical_path_ms: u64,
     /// Whether what has not begun is left out once a job has failed.
     pub fail_fast: bool,
+    /// Who or what asked for it, as the client says.
+    pub trigger: String,
 }
 
 /// Jobs that were handed in together, under one name.

@@ -271,7 +271,10 @@ pub(super) async fn list(State(app): State<App>, uri: Uri) -> Handled<Json<Build
     )
 )]
 pub(super) async fn get(State(app): State<App>, Path(id): Path<String>) -> Handled<Json<BuildView>> {
-    Ok(Json(BuildView::from(&app.job_store.build(build_id(&id)?).await?)))
+    let build = app.job_store.build(build_id(&id)?).await?;
+    let mut view = BuildView::from(&build);
+    view.expected_at = app.ends.of(&app, &build).await;
+    Ok(Json(view))
 }
 
 /// List the packages of a build, in the order of its plan.

@@ -35,6 +35,7 @@ mod melange2;
 pub(crate) mod openapi;
 mod queue;
 mod ranges;
+mod reports;
 mod repository;
 mod sources;
 mod streaming;
@@ -81,6 +82,10 @@ fn documented() -> OpenApiRouter<App> {
         .routes(routes!(builds::events_of))
         .routes(routes!(builds::cancel))
         .routes(routes!(builds::retry))
+        .routes(routes!(reports::failures))
+        .routes(routes!(reports::changes))
+        .routes(routes!(reports::blockers))
+        .routes(routes!(reports::history))
         .routes(routes!(melange2::list, melange2::create))
         .routes(routes!(melange2::active))
         .routes(routes!(melange2::get))

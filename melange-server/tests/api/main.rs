@@ -43,6 +43,7 @@ mod events;
 mod logs;
 mod melange2;
 mod readiness;
+mod reports;
 mod retention;
 mod sources;
 mod submissions;
@@ -608,7 +609,7 @@ async fn the_api_is_described_as_it_is() {
             );
         }
     }
-    assert_eq!(count, 45, "every operation is in the document");
+    assert_eq!(count, 49, "every operation is in the document");
     let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/api.md");
     let written = std::fs::read_to_string(page).unwrap_or_default();
     let now = melange_server::api_reference(melange_server::args::ApiFormat::Markdown);

@@ -65,6 +65,7 @@ fn request(args: &RemoteBuildArgs) -> Result<(CreateBuildRequest, BTreeMap<Strin
     (request.source, request.options) = (source, options);
     (request.packages, request.glob) = (args.packages.clone(), args.globs.clone());
     request.project.clone_from(&args.project);
+    request.trigger = args.trigger.clone().or_else(|| std::env::var("USER").ok());
     Ok((request, folders_beside))
 }
 

@@ -19,6 +19,7 @@ mod builds;
 mod events;
 mod ids;
 mod logs;
+mod reports;
 mod submit;
 mod watch;
 mod watch_build;
@@ -38,6 +39,7 @@ pub(super) async fn run(command: RemoteCommand, output: Output) -> Result<Exit> 
         RemoteCommand::Builds { status, limit, server } => {
             builds::list(&server, limit, status.as_deref(), output).await
         }
+        RemoteCommand::Report(command) => reports::run(command, output).await,
         RemoteCommand::Events(args) => events::run(&args, output).await,
         RemoteCommand::Status { job, server } => {
             let (client, id) = client_and_id(&server, &job).await?;

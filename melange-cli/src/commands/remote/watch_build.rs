@@ -1,19 +1,22 @@
 //! Following a build: verdicts above, counts and what runs below.
 
 use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
-use melange_remote_sdk::api::v2::{BuildPackageView, BuildView};
-use melange_remote_sdk::client::{Client, EventFilter, PackagesQuery};
+use jiff::{SignedDuration, Timestamp};
+use melange_remote_sdk::api::v2::{BuildFailuresResponse, BuildView};
+use melange_remote_sdk::client::{Client, EventFilter};
 use melange_remote_sdk::error::{Error, ErrorKind, Result};
 use melange_remote_sdk::job::{BuildId, Event, EventKind, JobId, JobState, StateCounts, StepState};
 use melange_remote_sdk::limits;
 use tokio::sync::mpsc;
 
-use super::{builds, show};
+use super::show;
 use crate::args::Output;
 use crate::commands::local::cancelled_by_signals;
 use crate::exit::Exit;
-use crate::progress::Progress;
+use crate::progress::{Progress, clock};
 use crate::render::builds as render;
 use crate::{note, render as render_job};
 
@@ -31,7 +34,12 @@ struct Seen {
     counts: StateCounts,
     /// Those that run, with their steps once one has begun.
     running: BTreeMap<JobId, Option<String>>,
+    /// When the build is expected to end.
+    expected_at: Option<Timestamp>,
 }
+
+/// How often the server is asked when the build will end.
+const EXPECTED: Duration = Duration::from_secs(10);
 
 impl Seen {
     /// The last line of a terminal.
@@ -42,6 +50,10 @@ impl Seen {
         let failed = self.counts.get(JobState::Failed);
         if failed > 0 {
             line.push_str(&format!(", {failed} failed"));
+        }
+        if let Some(at) = self.expected_at {
+            let left = at.duration_since(Timestamp::now()).max(SignedDuration::ZERO).unsigned_abs();
+            line.push_str(&format!(", about {} left", clock(left)));
         }
         if !self.running.is_empty() {
             let more = self.running.len().saturating_sub(RUNNING_SHOWN);
@@ -88,9 +100,11 @@ impl Seen {
 pub(super) async fn wait(client: &Client, id: BuildId, output: Output) -> Result<Option<Exit>> {
     let progress = Progress::start();
     let (verdicts, mut told) = mpsc::channel(limits::SUBMISSION_JOBS_MAX);
+    let seen = Mutex::new(Seen::default());
+    let lock = || seen.lock().unwrap_or_else(PoisonError::into_inner);
     let follow = async {
-        let mut seen = Seen::default();
         let mut observe = |event: &Event| {
+            let mut seen = lock();
             if let Some(verdict) = seen.take(event) {
                 // Of more than a whole build's at once the summary tells.
                 let _ = verdicts.try_send(verdict);
@@ -109,9 +123,22 @@ pub(super) async fn wait(client: &Client, id: BuildId, output: Output) -> Result
             verdict(client, &progress, job, state, extracts <= EXTRACTS_MAX).await;
         }
     };
-    let both = async { tokio::join!(follow, tell).0 };
+    let expect = async {
+        loop {
+            if let Ok(view) = client.build(id).await {
+                lock().expected_at = view.expected_at;
+            }
+            tokio::time::sleep(EXPECTED).await;
+        }
+    };
+    let both = async {
+        tokio::select! {
+            followed = async { tokio::join!(follow, tell).0 } => followed,
+            () = expect => Ok(()),
+        }
+    };
     let interrupted = cancelled_by_signals();
-    let followed = interrupted.run_until_cancelled(both).await;
+    let followed = interrupted.run_until_cancelled(Box::pin(both)).await;
     drop(progress);
     let Some(followed) = followed else {
         let next = format!(
@@ -147,45 +174,24 @@ async fn verdict(client: &Client, progress: &Progress, job: JobId, state: JobSta
 /// Tells how a build ended.
 async fn end(client: &Client, id: BuildId, output: Output) -> Result<Exit> {
     let build = client.build(id).await?;
-    let failed = builds::packages(client, id, PackagesQuery::with_status("failed")).await?;
-    let mut causes = Vec::new();
-    for package in &failed {
-        causes.push(cause(client, package).await);
-    }
-    show(output, &serde_json::json!({ "build": build, "failed": failed }), String::new)?;
-    note::text(&render::summary(&build, &failed, &causes));
+    let failures = client.build_failures(id).await?;
+    show(output, &serde_json::json!({ "build": build, "failures": failures.groups }), String::new)?;
+    note::text(&render::summary(&build, &failures));
     note::line(&client.build_url(id));
     if build.counts.success > 0 {
         note::line(&format!("next: melange remote get {id}"));
     }
-    Ok(exit_of(&build, &failed))
-}
-
-/// What failures are grouped by, and what says it.
-async fn cause(client: &Client, package: &BuildPackageView) -> (String, String) {
-    let told = package.reason.clone().unwrap_or_default();
-    let job = package.job_id.as_deref().and_then(|id| id.parse::<JobId>().ok());
-    let diagnosis = match job {
-        Some(job) => client.job(job).await.ok().and_then(|view| view.diagnosis),
-        None => None,
-    };
-    match diagnosis {
-        Some(diagnosis) => (diagnosis.signature, diagnosis.text.unwrap_or(told)),
-        None => (told.clone(), told),
-    }
+    Ok(exit_of(&build, &failures))
 }
 
 /// How a build ended, as an exit code.
-fn exit_of(build: &BuildView, failed: &[BuildPackageView]) -> Exit {
-    let class = |package: &BuildPackageView| package.error_class.clone().unwrap_or_default();
+fn exit_of(build: &BuildView, failures: &BuildFailuresResponse) -> Exit {
+    let is_farms = |class: &str| matches!(class, "infrastructure" | "unschedulable");
+    let groups = &failures.groups;
     match build.status.as_str() {
         "success" => Exit::Ok,
         "cancelled" => Exit::Cancelled,
-        _ if !failed.is_empty()
-            && failed.iter().all(|it| matches!(class(it).as_str(), "infrastructure" | "unschedulable")) =>
-        {
-            Exit::Infrastructure
-        }
+        _ if !groups.is_empty() && groups.iter().all(|it| is_farms(&it.error_class)) => Exit::Infrastructure,
         _ => Exit::Failed,
     }
 }

@@ -84,6 +84,9 @@ pub struct CreateBuildRequest {
     /// Whose the build is; `default` when it is missing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub project: Option<String>,
+    /// Who or what asks for it, such as `alice` or `nightly`; nobody checks it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trigger: Option<String>,
 }
 
 /// Where the definitions of a build come from: one of these.
@@ -202,6 +205,7 @@ pub fn read_build(body: &[u8]) -> Result<CreateBuildRequest, Vec<ErrorDetail>> {
         glob: fields.one_or_many("glob"),
         options,
         project: fields.text("project"),
+        trigger: fields.text("trigger"),
     };
     fields.finish(request)
 }
@@ -440,6 +444,13 @@ pub struct BuildView {
     /// Whether what has not begun is left out once a job has failed.
     #[serde(default, skip_serializing_if = "is_false")]
     pub fail_fast: bool,
+    /// Who or what asked for it, as the client says.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub trigger: String,
+    /// When it is expected to end, from what its packages took before; only the answer for one build tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime))]
+    pub expected_at: Option<Timestamp>,
 }
 
 /// The git repository of a build.
@@ -535,6 +546,8 @@ impl From<&Build> for BuildView {
                 critical_path_s: facts.critical_path_ms / 1_000,
             },
             fail_fast: facts.fail_fast,
+            trigger: facts.trigger.clone(),
+            expected_at: None,
         }
     }
 }

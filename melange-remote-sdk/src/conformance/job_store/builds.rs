@@ -19,6 +19,7 @@ pub(super) async fn all(store: &dyn JobStore) {
 fn facts(title: &str, fail_fast: bool) -> BuildFacts {
     let (url, reference, commit) = ("https://git.example/os".to_owned(), "main".to_owned(), "c0".to_owned());
     BuildFacts {
+        trigger: "nightly".to_owned(),
         source: BuildSource::Git { url, reference, commit },
         title: title.to_owned(),
         architectures: vec![Arch::X86_64, Arch::Aarch64],
