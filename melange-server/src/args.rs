@@ -90,6 +90,9 @@ pub struct Args {
     /// Certificates of authorities that git servers are trusted by instead of the system's, a file in PEM form
     #[arg(long, value_name = "FILE")]
     pub git_ca: Option<String>,
+    /// Who the server is at git servers, by the names that builds may use: a file of `NAME: {host, …}` in YAML
+    #[arg(long, value_name = "FILE")]
+    pub git_credentials: Option<String>,
     /// Keys of ssh servers that git repositories are read from, a file as ssh keeps them
     #[arg(long, value_name = "FILE")]
     pub git_known_hosts: Option<String>,

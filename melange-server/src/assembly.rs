@@ -255,6 +255,7 @@ fn git(config: &BuildConfig) -> GitFetcher {
     policy.addresses = config.addresses.clone();
     policy.files = LocalAccess::Below(config.allow_local_repositories.clone());
     policy.authorities.clone_from(&config.git_ca);
+    policy.credentials.clone_from(&config.git_credentials);
     policy.known_hosts.clone_from(&config.git_known_hosts);
     GitFetcher::new(&config.state_dir, policy)
 }

@@ -198,6 +198,7 @@ impl Mistakes {
             let mut source = GitSource::new(git.url);
             source.reference = git.reference.unwrap_or_default();
             source.glob = git.glob.unwrap_or_default();
+            source.credential = git.credential;
             source
         })
     }

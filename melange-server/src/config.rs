@@ -1,5 +1,6 @@
 //! Flags and environment variables become typed settings, once; all mistakes are told at once.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
 use std::num::NonZero;
@@ -11,6 +12,7 @@ use melange_remote_sdk::arch::Arch;
 use melange_remote_sdk::backend::{Backend, check_max_jobs, file};
 use melange_remote_sdk::engine::preflight;
 use melange_remote_sdk::error::Error;
+use melange_remote_sdk::git::GitCredential;
 use melange_remote_sdk::labels::Labels;
 use melange_remote_sdk::limits;
 use melange_remote_sdk::melange::defaults::{NAMESPACE, RepositoryDefaults};
@@ -21,6 +23,7 @@ use melange_remote_sdk::text::diagnostics::Source;
 
 use crate::args::{Args, Choice, GcArgs, LogFormat, Output};
 
+mod logins;
 mod retention;
 mod scheduling;
 
@@ -156,6 +159,8 @@ pub struct BuildConfig {
     pub allow_local_repositories: Vec<PathBuf>,
     /// Certificates of authorities that git servers are trusted by instead of the system's.
     pub git_ca: Option<PathBuf>,
+    /// Who the server is at git servers, by the names that builds may use.
+    pub git_credentials: BTreeMap<String, GitCredential>,
     /// Keys of ssh servers that git repositories are read from.
     pub git_known_hosts: Option<PathBuf>,
     /// Where downloads for submitted definitions may go.
@@ -541,20 +546,6 @@ impl Reader<'_> {
         })
     }
 
-    /// Logins from `HTTP_AUTH`, in apko's form, and from the netrc file.
-    fn credentials(&mut self) -> Credentials {
-        let mut credentials = Credentials::default();
-        let given = (self.environment)("HTTP_AUTH").unwrap_or_default();
-        credentials.add_http_auth(&given).unwrap_or_else(|error| self.error("HTTP_AUTH", &error));
-        let home = || Some(PathBuf::from((self.environment)("HOME")?).join(".netrc"));
-        if let Some(path) = (self.environment)("NETRC").map(PathBuf::from).or_else(home)
-            && let Ok(text) = std::fs::read_to_string(path)
-        {
-            credentials.add_netrc(&text).unwrap_or_else(|error| self.error("netrc", &error));
-        }
-        credentials
-    }
-
     fn max_jobs(&mut self, given: Option<String>) -> Option<u32> {
         let text = self.value("--max-jobs", given)?;
         match text.parse::<u32>().ok().map(check_max_jobs) {
@@ -622,6 +613,7 @@ impl Reader<'_> {
             credentials: self.credentials(),
             cache_bytes: self.cache_size(args.cache_size),
             git_ca: self.file("--git-ca", args.git_ca),
+            git_credentials: self.git_credentials(args.git_credentials),
             git_known_hosts: self.file("--git-known-hosts", args.git_known_hosts),
             cache_dir: self.path("--cache-dir", args.cache_dir),
             source_cache: self.yes_or_no("--source-cache", args.source_cache) != Some(Choice::No),

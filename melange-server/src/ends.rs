@@ -16,6 +16,8 @@ use crate::app::App;
 
 /// How long an answer is new.
 const AGE: Duration = Duration::from_secs(10);
+/// How long the first who asks waits for an answer: those of small builds are there by then.
+const PATIENCE: Duration = Duration::from_millis(5);
 /// Builds that are remembered; those that began first are forgotten.
 const BUILDS_MAX: usize = 256;
 
@@ -58,7 +60,7 @@ impl ExpectedEnds {
         });
         match known {
             Some(known) => known.at,
-            None => look.await.ok().flatten(),
+            None => tokio::time::timeout(PATIENCE, look).await.ok()?.ok()?,
         }
     }
 

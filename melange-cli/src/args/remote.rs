@@ -335,6 +335,9 @@ pub(crate) struct RemoteBuildArgs {
     /// A branch, a tag, a commit or a reference of that repository [default: its default branch]
     #[arg(long = "ref", value_name = "REF", requires = "git")]
     pub(crate) reference: Option<String>,
+    /// The name of a credential of the server for that repository
+    #[arg(long, value_name = "NAME", requires = "git")]
+    pub(crate) git_credential: Option<String>,
     /// A package or subpackage to build (repeatable); without this and `--glob`, all
     #[arg(long = "package", value_name = "NAME")]
     pub(crate) packages: Vec<String>,

@@ -302,7 +302,7 @@ impl Melange2CreateRequest {
                 Ok(glob) => {
                     let Melange2GitSource { repository: url, reference, .. } = git;
                     let reference = Some(reference).filter(|reference| !reference.is_empty());
-                    request.source.git = Some(GitSourceRequest { url, reference, glob });
+                    request.source.git = Some(GitSourceRequest { url, reference, glob, credential: None });
                 }
                 Err(error) => mistakes.push(ErrorDetail::field("git_source.path", &error)),
             }

@@ -32,6 +32,7 @@ mod planner;
 mod repository;
 mod standing;
 mod storage;
+mod views;
 
 pub use document::{BuildDocument, KeptIndex, LoadedBuild, PlannedArch};
 pub use failures::FailureGroup;

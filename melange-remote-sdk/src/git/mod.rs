@@ -16,6 +16,7 @@
 mod address;
 mod checkout;
 mod command;
+mod credentials;
 mod failure;
 mod reference;
 #[cfg(test)]
@@ -31,6 +32,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 pub use checkout::{GitCheckout, GitDefinition};
+pub use credentials::read_credentials;
 
 use crate::error::{Blame, Error, ErrorKind, Result};
 use crate::limits;

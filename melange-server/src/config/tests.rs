@@ -342,3 +342,19 @@ fn the_program_is_told_to_collect() {
     assert!(matches!(task(&["gc", "--nonsense"]), Err(Refused::Usage(_))));
     assert!(matches!(task(&["--dry-run"]), Err(Refused::Usage(_))), "a server has no such flag");
 }
+
+#[test]
+fn credentials_of_git_servers_are_read_from_files_and_their_mistakes_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, secret) = (folder.path().join("git.yaml"), folder.path().join("secret"));
+    std::fs::write(&secret, "hunter2\n").unwrap();
+    let text = format!("work:\n  host: git.example\n  token-file: {}\n", secret.display());
+    std::fs::write(&file, &text).unwrap();
+    let flags = ["--git-credentials", file.to_str().unwrap()];
+    let config = read(&flags, &[]).unwrap();
+    assert_eq!(config.build.git_credentials["work"].host, "git.example");
+    assert!(!format!("{config:?}").contains("hunter2"));
+    std::fs::write(&file, text.replace("host", "hots")).unwrap();
+    let refused = read(&flags, &[]).unwrap_err().to_string();
+    assert!(refused.contains("git.yaml:2:3: unknown field `hots`"), "{refused}");
+}

@@ -45,6 +45,7 @@ fn request(args: &RemoteBuildArgs) -> Result<(CreateBuildRequest, BTreeMap<Strin
     source.git = args.git.clone().map(|url| {
         let mut git = GitSourceRequest::default();
         (git.url, git.reference) = (url, args.reference.clone());
+        git.credential.clone_from(&args.git_credential);
         // What is in folders has to be read for a pattern to find it there.
         git.glob = args.globs.iter().any(|glob| glob.contains('/')).then(|| "**/*.yaml".to_owned());
         git

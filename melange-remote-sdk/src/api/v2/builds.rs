@@ -121,6 +121,9 @@ pub struct GitSourceRequest {
     /// A pattern of the paths of definitions; `*.yaml` when it is missing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub glob: Option<String>,
+    /// The name of a credential that the server's operator has configured for the host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credential: Option<String>,
 }
 
 /// How a build is built.
@@ -229,6 +232,7 @@ fn read_git(mut fields: Fields) -> Result<GitSourceRequest, Vec<ErrorDetail>> {
         url: fields.required("url"),
         reference: fields.text("ref"),
         glob: fields.text("glob"),
+        credential: fields.text("credential"),
     };
     fields.finish(git)
 }
