@@ -165,7 +165,6 @@ mod tests {
         git.yaml:4:26: /no cannot be read: entity not found
         git.yaml:5:26: /two holds no secret of one line
         git.yaml:6:4: expected a map, found a list
-        git.yaml:6:4: this credential has no `host`
         ");
     }
 }
