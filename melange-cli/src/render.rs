@@ -11,7 +11,7 @@ use melange_remote_sdk::api::v1::{
 };
 use melange_remote_sdk::client::Refusal;
 use melange_remote_sdk::error::Error;
-use melange_remote_sdk::job::JobResources;
+use melange_remote_sdk::text::quantity::gibibytes;
 
 use crate::exit::mistakes;
 use crate::shown;
@@ -235,15 +235,10 @@ pub(crate) fn backends(backends: &[BackendView], now: Timestamp) -> String {
 /// What of a backend is in use: of its slots, and of the cores and the memory that somebody said it has.
 fn used(backend: &BackendView, state: &BackendStateView) -> String {
     let slots = share_of(state.running, backend.max_jobs.unwrap_or_default());
-    let used = JobResources::new(state.used_cpu_millis, state.used_memory_bytes);
-    let cores = backend.cpus.as_ref().map(|has| {
-        let (whole, part) = (used.cpu_millis / 1_000, used.cpu_millis % 1_000 / 100);
-        format!("{whole}.{part} of {has} cores")
-    });
-    let memory = backend.memory.as_ref().map(|has| {
-        let (whole, part) = (used.memory_bytes >> 30, ((used.memory_bytes & ((1 << 30) - 1)) * 10) >> 30);
-        format!("{whole}.{part} GiB of {has}")
-    });
+    let (cores, tenths) = (state.used_cpu_millis / 1_000, state.used_cpu_millis % 1_000 / 100);
+    let cores = backend.cpus.as_ref().map(|has| format!("{cores}.{tenths} of {has} cores"));
+    let memory =
+        backend.memory.as_ref().map(|has| format!("{} of {has}", gibibytes(state.used_memory_bytes)));
     slots.into_iter().chain(cores).chain(memory).collect::<Vec<_>>().join(", ")
 }
 

@@ -1,6 +1,6 @@
-//! What a state folder keeps for later: downloaded packages, indexes, keys and sources, assembled root filesystems, and folders
-//! such as the root filesystems that the sandbox unpacked. All of it is bounded together, what was not used for longest
-//! leaves first, and what is in use stays, whichever process uses it.
+//! What a state folder keeps for later: downloaded packages, indexes, keys and sources, assembled root filesystems, and
+//! folders such as the root filesystems that the sandbox unpacked. All of it is bounded together, what was not used for
+//! longest leaves first, and what is in use stays, whichever process uses it.
 
 use std::collections::HashMap;
 use std::fs::File;

@@ -331,14 +331,13 @@ pub(crate) fn without_backend(
     request: &BuildRequest,
     planned: &PlannedBuild,
 ) -> Vec<NoBackendView> {
-    let mut candidates = app.pool.fleet_candidates();
-    candidates.iter_mut().for_each(|candidate| *candidate = Candidate::new(Arc::clone(&candidate.backend)));
+    let idle: Vec<Candidate> = app.pool.fleet_candidates().into_iter().map(Candidate::idle).collect();
     let mut known: BTreeMap<Requirements, Option<String>> = BTreeMap::new();
     let mut told: BTreeMap<(Arch, String), NoBackendView> = BTreeMap::new();
     for (package, needs) in planned.needs(request) {
         let arch = needs.arch;
         let refused = known.entry(needs).or_insert_with_key(|needs| {
-            app.backend_selector.select(needs, &candidates).err().map(|refusal| refusal.to_string())
+            app.backend_selector.select(needs, &idle).err().map(|refusal| refusal.to_string())
         });
         if let Some(reason) = refused {
             let new = || NoBackendView::new(arch.apk_name(), reason.as_str());

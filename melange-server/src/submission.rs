@@ -9,7 +9,7 @@ use melange_remote_sdk::api::v1::{self, ErrorDetail, SubmitRequest};
 use melange_remote_sdk::arch::Arch;
 use melange_remote_sdk::backend_selector::{BackendSelector, Candidate, Requirements};
 use melange_remote_sdk::error::{Error, ErrorKind};
-use melange_remote_sdk::job::{JobResources, JobSpec, spec::JobPackage};
+use melange_remote_sdk::job::{JobSpec, spec::JobPackage};
 use melange_remote_sdk::limits;
 use melange_remote_sdk::melange::defaults::RepositoryDefaults;
 use melange_remote_sdk::melange::pipelines::PipelineSet;
@@ -147,15 +147,10 @@ fn is_below(path: &Path, folder: &Path) -> bool {
 pub fn check_backends(
     spec: &JobSpec,
     selector: &dyn BackendSelector,
-    mut candidates: Vec<Candidate>,
+    candidates: Vec<Candidate>,
 ) -> Result<(), Error> {
-    candidates.iter_mut().for_each(|candidate| {
-        (candidate.running, candidate.used, candidate.closed) = (0, JobResources::default(), None);
-    });
-    let resources = spec.package().map(|package| package.resources).unwrap_or_default();
-    let requirements =
-        Requirements::new(spec.arch(), spec.backend_selector().clone()).with_resources(resources);
-    match selector.select(&requirements, &candidates) {
+    let idle: Vec<Candidate> = candidates.into_iter().map(Candidate::idle).collect();
+    match selector.select(&Requirements::of_facts(spec.facts()), &idle) {
         Ok(_) => Ok(()),
         Err(refusal) => {
             let error = Error::new(ErrorKind::Unsupported, format!("no backend can run this job: {refusal}"));
@@ -165,7 +160,7 @@ pub fn check_backends(
 }
 
 /// Ends a check whose request went away.
-struct CancelOnDrop(Arc<AtomicBool>);
+pub(crate) struct CancelOnDrop(pub(crate) Arc<AtomicBool>);
 
 impl Drop for CancelOnDrop {
     fn drop(&mut self) {

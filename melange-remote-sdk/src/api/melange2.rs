@@ -165,18 +165,13 @@ pub struct Melange2BuildSpec {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub backend_selector: BTreeMap<String, String>,
     /// Whether the definitions' tests run too; lists leave this out.
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(default, skip_serializing_if = "crate::api::is_default")]
     pub with_test: bool,
     /// Whether steps trace each command; lists leave this out.
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(default, skip_serializing_if = "crate::api::is_default")]
     pub debug: bool,
     /// `dag`, whatever was asked for.
     pub mode: String,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
-fn is_false(flag: &bool) -> bool {
-    !*flag
 }
 
 /// A package of a build.

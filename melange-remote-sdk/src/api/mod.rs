@@ -6,3 +6,8 @@
 pub mod melange2;
 pub mod v1;
 pub mod v2;
+
+/// Whether a field says nothing, and is left out.
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}

@@ -280,10 +280,10 @@ pub struct BackendStateView {
     /// The jobs that run on it, whichever servers run them.
     pub running: u32,
     /// The thousandths of a core that these ask for together.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default, skip_serializing_if = "crate::api::is_default")]
     pub used_cpu_millis: u64,
     /// The memory in bytes that these ask for together.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default, skip_serializing_if = "crate::api::is_default")]
     pub used_memory_bytes: u64,
     /// Where it is known from: `configuration`, of this server; `added`, at run time, for all servers; `elsewhere`, of the
     /// configuration of other servers, which alone run jobs on it.
@@ -329,10 +329,6 @@ impl From<&BackendState> for BackendView {
         };
         Self { state: Some(view), ..Self::from(&*state.backend) }
     }
-}
-
-fn is_zero(number: &u64) -> bool {
-    *number == 0
 }
 
 /// Thousandths of a core as they are written.

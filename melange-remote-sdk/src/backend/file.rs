@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use super::{Backend, BackendAddress, check_max_jobs};
 use crate::arch::Arch;
-use crate::error::Error;
 use crate::job::BackendCapacity;
 use crate::labels::Labels;
 use crate::limits;
-use crate::text::diagnostics::{Diagnostic, Diagnostics, Position, Source, nearest};
-use crate::text::yaml::{self, Key, Node, Value};
+use crate::text::diagnostics::{Diagnostics, Position, Source};
+use crate::text::strict::{StrictReader, find};
+use crate::text::yaml::{self, Node, Value};
 
 /// Reads the backends of a file.
 ///
@@ -27,83 +27,39 @@ use crate::text::yaml::{self, Key, Node, Value};
 /// no backend at all.
 pub fn read(source: &Arc<Source>) -> Result<Vec<Backend>, Diagnostics> {
     let root = yaml::read(source)?;
-    let mut reader = Reader { source, mistakes: Vec::new() };
+    let mut reader = Reader(StrictReader::new(source));
     let backends = match &root {
         Some(root) => reader.root(root),
         None => {
-            reader.mistake(Position { line: 1, column: 1 }, "the file holds nothing");
+            reader.0.mistake(Position { line: 1, column: 1 }, "the file holds nothing");
             Vec::new()
         }
     };
-    if reader.mistakes.is_empty() {
-        return Ok(backends);
-    }
-    reader.mistakes.sort_by_key(|mistake| mistake.at);
-    Err(Diagnostics(reader.mistakes))
+    reader.0.finish(backends)
 }
 
-struct Reader<'a> {
-    source: &'a Arc<Source>,
-    mistakes: Vec<Diagnostic>,
-}
+struct Reader<'a>(StrictReader<'a>);
 
 impl Reader<'_> {
-    fn mistake(&mut self, at: Position, message: impl Into<String>) -> &mut Diagnostic {
-        let index = self.mistakes.len();
-        self.mistakes.push(Diagnostic::new(self.source, at, message));
-        &mut self.mistakes[index]
-    }
-
-    fn error(&mut self, at: Position, error: &Error) {
-        let hint = error.hint_text().map(str::to_owned);
-        self.mistake(at, error.to_string()).hint = hint;
-    }
-
-    /// The entries of a map whose keys are all in `known`.
-    fn map<'n>(&mut self, node: &'n Node, known: &[&'static str]) -> &'n [(Key, Node)] {
-        let Value::Map(entries) = &node.value else {
-            self.mistake(node.at, format!("expected a map, found {}", node.kind()));
-            return &[];
-        };
-        for (key, _) in entries.iter().filter(|(key, _)| !known.contains(&key.text.as_str())) {
-            let hint = match nearest(&key.text, known.iter().copied()) {
-                Some(name) => format!("did you mean `{name}`?"),
-                None => format!("known fields: {}", known.join(", ")),
-            };
-            self.mistake(key.at, format!("unknown field `{}`", key.text)).hint = Some(hint);
-        }
-        entries
-    }
-
-    fn text<'n>(&mut self, node: &'n Node) -> Option<&'n str> {
-        match &node.value {
-            Value::Scalar { text, .. } => Some(text),
-            _ => {
-                self.mistake(node.at, format!("expected a scalar, found {}", node.kind()));
-                None
-            }
-        }
-    }
-
     fn root(&mut self, root: &Node) -> Vec<Backend> {
-        let entries = self.map(root, &["backends", "defaultMaxJobs"]);
+        let entries = self.0.fields(root, &["backends", "defaultMaxJobs"]);
         let default = find(entries, "defaultMaxJobs").and_then(|node| self.max_jobs(node));
         let default = default.unwrap_or(limits::JOBS_PER_BACKEND_DEFAULT);
         let list = match find(entries, "backends") {
             Some(Node { value: Value::List(list), .. }) => list.as_slice(),
             Some(node) => {
-                self.mistake(node.at, format!("`backends` is {}, not a list", node.kind()));
+                self.0.mistake(node.at, format!("`backends` is {}, not a list", node.kind()));
                 return Vec::new();
             }
             None => &[],
         };
-        if list.is_empty() && self.mistakes.is_empty() {
-            self.mistake(root.at, "the file names no backend").hint =
+        if list.is_empty() && self.0.mistakes() == 0 {
+            self.0.mistake(root.at, "the file names no backend").hint =
                 Some("add at least one entry with `addr` and `arch` to `backends`".to_owned());
         }
         if list.len() > limits::BACKENDS_MAX {
             let message = format!("{} backends, more than {}", list.len(), limits::BACKENDS_MAX);
-            self.mistake(root.at, message);
+            self.0.mistake(root.at, message);
             return Vec::new();
         }
         let mut backends = Vec::new();
@@ -112,7 +68,7 @@ impl Reader<'_> {
             let Some((at, backend)) = self.backend(node, default) else { continue };
             if let Some(first) = seen.insert(backend.addr().to_owned(), at) {
                 let message = format!("the address {} is given twice", backend.addr());
-                self.mistake(at, message).hint = Some(format!("its first place is line {}", first.line));
+                self.0.mistake(at, message).hint = Some(format!("its first place is line {}", first.line));
             }
             backends.push(backend);
         }
@@ -120,75 +76,72 @@ impl Reader<'_> {
     }
 
     fn backend(&mut self, node: &Node, default_max_jobs: u32) -> Option<(Position, Backend)> {
-        let before = self.mistakes.len();
-        let entries = self.map(node, &["addr", "arch", "labels", "maxJobs", "cpus", "memory"]);
+        let before = self.0.mistakes();
+        let entries = self.0.fields(node, &["addr", "arch", "labels", "maxJobs", "cpus", "memory"]);
         for name in ["addr", "arch"] {
-            if self.mistakes.len() == before && find(entries, name).is_none() {
-                self.mistake(node.at, format!("this backend has no `{name}`"));
+            if self.0.mistakes() == before && find(entries, name).is_none() {
+                self.0.mistake(node.at, format!("this backend has no `{name}`"));
             }
         }
         let addr = find(entries, "addr");
-        let addr_text = addr.and_then(|node| self.text(node));
+        let addr_text = addr.and_then(|node| self.0.text(node));
         if let (Some(node), Some(Err(error))) = (addr, addr_text.map(str::parse::<BackendAddress>)) {
-            self.error(node.at, &error);
+            self.0.error(node.at, &error);
         }
         let arch = find(entries, "arch").and_then(|node| {
-            let arch = self.text(node)?.parse::<Arch>();
-            arch.map_err(|error| self.error(node.at, &error)).ok()
+            let arch = self.0.text(node)?.parse::<Arch>();
+            arch.map_err(|error| self.0.error(node.at, &error)).ok()
         });
         let labels = find(entries, "labels").map(|node| self.labels(node)).unwrap_or_default();
         let max_jobs = find(entries, "maxJobs").and_then(|node| self.max_jobs(node));
-        let cpus = find(entries, "cpus").and_then(|node| self.text(node));
-        let memory = find(entries, "memory").and_then(|node| self.text(node));
+        let cpus = find(entries, "cpus").and_then(|node| self.0.text(node));
+        let memory = find(entries, "memory").and_then(|node| self.0.text(node));
         let capacity = BackendCapacity::read(cpus, memory).unwrap_or_else(|wrong| {
             for (field, error) in wrong {
-                self.error(find(entries, field).map_or(node.at, |node| node.at), &error);
+                self.0.error(find(entries, field).map_or(node.at, |node| node.at), &error);
             }
             BackendCapacity::default()
         });
-        if self.mistakes.len() > before {
+        if self.0.mistakes() > before {
             return None;
         }
         let backend = Backend::new(addr_text?, arch?, labels)
             .and_then(|backend| backend.with_max_jobs(max_jobs.unwrap_or(default_max_jobs)));
-        let backend = backend.map_err(|error| self.error(node.at, &error)).ok()?.with_capacity(capacity);
+        let backend = backend.map_err(|error| self.0.error(node.at, &error)).ok()?.with_capacity(capacity);
         Some((addr.map_or(node.at, |node| node.at), backend))
     }
 
     fn labels(&mut self, node: &Node) -> Labels {
         let Value::Map(entries) = &node.value else {
-            self.mistake(node.at, format!("`labels` is {}, not a map", node.kind()));
+            self.0.mistake(node.at, format!("`labels` is {}, not a map", node.kind()));
             return Labels::default();
         };
         let mut pairs = Vec::new();
         for (key, value) in entries {
-            let Some(text) = self.text(value) else { continue };
+            let Some(text) = self.0.text(value) else { continue };
             // One by one first, so that the mistake points at its own line.
             match Labels::from_pairs([(key.text.as_str(), text)]) {
                 Ok(_) => pairs.push((key.text.as_str(), text)),
-                Err(error) => self.error(key.at, &error),
+                Err(error) => self.0.error(key.at, &error),
             }
         }
-        Labels::from_pairs(pairs).map_err(|error| self.error(node.at, &error)).unwrap_or_default()
+        Labels::from_pairs(pairs).map_err(|error| self.0.error(node.at, &error)).unwrap_or_default()
     }
 
     fn max_jobs(&mut self, node: &Node) -> Option<u32> {
-        let text = self.text(node)?;
+        let text = self.0.text(node)?;
         let Ok(number) = text.parse::<u32>() else {
-            self.mistake(node.at, format!("{text:?} is not a whole number"));
+            self.0.mistake(node.at, format!("{text:?} is not a whole number"));
             return None;
         };
-        check_max_jobs(number).map_err(|error| self.error(node.at, &error)).ok()
+        check_max_jobs(number).map_err(|error| self.0.error(node.at, &error)).ok()
     }
-}
-
-fn find<'n>(entries: &'n [(Key, Node)], name: &str) -> Option<&'n Node> {
-    entries.iter().find(|(key, _)| key.text == name).map(|(_, node)| node).filter(|node| !node.is_null())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::text::diagnostics::Diagnostic;
 
     fn mistakes(text: &str) -> Vec<String> {
         let error = read(&Source::new("b.yaml", text)).unwrap_err();

@@ -155,6 +155,12 @@ impl Candidate {
         Self { backend, running: 0, used: JobResources::default(), last_chosen: 0, closed: None }
     }
 
+    /// The same backend, as if it worked and ran nothing.
+    #[must_use]
+    pub fn idle(self) -> Self {
+        Self::new(self.backend)
+    }
+
     /// Whether it could take one more job.
     pub fn has_free_slot(&self) -> bool {
         self.closed.is_none() && self.running < self.backend.max_jobs()

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::arch::Arch;
 use crate::backend::Backend;
 pub use crate::backend::{Candidate, Closed};
-use crate::job::{Job, JobResources};
+use crate::job::{Job, JobFacts, JobResources};
 use crate::labels::LabelSelector;
 use crate::pointers::hand_on;
 
@@ -43,10 +43,14 @@ impl Requirements {
         self
     }
 
+    /// What a job needs at first.
+    pub fn of_facts(facts: &JobFacts) -> Self {
+        Self::new(facts.arch, facts.backend_selector.clone()).with_resources(facts.resources())
+    }
+
     /// What a job needs now.
     pub fn of_job(job: &Job) -> Self {
-        let needs = Self::new(job.facts.arch, job.facts.backend_selector.clone());
-        needs.with_resources(job.resources())
+        Self::of_facts(&job.facts).with_resources(job.resources())
     }
 
     /// Whether `backend` could run the job if nothing else ran there.

@@ -18,11 +18,11 @@ use crate::artifact_storage::ArtifactKey;
 use crate::artifact_storage::layout::artifact_key;
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::{BuildId, Job, JobState};
-use crate::job_store::{JobStore, ListQuery};
+use crate::job_store::{JobStore, ListQuery, all_jobs};
 use crate::limits;
 
-/// The indexes of builds, and where the packages lie that they list. An index is made of the indexes of the jobs that have succeeded, and kept until another job
-/// has. Clones share what they keep.
+/// The indexes of builds, and where the packages lie that they list. An index is made of the indexes of the jobs that have
+/// succeeded, and kept until another job has. Clones share what they keep.
 #[derive(Debug, Clone)]
 pub struct BuildIndexes {
     files: BuildFiles,
@@ -122,25 +122,14 @@ impl BuildIndexes {
 
     /// The jobs of a build that have made something which is still there, in the order of its plan.
     async fn succeeded(&self, build: BuildId, arch: Arch) -> Result<Vec<Arc<Job>>> {
-        let (mut jobs, mut last) = (Vec::new(), None);
-        while jobs.len() < limits::SUBMISSION_JOBS_MAX {
-            let query = ListQuery::newest(limits::PAGE_ITEMS_MAX).of_build(build).for_arch(arch);
-            let query = query.in_state(JobState::Success).oldest_after(last);
-            let page = self.job_store.list(&query).await?;
-            last = page.jobs.last().map(|job| job.id);
-            jobs.extend(page.jobs.into_iter().filter(|job| job.artifacts_removed_at.is_none()));
-            if !page.more || last.is_none() {
-                break;
-            }
-        }
+        let query = ListQuery::default().of_build(build).for_arch(arch).in_state(JobState::Success);
+        let mut jobs = all_jobs(&self.job_store, &query).await?;
+        jobs.retain(|job| job.artifacts_removed_at.is_none());
         Ok(jobs)
     }
 
     /// What a job has made; nothing when it was removed since.
     async fn made(&self, job: &Job) -> Result<Option<Arc<Made>>> {
-        if let Some(known) = self.files.known(job.id).await {
-            return Ok(Some(known));
-        }
         match self.files.made(job).await {
             Ok(made) => Ok(Some(made)),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),

@@ -10,8 +10,7 @@ use super::{LoadedBuild, PlannedArch};
 use crate::arch::Arch;
 use crate::error::Result;
 use crate::job::{Job, JobState};
-use crate::job_store::{JobStore, ListQuery};
-use crate::limits;
+use crate::job_store::{JobReading, ListQuery, all_jobs};
 use crate::planner::PlannedJob;
 
 /// The jobs of a build as they stood at one moment.
@@ -68,18 +67,10 @@ impl BuildStanding {
     ///
     /// # Errors
     /// The job store's.
-    pub async fn read(loaded: Arc<LoadedBuild>, job_store: &dyn JobStore) -> Result<Self> {
-        let mut found = Vec::with_capacity(loaded.len());
-        let mut last = None;
-        loop {
-            let query = ListQuery::newest(limits::PAGE_ITEMS_MAX).of_build(loaded.document().id);
-            let page = job_store.list(&query.oldest_after(last)).await?;
-            last = page.jobs.last().map(|job| job.id);
-            found.extend(page.jobs);
-            if !page.more || last.is_none() {
-                return Ok(Self::new(loaded, found));
-            }
-        }
+    pub async fn read(loaded: Arc<LoadedBuild>, job_store: &dyn JobReading) -> Result<Self> {
+        let query = ListQuery::default().of_build(loaded.document().id);
+        let jobs = all_jobs(job_store, &query).await?;
+        Ok(Self::new(loaded, jobs))
     }
 
     /// A build with its jobs, in any order.

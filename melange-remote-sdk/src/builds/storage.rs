@@ -160,11 +160,14 @@ impl BuildFiles {
         self.made.get(&job).await
     }
 
-    /// What a job that succeeded has made.
+    /// What a job that succeeded has made, read once in a while.
     ///
     /// # Errors
     /// `NotFound` when it was removed; the storage's.
     pub(super) async fn made(&self, job: &Job) -> Result<Arc<Made>> {
+        if let Some(known) = self.known(job.id).await {
+            return Ok(known);
+        }
         let name = format!("{}/APKINDEX.tar.gz", job.facts.arch);
         let packages = if job.artifacts.iter().any(|artifact| artifact.name == name) {
             self.packages(&artifact_key(job.id, job.attempt, &name)?).await?

@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::{GitCredential, GitSecret};
-use crate::text::diagnostics::{Diagnostic, Diagnostics, Position, Source, nearest};
-use crate::text::yaml::{self, Key, Node, Value};
+use crate::text::diagnostics::{Diagnostics, Position, Source};
+use crate::text::strict::{StrictReader, find};
+use crate::text::yaml::{self, Node};
 
 /// What a credential may say.
 const FIELDS: [&str; 5] = ["host", "user", "password-file", "token-file", "ssh-key"];
@@ -30,67 +31,47 @@ pub fn read_credentials(
     source: &Arc<Source>,
     secret: &dyn Fn(&Path) -> std::io::Result<String>,
 ) -> Result<BTreeMap<String, GitCredential>, Diagnostics> {
-    let mut reader = Reader { source, secret, mistakes: Vec::new() };
+    let mut reader = Reader { strict: StrictReader::new(source), secret };
     let mut found = BTreeMap::new();
     if let Some(root) = yaml::read(source)? {
-        for (name, node) in reader.map(&root) {
+        for (name, node) in reader.strict.entries(&root) {
             if let Some(credential) = reader.credential(node) {
                 found.insert(name.text.clone(), credential);
             }
         }
     }
-    if reader.mistakes.is_empty() { Ok(found) } else { Err(Diagnostics(reader.mistakes)) }
+    reader.strict.finish(found)
 }
 
 struct Reader<'a> {
-    source: &'a Arc<Source>,
+    strict: StrictReader<'a>,
     secret: &'a dyn Fn(&Path) -> std::io::Result<String>,
-    mistakes: Vec<Diagnostic>,
 }
 
 impl Reader<'_> {
     fn mistake(&mut self, at: Position, message: impl Into<String>, hint: &str) {
-        let mut mistake = Diagnostic::new(self.source, at, message);
-        mistake.hint = Some(hint.to_owned());
-        self.mistakes.push(mistake);
-    }
-
-    fn map<'n>(&mut self, node: &'n Node) -> &'n [(Key, Node)] {
-        let Value::Map(entries) = &node.value else {
-            let message = format!("expected a map, found {}", node.kind());
-            self.mistake(node.at, message, "write `NAME:` and its fields below");
-            return &[];
-        };
-        entries
+        self.strict.mistake(at, message).hint = Some(hint.to_owned());
     }
 
     fn credential(&mut self, node: &Node) -> Option<GitCredential> {
-        let before = self.mistakes.len();
+        let before = self.strict.mistakes();
+        let entries = self.strict.fields(node, &FIELDS);
         let mut fields: BTreeMap<&str, (Position, &str)> = BTreeMap::new();
-        for (key, value) in self.map(node) {
-            match &value.value {
-                _ if !FIELDS.contains(&key.text.as_str()) => {
-                    let hint = nearest(&key.text, FIELDS).map_or_else(
-                        || format!("known fields: {}", FIELDS.join(", ")),
-                        |name| format!("did you mean `{name}`?"),
-                    );
-                    self.mistake(key.at, format!("unknown field `{}`", key.text), &hint);
-                }
-                Value::Scalar { text, .. } if !text.is_empty() => {
-                    fields.insert(key.text.as_str(), (value.at, text));
-                }
-                _ => self.mistake(value.at, format!("`{}` is {}", key.text, value.kind()), "write a text"),
+        for name in FIELDS {
+            let Some(value) = find(entries, name) else { continue };
+            match self.strict.text(value) {
+                Some("") => self.mistake(value.at, format!("`{name}` is empty"), "write a text"),
+                Some(text) => _ = fields.insert(name, (value.at, text)),
+                None => {}
             }
         }
+        if self.strict.mistakes() > before {
+            return None;
+        }
         let text = |name: &str| fields.get(name).map(|(_, text)| (*text).to_owned());
-        let Some(host) = text("host").filter(|_| self.mistakes.len() == before) else {
-            if self.mistakes.len() == before {
-                self.mistake(
-                    node.at,
-                    "this credential has no `host`",
-                    "name the only host that it is used for",
-                );
-            }
+        let Some(host) = text("host") else {
+            let hint = "name the only host that it is used for";
+            self.mistake(node.at, "this credential has no `host`", hint);
             return None;
         };
         let secret =
@@ -130,6 +111,7 @@ impl Reader<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::text::diagnostics::Diagnostic;
 
     fn read(text: &str) -> Result<BTreeMap<String, GitCredential>, Diagnostics> {
         read_credentials(&Source::new("git.yaml", text), &|path| match path.to_str() {

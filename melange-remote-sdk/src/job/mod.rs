@@ -220,8 +220,7 @@ impl Job {
 
     /// What it asks of a backend now: what its definition says, or more since an attempt ran out of memory.
     pub fn resources(&self) -> JobResources {
-        let asked = self.facts.package.as_ref().map(|package| package.resources).unwrap_or_default();
-        asked.at_least(JobResources::new(0, self.memory_bytes.unwrap_or(0)))
+        self.facts.resources().at_least(JobResources::new(0, self.memory_bytes.unwrap_or(0)))
     }
 
     /// What the job is called: the package that it builds, or the name of its definition's file.

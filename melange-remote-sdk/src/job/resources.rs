@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::melange::document::Resources;
-use crate::text::quantity::quantity;
+use crate::text::quantity::{gibibytes, quantity};
 
 /// The most that a job may ask of either; what asks for more fits nowhere.
 const CPU_MILLIS_MAX: u64 = 1_000_000_000;
@@ -83,7 +83,7 @@ impl fmt::Display for JobResources {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let size = |bytes: u64| match bytes {
             small if small < 1 << 30 => format!("{} MiB", small >> 20),
-            bytes => format!("{}.{} GiB", bytes >> 30, ((bytes & ((1 << 30) - 1)) * 10) >> 30),
+            bytes => gibibytes(bytes),
         };
         let cores = match self.cpu_millis {
             1_000 => "1 core".to_owned(),

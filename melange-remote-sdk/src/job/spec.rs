@@ -112,6 +112,13 @@ pub struct JobFacts {
     pub source: Option<SourceDigest>,
 }
 
+impl JobFacts {
+    /// What the definition asks of a backend; nothing when it was not compiled.
+    pub fn resources(&self) -> JobResources {
+        self.package.as_ref().map(|package| package.resources).unwrap_or_default()
+    }
+}
+
 /// One thing that is wrong with a submission.
 #[derive(Debug)]
 pub struct SpecMistake {

@@ -3,8 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::JobReading;
 use crate::arch::Arch;
+use crate::error::Result;
 use crate::job::{Build, BuildId, BuildState, Job, JobId, JobState, Project};
+use crate::limits;
 
 /// Which jobs to list.
 #[derive(Debug, Clone, Default)]
@@ -92,6 +95,25 @@ impl JobPage {
     pub fn new(jobs: Vec<Arc<Job>>) -> Self {
         Self { jobs, more: false }
     }
+}
+
+/// All jobs of a query, page by page, the oldest first; at most [`limits::SUBMISSION_JOBS_MAX`] and a page more, as
+/// many as a build may have.
+///
+/// # Errors
+/// The job store's.
+pub async fn all_jobs(job_store: &dyn JobReading, query: &ListQuery) -> Result<Vec<Arc<Job>>> {
+    let (mut jobs, mut last) = (Vec::new(), query.after);
+    while jobs.len() < limits::SUBMISSION_JOBS_MAX {
+        let query = ListQuery { limit: limits::PAGE_ITEMS_MAX, ..query.clone() };
+        let page = job_store.list(&query.oldest_after(last)).await?;
+        last = page.jobs.last().map(|job| job.id);
+        jobs.extend(page.jobs);
+        if !page.more || last.is_none() {
+            break;
+        }
+    }
+    Ok(jobs)
 }
 
 /// Which builds to list.

@@ -65,7 +65,7 @@ pub mod working_set;
 
 pub use events::{EventLog, EventPage, EventQuery};
 pub use hints::{Hints, hinted};
-pub use listing::{BuildPage, BuildQuery, JobPage, ListQuery, PackageDuration};
+pub use listing::{BuildPage, BuildQuery, JobPage, ListQuery, PackageDuration, all_jobs};
 pub use patience::Patience;
 pub use queue::{QueueGroup, QueueProject, QueueSummary};
 pub use retention::{EndedJob, EndedPlace, EndedQuery, Holding, Usage};

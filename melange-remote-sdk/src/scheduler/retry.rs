@@ -54,8 +54,8 @@ impl Attempt {
                 format!("{had} are not enough, twice as much as it asked for")
             }
             _ if !is_somewhere => format!("{had} are not enough, and no backend has twice as much"),
-            bytes => {
-                let memory_bytes = Some(bytes.saturating_mul(2));
+            _ => {
+                let memory_bytes = Some(more.memory_bytes);
                 let more = JobResources::new(0, more.memory_bytes);
                 error.message = format!("{}: {had} are not enough, it is tried with {more}", error.message);
                 return End::Release(Release { counts: true, memory_bytes, ..Release::new(error) });

@@ -3,6 +3,7 @@
 
 pub mod diagnostics;
 pub mod quantity;
+pub(crate) mod strict;
 pub mod yaml;
 
 /// A text as one line of at most so many bytes; of a longer one the beginning, with `…`.

@@ -20,6 +20,11 @@ const UNITS: [(&str, u128); 13] = [
 /// Digits of a quantity on either side of its point.
 const DIGITS_MAX: usize = 15;
 
+/// Bytes as people read them: `8.0 GiB`.
+pub fn gibibytes(bytes: u64) -> String {
+    format!("{}.{} GiB", bytes >> 30, ((bytes & ((1 << 30) - 1)) * 10) >> 30)
+}
+
 /// Reads a quantity, in thousandths: `Some(None)` for an empty text, `None` for one that is no positive quantity.
 pub fn quantity(text: &str) -> Option<Option<u64>> {
     let text = text.trim();

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::Json;
 use axum::body::Body;
@@ -30,6 +29,7 @@ use super::{Parameters, events};
 use crate::app::App;
 use crate::builds::{self, Checked};
 use crate::problem::{Handled, Problem};
+use crate::submission::CancelOnDrop;
 
 /// Build packages.
 ///
@@ -149,15 +149,6 @@ fn skipped<'p>(plans: impl IntoIterator<Item = &'p ArchPlan>) -> Vec<BuildPackag
 pub(super) async fn plan(State(app): State<App>, body: Body) -> Handled<Json<PlanView>> {
     let (planner, checked) = asked(&app, body).await?;
     Ok(Json(PlanView::new(&planned(&app, planner, checked).await?.planned.plans)))
-}
-
-/// Ends the work for a request that went away.
-struct CancelOnDrop(Arc<AtomicBool>);
-
-impl Drop for CancelOnDrop {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
 }
 
 /// A request that was planned.

@@ -13,7 +13,7 @@ use melange_remote_sdk::arch::Arch;
 use melange_remote_sdk::builds::LoadedBuild;
 use melange_remote_sdk::error::{Error, ErrorKind};
 use melange_remote_sdk::job::{Build, BuildState, Job};
-use melange_remote_sdk::job_store::{BuildQuery, ListQuery};
+use melange_remote_sdk::job_store::{BuildQuery, ListQuery, all_jobs};
 use melange_remote_sdk::limits;
 
 use super::Parameters;
@@ -197,17 +197,8 @@ pub(super) async fn get(State(app): State<App>, Path(id): Path<String>) -> Handl
 
 /// The jobs of a build, at most as many as a submission may have.
 async fn packages(app: &App, build: &Build, loaded: Option<&LoadedBuild>) -> Handled<Vec<Melange2Package>> {
-    let (mut told, mut last) = (Vec::new(), None);
-    while told.len() < limits::SUBMISSION_JOBS_MAX {
-        let query = ListQuery::newest(limits::PAGE_ITEMS_MAX).of_build(build.id).oldest_after(last);
-        let page = app.job_store.list(&query).await?;
-        told.extend(page.jobs.iter().map(|job| package_of(app, job, loaded)));
-        last = page.jobs.last().map(|job| job.id);
-        if !page.more || last.is_none() {
-            break;
-        }
-    }
-    Ok(told)
+    let jobs = all_jobs(&*app.job_store, &ListQuery::default().of_build(build.id)).await?;
+    Ok(jobs.iter().map(|job| package_of(app, job, loaded)).collect())
 }
 
 fn package_of(app: &App, job: &Job, loaded: Option<&LoadedBuild>) -> Melange2Package {

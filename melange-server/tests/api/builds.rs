@@ -124,12 +124,15 @@ impl Planned {
         }
     }
 
-    async fn build(&self, definitions: &[(&str, &str)]) -> String {
+    /// Hands definitions in, by what each needs.
+    pub(crate) async fn build(&self, definitions: &[(&str, &str)]) -> String {
         let texts: serde_json::Map<String, Value> = definitions
             .iter()
             .map(|(name, needs)| (format!("{name}.yaml"), json!(definition(name, needs))))
             .collect();
-        let answer = self.post("/api/v2/builds", &json!({ "source": { "definitions": texts } })).await;
+        let answer = self
+            .post("/api/v2/builds", &json!({ "source": { "definitions": texts }, "trigger": "nightly" }))
+            .await;
         assert_eq!(answer.status, StatusCode::CREATED, "{}", answer.text());
         answer.json()["build_id"].as_str().unwrap().to_owned()
     }

@@ -2,7 +2,7 @@
 
 use melange_remote_sdk::builder::{BuildEvent, BuildStatus, StepFailure};
 
-use super::builds::{Planned, definition, makes};
+use super::builds::{Planned, makes};
 use super::*;
 
 /// A build whose step fails with an error of a compiler.
@@ -18,17 +18,6 @@ fn fails() -> Vec<Act> {
             failure: Some(StepFailure::new("a: make", 2)),
         }),
     ]
-}
-
-async fn hand_in(farm: &Planned, definitions: &[(&str, &str)]) -> String {
-    let texts: serde_json::Map<String, Value> = definitions
-        .iter()
-        .map(|(name, needs)| (format!("{name}.yaml"), json!(definition(name, needs))))
-        .collect();
-    let request = json!({ "source": { "definitions": texts }, "trigger": "nightly" });
-    let answer = farm.post("/api/v2/builds", &request).await;
-    assert_eq!(answer.status, StatusCode::CREATED, "{}", answer.text());
-    answer.json()["build_id"].as_str().unwrap().to_owned()
 }
 
 async fn ended(farm: &Planned, build: &str) -> Value {
@@ -49,7 +38,7 @@ async fn a_build_tells_its_failures_what_they_hold_back_and_what_changed() {
     let farm = Planned::start(scripts, None);
     let get = async |path: String| farm.get(&path).await.json();
 
-    let first = hand_in(&farm, &[("a", ""), ("b", "a"), ("c", "")]).await;
+    let first = farm.build(&[("a", ""), ("b", "a"), ("c", "")]).await;
     let view = ended(&farm, &first).await;
     assert_eq!((&view["status"], &view["trigger"]), (&json!("partial"), &json!("nightly")));
     let failures = get(format!("/api/v2/builds/{first}/failures")).await;
@@ -68,7 +57,7 @@ async fn a_build_tells_its_failures_what_they_hold_back_and_what_changed() {
     let changes = get(format!("/api/v2/builds/{first}/changes")).await;
     assert_eq!((&changes["since"], &changes["counts"]), (&Value::Null, &json!([0, 0, 0, 0, 0])));
 
-    let second = hand_in(&farm, &[("a", ""), ("b", "a"), ("d", "b")]).await;
+    let second = farm.build(&[("a", ""), ("b", "a"), ("d", "b")]).await;
     assert_eq!(ended(&farm, &second).await["status"], "success");
     let changes = get(format!("/api/v2/builds/{second}/changes")).await;
     assert_eq!((&changes["since"], &changes["counts"]), (&json!(first), &json!([0, 2, 0, 1, 1])));
@@ -99,7 +88,7 @@ async fn a_build_that_runs_says_when_it_will_end() {
     let hold = Arc::new(tokio::sync::Notify::new());
     let wait = |name: &str| [vec![Act::Wait(Arc::clone(&hold))], makes(name)].concat();
     let farm = Planned::start(vec![wait("a"), makes("b")], None);
-    let build = hand_in(&farm, &[("a", ""), ("b", "a")]).await;
+    let build = farm.build(&[("a", ""), ("b", "a")]).await;
     let path = format!("/api/v2/builds/{build}");
     farm.until(&path, |told| told["counts"]["running"] == 1).await;
     // The look at the jobs may take longer than the first answer waits for it.

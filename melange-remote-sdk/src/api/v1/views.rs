@@ -84,10 +84,10 @@ pub struct JobView {
     #[serde(default)]
     pub priority: u16,
     /// The thousandths of a core that it asks for.
-    #[serde(default, skip_serializing_if = "super::is_zero")]
+    #[serde(default, skip_serializing_if = "crate::api::is_default")]
     pub cpu_millis: u64,
     /// The memory in bytes that it asks for: what its definition says, or twice as much since it ran out of that.
-    #[serde(default, skip_serializing_if = "super::is_zero")]
+    #[serde(default, skip_serializing_if = "crate::api::is_default")]
     pub memory_bytes: u64,
     /// The jobs that it waits for and that have not succeeded; only the answer for a single job tells them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::NoBackendView;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::NoBackendView;
 use crate::api::v1::ErrorDetail;
 use crate::api::v1::read::Fields;
 use crate::job::{Build, BuildId, BuildSource, Job, JobState};
@@ -153,28 +153,23 @@ pub struct BuildOptionsView {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cut: Option<String>,
     /// Whether the definitions' tests run too.
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(default, skip_serializing_if = "crate::api::is_default")]
     pub with_test: bool,
     /// How urgent the jobs are, from 0 to 1,000; 500 when it is missing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub priority: Option<u32>,
     /// Whether what has not begun is left out once a job has failed.
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(default, skip_serializing_if = "crate::api::is_default")]
     pub fail_fast: bool,
     /// Whether what was made already is made again.
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(default, skip_serializing_if = "crate::api::is_default")]
     pub no_cache: bool,
     /// Labels that the backends must have.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub backend_selector: BTreeMap<String, String>,
     /// Whether steps trace each command.
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(default, skip_serializing_if = "crate::api::is_default")]
     pub debug: bool,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
-fn is_false(flag: &bool) -> bool {
-    !*flag
 }
 
 /// Reads the body of `POST /api/v2/builds` and `POST /api/v2/plans`. A git repository may also stand under `git_source`,
@@ -314,7 +309,7 @@ pub struct BuildPackageView {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error_class: Option<String>,
     /// Whether it was made already, and nothing ran.
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(default, skip_serializing_if = "crate::api::is_default")]
     pub cached: bool,
     /// The job that made it then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -446,7 +441,7 @@ pub struct BuildView {
     /// Its plan in a few words.
     pub plan: BuildPlanSummary,
     /// Whether what has not begun is left out once a job has failed.
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(default, skip_serializing_if = "crate::api::is_default")]
     pub fail_fast: bool,
     /// Who or what asked for it, as the client says.
     #[serde(default, skip_serializing_if = "String::is_empty")]

@@ -41,16 +41,11 @@ pub struct StandingView {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<String>,
     /// How many jobs of the build wait for it, directly and over others, or were skipped because of it.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default, skip_serializing_if = "crate::api::is_default")]
     pub holds_back: usize,
     /// Why it failed or waits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
-fn is_zero(number: &usize) -> bool {
-    *number == 0
 }
 
 /// Packages that failed of the same.
