@@ -185,8 +185,11 @@ fn memory() -> u64 {
     line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).expect("a number") / 1_024
 }
 
-#[tokio::main]
-async fn main() {
+fn main() {
+    melange_server::runtime().expect("threads").block_on(measure());
+}
+
+async fn measure() {
     let folder = tempfile::tempdir().expect("a folder");
     let Some(os) = distribution(folder.path()) else {
         println!(

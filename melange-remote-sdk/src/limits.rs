@@ -186,6 +186,9 @@ pub const FAILURE_LINES_AFTER: usize = 3;
 pub const ARTIFACT_KEY_BYTES_MAX: usize = 1_024;
 /// Artifacts from this size on are uploaded in parts.
 pub const ARTIFACT_PART_BYTES: u64 = 8 << 20;
+/// Small artifacts written to a local directory at once. Each waits for the disk on a thread of its own: with many at once
+/// none is written sooner, and those who wait for an answer of the server get less of the processor.
+pub const LOCAL_WRITES_MAX: usize = 4;
 /// A part of such an upload; S3 takes no smaller ones.
 pub const UPLOAD_PART_BYTES: usize = 5 << 20;
 /// Parts of one artifact under way at once.

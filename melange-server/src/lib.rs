@@ -7,6 +7,7 @@
 //! [`router`] and [`serve`] embed the service into another program; [`run`] is the whole program.
 
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,6 +43,20 @@ use melange_remote_sdk::scheduler::Fleet;
 const CONNECTIONS_GRACE: Duration = Duration::from_secs(3);
 /// How long a server that cannot go on says so by its health check before it ends.
 const FAILURE_GRACE: Duration = Duration::from_secs(3);
+
+/// Threads that answer, for each processor. Jobs that end keep as many threads busy as there are (packages are compressed,
+/// artifacts written): with one to a processor, a look at a build waits behind those for its turn.
+const WORKERS_PER_CPU: usize = 2;
+
+/// A runtime as the service wants it.
+///
+/// # Errors
+/// What the system answers when it gives no threads.
+pub fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    let cpus = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let workers = cpus.saturating_mul(WORKERS_PER_CPU);
+    tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build()
+}
 
 /// The routes of the service. Another program may nest them under a prefix: the links in answers tell it.
 pub fn router(app: App) -> Router {

@@ -36,7 +36,7 @@ fn main() -> ExitCode {
     };
     let (Task::Serve(config) | Task::Collect(config, _)) = &task;
     let log = telemetry::start(config.log_format, environment("MELANGE_LOG").as_deref());
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match melange_server::runtime() {
         Ok(runtime) => runtime,
         Err(error) => {
             say(format_args!("cannot start: {error}"));

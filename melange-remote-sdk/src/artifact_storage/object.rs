@@ -13,6 +13,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use object_store::path::Path;
 use object_store::{GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt, PutPayload};
 use sha2::{Digest, Sha256};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use self::failure::Missing;
 use self::upload::Upload;
@@ -38,13 +39,15 @@ pub struct ObjectArtifactStorage {
     /// The same objects, written without waiting for the disk where there is one: a checksum that a crash lost or cut
     /// off is taken again.
     checksums: Arc<dyn ObjectStore>,
+    /// Who may write now, where it is a disk.
+    writes: Option<Arc<Semaphore>>,
     root: String,
 }
 
 impl ObjectArtifactStorage {
     /// A storage over `objects`; `root` is what [`ArtifactStorage::url`] puts before the keys.
     pub fn new(objects: Arc<dyn ObjectStore>, root: impl Into<String>) -> Self {
-        Self { checksums: Arc::clone(&objects), objects, root: root.into() }
+        Self { checksums: Arc::clone(&objects), objects, writes: None, root: root.into() }
     }
 
     /// A storage in memory, for tests and examples.
@@ -69,7 +72,8 @@ impl ObjectArtifactStorage {
             .with_automatic_cleanup(true);
         let objects = checksums.clone().with_fsync(true);
         let storage = Self::new(Arc::new(objects), root.trim_end_matches('/'));
-        Ok(Self { checksums: Arc::new(checksums), ..storage })
+        let writes = Some(Arc::new(Semaphore::new(limits::LOCAL_WRITES_MAX)));
+        Ok(Self { checksums: Arc::new(checksums), writes, ..storage })
     }
 
     /// A storage in a bucket of Google Cloud Storage. `options` are keys of the object store's own, such as
@@ -173,6 +177,12 @@ impl ObjectArtifactStorage {
         self.objects.head(&path(key)).await.map_err(|error| self.failure("look up", key, error))
     }
 
+    /// Waits until one more may be written.
+    async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+        // It is never closed.
+        self.writes.as_deref()?.acquire().await.ok()
+    }
+
     /// Sends the bytes: small artifacts at once, others in parts. Returns the entity tag and the size.
     async fn send(
         &self,
@@ -187,6 +197,7 @@ impl ObjectArtifactStorage {
         while size < limits::ARTIFACT_PART_BYTES {
             let Some(chunk) = bytes.try_next().await? else {
                 let payload: PutPayload = head.into_iter().collect();
+                let _turn = self.turn().await;
                 let put = self.objects.put(&path(key), payload).await.map_err(fail)?;
                 return Ok((put.e_tag, size));
             };
@@ -268,6 +279,7 @@ impl ObjectArtifactStorage {
     /// A checksum that cannot be written is taken again by the next reader.
     async fn write_checksum(&self, key: &ArtifactKey, checksum: &Checksum, sha256: &str) {
         let text = checksum.write(sha256);
+        let _turn = self.turn().await;
         if let Err(error) = self.checksums.put(&checksum_path(key), text.into()).await {
             tracing::warn!(%key, error = failure::line(&error), "a checksum could not be written");
         }
