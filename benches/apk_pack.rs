@@ -1,15 +1,20 @@
 //! Packing: a tree of 64 MB of mixed content into a package, beside plain compression of the same bytes in the same
 //! run. What packing adds is hashing, headers and the signature.
+//!
+//! Then what the machine has of programs and libraries, as one file of 300 MB and as 50,000 small ones, beside `gzip -5` of
+//! the same bytes: wall and processor time, size, and the most memory that the packing took.
 
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use flate2::{Compression, write::GzEncoder};
 use melange_remote_sdk::apk::pkginfo::PkgInfo;
 use melange_remote_sdk::apk::signature::{SigningKey, generate_key};
+use melange_remote_sdk::apk::tar_writer::{EntryType, Header, TarWriter};
 use melange_remote_sdk::apk::tree::Tree;
 use melange_remote_sdk::apk::writer::{AccountNames, EmitOptions, write_package};
 
@@ -104,13 +109,98 @@ fn compare(folder: &Path, tree: &Tree, bytes: &[u8], key: &SigningKey) {
     );
 }
 
+/// Bytes of programs and libraries of this machine.
+fn found(bytes_max: usize) -> Vec<u8> {
+    let mut folders = vec![PathBuf::from("/usr/bin"), PathBuf::from("/usr/lib")];
+    let mut bytes = Vec::with_capacity(bytes_max);
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
+            match entry.file_type() {
+                Ok(kind) if kind.is_dir() => folders.push(entry.path()),
+                Ok(kind) if kind.is_file() => {
+                    let content = std::fs::read(entry.path()).unwrap_or_default();
+                    bytes.extend_from_slice(&content[..content.len().min(bytes_max - bytes.len())]);
+                }
+                _ => {}
+            }
+            if bytes.len() == bytes_max {
+                return bytes;
+            }
+        }
+    }
+    bytes
+}
+
+/// The tar of files of these sizes at most, as a guest leaves it.
+fn tar_of(path: &Path, bytes: &[u8], file_bytes: usize) {
+    let file = std::io::BufWriter::new(std::fs::File::create(path).expect("a writable folder"));
+    let mut tar = TarWriter::new(file);
+    for (number, content) in bytes.chunks(file_bytes).enumerate() {
+        let name = format!("usr/share/bench/{:03}/file-{number:06}", number / 256);
+        let mut header = Header::new(&name, EntryType::File, 0o644);
+        header.size = content.len() as u64;
+        tar.append(&header, &mut &content[..]).expect("a writable folder");
+    }
+    tar.finish().and_then(|mut file| file.flush()).expect("a writable folder");
+}
+
+/// Seconds of processor time of this process, or of its children that have ended.
+fn cpu_seconds(children: bool) -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").expect("Linux");
+    let fields: Vec<&str> = stat.rsplit(')').next().expect("a name").split_whitespace().collect();
+    let first = if children { 13 } else { 11 };
+    fields[first..first + 2].iter().map(|ticks| ticks.parse::<f64>().expect("a number")).sum::<f64>() / 100.0
+}
+
+/// The most memory of this process since it was last forgotten, in MB.
+fn memory() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").expect("Linux");
+    let line = status.lines().find(|line| line.starts_with("VmHWM:")).expect("it tells");
+    line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).expect("a number") / 1_024
+}
+
+/// Packs a tar, and has `gzip -5` compress the same bytes.
+fn beside_gzip(folder: &Path, what: &str, tar: &Path, key: &SigningKey) {
+    std::fs::write("/proc/self/clear_refs", "5").expect("Linux");
+    let (begin, used) = (Instant::now(), cpu_seconds(false));
+    let tree = Tree::read_tar(tar).expect("a tar");
+    let size = pack(folder, &tree, key);
+    let (took, used, most) = (begin.elapsed(), cpu_seconds(false) - used, memory());
+    drop(tree);
+    let (begin, before) = (Instant::now(), cpu_seconds(true));
+    let told = Command::new("gzip").arg("-5c").arg(tar).stdin(Stdio::null()).output().expect("gzip");
+    let (gzip_took, gzip_used) = (begin.elapsed(), cpu_seconds(true) - before);
+    let gzip_size = u64::try_from(told.stdout.len()).unwrap_or(0);
+    eprintln!(
+        "{what}: {:.2} s, {used:.2} s of processor time, {:.1} MB, at most {most} MB of memory; gzip -5 {:.2} s, \
+         {gzip_used:.2} s, {:.1} MB; time {:.2}, processor time {:.2}, size {:.3}",
+        took.as_secs_f64(),
+        size as f64 / 1e6,
+        gzip_took.as_secs_f64(),
+        gzip_size as f64 / 1e6,
+        took.as_secs_f64() / gzip_took.as_secs_f64(),
+        used / gzip_used,
+        size as f64 / gzip_size as f64,
+    );
+}
+
 fn benches(criterion: &mut Criterion) {
-    let (tree, bytes) = tree();
     let folder = tempfile::tempdir().expect("a temporary folder");
+    let is_bench = std::env::args().any(|argument| argument == "--bench");
+    let (one, many) = (folder.path().join("one.tar"), folder.path().join("many.tar"));
+    // The bytes must not stay in memory, which is measured.
+    let all = if is_bench { 300 << 20 } else { 1 << 20 };
+    tar_of(&one, &found(all), all);
+    tar_of(&many, &found(all / 2), 3 << 10);
     let pem = generate_key(2048).expect("a key");
     let key = SigningKey::from_pem("bench.rsa", pem.as_bytes()).expect("a good key");
+    for _ in 0..if is_bench { 3 } else { 1 } {
+        beside_gzip(folder.path(), "one file", &one, &key);
+        beside_gzip(folder.path(), "small files", &many, &key);
+    }
+    let (tree, bytes) = tree();
     // Criterion's own sign: without it this is a test that the bench works.
-    if std::env::args().any(|argument| argument == "--bench") {
+    if is_bench {
         compare(folder.path(), &tree, &bytes, &key);
     }
     let mut group = criterion.benchmark_group("apk_pack");

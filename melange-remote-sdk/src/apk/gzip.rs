@@ -18,13 +18,24 @@ pub enum MemberKind {
     Plain,
 }
 
+impl MemberKind {
+    fn mtime(self) -> u32 {
+        match self {
+            Self::Package => GO_ZERO_TIME,
+            Self::Plain => 0,
+        }
+    }
+}
+
+/// What a member begins with (RFC 1952): deflate, no flags, the time stamp, no hint about the level, an unknown system.
+pub(crate) fn header(kind: MemberKind) -> [u8; 10] {
+    let [a, b, c, d] = kind.mtime().to_le_bytes();
+    [0x1f, 0x8b, 8, 0, a, b, c, d, 0, 0xff]
+}
+
 /// An encoder whose output depends on its input alone.
 pub(crate) fn encoder<W: Write>(kind: MemberKind, inner: W) -> GzEncoder<W> {
-    let mtime = match kind {
-        MemberKind::Package => GO_ZERO_TIME,
-        MemberKind::Plain => 0,
-    };
-    GzBuilder::new().mtime(mtime).operating_system(255).write(inner, Compression::new(6))
+    GzBuilder::new().mtime(kind.mtime()).operating_system(255).write(inner, Compression::new(6))
 }
 
 /// Compresses bytes into one member.
@@ -114,6 +125,10 @@ mod tests {
         let first = member(MemberKind::Package, b"one").unwrap();
         let second = member(MemberKind::Plain, b"two").unwrap();
         assert_eq!(first[..10], [0x1f, 0x8b, 8, 0, 0, 9, 0x6e, 0x88, 0, 0xff]);
+        assert_eq!(
+            (&first[..10], &second[..10]),
+            (&header(MemberKind::Package)[..], &header(MemberKind::Plain)[..])
+        );
         assert_eq!(second[..10], [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff]);
         let both = [first.clone(), second.clone()].concat();
         let mut reader = Counting::new(&both[..]);

@@ -18,6 +18,8 @@ pub mod tar_writer;
 pub mod version;
 
 #[cfg(feature = "apk")]
+mod block_gzip;
+#[cfg(feature = "apk")]
 pub mod checksum;
 #[cfg(feature = "apk")]
 pub mod gzip;

@@ -2,16 +2,20 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
+use super::block_gzip::BlockEncoder;
 use super::checksum::{self, HashingWriter};
 use super::gzip::{self, MemberKind};
 use super::pkginfo::PkgInfo;
 use super::signature::{Signed, SigningKey};
 use super::tar_writer::{EntryType, Header, TarWriter};
-use super::tree::{EntryKind, Tree, TreeEntry};
+use super::tree::{Content, EntryKind, Tree, TreeEntry};
 use crate::error::{Error, Result};
+
+/// Bytes that are read of a file at once.
+const COPY_BYTES: usize = 256 << 10;
 
 /// Extended attributes that packages never carry.
 const XATTRS_DROPPED: [&str; 6] = [
@@ -88,6 +92,16 @@ pub fn installed_size(tree: &Tree) -> u64 {
         .sum::<u64>()
 }
 
+/// What was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Written {
+    /// The size of the package.
+    pub size_bytes: u64,
+    /// The SHA-256 of the whole package in lower-case hex.
+    pub sha256: String,
+}
+
 /// Writes the package for `tree` to `path`. `info` lacks only its `datahash`; `control` holds the files of the
 /// control section besides `.PKGINFO`.
 ///
@@ -101,7 +115,7 @@ pub fn write_package(
     info: &mut PkgInfo,
     control: &BTreeMap<String, Vec<u8>>,
     options: &EmitOptions<'_>,
-) -> Result<()> {
+) -> Result<Written> {
     let failed = |e: io::Error| Error::io("write", path, e);
     let folder = path.parent().map_or_else(|| PathBuf::from("."), Path::to_owned);
     let mut data = tempfile::tempfile_in(&folder).map_err(failed)?;
@@ -111,86 +125,127 @@ pub fn write_package(
         Some(key) => key.signature_member(&control, Signed::Package { mtime: options.epoch_seconds })?,
         None => Vec::new(),
     };
-    let mut file = tempfile::NamedTempFile::new_in(&folder).map_err(failed)?;
-    io::Seek::rewind(&mut data)
-        .and_then(|()| file.write_all(&signature))
-        .and_then(|()| file.write_all(&control))
-        .and_then(|()| io::copy(&mut data, &mut file))
-        .and_then(|_| file.as_file().set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644)))
-        .map_err(failed)?;
+    let file = tempfile::NamedTempFile::new_in(&folder).map_err(failed)?;
+    let mut whole = HashingWriter::new(file);
+    let joined = io::Seek::rewind(&mut data)
+        .and_then(|()| whole.write_all(&signature))
+        .and_then(|()| whole.write_all(&control))
+        .and_then(|()| copy(&mut data, &mut whole, u64::MAX, &mut vec![0; COPY_BYTES]));
+    joined.map_err(failed)?;
+    let (file, sha256, size_bytes) = whole.finish();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+    file.as_file().set_permissions(mode).map_err(failed)?;
     file.persist(path).map_err(|e| failed(e.error))?;
-    Ok(())
+    Ok(Written { size_bytes, sha256 })
 }
 
 /// Writes the compressed data section and returns the SHA-256 of its bytes.
 fn write_data(file: &mut File, tree: &Tree, options: &EmitOptions<'_>) -> io::Result<String> {
     let sink = HashingWriter::new(BufWriter::with_capacity(1 << 20, file));
-    let mut tar = TarWriter::new(gzip::encoder(MemberKind::Package, sink));
+    let tar = TarWriter::new(BlockEncoder::new(MemberKind::Package, sink)?);
+    let mut section = DataSection { tar, tree, options, room: vec![0; COPY_BYTES] };
     for (path, entry) in tree.iter() {
-        append(&mut tar, &path.joined(), tree, entry, options)?;
+        section.append(&path.joined(), entry)?;
     }
-    let (mut sink, digest, _) = tar.finish()?.finish()?.finish();
+    let (mut sink, digest, _) = section.tar.finish()?.finish()?.finish();
     sink.flush()?;
     Ok(digest)
 }
 
-fn append<W: Write>(
-    tar: &mut TarWriter<W>,
-    name: &str,
-    tree: &Tree,
-    entry: &TreeEntry,
-    options: &EmitOptions<'_>,
-) -> io::Result<()> {
-    let id = |id: u32| if id == options.build_account { 0 } else { id };
-    let account = |names: &BTreeMap<u32, String>, id: u32| names.get(&id).cloned().unwrap_or_default();
-    let (uid, gid) = match entry.kind {
-        EntryKind::File(_) | EntryKind::CharDevice(..) => (id(entry.uid), id(entry.gid)),
-        EntryKind::Directory | EntryKind::Symlink(_) => (0, 0),
-    };
-    let (uname, gname) = (account(&options.names.users, uid), account(&options.names.groups, gid));
-    let records = entry
-        .xattrs
-        .iter()
-        .filter(|(name, _)| !XATTRS_DROPPED.contains(&name.as_str()))
-        .filter(|_| matches!(entry.kind, EntryKind::File(_)))
-        .map(|(name, value)| (format!("SCHILY.xattr.{name}"), value.clone()))
-        .collect();
-    let mut header = Header {
-        uid,
-        gid,
-        uname: &uname,
-        gname: &gname,
-        mtime: options.epoch_seconds,
-        records,
-        ..Header::new(name, EntryType::File, entry.mode)
-    };
-    let record_checksum = |header: &mut Header<'_>, sum: checksum::Sha1Bytes| {
-        header.records.insert("APK-TOOLS.checksum.SHA1".to_owned(), hex::encode(sum).into_bytes());
-    };
-    match &entry.kind {
-        EntryKind::Directory => {
-            header.kind = EntryType::Directory;
-            header.mode &= 0o777;
-            tar.append(&header, &mut io::empty())
-        }
-        EntryKind::Symlink(target) => {
-            header.kind = EntryType::Symlink;
-            header.mode = 0o777;
-            header.link = target;
-            record_checksum(&mut header, checksum::sha1(target.as_bytes()));
-            tar.append(&header, &mut io::empty())
-        }
-        EntryKind::CharDevice(major, minor) => {
-            header.kind = EntryType::CharDevice;
-            header.device = (*major, *minor);
-            tar.append(&header, &mut io::empty())
-        }
-        EntryKind::File(content) => {
-            header.size = content.size();
-            record_checksum(&mut header, checksum::sha1_of(&mut tree.open(content))?);
-            tar.append(&header, &mut tree.open(content))
+/// Passes bytes on through `room`, at most so many.
+fn copy(from: &mut dyn Read, to: &mut dyn Write, most: u64, room: &mut [u8]) -> io::Result<u64> {
+    let mut copied = 0;
+    loop {
+        let left = usize::try_from(most - copied).unwrap_or(usize::MAX).min(room.len());
+        match from.read(&mut room[..left]) {
+            Ok(0) => return Ok(copied),
+            Ok(read) => {
+                to.write_all(&room[..read])?;
+                copied += read as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
         }
     }
+}
+
+/// The data section of a package, on its way.
+struct DataSection<'a, W> {
+    tar: TarWriter<W>,
+    tree: &'a Tree,
+    options: &'a EmitOptions<'a>,
+    room: Vec<u8>,
+}
+
+impl<W: Write> DataSection<'_, W> {
+    fn append(&mut self, name: &str, entry: &TreeEntry) -> io::Result<()> {
+        let options = self.options;
+        let id = |id: u32| if id == options.build_account { 0 } else { id };
+        let account = |names: &BTreeMap<u32, String>, id: u32| names.get(&id).cloned().unwrap_or_default();
+        let (uid, gid) = match entry.kind {
+            EntryKind::File(_) | EntryKind::CharDevice(..) => (id(entry.uid), id(entry.gid)),
+            EntryKind::Directory | EntryKind::Symlink(_) => (0, 0),
+        };
+        let (uname, gname) = (account(&options.names.users, uid), account(&options.names.groups, gid));
+        let records = entry
+            .xattrs
+            .iter()
+            .filter(|(name, _)| !XATTRS_DROPPED.contains(&name.as_str()))
+            .filter(|_| matches!(entry.kind, EntryKind::File(_)))
+            .map(|(name, value)| (format!("SCHILY.xattr.{name}"), value.clone()))
+            .collect();
+        let mut header = Header {
+            uid,
+            gid,
+            uname: &uname,
+            gname: &gname,
+            mtime: options.epoch_seconds,
+            records,
+            ..Header::new(name, EntryType::File, entry.mode)
+        };
+        match &entry.kind {
+            EntryKind::Directory => {
+                header.kind = EntryType::Directory;
+                header.mode &= 0o777;
+            }
+            EntryKind::Symlink(target) => {
+                header.kind = EntryType::Symlink;
+                header.mode = 0o777;
+                header.link = target;
+                record_checksum(&mut header, checksum::sha1(target.as_bytes()));
+            }
+            EntryKind::CharDevice(major, minor) => {
+                header.kind = EntryType::CharDevice;
+                header.device = (*major, *minor);
+            }
+            EntryKind::File(content) => return self.append_file(header, content),
+        }
+        self.tar.append(&header, &mut io::empty())
+    }
+
+    /// Small files are read once; others twice, for their checksum stands before them.
+    fn append_file(&mut self, mut header: Header<'_>, content: &Content) -> io::Result<()> {
+        header.size = content.size();
+        let mut reader = self.tree.open(content);
+        match usize::try_from(header.size).ok().and_then(|size| self.room.get_mut(..size)) {
+            Some(room) => {
+                reader.read_exact(room)?;
+                record_checksum(&mut header, checksum::sha1(room));
+                self.tar.append(&header, &mut &room[..])
+            }
+            None => {
+                let mut hash = checksum::Sha1Writer::default();
+                copy(&mut reader, &mut hash, header.size, &mut self.room)?;
+                record_checksum(&mut header, hash.finish());
+                let bytes = self.tree.open(content);
+                self.tar.append(&header, &mut BufReader::with_capacity(COPY_BYTES, bytes))
+            }
+        }
+    }
+}
+
+fn record_checksum(header: &mut Header<'_>, sum: checksum::Sha1Bytes) {
+    header.records.insert("APK-TOOLS.checksum.SHA1".to_owned(), hex::encode(sum).into_bytes());
 }
 
 /// The compressed control section: `.PKGINFO`, `.melange.yaml` and scriptlets in byte order.

@@ -12,12 +12,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::analysis::sbom::{self, SbomInput};
 use crate::analysis::scan::{self, ScanInput};
+use crate::apk::checksum;
 use crate::apk::index::{Index, IndexPackage};
 use crate::apk::pkginfo::PkgInfo;
 use crate::apk::reader::ApkFile;
 use crate::apk::signature::SigningKey;
 use crate::apk::tree::{EntryKind, Tree};
-use crate::apk::writer::{self, EmitOptions};
+use crate::apk::writer::{self, EmitOptions, Written};
 use crate::builder::{
     BuildEvent, BuildInput, BuildLimit, BuildOutcome, BuildSink, BuildStatus, Builder, BuiltFile, LogStream,
     Phase, StepFailure,
@@ -541,14 +542,6 @@ fn guest_user(environment: &PlanEnvironment, rootfs: &Rootfs) -> Result<GuestUse
     Ok(GuestUser { uid, gid })
 }
 
-fn digest_of(path: &Path) -> Result<String> {
-    let failed = |e| Error::io("read", path, e);
-    let mut file = std::fs::File::open(path).map_err(failed)?;
-    let mut sink = crate::apk::checksum::HashingWriter::new(std::io::sink());
-    std::io::copy(&mut file, &mut sink).map_err(failed)?;
-    Ok(sink.finish().1)
-}
-
 /// Everything that packaging reads; owned, so that it can run beside the async world.
 struct Emission {
     options: EngineOptions,
@@ -587,18 +580,17 @@ impl Emission {
         let mut index = Index::default();
         let mut files = Vec::new();
         for (package, tree) in packages.iter().zip(&trees) {
-            let path = self.emit_package(package, tree, &trees, &definition, &folder)?;
-            let apk = ApkFile::open(&path)?;
+            let (path, written) = self.emit_package(package, tree, &trees, &definition, &folder)?;
             let line =
-                format!("packed {} ({} bytes, {} files)", file_name(&path), apk.size_bytes, tree.len());
+                format!("packed {} ({} bytes, {} files)", file_name(&path), written.size_bytes, tree.len());
             sink.emit(BuildEvent::Log { stream: LogStream::Engine, step: None, line });
-            index.put(IndexPackage::from_apk(&apk));
-            files.push(self.built(&path)?);
+            index.put(IndexPackage::from_apk(&ApkFile::open_control(&path)?));
+            files.push(self.built(path, written.size_bytes, written.sha256));
         }
         let path = folder.join("APKINDEX.tar.gz");
         let bytes = index.write(self.options.signing_key.as_deref())?;
-        std::fs::write(&path, bytes).map_err(|e| Error::io("write", &path, e))?;
-        files.push(self.built(&path)?);
+        std::fs::write(&path, &bytes).map_err(|e| Error::io("write", &path, e))?;
+        files.push(self.built(path, bytes.len() as u64, checksum::sha256_hex(&bytes)));
         Ok(files)
     }
 
@@ -609,7 +601,7 @@ impl Emission {
         siblings: &[Tree],
         definition: &str,
         folder: &Path,
-    ) -> Result<PathBuf> {
+    ) -> Result<(PathBuf, Written)> {
         let found = scan::dependencies(&ScanInput { package, tree, siblings });
         let mut info = PkgInfo {
             pkgname: package.name.clone(),
@@ -652,15 +644,13 @@ impl Emission {
             key: self.options.signing_key.as_deref(),
         };
         let path = folder.join(format!("{}-{}.apk", package.name, package.full_version()));
-        writer::write_package(&path, tree, &mut info, &control, &options)?;
-        Ok(path)
+        let written = writer::write_package(&path, tree, &mut info, &control, &options)?;
+        Ok((path, written))
     }
 
-    fn built(&self, path: &Path) -> Result<BuiltFile> {
-        let size_bytes = std::fs::metadata(path).map_err(|e| Error::io("read", path, e))?.len();
-        let name = format!("{}/{}", self.plan.arch, file_name(path));
-        let (path, sha256) = (path.to_owned(), digest_of(path)?);
-        Ok(BuiltFile::new(name, path, size_bytes, sha256))
+    fn built(&self, path: PathBuf, size_bytes: u64, sha256: String) -> BuiltFile {
+        let name = format!("{}/{}", self.plan.arch, file_name(&path));
+        BuiltFile::new(name, path, size_bytes, sha256)
     }
 }
 

@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use futures_util::{StreamExt, stream};
 use tokio::time::Instant;
 
-use super::{EngineBuilder, digest_of};
+use super::EngineBuilder;
+use crate::apk::hashing::HashingWriter;
 use crate::builder::{BuildEvent, BuildSink, LogStream};
 use crate::error::{Error, ErrorKind, Result};
 use crate::guest::{Blob, CachedSource, SourceCache, SourceFile, SourceOrigin};
@@ -173,6 +174,15 @@ fn files_of(folder: &Path, scripts: &[&str]) -> Result<Vec<SourceFile>> {
         sources.push(SourceFile { name, blob: Blob { path, sha256, size_bytes: meta.len() } });
     }
     Ok(sources)
+}
+
+/// The SHA-256 of a file in lower-case hex.
+fn digest_of(path: &Path) -> Result<String> {
+    let failed = |e| Error::io("read", path, e);
+    let mut file = std::fs::File::open(path).map_err(failed)?;
+    let mut sink = HashingWriter::new(std::io::sink());
+    std::io::copy(&mut file, &mut sink).map_err(failed)?;
+    Ok(sink.finish().1)
 }
 
 #[cfg(test)]
