@@ -370,6 +370,9 @@ pub const SOURCE_CHUNK_BYTES: usize = 256 << 10;
 pub const SOURCE_ARCHIVES_BYTES_MAX: u64 = 4 * SOURCE_ARCHIVE_BYTES_MAX;
 /// The time that the body of a request with an archive may take.
 pub const SOURCE_ARCHIVE_TIME: Duration = Duration::from_secs(10 * 60);
+/// How long an archive that no job needs is kept from the time when it was sent or asked for last: whoever sends one has
+/// so long to hand in the job that names it.
+pub const SOURCE_ARCHIVE_KEPT: Duration = Duration::from_secs(2 * 86_400);
 /// One source that a definition names by a checksum: the largest of a distribution have some 3 GB.
 pub const FETCHED_SOURCE_BYTES_MAX: u64 = 4 << 30;
 /// What one job may have of such sources, all together; those that are fetched at the same time do not count the others.

@@ -21,6 +21,7 @@
 //! [`SourceDigest`]: crate::job::SourceDigest
 
 mod folders;
+mod known;
 mod list;
 mod pack;
 #[cfg(test)]
@@ -28,6 +29,7 @@ mod tests;
 mod unpack;
 
 pub use folders::{SourceFolder, SourceFolders, SourceIntake};
+pub use known::known;
 pub use list::{SourceFile, SourceList, list};
 pub use pack::{PackedSources, check_texts, pack, pack_texts};
 pub use unpack::{SourceSummary, check, unpack};
