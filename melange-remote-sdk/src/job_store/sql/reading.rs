@@ -157,6 +157,9 @@ impl Store {
             "SELECT j.doc, g.reason, b.needs AS blocked_by FROM jobs j \
              LEFT JOIN groups g ON g.id = j.queue LEFT JOIN blocked b ON b.job = j.id WHERE TRUE",
         );
+        if let Some(project) = &query.project {
+            select.push(" AND j.project = ").push_bind(project.as_str().to_owned());
+        }
         if let Some(wanted) = query.state {
             select.push(" AND j.state = ").push_bind(state(wanted));
         }
