@@ -482,6 +482,11 @@ pub const PLAN_EDGES_MAX: usize = 400_000;
 pub const PLAN_CORE_WORK_MAX: usize = 500_000_000;
 /// Entries of an environment that are looked at together; those of a larger one are looked at one by one.
 pub const PLAN_NEEDS_TOGETHER_MAX: usize = 1_000;
+/// Repositories and keys of definitions that cannot be had, each of which may cost the patience of its downloads, before
+/// planning is given up.
+pub const PLAN_PLACES_UNREAD_MAX: usize = 20;
+/// What is told of why one of them cannot be had, in bytes.
+pub const PLAN_UNREAD_REASON_BYTES_MAX: usize = 500;
 /// What a job is expected to take when it is not known of any how long it took.
 pub const PLAN_JOB_DURATION: Duration = Duration::from_secs(180);
 /// How long the definitions of a git repository may take to come: those of a distribution of 3,400 take seconds.
