@@ -495,6 +495,8 @@ pub const GIT_TIME: Duration = Duration::from_secs(5 * 60);
 pub const GIT_FETCHES_MAX: usize = 4;
 /// Silence of a git server before it counts as dead.
 pub const GIT_SILENCE: Duration = Duration::from_secs(30);
+/// Redirections of a git server that are followed, one after the other.
+pub const GIT_REDIRECTS_MAX: usize = 3;
 /// What one file of git on the disk may have, such as a pack of all that is fetched at once.
 pub const GIT_PACK_BYTES_MAX: u64 = 512 << 20;
 /// The address space of git: packs are looked at through windows, and files in them are not held whole.

@@ -82,8 +82,9 @@ impl Unread {
         self.count = self.count.saturating_add(1);
         if self.count > limits::PLAN_PLACES_UNREAD_MAX {
             let most = limits::PLAN_PLACES_UNREAD_MAX;
-            let message =
-                format!("more than {most} repositories and keys of definitions cannot be had, among them {reason}");
+            let message = format!(
+                "more than {most} repositories and keys of definitions cannot be had, among them {reason}"
+            );
             let error = Error::new(ErrorKind::LimitExceeded, message);
             return Err(error.hint("plan fewer definitions at once, or correct what they name"));
         }
