@@ -370,6 +370,8 @@ pub const SOURCE_CHUNK_BYTES: usize = 256 << 10;
 pub const SOURCE_ARCHIVES_BYTES_MAX: u64 = 4 * SOURCE_ARCHIVE_BYTES_MAX;
 /// The time that the body of a request with an archive may take.
 pub const SOURCE_ARCHIVE_TIME: Duration = Duration::from_secs(10 * 60);
+/// How long the artifact storage may take to give an archive to an attempt: as long as a client may take to send it.
+pub const SOURCE_ARCHIVE_FETCH_TIME: Duration = SOURCE_ARCHIVE_TIME;
 /// How long an archive that no job needs is kept from the time when it was sent or asked for last: whoever sends one has
 /// so long to hand in the job that names it.
 pub const SOURCE_ARCHIVE_KEPT: Duration = Duration::from_secs(2 * 86_400);

@@ -18,6 +18,7 @@ use super::*;
 use crate::artifact_storage::object::ObjectArtifactStorage;
 use crate::artifact_storage::{ArtifactBody, ByteStream, StoredArtifact};
 use crate::clock::SteadyClock;
+use crate::conformance::source_cache::{self as suite, SourceCacheUnderTest};
 use crate::melange::fetches::ChecksumAlgorithm::{Sha256 as BySha256, Sha512 as BySha512};
 
 const SOURCE: &[u8] = b"the source";
@@ -423,4 +424,19 @@ async fn a_storage_that_is_away_costs_only_the_sharing() {
         assert_eq!(content(&server.cache.get(&upstream.fetch("source")).await.unwrap()), SOURCE);
     }
     assert_eq!(upstream.asked(), 1);
+}
+
+impl SourceCacheUnderTest for Server {
+    fn cache(&self) -> &dyn SourceCache {
+        &self.cache
+    }
+
+    fn unfinished(&self) -> usize {
+        self.files("fetching").len()
+    }
+}
+
+#[tokio::test]
+async fn keeps_the_contract() {
+    suite::all(&Server::alone()).await;
 }
