@@ -362,6 +362,10 @@ pub const SOURCE_PATH_BYTES_MAX: usize = 2_048;
 pub const SOURCE_PATHS_BYTES_MAX: usize = 32 << 20;
 /// The longest part of such a path: what file systems take.
 pub const SOURCE_NAME_BYTES_MAX: usize = 255;
+/// The file that says which files beside a definition are no source files.
+pub const SOURCE_IGNORE_BYTES_MAX: u64 = 64 << 10;
+/// The program that its patterns come to; a pattern of a few words has some hundred bytes.
+pub const SOURCE_IGNORE_PROGRAM_BYTES_MAX: usize = 2 << 20;
 /// The archive of the files beside a definition: patches have kilobytes, and what is larger is fetched by the definition.
 pub const SOURCE_ARCHIVE_BYTES_MAX: u64 = 256 << 20;
 /// Bytes of an archive that are read and sent at once.

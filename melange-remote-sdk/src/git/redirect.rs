@@ -19,7 +19,7 @@ const HEADER: &str = "<= Recv header: ";
 pub(super) fn location(trace: &str) -> Option<&str> {
     let headers = trace.lines().filter_map(|line| line.split_once(HEADER)).map(|(_, header)| header);
     let named = headers.filter_map(|header| header.split_once(':'));
-    named.filter(|(name, _)| name.eq_ignore_ascii_case("location")).map(|(_, value)| value.trim()).last()
+    named.filter(|(name, _)| name.eq_ignore_ascii_case("location")).map(|(_, value)| value.trim()).next_back()
 }
 
 /// The address of the repository that a location is of, as seen from the address that leads there.

@@ -385,6 +385,39 @@ async fn what_a_killed_process_left_is_removed() {
     assert!(!left.exists());
 }
 
+/// What is listed of a folder is listed of what was packed of it: a job has the same files on any machine.
+#[test]
+fn what_is_left_out_here_is_left_out_everywhere() {
+    let paths = ["a.orig", "docs", "docs.d/a", "fix.patch", "gone/deep/a", "sub/fix.patch", "sub/x/a.orig"];
+    for (patterns, kept) in [
+        (
+            "*.orig\ngone/**\ndocs/\n/fifo\n",
+            &[".melangeignore", "docs.d/a", "fix.patch", "sub/fix.patch"][..],
+        ),
+        (
+            ".melange*\nfifo\nsub/*\n",
+            &["a.orig", "docs", "docs.d/a", "fix.patch", "gone/deep/a", "sub/x/a.orig"],
+        ),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        write(folder.path(), &paths.map(|path| (path.to_owned(), (false, b"x".to_vec()))).into());
+        fs::write(at(".melangeignore"), patterns).unwrap();
+        rustix::fs::mknodat(rustix::fs::CWD, at("fifo"), rustix::fs::FileType::Fifo, 0o600.into(), 0)
+            .unwrap();
+        let names = |folder: &Path| {
+            list(folder).unwrap().files.into_iter().map(|file| file.path).collect::<Vec<String>>()
+        };
+        assert_eq!(names(folder.path()), kept);
+        let packed = pack(folder.path()).unwrap().unwrap();
+        assert_eq!(packed.files, kept.len());
+        let (bytes, there) = (bytes_of(&packed), tempfile::tempdir().unwrap());
+        unpack(bytes.as_slice(), there.path()).unwrap();
+        assert_eq!(names(there.path()), kept);
+        assert_eq!(pack(there.path()).unwrap().unwrap().digest, packed.digest);
+    }
+}
+
 #[test]
 fn texts_are_packed_as_a_folder_of_them_is() {
     let texts: BTreeMap<String, String> =
