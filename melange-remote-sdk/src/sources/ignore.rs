@@ -211,7 +211,7 @@ mod tests {
         for wrong in ["a(b", "[a", "*+x", "a{2}+"] {
             assert!(Ignored::read(wrong).is_err(), "{wrong}");
         }
-        for right in ["[*+]", "a\\++", "a+", "c\\+\\+"] {
+        for right in ["[+x]+", "a\\++", "a+", "c\\+\\+"] {
             Ignored::read(right).unwrap();
         }
         let large = "((a{99}){99}){99}";
