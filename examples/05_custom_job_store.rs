@@ -10,7 +10,7 @@
 //! `cargo run --example 05_custom_job_store`
 #![expect(clippy::print_stdout, reason = "an example prints what it shows")]
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -24,7 +24,7 @@ use melange_remote_sdk::conformance::job_store as suite;
 use melange_remote_sdk::error::{Error, ErrorKind, Result};
 use melange_remote_sdk::job::{
     Build, BuildId, Job, JobAttempt, JobId, JobSpec, LogArchive, Outcome, Priority, ProgressRow, Project,
-    ResultDigest, ServerId,
+    ResultDigest, ServerId, SourceDigest,
 };
 use melange_remote_sdk::job_store::working_set::{Bounds, Changes, WorkingSet};
 use melange_remote_sdk::job_store::{
@@ -348,6 +348,10 @@ impl JobReading for Journal {
 
     async fn queue(&self, now: Timestamp) -> Result<QueueSummary> {
         Ok(self.state().set.queue(now))
+    }
+
+    async fn needed_sources(&self, sources: &[SourceDigest]) -> Result<BTreeSet<SourceDigest>> {
+        self.state().set.needed_sources(sources)
     }
 
     async fn usage(&self) -> Result<Usage> {

@@ -10,9 +10,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
+use jiff::Timestamp;
 use melange_remote_sdk::artifact_storage::{
     ArtifactBody, ArtifactKey, ArtifactStorage, ByteStream, StoredArtifact,
 };
+use melange_remote_sdk::clock::{Clock, SystemClock};
 use melange_remote_sdk::conformance::artifact_storage as suite;
 use melange_remote_sdk::error::{Error, ErrorKind, Result};
 use melange_remote_sdk::limits;
@@ -22,6 +24,8 @@ use sha2::{Digest, Sha256};
 #[derive(Debug, Default)]
 struct Shelf {
     artifacts: BTreeMap<ArtifactKey, (StoredArtifact, Arc<Bytes>)>,
+    /// When each was put.
+    times: HashMap<ArtifactKey, Timestamp>,
     /// The bytes by their digest, for as long as a key has them.
     contents: HashMap<String, Weak<Bytes>>,
 }
@@ -63,6 +67,7 @@ impl ArtifactStorage for Deduplicating {
         let bytes = known.unwrap_or_else(|| Arc::new(Bytes::from(bytes)));
         shelf.contents.insert(sha256, Arc::downgrade(&bytes));
         shelf.artifacts.insert(key.clone(), (artifact.clone(), bytes));
+        shelf.times.insert(key.clone(), SystemClock.now());
         shelf.contents.retain(|_, bytes| bytes.strong_count() > 0);
         Ok(artifact)
     }
@@ -87,6 +92,11 @@ impl ArtifactStorage for Deduplicating {
         self.find(key).map(|(artifact, _)| artifact)
     }
 
+    async fn stored_at(&self, key: &ArtifactKey) -> Result<Timestamp> {
+        let missing = || Error::new(ErrorKind::NotFound, "there is no such artifact").with("artifact", key);
+        self.shelf().times.get(key).copied().ok_or_else(missing)
+    }
+
     async fn list(&self, prefix: &ArtifactKey) -> Result<Vec<StoredArtifact>> {
         let below = format!("{prefix}/");
         let shelf = self.shelf();
@@ -109,6 +119,7 @@ impl ArtifactStorage for Deduplicating {
     async fn delete(&self, key: &ArtifactKey) -> Result<()> {
         let mut shelf = self.shelf();
         shelf.artifacts.remove(key);
+        shelf.times.remove(key);
         shelf.contents.retain(|_, bytes| bytes.strong_count() > 0);
         Ok(())
     }

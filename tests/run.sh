@@ -12,6 +12,8 @@ need newuidmap uidmap
 need dockerd docker.io
 need cc gcc libc6-dev
 need git git
+need ssh openssh-client
+need sshd openssh-server
 need curl curl
 need xz xz-utils
 need setcap libcap2-bin

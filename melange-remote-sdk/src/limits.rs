@@ -365,6 +365,10 @@ pub const SOURCE_PATH_BYTES_MAX: usize = 2_048;
 pub const SOURCE_PATHS_BYTES_MAX: usize = 32 << 20;
 /// The longest part of such a path: what file systems take.
 pub const SOURCE_NAME_BYTES_MAX: usize = 255;
+/// The file that says which files beside a definition are no source files.
+pub const SOURCE_IGNORE_BYTES_MAX: u64 = 64 << 10;
+/// The program that its patterns come to; a pattern of a few words has some hundred bytes.
+pub const SOURCE_IGNORE_PROGRAM_BYTES_MAX: usize = 2 << 20;
 /// The archive of the files beside a definition: patches have kilobytes, and what is larger is fetched by the definition.
 pub const SOURCE_ARCHIVE_BYTES_MAX: u64 = 256 << 20;
 /// Bytes of an archive that are read and sent at once.
@@ -373,6 +377,11 @@ pub const SOURCE_CHUNK_BYTES: usize = 256 << 10;
 pub const SOURCE_ARCHIVES_BYTES_MAX: u64 = 4 * SOURCE_ARCHIVE_BYTES_MAX;
 /// The time that the body of a request with an archive may take.
 pub const SOURCE_ARCHIVE_TIME: Duration = Duration::from_secs(10 * 60);
+/// How long the artifact storage may take to give an archive to an attempt: as long as a client may take to send it.
+pub const SOURCE_ARCHIVE_FETCH_TIME: Duration = SOURCE_ARCHIVE_TIME;
+/// How long an archive that no job needs is kept from the time when it was sent or asked for last: whoever sends one has
+/// so long to hand in the job that names it.
+pub const SOURCE_ARCHIVE_KEPT: Duration = Duration::from_secs(2 * 86_400);
 /// One source that a definition names by a checksum: the largest of a distribution have some 3 GB.
 pub const FETCHED_SOURCE_BYTES_MAX: u64 = 4 << 30;
 /// What one job may have of such sources, all together; those that are fetched at the same time do not count the others.
@@ -482,6 +491,11 @@ pub const PLAN_EDGES_MAX: usize = 400_000;
 pub const PLAN_CORE_WORK_MAX: usize = 500_000_000;
 /// Entries of an environment that are looked at together; those of a larger one are looked at one by one.
 pub const PLAN_NEEDS_TOGETHER_MAX: usize = 1_000;
+/// Repositories and keys of definitions that cannot be had, each of which may cost the patience of its downloads, before
+/// planning is given up.
+pub const PLAN_PLACES_UNREAD_MAX: usize = 20;
+/// What is told of why one of them cannot be had, in bytes.
+pub const PLAN_UNREAD_REASON_BYTES_MAX: usize = 500;
 /// What a job is expected to take when it is not known of any how long it took.
 pub const PLAN_JOB_DURATION: Duration = Duration::from_secs(180);
 /// How long the definitions of a git repository may take to come: those of a distribution of 3,400 take seconds.
@@ -490,6 +504,8 @@ pub const GIT_TIME: Duration = Duration::from_secs(5 * 60);
 pub const GIT_FETCHES_MAX: usize = 4;
 /// Silence of a git server before it counts as dead.
 pub const GIT_SILENCE: Duration = Duration::from_secs(30);
+/// Redirections of a git server that are followed, one after the other.
+pub const GIT_REDIRECTS_MAX: usize = 3;
 /// What one file of git on the disk may have, such as a pack of all that is fetched at once.
 pub const GIT_PACK_BYTES_MAX: u64 = 512 << 20;
 /// The address space of git: packs are looked at through windows, and files in them are not held whole.

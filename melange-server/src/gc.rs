@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 
 use anyhow::{Context, Result};
-use melange_remote_sdk::retention::{Class, Mode, Reason, Report};
+use melange_remote_sdk::retention::{Class, Mode, Reason, Report, UnusedSources};
 use serde::Serialize;
 
 use crate::args::Output;
@@ -21,9 +21,10 @@ const SHOWN: usize = 20;
 pub async fn run(config: &Config, options: GcOptions) -> Result<()> {
     let collector = assembly::lone_collector(config).await?;
     let report = collector.pass(options.mode).await?;
+    let sources = collector.remove_unused_sources(options.mode).await?;
     let told = match options.output {
-        Output::Text => text(&report, options.mode),
-        Output::Json => json(&report, options.mode)?,
+        Output::Text => text(&report, &sources, options.mode),
+        Output::Json => json(&report, &sources, options.mode)?,
     };
     std::io::stdout().write_all(told.as_bytes()).context("cannot write to standard output")
 }
@@ -35,10 +36,12 @@ struct Told<'r> {
     dry_run: bool,
     #[serde(flatten)]
     report: &'r Report,
+    /// What belongs to no job.
+    sources: &'r UnusedSources,
 }
 
-fn json(report: &Report, mode: Mode) -> Result<String> {
-    let told = Told { dry_run: mode == Mode::DryRun, report };
+fn json(report: &Report, sources: &UnusedSources, mode: Mode) -> Result<String> {
+    let told = Told { dry_run: mode == Mode::DryRun, report, sources };
     Ok(format!("{}\n", serde_json::to_string_pretty(&told).context("the report cannot be told")?))
 }
 
@@ -64,12 +67,12 @@ fn reason(reason: Reason) -> &'static str {
 }
 
 /// The report as people read it.
-fn text(report: &Report, mode: Mode) -> String {
+fn text(report: &Report, sources: &UnusedSources, mode: Mode) -> String {
     let mut told = String::new();
     let verb = if mode == Mode::DryRun { "would be removed" } else { "removed" };
     // Writing to a text cannot fail.
     let mut line = |text: std::fmt::Arguments<'_>| writeln!(told, "{text}").unwrap_or_default();
-    if report.removals.is_empty() {
+    if report.removals.is_empty() && sources.count() == 0 {
         line(format_args!("nothing {verb}"));
     }
     for class in [Class::Jobs, Class::Artifacts, Class::Logs, Class::Orphans] {
@@ -97,10 +100,18 @@ fn text(report: &Report, mode: Mode) -> String {
     if rest > 0 {
         line(format_args!("and {rest} more; --output json tells all of them"));
     }
+    for (files, what) in [
+        (sources.fetched, "sources that no job used for a month"),
+        (sources.archives, "archives of source files that no job needs"),
+    ] {
+        if files.count > 0 {
+            line(format_args!("{} {what} {verb}: {}", files.count, size(files.bytes)));
+        }
+    }
     if report.failed > 0 {
         line(format_args!("{} could not be removed; run it again", report.failed));
     }
-    if report.more {
+    if report.more || sources.more {
         line(format_args!("there is more than one pass removes; run it again"));
     }
     told
@@ -145,30 +156,41 @@ mod tests {
         (total.count, total.artifact_bytes) = (21, 63 << 20);
         (total.oldest, total.newest) = (Some(ended_at), Some(ended_at));
         (report.failed, report.more) = (1, true);
-        let told = text(&report, Mode::DryRun);
+        let mut sources = UnusedSources::default();
+        (sources.archives.count, sources.archives.bytes) = (3, 5 << 10);
+        let told = text(&report, &sources, Mode::DryRun);
         let lines: Vec<&str> = told.lines().collect();
         insta::assert_snapshot!([&lines[..3], &lines[22..]].concat().join("\n"), @r"
         21 artifacts of jobs would be removed: 63.0 MiB of artifacts, 0 B of logs
           ended between 2026-10-01T08:30:15Z and 2026-10-01T08:30:15Z
         artifacts 0190163d-8694-739b-aea5-966c26f8ad91 hello 2026-10-01T08:30:15Z 3.0 MiB (too old)
         and 1 more; --output json tells all of them
+        3 archives of source files that no job needs would be removed: 5.0 KiB
         1 could not be removed; run it again
         there is more than one pass removes; run it again
         ");
-        let told: serde_json::Value = serde_json::from_str(&json(&report, Mode::DryRun).unwrap()).unwrap();
+        let told: serde_json::Value =
+            serde_json::from_str(&json(&report, &sources, Mode::DryRun).unwrap()).unwrap();
         let expected = serde_json::json!({
             "class": "artifacts", "reason": "age", "job": id.to_string(), "attempt": 0, "package": "hello",
             "ended_at": "2026-10-01T08:30:15Z", "artifact_bytes": 3 << 20, "log_bytes": 0,
         });
         assert_eq!(told["removals"][0], expected);
         assert_eq!(told["totals"]["artifacts"]["count"], 21);
+        let none = serde_json::json!({ "count": 0, "bytes": 0 });
+        let archives = serde_json::json!({ "count": 3, "bytes": 5 << 10 });
+        let expected = serde_json::json!({ "fetched": none, "archives": archives, "more": false });
+        assert_eq!(told["sources"], expected);
         assert_eq!((&told["removals"].as_array().unwrap().len(), &told["dry_run"]), (&21, &true.into()));
     }
 
     #[test]
     fn nothing_is_told_too() {
-        assert_eq!(text(&Report::default(), Mode::DryRun), "nothing would be removed\n");
-        let told = json(&Report::default(), Mode::Remove).unwrap();
+        assert_eq!(
+            text(&Report::default(), &UnusedSources::default(), Mode::DryRun),
+            "nothing would be removed\n"
+        );
+        let told = json(&Report::default(), &UnusedSources::default(), Mode::Remove).unwrap();
         let told: serde_json::Value = serde_json::from_str(&told).unwrap();
         assert_eq!(told["dry_run"], false);
         assert_eq!(told["removals"], serde_json::json!([]));

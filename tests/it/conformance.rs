@@ -60,6 +60,11 @@ fn every_mutant_of_a_backend_selector_is_caught() {
     report(&mutants::backend_selector::run());
 }
 
+#[tokio::test]
+async fn every_mutant_of_a_source_cache_is_caught() {
+    report(&mutants::source_cache::run().await);
+}
+
 #[tokio::test(start_paused = true)]
 async fn every_mutant_of_a_builder_is_caught() {
     report(&mutants::builder::run().await);

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::support::events::{marker, processes_with, wait_until};
 use crate::support::git_server::{Behaviour, GitServer, Repository};
+use crate::support::sshd::Sshd;
 
 /// A policy that allows this machine's loopback, and http for all but the tests of certificates.
 fn policy() -> GitPolicy {
@@ -399,8 +400,47 @@ async fn private_addresses_are_refused_and_so_is_the_way_to_them_by_a_redirectio
         (ErrorKind::PermissionDenied, Some(Blame::Definition)),
         "{error}"
     );
-    assert!(error.to_string().contains("leads elsewhere"), "{error}");
-    assert_eq!((public.asked().len(), private.asked().len()), (1, 0));
+    assert!(error.to_string().contains(&format!("leads to {}", private.url("work/.git"))), "{error}");
+    assert_eq!((public.asked().len(), private.asked().len()), (2, 0), "once more, to learn where it leads");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn redirections_are_followed_on_the_same_host_and_a_few_times() {
+    let repository = repository(true);
+    let commit = repository.commit();
+    let to = |place: &str| format!("{place}/info/refs?service=git-upload-pack");
+    let moved = vec![
+        ("/old.git/", to("http://{host}/older.git")),
+        ("/older.git/", to("/work/.git")),
+        ("/round.git/", to("/round.git")),
+        ("/page.git/", "/login?back=page".to_owned()),
+        ("/port.git/", to("http://127.0.0.1:1/work/.git")),
+        ("/name.git/", to("http://localhost/work/.git")),
+    ];
+    let server = GitServer::start(Behaviour::Moved(repository.root().to_owned(), moved));
+    let fetching = Fetching::new(policy());
+    let checkout = fetching.fetch(&server.url("old.git"), "main").await.unwrap();
+    assert_eq!((checkout.commit.as_str(), checkout.url.as_str()), (commit.as_str(), &*server.url("old.git")));
+    check(&checkout);
+    drop(checkout);
+    for (path, words) in [
+        ("round.git", "the last of more than 3 redirections"),
+        ("page.git", "leads to /login?back=page, which is no repository"),
+        (
+            "port.git",
+            "127.0.0.1:1/work/.git/info/refs?service=git-upload-pack, which is another scheme, host or port",
+        ),
+        ("name.git", "which is another scheme, host or port"),
+    ] {
+        let error = fetching.fetch(&server.url(path), "main").await.unwrap_err();
+        assert_eq!(
+            (error.kind(), error.blamed()),
+            (ErrorKind::PermissionDenied, Some(Blame::Definition)),
+            "{error}"
+        );
+        assert!(error.to_string().contains(words), "{error}");
+    }
+    assert_eq!(fetching.left(), [""; 0]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -493,6 +533,39 @@ async fn ssh_goes_to_the_checked_address_with_the_named_key_and_nothing_of_this_
     policy.known_hosts = None;
     let error = Fetching::new(policy).fetcher.fetch(&source, &CancellationToken::new()).await.unwrap_err();
     assert!(error.to_string().contains("known hosts"), "{error}");
+}
+
+/// The real programs: the key of the server is one that is known, and the named key opens it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_real_ssh_server_gives_what_it_has_to_the_named_key_and_must_have_the_known_one() {
+    let Some(server) = Sshd::start() else { return };
+    let repository = repository(true);
+    let commit = repository.commit();
+    let fetch = async |known: &str, key: &str| {
+        let mut policy = policy();
+        policy.known_hosts = Some(server.known_hosts(known));
+        let secret = GitSecret::SshKey(server.key(key));
+        policy.credentials.insert("farm".to_owned(), GitCredential::new("localhost", secret));
+        let mut source = GitSource::new(server.url(&repository.root().join("work")));
+        source.credential = Some("farm".to_owned());
+        let fetching = Fetching::new(policy);
+        let fetched = fetching.fetcher.fetch(&source, &CancellationToken::new()).await;
+        // The folder of state is there as long as the first of these.
+        (fetching, fetched)
+    };
+    let (_fetching, checkout) = fetch("host", "user").await;
+    let checkout = checkout.unwrap();
+    assert_eq!(checkout.commit, commit);
+    check(&checkout);
+    for (known, key, kind, blame) in [
+        ("other", "user", ErrorKind::Untrusted, Blame::Policy),
+        ("host", "other", ErrorKind::PermissionDenied, Blame::Definition),
+    ] {
+        let (fetching, fetched) = fetch(known, key).await;
+        let error = fetched.unwrap_err();
+        assert_eq!((error.kind(), error.blamed()), (kind, Some(blame)), "{known} {key}: {}", error.chain());
+        assert_eq!(fetching.left(), [""; 0]);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

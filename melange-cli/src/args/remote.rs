@@ -51,14 +51,14 @@ pub(crate) enum RemoteCommand {
     Report(ReportCommand),
     /// Show a job
     Status {
-        /// The job: its id, the beginning of it, @last for the one submitted last from here, or BUILD/PACKAGE; or a build
+        /// The job: its id, the beginning of it, or BUILD/PACKAGE; or a build; @last for what was handed in last from here
         job: String,
         #[command(flatten)]
         server: ServerArgs,
     },
     /// Tell why a job waits, who goes before it and when it may begin
     Why {
-        /// The job: its id, the beginning of it, @last for the one submitted last from here, or BUILD/PACKAGE; or a build
+        /// The job: its id, the beginning of it, or BUILD/PACKAGE; or a build; @last for what was handed in last from here
         job: String,
         #[command(flatten)]
         server: ServerArgs,
@@ -81,7 +81,7 @@ pub(crate) enum RemoteCommand {
     },
     /// Wait for a job to finish, showing its log
     Wait {
-        /// The job: its id, the beginning of it, @last for the one submitted last from here, or BUILD/PACKAGE; or a build
+        /// The job: its id, the beginning of it, or BUILD/PACKAGE; or a build; @last for what was handed in last from here
         job: String,
         #[command(flatten)]
         server: ServerArgs,
@@ -95,7 +95,7 @@ pub(crate) enum RemoteCommand {
     Events(EventsArgs),
     /// Download what a job made
     Get {
-        /// The job: its id, the beginning of it, @last for the one submitted last from here, or BUILD/PACKAGE; or a build
+        /// The job: its id, the beginning of it, or BUILD/PACKAGE; or a build; @last for what was handed in last from here
         job: String,
         /// Only artifacts whose name ends so, such as hello-2.10-r0.apk (repeatable)
         names: Vec<String>,
@@ -107,21 +107,21 @@ pub(crate) enum RemoteCommand {
     },
     /// Ask for a job to stop
     Cancel {
-        /// The job: its id, the beginning of it, @last for the one submitted last from here, or BUILD/PACKAGE; or a build
+        /// The job: its id, the beginning of it, or BUILD/PACKAGE; or a build; @last for what was handed in last from here
         job: String,
         #[command(flatten)]
         server: ServerArgs,
     },
     /// Try a failed or cancelled job again
     Retry {
-        /// The job: its id, the beginning of it, @last for the one submitted last from here, or BUILD/PACKAGE; or a build
+        /// The job: its id, the beginning of it, or BUILD/PACKAGE; or a build; @last for what was handed in last from here
         job: String,
         #[command(flatten)]
         server: ServerArgs,
     },
     /// Remove a finished job with its log and its artifacts
     Remove {
-        /// The job: its id, the beginning of it, @last for the one submitted last from here, or BUILD/PACKAGE; or a build
+        /// The job: its id, the beginning of it, or BUILD/PACKAGE; or a build; @last for what was handed in last from here
         job: String,
         #[command(flatten)]
         server: ServerArgs,
@@ -138,14 +138,14 @@ pub(crate) enum RemoteCommand {
 pub(crate) enum ReportCommand {
     /// Tell the failures of a build, grouped by what they failed of
     Failures {
-        /// The build: its id, or the beginning of it
+        /// The build: its id, the beginning of it, or @last for what was handed in last from here
         build: String,
         #[command(flatten)]
         server: ServerArgs,
     },
     /// Compare a build with the one before: newly failing, well again, still failing, new, gone
     Changes {
-        /// The build: its id, or the beginning of it
+        /// The build: its id, the beginning of it, or @last for what was handed in last from here
         build: String,
         /// The build to compare it with [default: the newest older one of the same project and source]
         #[arg(long, value_name = "BUILD")]
@@ -155,7 +155,7 @@ pub(crate) enum ReportCommand {
     },
     /// Tell what holds other packages of a build back, and how many
     Blockers {
-        /// The build: its id, or the beginning of it
+        /// The build: its id, the beginning of it, or @last for what was handed in last from here
         build: String,
         #[command(flatten)]
         server: ServerArgs,
@@ -225,7 +225,7 @@ impl RemoteCommand {
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct LogsArgs {
-    /// The job: its id, the beginning of it, or @last for the one submitted last from here
+    /// The job: its id, the beginning of it, BUILD/PACKAGE, or @last for the one handed in last from here; of a build @last/PACKAGE
     pub(crate) job: String,
     /// Go on until the job has finished
     #[arg(short, long)]
@@ -263,7 +263,7 @@ pub(crate) struct EventsArgs {
     /// Only what happens to this job: its id, the beginning of it, or @last
     #[arg(long, value_name = "JOB", conflicts_with = "build")]
     pub(crate) job: Option<String>,
-    /// Only what happens to this build and its jobs
+    /// Only what happens to this build and its jobs: its id, the beginning of it, or @last
     #[arg(long, value_name = "BUILD")]
     pub(crate) build: Option<String>,
     /// Only what happens in this project

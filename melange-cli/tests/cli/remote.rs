@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, mpsc};
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -81,6 +81,62 @@ fn last_is_the_job_that_was_submitted_last_to_the_same_server() {
         assert!(text(&status.stdout).contains(id), "{}", text(&status.stderr));
     }
     assert!(at.join(".local/state/melange-remote/last-jobs.json").is_file());
+}
+
+#[test]
+fn last_is_a_build_when_that_was_handed_in_last() {
+    const BUILD: &str = "build-0197a3c2-1111-7aab-8000-000000000001";
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let log = Arc::clone(&asked);
+    let server = Server::start(move |line, _| {
+        log.lock().unwrap().push(line.to_owned());
+        let path = line.split_whitespace().nth(1).unwrap_or_default();
+        match line {
+            line if line.starts_with("POST") && path.ends_with("/v2/builds") => {
+                let told =
+                    serde_json::json!({ "build_id": BUILD, "packages": [], "total": 0, "created": true });
+                (201, told.to_string().into_bytes())
+            }
+            line if line.starts_with("POST") && path.ends_with("/jobs") => {
+                (201, serde_json::json!({ "id": ID }).to_string().into_bytes())
+            }
+            _ => (404, br#"{"error":{"code":"not_found","message":"no"}}"#.to_vec()),
+        }
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    std::fs::write(at.join("good.yaml"), GOOD).unwrap();
+    let handed_in = server.melange(at, &["remote", "build", "good.yaml"]);
+    assert!(handed_in.status.success(), "{}", text(&handed_in.stderr));
+    // What the first request is about.
+    let about = |call: &[&str]| {
+        asked.lock().unwrap().clear();
+        let done = server.melange(at, &[&["remote"], call].concat());
+        assert_eq!(done.status.code(), Some(5), "{call:?}: {}", text(&done.stderr));
+        asked.lock().unwrap().first().cloned().unwrap_or_default()
+    };
+    for verb in ["status", "why", "cancel", "retry", "wait", "get", "failures", "blockers", "changes"] {
+        let line = about(&[verb, "@last"]);
+        assert!(line.contains(&format!("/builds/{BUILD}")), "{verb}: {line}");
+    }
+    let line = about(&["events", "--build", "@last"]);
+    assert!(line.contains(BUILD), "{line}");
+    let line = about(&["logs", "@last/hello"]);
+    assert!(line.contains(&format!("/builds/{BUILD}/packages/hello")), "{line}");
+    for verb in ["logs", "remove"] {
+        let refused = server.melange(at, &["remote", verb, "@last"]);
+        let said = text(&refused.stderr);
+        assert_eq!(refused.status.code(), Some(2), "{said}");
+        assert!(
+            said.contains(&format!("@last is the build {BUILD}")) && said.contains("@last/PACKAGE"),
+            "{said}"
+        );
+    }
+    assert!(server.melange(at, &["remote", "submit", "good.yaml"]).status.success());
+    assert!(about(&["logs", "@last"]).contains(ID));
+    let refused = server.melange(at, &["remote", "failures", "@last"]);
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(text(&refused.stderr).contains("is a job, and this takes a build"), "{}", text(&refused.stderr));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Where the artifacts of jobs lie: `<job>/<attempt>/<name>`. An attempt whose lease was lost may still write; it
 //! writes beside the attempt that won. What belongs to a build as a whole lies in a folder named as the build, and source
-//! files, which jobs share, at `sources/<digest>.tar`. Sources that definitions name by a checksum lie in a folder of the
+//! files, which jobs share, at `sources/ab/<digest>.tar`. Sources that definitions name by a checksum lie in a folder of the
 //! month in which they were used last, `fetched-2026-11/sha256/ab/<hex>`.
 
 use std::fmt;
@@ -38,7 +38,24 @@ pub const SOURCES_FOLDER: &str = "sources";
 /// # Errors
 /// None: digits are legal in keys.
 pub fn source_key(digest: &SourceDigest) -> Result<ArtifactKey> {
-    format!("{SOURCES_FOLDER}/{}.tar", digest.hex()).parse()
+    let hex = digest.hex();
+    let first: String = hex.chars().take(2).collect();
+    format!("{SOURCES_FOLDER}/{first}/{hex}.tar").parse()
+}
+
+/// The folders of the archives of source files, each of which has a 256th of them.
+///
+/// # Errors
+/// None: digits are legal in keys.
+pub fn source_parts() -> Result<Vec<ArtifactKey>> {
+    (0..=u8::MAX).map(|first| format!("{SOURCES_FOLDER}/{first:02x}").parse()).collect()
+}
+
+/// The digest of the archive that a key is of; `None` for any other key.
+pub fn source_of(key: &ArtifactKey) -> Option<SourceDigest> {
+    let hex = key.as_str().rsplit('/').next()?.strip_suffix(".tar")?;
+    let digest: SourceDigest = format!("sha256:{hex}").parse().ok()?;
+    (source_key(&digest).ok()? == *key).then_some(digest)
 }
 
 /// A month of the year in UTC: sources that definitions name by a checksum lie in the folder of the last one in which

@@ -7,6 +7,7 @@ use std::str::FromStr;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
+use jiff::Timestamp;
 
 use crate::error::{Error, Result};
 use crate::limits;
@@ -148,6 +149,12 @@ pub trait ArtifactStorage: Send + Sync + fmt::Debug {
     /// `NotFound`; `Unavailable`.
     async fn head(&self, key: &ArtifactKey) -> Result<StoredArtifact>;
 
+    /// When the artifact was put last, by the storage's clock, perhaps rounded down to a second.
+    ///
+    /// # Errors
+    /// `NotFound`; `Unavailable`.
+    async fn stored_at(&self, key: &ArtifactKey) -> Result<Timestamp>;
+
     /// The artifacts whose keys begin with `<prefix>/`, sorted by key.
     ///
     /// # Errors
@@ -175,6 +182,7 @@ hand_on!(ArtifactStorage; {
     async fn put(&self, key: &ArtifactKey, bytes: ByteStream) -> Result<StoredArtifact>;
     async fn get(&self, key: &ArtifactKey, range: Option<Range<u64>>) -> Result<ArtifactBody>;
     async fn head(&self, key: &ArtifactKey) -> Result<StoredArtifact>;
+    async fn stored_at(&self, key: &ArtifactKey) -> Result<Timestamp>;
     async fn list(&self, prefix: &ArtifactKey) -> Result<Vec<StoredArtifact>>;
     async fn folders(&self, behind: &str, limit: usize) -> Result<Vec<ArtifactKey>>;
     async fn delete(&self, key: &ArtifactKey) -> Result<()>;

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
+use jiff::Timestamp;
 use object_store::path::Path;
 use object_store::{GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt, PutPayload};
 use sha2::{Digest, Sha256};
@@ -350,6 +351,13 @@ impl ArtifactStorage for ObjectArtifactStorage {
     async fn head(&self, key: &ArtifactKey) -> Result<StoredArtifact> {
         let meta = self.meta(key).await?;
         self.describe(key.clone(), &meta).await
+    }
+
+    async fn stored_at(&self, key: &ArtifactKey) -> Result<Timestamp> {
+        let (time, bad) = (self.meta(key).await?.last_modified, "the storage tells a time that is none");
+        let nanoseconds = i32::try_from(time.timestamp_subsec_nanos()).unwrap_or(0);
+        Timestamp::new(time.timestamp(), nanoseconds)
+            .map_err(|error| Error::unexpected(bad).with("artifact", key).source(error))
     }
 
     async fn list(&self, prefix: &ArtifactKey) -> Result<Vec<StoredArtifact>> {

@@ -22,8 +22,6 @@ pub(super) struct CompiledAll {
     pub(super) skipped: Vec<Skip>,
     /// The mistakes by the paths of the definitions.
     pub(super) mistakes: BTreeMap<String, Diagnostics>,
-    /// Every set of repositories and keys that an environment names.
-    pub(super) places: BTreeSet<Places>,
 }
 
 /// What is kept of a compiled definition.
@@ -33,6 +31,8 @@ pub(super) struct CompiledOne {
     pub(super) package: JobPackage,
     /// The pipelines of the request that it uses, as `uses` names them.
     pub(super) pipelines: BTreeSet<String>,
+    /// The repositories and keys of its environments.
+    pub(super) places: BTreeSet<Places>,
 }
 
 /// Repositories and keys, as an environment names them.
@@ -50,7 +50,7 @@ impl Places {
 
 /// What one definition comes to.
 enum One {
-    Found(Box<CompiledOne>, Vec<Places>),
+    Found(Box<CompiledOne>),
     Skipped(Skip),
     Wrong(Diagnostics),
 }
@@ -94,10 +94,7 @@ pub(super) fn all(
     for (index, result) in results {
         let file = files[index].0.clone();
         match result {
-            One::Found(found, places) => {
-                all.places.extend(places);
-                all.found.insert(file, *found);
-            }
+            One::Found(found) => _ = all.found.insert(file, *found),
             One::Skipped(skip) => all.skipped.push(skip),
             One::Wrong(diagnostics) => {
                 let name = stem(&file).to_owned();
@@ -133,14 +130,12 @@ fn one(
     match melange::compile(&source, arch, pipelines, options) {
         Ok(Compiled::Plan(mut plan)) => {
             complete(&mut plan);
-            let environments =
-                std::iter::once(&plan.environment).chain(plan.tests.iter().map(|test| &test.environment));
-            let places = environments.map(Places::of).collect();
+            let tests = plan.tests.iter().filter(|_| with_test).map(|test| &test.environment);
+            let places = std::iter::once(&plan.environment).chain(tests).map(Places::of).collect();
             let package = JobPackage::of(&plan, with_test);
             let definition = Definition::new(file, &plan);
-            let found =
-                CompiledOne { definition, package, pipelines: std::mem::take(&mut plan.inline_pipelines) };
-            One::Found(Box::new(found), places)
+            let pipelines = std::mem::take(&mut plan.inline_pipelines);
+            One::Found(Box::new(CompiledOne { definition, package, pipelines, places }))
         }
         Ok(Compiled::Skipped { package, reason }) => {
             One::Skipped(Skip { name: package, file: file.to_owned(), reason })

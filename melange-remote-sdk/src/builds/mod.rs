@@ -29,6 +29,7 @@ mod document;
 mod failures;
 mod inputs;
 mod planner;
+mod published;
 mod repository;
 mod standing;
 mod storage;

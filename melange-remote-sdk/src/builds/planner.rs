@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use super::compile::{self, CompiledAll, file_name};
 use super::document::{BuildDocument, KeptIndex, PlannedArch};
 use super::storage::BuildFiles;
-use super::{BuildOptions, BuildRequest};
+use super::{BuildOptions, BuildRequest, published};
 use crate::apk::checksum::sha256_hex;
 use crate::arch::Arch;
 use crate::backend_selector::Requirements;
@@ -21,7 +21,6 @@ use crate::limits;
 use crate::melange::CompileOptions;
 use crate::melange::defaults::RepositoryDefaults;
 use crate::melange::pipelines::PipelineSet;
-use crate::melange::plan::PlanEnvironment;
 use crate::planner::{self, ArchPlan, Durations, PlanInput, PlanRequest, PlannedJob};
 use crate::redact::redact;
 use crate::rootfs::{Assembler, KeptRepository};
@@ -124,8 +123,9 @@ impl BuildPlanner {
     /// Plans a request for a project. Once `cancel` is true it comes to an end with an error.
     ///
     /// # Errors
-    /// `InvalidRequest` without definitions or architectures; `NotFound` for packages that no definition makes; the
-    /// repositories' when an index cannot be had; `LimitExceeded`.
+    /// `InvalidRequest` without definitions or architectures; `NotFound` for packages that no definition makes;
+    /// `LimitExceeded`; the repositories' when an index cannot be had that the request or the operator names. A definition
+    /// is skipped that names another repository that cannot be had.
     pub async fn plan(
         &self,
         project: &Project,
@@ -163,8 +163,9 @@ impl BuildPlanner {
         arch: Arch,
         cancel: &Arc<AtomicBool>,
     ) -> Result<(ArchPlan, Parts)> {
-        let compiled = self.compile(request, arch, Arc::clone(cancel)).await?;
-        let repositories = self.indexes(&compiled, arch).await?;
+        let mut compiled = self.compile(request, arch, Arc::clone(cancel)).await?;
+        let common = self.common(request);
+        let repositories = published::read(&self.assembler, &mut compiled, &common, arch).await?;
         let known = self.job_store.durations(project, arch).await?;
         let known = known.into_iter().map(|known| (known.package, known.took)).collect();
         let request = request.plan.clone();
@@ -208,21 +209,19 @@ impl BuildPlanner {
         compiled.await.map_err(|error| Error::unexpected("the compiler died").source(error))?
     }
 
-    /// The indexes of all repositories that environments name, each once, as they are now.
-    async fn indexes(&self, compiled: &CompiledAll, arch: Arch) -> Result<Vec<KeptRepository>> {
-        let (mut all, mut seen): (Vec<KeptRepository>, BTreeSet<String>) = (Vec::new(), BTreeSet::new());
-        for places in &compiled.places {
-            let mut environment = PlanEnvironment::default();
-            environment.repositories.clone_from(&places.repositories);
-            environment.keyring.clone_from(&places.keyring);
-            for kept in self.assembler.kept_indexes(&environment, arch).await? {
-                if seen.insert(kept.line.clone()) {
-                    all.push(kept);
-                }
-            }
-        }
-        all.sort_by(|a, b| a.line.cmp(&b.line));
-        Ok(all)
+    /// The repositories and keys that definitions have because the request or the operator names them.
+    fn common(&self, request: &BuildRequest) -> BTreeSet<String> {
+        let (options, rules) = (&request.options, &self.rules);
+        let defaults = &rules.repository_defaults;
+        let all = [
+            &options.extra_repositories,
+            &options.extra_keyring,
+            &rules.extra_repositories,
+            &rules.extra_keyring,
+            &defaults.repositories,
+            &defaults.keyring,
+        ];
+        all.into_iter().flatten().cloned().collect()
     }
 
     /// Hands a planned build in: its files first, then all of its jobs at once. Nothing is handed in when there is nothing

@@ -1,6 +1,7 @@
 //! The promises of [`ArtifactStorage`].
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
@@ -8,6 +9,7 @@ use sha2::{Digest, Sha256};
 use tokio::task::{JoinSet, yield_now};
 
 use crate::artifact_storage::{ArtifactKey, ArtifactStorage, ByteStream};
+use crate::clock::{Clock, SystemClock, earlier, later};
 use crate::error::{Error, ErrorKind};
 use crate::limits;
 
@@ -79,6 +81,7 @@ pub async fn all(storage: Arc<dyn ArtifactStorage>) {
     listings_have_the_prefix_and_no_more(&*storage).await;
     folders_are_told_once_and_in_order(&*storage).await;
     deleting_is_idempotent(&*storage).await;
+    times_are_those_of_the_last_put(&*storage).await;
     puts_at_once_are_never_mixed(Arc::clone(&storage)).await;
     listings_are_never_cut(&*storage).await;
 }
@@ -96,6 +99,28 @@ pub async fn what_is_put_comes_back(storage: &dyn ArtifactStorage) {
         assert_eq!(storage.head(&name).await.expect("it is there"), put);
         assert_eq!(read(storage, &name).await, content);
     }
+}
+
+/// An artifact tells when it was put last, by a clock that is right to a day, and one that is missing does not.
+pub async fn times_are_those_of_the_last_put(storage: &dyn ArtifactStorage) {
+    /// How long putting again may take until a storage that rounds its times tells another one.
+    const PATIENCE: Duration = Duration::from_secs(3);
+    let name = key("conformance/times/a");
+    let put = async || {
+        storage.put(&name, bytes(vec![b"a".to_vec()])).await.expect("it is stored");
+        storage.stored_at(&name).await.expect("it is there")
+    };
+    assert_eq!(storage.stored_at(&name).await.expect_err("nothing is there").kind(), ErrorKind::NotFound);
+    let (begun, first) = (SystemClock.now(), put().await);
+    let day = Duration::from_secs(86_400);
+    assert!(earlier(begun, day) < first && first < later(begun, day), "{first} is not now, {begun}");
+    let mut last = put().await;
+    while last == first && SystemClock.now() < later(begun, PATIENCE) {
+        last = put().await;
+    }
+    assert!(first < last, "what was put at {last} tells {first}");
+    storage.delete(&name).await.expect("it is removed");
+    assert_eq!(storage.stored_at(&name).await.expect_err("it is gone").kind(), ErrorKind::NotFound);
 }
 
 /// Artifacts of several parts and odd sizes.

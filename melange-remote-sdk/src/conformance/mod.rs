@@ -11,3 +11,4 @@ pub mod builder;
 pub mod job_store;
 pub mod mutants;
 pub mod simulation;
+pub mod source_cache;

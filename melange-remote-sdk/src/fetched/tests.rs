@@ -18,6 +18,7 @@ use super::*;
 use crate::artifact_storage::object::ObjectArtifactStorage;
 use crate::artifact_storage::{ArtifactBody, ByteStream, StoredArtifact};
 use crate::clock::SteadyClock;
+use crate::conformance::source_cache::{self as suite, SourceCacheUnderTest};
 use crate::melange::fetches::ChecksumAlgorithm::{Sha256 as BySha256, Sha512 as BySha512};
 
 const SOURCE: &[u8] = b"the source";
@@ -402,6 +403,7 @@ mockall::mock! {
         async fn put(&self, key: &ArtifactKey, bytes: ByteStream) -> Result<StoredArtifact>;
         async fn get(&self, key: &ArtifactKey, range: Option<std::ops::Range<u64>>) -> Result<ArtifactBody>;
         async fn head(&self, key: &ArtifactKey) -> Result<StoredArtifact>;
+        async fn stored_at(&self, key: &ArtifactKey) -> Result<Timestamp>;
         async fn list(&self, prefix: &ArtifactKey) -> Result<Vec<StoredArtifact>>;
         async fn folders(&self, behind: &str, limit: usize) -> Result<Vec<ArtifactKey>>;
         async fn delete(&self, key: &ArtifactKey) -> Result<()>;
@@ -422,4 +424,19 @@ async fn a_storage_that_is_away_costs_only_the_sharing() {
         assert_eq!(content(&server.cache.get(&upstream.fetch("source")).await.unwrap()), SOURCE);
     }
     assert_eq!(upstream.asked(), 1);
+}
+
+impl SourceCacheUnderTest for Server {
+    fn cache(&self) -> &dyn SourceCache {
+        &self.cache
+    }
+
+    fn unfinished(&self) -> usize {
+        self.files("fetching").len()
+    }
+}
+
+#[tokio::test]
+async fn keeps_the_contract() {
+    suite::all(&Server::alone()).await;
 }

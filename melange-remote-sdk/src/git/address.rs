@@ -94,6 +94,14 @@ impl GitAddress {
         Ok(Self::File(allowed))
     }
 
+    /// The address of what is not on this machine.
+    pub(super) fn url(&self) -> Option<&Url> {
+        match self {
+            Self::Remote(url) => Some(url),
+            Self::File(_) => None,
+        }
+    }
+
     /// The host's name or address, without brackets; nothing for files.
     pub(super) fn host(&self) -> Option<String> {
         match self {

@@ -7,6 +7,8 @@ use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -16,7 +18,7 @@ use tokio::process::{Child, ChildStdout, Command};
 
 use super::address::{GitAddress, Place};
 use super::reference::Reference;
-use super::{GitCredential, GitPolicy, GitSecret, failure};
+use super::{GitCredential, GitPolicy, GitSecret, failure, redirect};
 use crate::error::{Blame, Error, ErrorKind, Result};
 use crate::limits;
 
@@ -46,6 +48,10 @@ pub(super) struct Git {
     protocol: String,
     /// What must not be told, whoever tells it.
     secrets: Vec<String>,
+    /// Whether git tells what it sends and gets over http.
+    is_traced: bool,
+    /// Whether its server sent it elsewhere.
+    is_redirected: Arc<AtomicBool>,
 }
 
 /// A running git, which is ended with all that it started when this is dropped.
@@ -84,6 +90,8 @@ impl Git {
             bytes_max: policy.bytes_max,
             protocol: place.address.protocol().to_owned(),
             secrets: credential.map(secrets_of).unwrap_or_default(),
+            is_traced: false,
+            is_redirected: Arc::default(),
         };
         std::fs::create_dir(git.home()).map_err(|e| Error::io("create", &git.home(), e))?;
         write_private(
@@ -151,6 +159,18 @@ impl Git {
             }
             _ => Ok(commit),
         }
+    }
+
+    /// Where the server sends us instead, when it does so and that is why a call before failed.
+    pub(super) async fn redirected(&self) -> Result<Option<String>> {
+        if !self.is_redirected.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
+        let git = Self { is_traced: true, ..self.clone() };
+        let args = ["ls-remote", "--quiet", "--", REMOTE, "HEAD"];
+        let ended = git.run(&args, &self.protocol, None, limits::GIT_REFERENCES_BYTES_MAX).await?;
+        let location = if ended.code == Some(0) { None } else { redirect::location(&ended.stderr) };
+        Ok(location.map(str::to_owned))
     }
 
     /// The one of some full names that the repository has.
@@ -294,7 +314,10 @@ impl Git {
     fn environment(&self, protocol: &str) -> Vec<(&'static str, OsString)> {
         let home = self.home().into_os_string();
         let text = |text: &str| OsString::from(text);
-        vec![
+        // Without what is sent, and without the header that shows who we are.
+        let trace = [("GIT_TRACE_CURL", "1"), ("GIT_TRACE_CURL_NO_DATA", "1"), ("GIT_TRACE_REDACT", "1")];
+        let trace = trace.into_iter().filter(|_| self.is_traced).map(|(name, value)| (name, text(value)));
+        let always = vec![
             ("PATH", text(&self.programs)),
             ("HOME", home.clone()),
             ("XDG_CONFIG_HOME", home.clone()),
@@ -309,7 +332,8 @@ impl Git {
             ("GIT_ALLOW_PROTOCOL", text(protocol)),
             ("GIT_PROTOCOL_FROM_USER", text("0")),
             ("GIT_SSH_VARIANT", text("ssh")),
-        ]
+        ];
+        always.into_iter().chain(trace).collect()
     }
 
     /// The error for what git said, without secrets.
@@ -317,6 +341,9 @@ impl Git {
         let mut said = stderr.to_owned();
         for secret in &self.secrets {
             said = said.replace(secret.as_str(), "xxxxx");
+        }
+        if failure::is_redirected(&said) {
+            self.is_redirected.store(true, Ordering::Relaxed);
         }
         failure::told(&said)
     }

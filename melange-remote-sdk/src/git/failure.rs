@@ -1,7 +1,11 @@
 //! What git said when it failed, as an error that tells whose fault it is and what to do.
 
 use crate::error::{Blame, Error, ErrorKind};
+use crate::redact::redact;
 use crate::text::one_line;
+
+/// What git says where a server redirects it; it does not tell where to.
+const REDIRECTED: &[&str] = &["error: 301", "error: 302", "error: 303", "error: 307", "error: 308"];
 
 /// The words of git and of what it calls (`LC_ALL=C`), what they mean, and what to do. Git has one exit code for all of it.
 /// Where its words change, an error is told as one of the network, with git's own words.
@@ -18,6 +22,14 @@ const PHRASES: [(&[&str], ErrorKind, Blame, &str, &str); 9] = [
         Blame::Definition,
         "its server wants to know who asks",
         "name a credential that may read it, if it is there at all",
+    ),
+    // Before what git says behind it of any ssh that fails.
+    (
+        &["Host key verification failed", "REMOTE HOST IDENTIFICATION"],
+        ErrorKind::Untrusted,
+        Blame::Policy,
+        "the key of its server is not one of those that are known",
+        "the operator adds it to the file of known hosts",
     ),
     (
         &["Permission denied (", "Could not read from remote repository"],
@@ -40,11 +52,11 @@ const PHRASES: [(&[&str], ErrorKind, Blame, &str, &str); 9] = [
         "is the address right, and may everybody read it?",
     ),
     (
-        &["error: 301", "error: 302", "error: 303", "error: 307", "error: 308"],
+        REDIRECTED,
         ErrorKind::PermissionDenied,
         Blame::Definition,
         "its address leads elsewhere",
-        "give the address that it leads to; redirections are not followed",
+        REDIRECT_HINT,
     ),
     (
         &[
@@ -57,13 +69,6 @@ const PHRASES: [(&[&str], ErrorKind, Blame, &str, &str); 9] = [
         Blame::Definition,
         "it has no such commit",
         "is it pushed, and to this repository?",
-    ),
-    (
-        &["Host key verification failed", "REMOTE HOST IDENTIFICATION"],
-        ErrorKind::Untrusted,
-        Blame::Policy,
-        "the key of its server is not one of those that are known",
-        "the operator adds it to the file of known hosts",
     ),
     (
         &["certificate", "SSL", "TLS"],
@@ -96,14 +101,34 @@ const PHRASES: [(&[&str], ErrorKind, Blame, &str, &str); 9] = [
     ),
 ];
 
+const REDIRECT_HINT: &str =
+    "give the address that it leads to; redirections are followed to the same scheme, host and port alone";
+
 /// The most of git's words that are told.
 const SAID_BYTES_MAX: usize = 600;
 
+/// What git said itself: other lines are the server's own, which does not decide what is told of it.
+fn own_words(said: &str) -> String {
+    let lines: Vec<&str> = said.lines().filter(|line| !line.starts_with("remote:")).collect();
+    lines.join("\n")
+}
+
+/// Whether the server sent git elsewhere.
+pub(super) fn is_redirected(said: &str) -> bool {
+    let own = own_words(said);
+    REDIRECTED.iter().any(|phrase| own.contains(phrase))
+}
+
+/// The server sent git where it is not followed to.
+pub(super) fn leads_elsewhere(why: &str, to: &str) -> Error {
+    let to = one_line(&redact(to), SAID_BYTES_MAX);
+    let message = format!("the repository cannot be fetched: its address leads to {to}, {why}");
+    Error::new(ErrorKind::PermissionDenied, message).blame(Blame::Definition).hint(REDIRECT_HINT)
+}
+
 /// The error for what git said on its standard error.
 pub(super) fn told(said: &str) -> Error {
-    // Those lines are the server's own: it does not decide what is told of it.
-    let lines: Vec<&str> = said.lines().filter(|line| !line.starts_with("remote:")).collect();
-    let own = lines.join("\n");
+    let own = own_words(said);
     let last = own.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default();
     // What comes from the server ends in what is told, so it is one line of bounded length.
     let words = one_line(said, SAID_BYTES_MAX);

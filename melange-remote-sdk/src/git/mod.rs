@@ -18,6 +18,7 @@ mod checkout;
 mod command;
 mod credentials;
 mod failure;
+mod redirect;
 mod reference;
 #[cfg(test)]
 mod tests;
@@ -39,7 +40,7 @@ use crate::limits;
 use crate::rootfs::addresses::AddressPolicy;
 use crate::rootfs::repository::LocalAccess;
 use crate::scratch::ScratchFolder;
-use address::GitAddress;
+use address::{GitAddress, Place};
 use command::Git;
 use reference::Reference;
 
@@ -202,12 +203,40 @@ impl GitFetcher {
         let address = GitAddress::parse(&source.url, &self.policy)?;
         let credential = self.credential(source, &address)?;
         let place = address.resolve(&self.policy).await?;
-        let folder = tempfile::tempdir_in(self.scratch.path()?)
-            .map_err(|e| Error::unexpected("cannot make a temporary folder").source(e).blame(Blame::Farm))?;
-        let git = Git::prepare(folder.path(), &self.policy, &place, credential).await?;
-        let commit = git.fetch_commit(&reference).await?;
+        let (git, commit, folder) = self.fetch_commit(&reference, place, credential).await?;
         let read = checkout::read(&git, &commit, &glob, folder.path()).await?;
         Ok(GitCheckout::new(address.to_string(), commit, read, folder, Arc::clone(&self.scratch)))
+    }
+
+    /// Fetches one commit into a folder of its own, from where its address leads.
+    async fn fetch_commit(
+        &self,
+        reference: &Reference,
+        mut place: Place,
+        credential: Option<&GitCredential>,
+    ) -> Result<(Git, String, tempfile::TempDir)> {
+        let mut followed = 0;
+        loop {
+            let folder = tempfile::tempdir_in(self.scratch.path()?).map_err(|e| {
+                Error::unexpected("cannot make a temporary folder").source(e).blame(Blame::Farm)
+            })?;
+            let git = Git::prepare(folder.path(), &self.policy, &place, credential).await?;
+            let error = match git.fetch_commit(reference).await {
+                Ok(commit) => return Ok((git, commit, folder)),
+                Err(error) => error,
+            };
+            let (Some(from), Some(to)) = (place.address.url(), git.redirected().await?) else {
+                return Err(error);
+            };
+            let address = redirect::follow(from, &to, &self.policy)?;
+            if followed == limits::GIT_REDIRECTS_MAX {
+                let why = format!("the last of more than {followed} redirections");
+                return Err(failure::leads_elsewhere(&why, &to));
+            }
+            followed += 1;
+            // The host is the same, and so is what was checked of it.
+            place.address = address;
+        }
     }
 
     /// The credential that a source names, if it is one for its host.

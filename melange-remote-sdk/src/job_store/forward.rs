@@ -26,6 +26,7 @@
 //! let store: Arc<dyn JobStore> = Arc::new(Forward(Closed(MemoryJobStore::default())));
 //! ```
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -44,7 +45,7 @@ use crate::arch::Arch;
 use crate::error::Result;
 use crate::job::{
     Build, BuildId, Job, JobAttempt, JobId, JobSpec, LogArchive, Outcome, Priority, ProgressRow, Project,
-    ResultDigest, ServerId,
+    ResultDigest, ServerId, SourceDigest,
 };
 use crate::pointers::hand_on;
 
@@ -334,6 +335,14 @@ pub trait ForwardJobStore: Send + Sync + fmt::Debug {
         self.inner().is_needed(id).await
     }
 
+    /// As [`JobReading::needed_sources`].
+    ///
+    /// # Errors
+    /// As there.
+    async fn needed_sources(&self, sources: &[SourceDigest]) -> Result<BTreeSet<SourceDigest>> {
+        self.inner().needed_sources(sources).await
+    }
+
     /// As [`JobReading::usage`].
     ///
     /// # Errors
@@ -403,6 +412,7 @@ hand_on!(JobReading, Forward<T> where ForwardJobStore; {
     async fn unarchived(&self, ended_by: Timestamp, limit: usize) -> Result<Vec<(JobId, u32)>>;
     async fn ended(&self, query: &EndedQuery) -> Result<Vec<EndedJob>>;
     async fn is_needed(&self, id: JobId) -> Result<bool>;
+    async fn needed_sources(&self, sources: &[SourceDigest]) -> Result<BTreeSet<SourceDigest>>;
     async fn usage(&self) -> Result<Usage>;
     fn changed(&self, subject: Subject) -> watch::Receiver<u64>;
 });

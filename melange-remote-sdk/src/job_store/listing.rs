@@ -13,6 +13,8 @@ use crate::limits;
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct ListQuery {
+    /// Only jobs of this project.
+    pub project: Option<Project>,
     /// Only jobs in this state.
     pub state: Option<JobState>,
     /// Only jobs of this build.
@@ -35,6 +37,13 @@ impl ListQuery {
     /// The newest jobs.
     pub fn newest(limit: usize) -> Self {
         Self { limit, ..Self::default() }
+    }
+
+    /// Only those of a project.
+    #[must_use]
+    pub fn of_project(mut self, project: impl Into<Option<Project>>) -> Self {
+        self.project = project.into();
+        self
     }
 
     /// Only those in a state.

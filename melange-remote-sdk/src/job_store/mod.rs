@@ -28,6 +28,7 @@
 //! Times come from the callers, and leases are compared with the clock of whoever calls [`JobQueue::expire`]: the clocks
 //! of servers that share a store must agree within a small part of a lease, as those of machines that run NTP do.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -42,7 +43,7 @@ use crate::backend_selector::Requirements;
 use crate::error::Result;
 use crate::job::{
     BackendCapacity, Build, BuildId, ClaimToken, Job, JobAttempt, JobBackend, JobError, JobId, JobSpec,
-    LogArchive, Outcome, Priority, ProgressRow, Project, ResultDigest, ServerId,
+    LogArchive, Outcome, Priority, ProgressRow, Project, ResultDigest, ServerId, SourceDigest,
 };
 use crate::limits;
 
@@ -642,6 +643,13 @@ pub trait JobReading: Send + Sync + fmt::Debug {
     /// # Errors
     /// `NotFound`.
     async fn is_needed(&self, id: JobId) -> Result<bool>;
+
+    /// Which of these source files some job names that has not succeeded: it may still need them. At most
+    /// [`limits::PAGE_ITEMS_MAX`] may be asked about at once.
+    ///
+    /// # Errors
+    /// `InvalidRequest` for more; `Unavailable`.
+    async fn needed_sources(&self, sources: &[SourceDigest]) -> Result<BTreeSet<SourceDigest>>;
 
     /// What all jobs take that have come to their end.
     ///

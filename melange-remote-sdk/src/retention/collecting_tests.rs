@@ -182,6 +182,10 @@ impl ArtifactStorage for Failing {
         self.0.head(key).await
     }
 
+    async fn stored_at(&self, key: &ArtifactKey) -> Result<Timestamp> {
+        self.0.stored_at(key).await
+    }
+
     async fn list(&self, prefix: &ArtifactKey) -> Result<Vec<StoredArtifact>> {
         yield_now().await;
         self.0.list(prefix).await

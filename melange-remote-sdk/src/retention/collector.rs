@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{Class, KeepRules, Plan, Reason, Removal, Report};
+use super::{Class, KeepRules, Plan, Reason, Removal, Report, UnusedSources};
 use crate::artifact_storage::layout::{LOG_NAME, build_folder, job_folder};
 use crate::artifact_storage::{ArtifactStorage, StoredArtifact};
 use crate::clock::{Clock, earlier};
@@ -60,7 +60,7 @@ impl CollectorOptions {
 /// Removes what is not kept.
 #[derive(Debug, Clone)]
 pub struct Collector {
-    job_store: Arc<dyn JobStore>,
+    pub(super) job_store: Arc<dyn JobStore>,
     pub(super) artifact_storage: Arc<dyn ArtifactStorage>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) options: CollectorOptions,
@@ -129,7 +129,7 @@ impl Collector {
                 tokio::select! {
                     biased;
                     () = stopping.cancelled() => return,
-                    done = self.remove_unused_sources() => tell_sources(&done),
+                    done = self.remove_unused_sources(Mode::Remove) => tell_sources(&done),
                 }
             }
             pause = limits::RETENTION_EVERY;
@@ -161,10 +161,16 @@ fn tell(done: &Result<Report>) {
     }
 }
 
-fn tell_sources(done: &Result<usize>) {
+fn tell_sources(done: &Result<UnusedSources>) {
     match done {
-        Ok(0) => {}
-        Ok(count) => tracing::info!(count, "sources that no job used for a month were removed"),
+        Ok(unused) if unused.count() == 0 => {}
+        Ok(unused) => tracing::info!(
+            fetched = unused.fetched.count,
+            archives = unused.archives.count,
+            bytes = unused.fetched.bytes.saturating_add(unused.archives.bytes),
+            more = unused.more,
+            "sources that nobody uses any more were removed"
+        ),
         Err(error) => {
             tracing::warn!(error = %error.chain(), "removing unused sources broke off; it is tried again")
         }

@@ -223,24 +223,41 @@ impl Assembler {
     /// The indexes of the repositories that an environment names, with their files.
     ///
     /// # Errors
-    /// As [`Self::indexes`].
+    /// As [`Self::indexes`], with what cannot be had.
     pub async fn kept_indexes(
         &self,
         environment: &PlanEnvironment,
         arch: Arch,
-    ) -> Result<Vec<KeptRepository>> {
-        let keyring = self.keyring(&environment.keyring).await?;
+    ) -> Result<Vec<KeptRepository>, UnreadPlace> {
+        let mut keyring = Keyring::default();
+        for place in &environment.keyring {
+            let added = self.add_key(&mut keyring, place).await;
+            added.map_err(|error| UnreadPlace { place: place.clone(), is_key: true, error })?;
+        }
         let trusted = self.verify.then_some(&keyring);
+        let nothing = |error| UnreadPlace { place: String::new(), is_key: false, error };
         let mut kept = Vec::new();
-        for line in locations(environment)? {
-            let location = Location::parse(&line, &self.local)?;
-            let read = self.indexes.read(&location, arch, &*self.fetcher, &self.cache).await?;
-            if let Some(bytes) = read {
-                let loaded = self.indexes.kept(&location, bytes.clone(), trusted).await?;
-                kept.push(KeptRepository { line, loaded, bytes });
+        for line in locations(environment).map_err(nothing)? {
+            match self.kept_index(&line, arch, trusted).await {
+                Ok(found) => kept.extend(found.map(|(loaded, bytes)| KeptRepository { line, loaded, bytes })),
+                Err(error) => return Err(UnreadPlace { place: line, is_key: false, error }),
             }
         }
         Ok(kept)
+    }
+
+    /// The index of a repository; `None` where it has none.
+    async fn kept_index(
+        &self,
+        line: &str,
+        arch: Arch,
+        trusted: Option<&Keyring>,
+    ) -> Result<Option<(Arc<LoadedRepository>, Bytes)>> {
+        let location = Location::parse(line, &self.local)?;
+        let read = self.indexes.read(&location, arch, &*self.fetcher, &self.cache).await?;
+        let Some(bytes) = read else { return Ok(None) };
+        let loaded = self.indexes.kept(&location, bytes.clone(), trusted).await?;
+        Ok(Some((loaded, bytes)))
     }
 
     /// The repositories of an environment behind those that come first, and its keys.
@@ -277,11 +294,15 @@ impl Assembler {
     async fn keyring(&self, entries: &[String]) -> Result<Keyring> {
         let mut keyring = Keyring::default();
         for entry in entries {
-            let name = entry.rsplit('/').next().unwrap_or(entry);
-            let pem = repository::read_key(entry, &self.local, &*self.fetcher, &self.cache).await?;
-            keyring.add(name, &pem)?;
+            self.add_key(&mut keyring, entry).await?;
         }
         Ok(keyring)
+    }
+
+    async fn add_key(&self, keyring: &mut Keyring, entry: &str) -> Result<()> {
+        let name = entry.rsplit('/').next().unwrap_or(entry);
+        let pem = repository::read_key(entry, &self.local, &*self.fetcher, &self.cache).await?;
+        keyring.add(name, &pem)
     }
 
     /// Gets the chosen packages and assembles the root filesystem.
@@ -355,6 +376,18 @@ impl Assembler {
         }
         Ok(made)
     }
+}
+
+/// A repository or a key of an environment that cannot be had.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct UnreadPlace {
+    /// As the environment names it; empty when it names no repository.
+    pub place: String,
+    /// Whether it is a key.
+    pub is_key: bool,
+    /// Why.
+    pub error: Error,
 }
 
 /// A repository with the file of its index.

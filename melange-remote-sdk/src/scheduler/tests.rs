@@ -453,6 +453,7 @@ mockall::mock! {
         async fn put(&self, key: &ArtifactKey, bytes: ByteStream) -> Result<StoredArtifact>;
         async fn get(&self, key: &ArtifactKey, range: Option<std::ops::Range<u64>>) -> Result<ArtifactBody>;
         async fn head(&self, key: &ArtifactKey) -> Result<StoredArtifact>;
+        async fn stored_at(&self, key: &ArtifactKey) -> Result<Timestamp>;
         async fn list(&self, prefix: &ArtifactKey) -> Result<Vec<StoredArtifact>>;
         async fn folders(&self, behind: &str, limit: usize) -> Result<Vec<ArtifactKey>>;
         async fn delete(&self, key: &ArtifactKey) -> Result<()>;
@@ -596,6 +597,10 @@ impl ArtifactStorage for Flaky {
 
     async fn head(&self, key: &ArtifactKey) -> Result<StoredArtifact> {
         self.inner.head(key).await
+    }
+
+    async fn stored_at(&self, key: &ArtifactKey) -> Result<Timestamp> {
+        self.inner.stored_at(key).await
     }
 
     async fn list(&self, prefix: &ArtifactKey) -> Result<Vec<StoredArtifact>> {

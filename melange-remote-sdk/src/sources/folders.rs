@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{BufReader, Seek, SeekFrom};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use sha2::{Digest, Sha256};
@@ -125,11 +126,12 @@ impl SourceFolders {
         made.map_err(|e| Error::unexpected("cannot make a temporary folder").source(e).blame(Blame::Farm))
     }
 
-    /// Fetches an archive from a storage and unpacks it. Its digest is compared before anything of it is read.
-    ///
-    /// # Errors
-    /// `Gone` when it is not there; `Untrusted` when its bytes have another digest; the storage's and the disk's.
-    pub async fn fetch(&self, storage: &dyn ArtifactStorage, digest: SourceDigest) -> Result<SourceFolder> {
+    /// The archive as the storage has it, and its digest.
+    async fn read(
+        &self,
+        storage: &dyn ArtifactStorage,
+        digest: SourceDigest,
+    ) -> Result<(File, SourceDigest)> {
         let at_farm = |error: Error| error.blame_if_unknown(Blame::Farm).with("source", digest);
         let mut body =
             storage.get(&source_key(&digest)?, None).await.map_err(|error| match error.kind() {
@@ -140,7 +142,19 @@ impl SourceFolders {
         while let Some(chunk) = body.bytes.next().await {
             intake.push(&chunk.map_err(at_farm)?).await.map_err(at_farm)?;
         }
-        let (archive, found) = intake.finish().await.map_err(at_farm)?;
+        intake.finish().await.map_err(at_farm)
+    }
+
+    /// Fetches an archive from a storage and unpacks it. Its digest is compared before anything of it is read.
+    ///
+    /// # Errors
+    /// `Gone` when it is not there; `Unavailable` when it does not come within [`limits::SOURCE_ARCHIVE_FETCH_TIME`];
+    /// `Untrusted` when its bytes have another digest; the storage's and the disk's.
+    pub async fn fetch(&self, storage: &dyn ArtifactStorage, digest: SourceDigest) -> Result<SourceFolder> {
+        let at_farm = |error: Error| error.blame_if_unknown(Blame::Farm).with("source", digest);
+        let most = limits::SOURCE_ARCHIVE_FETCH_TIME;
+        let came = tokio::time::timeout(most, self.read(storage, digest)).await;
+        let (archive, found) = came.unwrap_or_else(|_| Err(at_farm(too_slow(most))))?;
         if found != digest {
             let error =
                 Error::new(ErrorKind::Untrusted, "the storage has other bytes than those that were sent");
@@ -156,6 +170,12 @@ impl SourceFolders {
         // It was checked before it came into the storage, so nobody else is at fault.
         unpacked.await.map_err(at_farm)
     }
+}
+
+fn too_slow(most: Duration) -> Error {
+    let message =
+        format!("the files beside the definition did not come from the storage within {} s", most.as_secs());
+    Error::new(ErrorKind::Unavailable, message).hint("is the storage reached, and does it answer?")
 }
 
 fn gone(digest: SourceDigest) -> Error {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
 
+use super::ignore::Ignored;
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits;
 
@@ -53,6 +54,8 @@ pub struct SourceList {
     pub files: Vec<SourceFile>,
     /// How many links were left out.
     pub links: usize,
+    /// How many files were left out as [`IGNORE_FILE`](super::IGNORE_FILE) says.
+    pub ignored: usize,
 }
 
 impl SourceList {
@@ -65,13 +68,14 @@ impl SourceList {
 /// Lists the files below a folder, which may be a link; one that does not exist holds nothing.
 ///
 /// # Errors
-/// `Unsupported` for what is no file, folder or link, and for names that are no UTF-8; `LimitExceeded` for more than
+/// `InvalidRequest` for patterns of files to leave out that are none; `Unsupported` for what is no file, folder or link, and for names that are no UTF-8; `LimitExceeded` for more than
 /// [`limits::SOURCE_FILES_MAX`] entries and paths longer than [`limits::SOURCE_PATH_BYTES_MAX`]; the disk's.
 pub fn list(folder: &Path) -> Result<SourceList> {
     let mut list = SourceList::default();
     if !folder.exists() {
         return Ok(list);
     }
+    let ignored = Ignored::of(folder)?;
     let (mut seen, mut bytes, mut waiting) = (0usize, 0usize, vec![PathBuf::new()]);
     while let Some(below) = waiting.pop() {
         let here = folder.join(&below);
@@ -94,6 +98,8 @@ pub fn list(folder: &Path) -> Result<SourceList> {
                 list.links += 1;
             } else if meta.is_dir() {
                 waiting.push(name);
+            } else if ignored.fits(&name.to_string_lossy()) {
+                list.ignored += 1;
             } else if meta.is_file() {
                 list.files.push(SourceFile {
                     path: path_text(&name, folder)?,

@@ -13,6 +13,8 @@
 //! - Links inside the folder are left out, as melange does: on another machine they would lead elsewhere. The folder
 //!   itself may be a link.
 //! - Folders are there for their files; empty ones are left out.
+//! - What a pattern of the folder's [`IGNORE_FILE`] fits is left out, as melange does. The file itself is a source file like
+//!   any other, so that a list of what was listed is the same.
 //! - Anything else (pipes, sockets, devices) is refused with its path.
 //!
 //! The archive is a plain tar whose bytes follow from what is listed, so its SHA-256 ([`SourceDigest`]) names the files.
@@ -21,6 +23,8 @@
 //! [`SourceDigest`]: crate::job::SourceDigest
 
 mod folders;
+mod ignore;
+mod known;
 mod list;
 mod pack;
 #[cfg(test)]
@@ -28,6 +32,8 @@ mod tests;
 mod unpack;
 
 pub use folders::{SourceFolder, SourceFolders, SourceIntake};
+pub use ignore::IGNORE_FILE;
+pub use known::known;
 pub use list::{SourceFile, SourceList, list};
 pub use pack::{PackedSources, check_texts, pack, pack_texts};
 pub use unpack::{SourceSummary, check, unpack};

@@ -13,9 +13,9 @@ use sha2::{Digest, Sha256};
 
 use super::*;
 use crate::apk::tar_writer::{EntryType, Header, TarWriter};
-use crate::artifact_storage::ArtifactStorage;
 use crate::artifact_storage::layout::source_key;
 use crate::artifact_storage::object::ObjectArtifactStorage;
+use crate::artifact_storage::{ArtifactBody, ArtifactKey, ArtifactStorage, ByteStream, StoredArtifact};
 use crate::error::{Blame, ErrorKind};
 use crate::job::SourceDigest;
 use crate::limits;
@@ -313,6 +313,68 @@ async fn an_archive_is_fetched_checked_and_removed_again() {
     assert_eq!(fs::read_dir(state.path().join("sources")).unwrap().count(), 0, "nothing is left");
 }
 
+/// A storage that gives a little of everything, and then says nothing.
+#[derive(Debug)]
+struct Silent(ObjectArtifactStorage);
+
+#[async_trait::async_trait]
+impl ArtifactStorage for Silent {
+    async fn put(&self, key: &ArtifactKey, bytes: ByteStream) -> crate::error::Result<StoredArtifact> {
+        self.0.put(key, bytes).await
+    }
+
+    async fn get(
+        &self,
+        key: &ArtifactKey,
+        range: Option<std::ops::Range<u64>>,
+    ) -> crate::error::Result<ArtifactBody> {
+        let mut body = self.0.get(key, range).await?;
+        body.bytes = body.bytes.take(1).chain(stream::pending()).boxed();
+        Ok(body)
+    }
+
+    async fn head(&self, key: &ArtifactKey) -> crate::error::Result<StoredArtifact> {
+        self.0.head(key).await
+    }
+
+    async fn stored_at(&self, key: &ArtifactKey) -> crate::error::Result<jiff::Timestamp> {
+        self.0.stored_at(key).await
+    }
+
+    async fn list(&self, prefix: &ArtifactKey) -> crate::error::Result<Vec<StoredArtifact>> {
+        self.0.list(prefix).await
+    }
+
+    async fn folders(&self, behind: &str, limit: usize) -> crate::error::Result<Vec<ArtifactKey>> {
+        self.0.folders(behind, limit).await
+    }
+
+    async fn delete(&self, key: &ArtifactKey) -> crate::error::Result<()> {
+        self.0.delete(key).await
+    }
+
+    fn url(&self, key: &ArtifactKey) -> String {
+        self.0.url(key)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_storage_that_says_nothing_is_waited_for_so_long_and_no_longer() {
+    let (state, storage) = (tempfile::tempdir().unwrap(), Silent(ObjectArtifactStorage::memory()));
+    let bytes = archive(|tar| file(tar, "a/fix.patch", b"content"));
+    let digest = SourceDigest::new(Sha256::digest(&bytes).into());
+    put(&storage, digest, bytes).await;
+    let (folders, begun) = (SourceFolders::below(state.path()), tokio::time::Instant::now());
+    let error = folders.fetch(&storage, digest).await.unwrap_err();
+    let took = begun.elapsed();
+    let most = limits::SOURCE_ARCHIVE_FETCH_TIME;
+    assert!(took >= most && took < most + std::time::Duration::from_secs(5), "{took:?}");
+    assert_eq!((error.kind(), error.blamed()), (ErrorKind::Unavailable, Some(Blame::Farm)), "{error}");
+    assert!(error.to_string().contains("did not come from the storage within 600 s"), "{error}");
+    drop(folders);
+    assert_eq!(fs::read_dir(state.path().join("sources")).unwrap().count(), 0, "nothing is left");
+}
+
 #[tokio::test]
 async fn what_a_killed_process_left_is_removed() {
     let state = tempfile::tempdir().unwrap();
@@ -321,6 +383,39 @@ async fn what_a_killed_process_left_is_removed() {
     fs::write(left.parent().unwrap().join(crate::locks::FOLDER_LOCK), "").unwrap();
     let _folders = SourceFolders::below(state.path());
     assert!(!left.exists());
+}
+
+/// What is listed of a folder is listed of what was packed of it: a job has the same files on any machine.
+#[test]
+fn what_is_left_out_here_is_left_out_everywhere() {
+    let paths = ["a.orig", "docs", "docs.d/a", "fix.patch", "gone/deep/a", "sub/fix.patch", "sub/x/a.orig"];
+    for (patterns, kept) in [
+        (
+            "*.orig\ngone/**\ndocs/\n/fifo\n",
+            &[".melangeignore", "docs.d/a", "fix.patch", "sub/fix.patch"][..],
+        ),
+        (
+            ".melange*\nfifo\nsub/*\n",
+            &["a.orig", "docs", "docs.d/a", "fix.patch", "gone/deep/a", "sub/x/a.orig"],
+        ),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        write(folder.path(), &paths.map(|path| (path.to_owned(), (false, b"x".to_vec()))).into());
+        fs::write(at(".melangeignore"), patterns).unwrap();
+        rustix::fs::mknodat(rustix::fs::CWD, at("fifo"), rustix::fs::FileType::Fifo, 0o600.into(), 0)
+            .unwrap();
+        let names = |folder: &Path| {
+            list(folder).unwrap().files.into_iter().map(|file| file.path).collect::<Vec<String>>()
+        };
+        assert_eq!(names(folder.path()), kept);
+        let packed = pack(folder.path()).unwrap().unwrap();
+        assert_eq!(packed.files, kept.len());
+        let (bytes, there) = (bytes_of(&packed), tempfile::tempdir().unwrap());
+        unpack(bytes.as_slice(), there.path()).unwrap();
+        assert_eq!(names(there.path()), kept);
+        assert_eq!(pack(there.path()).unwrap().unwrap().digest, packed.digest);
+    }
 }
 
 #[test]

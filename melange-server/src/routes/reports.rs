@@ -161,11 +161,10 @@ pub(super) async fn history(
     let arch: Option<Arch> = parameters.get("arch", "an architecture")?;
     let project: Option<Project> = parameters.get("project", "the name of a project")?;
     let before: Option<JobId> = parameters.get("cursor", "a cursor of this listing")?;
-    let query = ListQuery::newest(limit).titled(name).for_arch(arch).before(before);
+    let query = ListQuery::newest(limit).of_project(project).titled(name).for_arch(arch).before(before);
     let page = app.job_store.list(&query).await?;
     let next = page.jobs.last().map(|job| job.id.to_string()).filter(|_| page.more);
-    let asked = page.jobs.into_iter().filter(|job| project.as_ref().is_none_or(|of| job.project == *of));
-    let jobs = stream::iter(asked).map(|job| entry(&app, job)).buffered(CALLS).try_collect().await?;
+    let jobs = stream::iter(page.jobs).map(|job| entry(&app, job)).buffered(CALLS).try_collect().await?;
     Ok(Json(PackageHistoryResponse::new(jobs, next)))
 }
 

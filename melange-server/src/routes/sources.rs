@@ -63,15 +63,14 @@ pub(super) async fn put(State(app): State<App>, Path(digest): Path<String>, body
         return Err(error.hint("send the very bytes that the digest was made of").into());
     }
     let (archive, summary) = check(archive).await?;
-    let key = source_key(&digest)?;
-    let (status, stored) = match app.artifact_storage.head(&key).await {
-        Ok(stored) if stored.sha256 == digest.hex() => (StatusCode::OK, stored),
-        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error.into()),
+    let (status, stored) = match known(&app, &digest).await? {
+        Some(stored) => (StatusCode::OK, stored),
         // Missing, or something else of this name.
-        _ => {
+        None => {
             let bytes =
                 ReaderStream::with_capacity(tokio::fs::File::from_std(archive), limits::SOURCE_CHUNK_BYTES);
             let failed = |e| Error::unexpected("a temporary file cannot be read").source(e);
+            let key = source_key(&digest)?;
             let stored = app.artifact_storage.put(&key, bytes.map_err(failed).boxed()).await?;
             tracing::info!(source = %digest, bytes = stored.size_bytes, files = summary.files, "source files came");
             (StatusCode::CREATED, stored)
@@ -131,11 +130,7 @@ pub(super) async fn require(app: &App, digest: &SourceDigest) -> Handled<()> {
 }
 
 async fn known(app: &App, digest: &SourceDigest) -> Result<Option<StoredArtifact>, Error> {
-    match app.artifact_storage.head(&source_key(digest)?).await {
-        Ok(stored) => Ok(Some(stored).filter(|stored| stored.sha256 == digest.hex())),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    }
+    sources::known(&*app.artifact_storage, digest, app.clock.now()).await
 }
 
 fn unknown(digest: &SourceDigest) -> Error {

@@ -243,3 +243,37 @@ async fn what_no_build_has_made_is_not_found() {
     let answer = without.get(&format!("/apk/builds/{build}/x86_64/APKINDEX.tar.gz")).await;
     assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY);
 }
+
+/// The other definitions are planned without it, and whoever adds a repository for all of them must name one that is there.
+#[tokio::test(start_paused = true)]
+async fn a_definition_whose_repository_cannot_be_had_is_left_out_and_says_so() {
+    let service = Planned::start(vec![], None);
+    let own = |name: &str, key: &str, repository: &str| {
+        let places = format!("repositories: [\"{repository}\"], keyring: [{key}], packages: [");
+        definition(name, "").replace("packages: [", &places)
+    };
+    let gone = "https://me:secret@gone.example/os";
+    let missing = service.folder.path().join("missing.rsa.pub").display().to_string();
+    let texts = json!({
+        "a.yaml": definition("a", ""),
+        "b/b.yaml": own("b", "", gone),
+        "c.yaml": definition("c", "b"),
+        "d.yaml": own("d", "", gone),
+        "e.yaml": own("e", &missing, "/nowhere"),
+    });
+    let request =
+        |extra: &[&str]| json!({ "source": { "definitions": texts }, "options": { "extra_repos": extra } });
+    let answer = service.post("/api/v2/plans", &request(&[])).await;
+    assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
+    insta::assert_snapshot!("unread_repository", refusal(&answer).replace(&missing, "[missing]"));
+    let answer = service.post("/api/v2/plans", &request(&["https://also-gone.example/os"])).await;
+    insta::assert_snapshot!("unread_repository_of_all", refusal(&answer));
+    let many: serde_json::Map<String, Value> = (0..=melange_remote_sdk::limits::PLAN_PLACES_UNREAD_MAX)
+        .map(|number| {
+            let text = own(&format!("p{number}"), "", &format!("https://gone{number:03}.example/os"));
+            (format!("p{number}.yaml"), json!(text))
+        })
+        .collect();
+    let answer = service.post("/api/v2/plans", &json!({ "source": { "definitions": many } })).await;
+    insta::assert_snapshot!("too_many_unread_repositories", refusal(&answer));
+}

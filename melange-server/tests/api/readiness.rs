@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use jiff::Timestamp;
 use melange_remote_sdk::artifact_storage::{
     ArtifactBody, ArtifactKey, ArtifactStorage, ByteStream, StoredArtifact,
 };
@@ -72,6 +73,10 @@ impl ArtifactStorage for Storage {
 
     async fn head(&self, key: &ArtifactKey) -> Result<StoredArtifact> {
         self.0.head(key).await
+    }
+
+    async fn stored_at(&self, key: &ArtifactKey) -> Result<Timestamp> {
+        self.0.stored_at(key).await
     }
 
     async fn list(&self, prefix: &ArtifactKey) -> Result<Vec<StoredArtifact>> {

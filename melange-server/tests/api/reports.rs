@@ -80,6 +80,11 @@ async fn a_build_tells_its_failures_what_they_hold_back_and_what_changed() {
     let next = page["next"].as_str().unwrap();
     let rest = get(format!("/api/v2/packages/a/history?limit=1&cursor={next}")).await;
     assert_eq!((&rest["jobs"][0]["status"], &rest["next"]), (&json!("failed"), &Value::Null));
+    let of = async |project: &str| {
+        get(format!("/api/v2/packages/a/history?limit=1&project={project}")).await["jobs"].clone()
+    };
+    assert_eq!(of("default").await[0]["status"], "success");
+    assert_eq!(of("elsewhere").await, json!([]));
     assert_eq!(farm.get("/api/v2/packages/a/history?limit=101").await.status, StatusCode::BAD_REQUEST);
 }
 

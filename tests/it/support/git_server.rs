@@ -107,6 +107,9 @@ pub(crate) enum Behaviour {
     ServeTo(PathBuf, String),
     /// Sends everybody elsewhere.
     Redirect(String),
+    /// Serves the repositories of a folder, and sends whoever asks for a path that begins so elsewhere; `{host}` in the
+    /// location is the host that was asked.
+    Moved(PathBuf, Vec<(&'static str, String)>),
     /// Takes requests and never answers.
     Silent,
 }
@@ -246,6 +249,16 @@ fn answer(
         Behaviour::Redirect(to) => (format!("HTTP/1.1 302 Found\r\nlocation: {to}\r\n"), Vec::new()),
         Behaviour::ServeTo(_, login) if asked.header("authorization") != login => {
             ("HTTP/1.1 401 Unauthorized\r\nwww-authenticate: Basic realm=\"x\"\r\n".to_owned(), Vec::new())
+        }
+        Behaviour::Moved(root, moved) => {
+            let path = asked.line.split(' ').nth(1).unwrap_or_default();
+            match moved.iter().find(|(from, _)| path.starts_with(from)) {
+                Some((_, to)) => {
+                    let to = to.replace("{host}", asked.header("host"));
+                    (format!("HTTP/1.1 301 Moved Permanently\r\nLocation: {to}\r\n"), Vec::new())
+                }
+                None => backend(root, &asked)?,
+            }
         }
         Behaviour::Serve(root) | Behaviour::ServeTo(root, _) => backend(root, &asked)?,
     };

@@ -9,6 +9,7 @@ pub(crate) mod git_server;
 pub(crate) mod guest;
 pub(crate) mod package;
 pub(crate) mod proxy;
+pub(crate) mod sshd;
 pub(crate) mod tree;
 
 /// The folder of the workspace.

@@ -14,7 +14,7 @@ use melange_remote_sdk::job::{BuildId, JobId};
 use melange_remote_sdk::planner::Selection;
 
 use super::submit::Sources;
-use super::{client, show, watch_build};
+use super::{client, ids, show, watch_build};
 use crate::args::{Output, RemoteBuildArgs, ServerArgs, chosen, word};
 use crate::commands::{collect_pipelines, definition, local, plan};
 use crate::exit::Exit;
@@ -111,6 +111,7 @@ pub(super) async fn run(args: &RemoteBuildArgs, output: Output) -> Result<Exit> 
         return Ok(Exit::Ok);
     };
     let id: BuildId = id.parse()?;
+    ids::remember(client.server(), ids::HandedIn::Build(id));
     if args.wait {
         note::line(&format!("{id}  {}", client.build_url(id)));
         note::line(&handed_in(&told));

@@ -5,6 +5,7 @@ use melange_remote_sdk::client::EventFilter;
 use melange_remote_sdk::error::Result;
 use melange_remote_sdk::job::{Event, EventKind, StepState};
 
+use super::reports::build_id;
 use super::{client, ids};
 use crate::args::{EventsArgs, Output};
 use crate::exit::Exit;
@@ -16,7 +17,9 @@ pub(super) async fn run(args: &EventsArgs, output: Output) -> Result<Exit> {
     if let Some(job) = &args.job {
         filter.job = Some(ids::find(&client, job).await?);
     }
-    filter.build = args.build.as_deref().map(str::parse).transpose()?;
+    if let Some(build) = &args.build {
+        filter.build = Some(build_id(&client, build).await?);
+    }
     filter.project = args.project.as_deref().map(str::parse).transpose()?;
     filter.after = args.after;
     client.follow_events(filter, &mut |event| print(event, output)).await?;

@@ -1,4 +1,4 @@
-//! Which job a caller means: a whole id, its beginning, or `@last`.
+//! Which job or build a caller means: a whole id, its beginning, or `@last`.
 
 use std::path::PathBuf;
 
@@ -11,20 +11,46 @@ use crate::commands::index::write_whole;
 use crate::commands::local::user_folder;
 use crate::{input, note};
 
-/// The job submitted last from this machine.
-const LAST: &str = "@last";
+/// The job or build handed in last from this machine.
+pub(super) const LAST: &str = "@last";
 /// Characters of an id that tell anything: those before are the same for hours.
 const PREFIX_MIN: usize = 6;
-/// Servers whose last job is remembered; those not used for longest are forgotten.
+/// Servers whose last job or build is remembered; those not used for longest are forgotten.
 const SERVERS_MAX: usize = 32;
 /// Bytes of the file that remembers; each server needs less than 2 KiB.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
-/// The last job of a server.
+/// What was handed in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum HandedIn {
+    /// A job, or the last one of several.
+    Job(JobId),
+    /// A build.
+    Build(BuildId),
+}
+
+/// What was handed in last to a server.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Last {
     server: String,
-    id: JobId,
+    /// The id of a job or of a build.
+    id: String,
+}
+
+impl Last {
+    fn of(server: &str, last: HandedIn) -> Self {
+        let id = match last {
+            HandedIn::Job(id) => id.to_string(),
+            HandedIn::Build(id) => id.to_string(),
+        };
+        Self { server: server.to_owned(), id }
+    }
+
+    /// What it names; `None` for what this program never wrote.
+    fn handed_in(&self) -> Option<HandedIn> {
+        let build = || self.id.parse().map(HandedIn::Build);
+        self.id.parse().map(HandedIn::Job).or_else(|_| build()).ok()
+    }
 }
 
 /// The job that `text` means.
@@ -33,7 +59,13 @@ struct Last {
 /// `InvalidRequest` for what is no id or fits several, `NotFound` for what fits none, or as [`Client::jobs`].
 pub(super) async fn find(client: &Client, text: &str) -> Result<JobId> {
     if text == LAST {
-        return last(client.server());
+        return match last(client.server())? {
+            HandedIn::Job(id) => Ok(id),
+            HandedIn::Build(id) => {
+                Err(Error::invalid(format!("{LAST} is the build {id}, and this takes a job"))
+                    .hint(format!("name one of its jobs: {LAST}/PACKAGE")))
+            }
+        };
     }
     if let Ok(id) = text.parse() {
         return Ok(id);
@@ -45,7 +77,7 @@ pub(super) async fn find(client: &Client, text: &str) -> Result<JobId> {
     let highest = highest(&prefix).ok_or_else(|| {
         Error::invalid(format!("{text:?} is not the id of a job")).hint(format!(
             "an id looks like 0197a3c2-…; its beginning suffices, of at least {PREFIX_MIN} characters, and {LAST} \
-             is the job submitted last from here"
+             is what was handed in last from here"
         ))
     })?;
     // Ids are ordered by time: the page that begins right below the highest possible one shows all that fit.
@@ -70,6 +102,12 @@ const BUILDS_SEARCHED: usize = 1_000;
 /// # Errors
 /// `InvalidRequest` for what fits several, `NotFound` for what fits none, or as [`Client::builds`].
 pub(super) async fn find_build(client: &Client, text: &str) -> Result<Option<BuildId>> {
+    if text == LAST {
+        return Ok(match last(client.server())? {
+            HandedIn::Job(_) => None,
+            HandedIn::Build(id) => Some(id),
+        });
+    }
     if !text.starts_with(BUILD) || text.contains('/') {
         return Ok(None);
     }
@@ -124,20 +162,20 @@ fn remembered() -> Vec<Last> {
     serde_json::from_slice(&text).unwrap_or_default()
 }
 
-fn last(server: &str) -> Result<JobId> {
+fn last(server: &str) -> Result<HandedIn> {
     let found = remembered().into_iter().find(|last| last.server == server);
-    found.map(|last| last.id).ok_or_else(|| {
-        Error::new(ErrorKind::NotFound, format!("no job was submitted to {server} from here"))
-            .hint("`melange remote list` names the server's jobs")
+    found.and_then(|last| last.handed_in()).ok_or_else(|| {
+        Error::new(ErrorKind::NotFound, format!("nothing was handed in to {server} from here"))
+            .hint("`melange remote list` names the server's jobs, `melange remote builds` its builds")
     })
 }
 
-/// Remembers a job that was just submitted. That this fails is no reason to lose sight of the job.
-pub(super) fn remember(server: &str, id: JobId) {
+/// Remembers what was just handed in. That this fails is no reason to lose sight of it.
+pub(super) fn remember(server: &str, what: HandedIn) {
     let Some(path) = file() else { return };
     let mut all = remembered();
     all.retain(|last| last.server != server);
-    all.insert(0, Last { server: server.to_owned(), id });
+    all.insert(0, Last::of(server, what));
     all.truncate(SERVERS_MAX);
     let text = serde_json::to_vec(&all).unwrap_or_default();
     let written = path
@@ -146,13 +184,26 @@ pub(super) fn remember(server: &str, id: JobId) {
         .map_err(|e| Error::unexpected("cannot make its folder").source(e))
         .and_then(|()| write_whole(&path, &text));
     if let Err(error) = written {
-        note::line(&format!("warning: {LAST} does not mean this job: {}", error.chain()));
+        note::line(&format!("warning: {LAST} does not mean this: {}", error.chain()));
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_handed_in_is_a_job_or_a_build() {
+        let job: JobId = "0197a3c2-1111-7aaa-8000-000000000001".parse().unwrap();
+        let build = BuildId::from_bytes(job.as_bytes()).unwrap();
+        for what in [HandedIn::Job(job), HandedIn::Build(build)] {
+            assert_eq!(Last::of("http://farm", what).handed_in(), Some(what));
+        }
+        // As it was written when builds were not remembered.
+        let old = r#"{"server":"http://farm","id":"0197a3c2-1111-7aaa-8000-000000000001"}"#;
+        assert_eq!(serde_json::from_str::<Last>(old).unwrap().handed_in(), Some(HandedIn::Job(job)));
+        assert_eq!(Last { server: String::new(), id: "last".to_owned() }.handed_in(), None);
+    }
 
     #[test]
     fn the_highest_id_of_a_beginning() {

@@ -46,9 +46,11 @@ async fn client_and_build(server: &ServerArgs, text: &str) -> Result<(Client, Bu
     Ok((client, id))
 }
 
-async fn build_id(client: &Client, text: &str) -> Result<BuildId> {
+/// The build that a caller means by `text`.
+pub(super) async fn build_id(client: &Client, text: &str) -> Result<BuildId> {
     ids::find_build(client, text).await?.ok_or_else(|| {
-        Error::invalid(format!("{text:?} is not the id of a build"))
-            .hint("`melange remote builds` names them")
+        let why =
+            if text == ids::LAST { "is a job, and this takes a build" } else { "is not the id of a build" };
+        Error::invalid(format!("{text:?} {why}")).hint("`melange remote builds` names them")
     })
 }

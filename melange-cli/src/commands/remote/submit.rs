@@ -100,7 +100,7 @@ async fn submit(
         .submit_or_join(&request)
         .await
         .map_err(|error| with_own_places(error, &source, args))?;
-    ids::remember(sources.client.server(), told.job);
+    ids::remember(sources.client.server(), ids::HandedIn::Job(told.job));
     Ok(told)
 }
 

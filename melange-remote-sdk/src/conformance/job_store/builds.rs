@@ -9,6 +9,7 @@ use JobState::{Blocked, Pending, Running, Skipped, Success};
 pub(super) async fn all(store: &dyn JobStore) {
     builds_are_listed(store).await;
     jobs_are_found_by_title_and_architecture(store).await;
+    jobs_are_found_by_project(store).await;
     jobs_are_listed_oldest_first(store).await;
     known_results_are_found(store).await;
     durations_are_medians_of_the_last(store).await;
@@ -116,6 +117,29 @@ async fn jobs_are_found_by_title_and_architecture(store: &dyn JobStore) {
     assert_eq!(found(query().titled("zlib".to_owned()).for_arch(Arch::Aarch64)).await, [ids[1]]);
     assert!(found(query().titled("zlib-dev".to_owned())).await.is_empty());
     store.cancel(Selection::Build(build), at(1)).await.expect("they wait");
+}
+
+async fn jobs_are_found_by_project(store: &dyn JobStore) {
+    let (lane, other) = (Lane::new(), Lane::new());
+    let mut ids = Vec::new();
+    for number in 0..6 {
+        let (job, lane) = (new_job("a"), if number % 2 == 0 { &lane } else { &other });
+        ids.push(job.id);
+        store.submit(&lane.submission([job])).await.expect("it is handed in");
+    }
+    let found = async |query: ListQuery| {
+        let page = store.list(&query.of_project(lane.project.clone())).await.expect("it tells");
+        (page.jobs.iter().map(|job| job.id).collect::<Vec<_>>(), page.more)
+    };
+    let query = || ListQuery::newest(2);
+    assert_eq!(found(query()).await, (vec![ids[4], ids[2]], true), "a page is full");
+    assert_eq!(found(query().before(ids[2])).await, (vec![ids[0]], false));
+    assert_eq!(found(query().oldest_after(None)).await, (vec![ids[0], ids[2]], true));
+    assert_eq!(found(query().in_state(JobState::Running)).await, (vec![], false));
+    assert_eq!(found(ListQuery::newest(3).in_state(JobState::Pending)).await.0.len(), 3);
+    for id in ids {
+        store.cancel(Selection::Job(id), at(1)).await.expect("it waits");
+    }
 }
 
 async fn jobs_are_listed_oldest_first(store: &dyn JobStore) {

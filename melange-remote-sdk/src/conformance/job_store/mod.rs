@@ -18,7 +18,7 @@ use crate::job::spec::JobPackage;
 use crate::job::{
     AttemptOutcome, BuildId, BuildState, ClaimToken, FailureClass, Job, JobArtifact, JobAttempt, JobBackend,
     JobError, JobId, JobPhase, JobSpec, JobState, JobStepFailure, Outcome, Priority, Progress, ProgressRow,
-    Project, ServerId, UncheckedSpec,
+    Project, ServerId, SourceDigest, UncheckedSpec,
 };
 use crate::job_store::memory::MemoryJobStore;
 use crate::job_store::{
@@ -103,6 +103,18 @@ pub fn new_job_for(config_yaml: &str, arch: Arch) -> NewJob {
     let parts = UncheckedSpec {
         config_yaml: config_yaml.to_owned(),
         arch: arch.to_string(),
+        ..UncheckedSpec::default()
+    };
+    let spec = JobSpec::validate(parts).expect("the spec is legal");
+    NewJob::new(JobId::new(START), Arc::new(spec))
+}
+
+/// A job with these files beside its definition.
+pub fn new_job_with(source: SourceDigest) -> NewJob {
+    let parts = UncheckedSpec {
+        config_yaml: "package: {}\n".to_owned(),
+        arch: Arch::X86_64.to_string(),
+        source: Some(source.to_string()),
         ..UncheckedSpec::default()
     };
     let spec = JobSpec::validate(parts).expect("the spec is legal");

@@ -1,5 +1,7 @@
 //! Promises about ended jobs, and what is removed of them.
 
+use sha2::{Digest, Sha256};
+
 use super::*;
 use crate::job::LogArchive;
 
@@ -7,6 +9,7 @@ pub(super) async fn all(store: &dyn JobStore) {
     ended_jobs_are_told_in_the_order_of_their_ends(store).await;
     the_newest_success_is_told(store).await;
     what_is_needed_is_told(store).await;
+    needed_sources_are_told(store).await;
     removed_artifacts_are_noted(store).await;
     removed_logs_are_noted_and_forgotten(store).await;
     a_job_that_is_tried_again_has_lost_nothing(store).await;
@@ -129,6 +132,46 @@ async fn what_is_needed_is_told(store: &dyn JobStore) {
     assert!(!needed(first).await && !needed(second).await, "nothing waits any more");
     let unknown = store.is_needed(JobId::new(START)).await.expect_err("it was never there");
     assert_eq!(unknown.kind(), ErrorKind::NotFound);
+}
+
+/// Source files are needed by each job that has not succeeded: it runs, or may be tried again.
+async fn needed_sources_are_told(store: &dyn JobStore) {
+    let lane = Lane::new();
+    let digest = |of: &str| SourceDigest::new(Sha256::digest(format!("{} {of}", lane.project)).into());
+    let (one, other, unknown) = (digest("one"), digest("other"), digest("unknown"));
+    let needed = async || store.needed_sources(&[one, unknown, other]).await.expect("it tells");
+    assert_eq!(needed().await, [].into());
+    let blocker = new_job("a");
+    let (first, second) = (new_job_with(one), new_job_with(one));
+    let blocked = new_job_with(other).waiting_for([blocker.id]);
+    let (early, last) = (first.id, second.id);
+    store.submit(&lane.submission([first, second, blocker, blocked])).await.expect("it is handed in");
+    assert_eq!(needed().await, [one, other].into(), "of those that wait");
+    let claims = lane.claim(store, 3, 0).await;
+    assert_eq!(needed().await, [one, other].into(), "of one that runs");
+    assert_eq!(
+        store.needed_sources(&[other]).await.expect("it tells"),
+        [other].into(),
+        "only what is asked for"
+    );
+    for claim in &claims {
+        let outcome = if claim.job.id == early { made(&[1]) } else { failed() };
+        store.finish(claim.fence, &outcome, at(20)).await.expect("the owner ends it");
+    }
+    assert_eq!(needed().await, [one, other].into(), "of one that failed, and of one that was skipped");
+    store.retry(Selection::Job(last), at(30)).await.expect("it is tried again");
+    let claim = lane.claim(store, 1, 30).await;
+    store.finish(claim[0].fence, &made(&[1]), at(40)).await.expect("the owner ends it");
+    assert_eq!(needed().await, [other].into(), "those of successes are not");
+    let many = vec![unknown; limits::PAGE_ITEMS_MAX + 1];
+    assert_eq!(store.needed_sources(&many[1..]).await.expect("so many may be asked about"), [].into());
+    let refused = store.needed_sources(&many).await.expect_err("one more may not");
+    assert_eq!(refused.kind(), ErrorKind::InvalidRequest);
+    let skipped = store.list(&ListQuery::newest(limits::PAGE_ITEMS_MAX).in_state(JobState::Skipped)).await;
+    for job in skipped.expect("it tells").jobs.iter().filter(|job| job.facts.source == Some(other)) {
+        store.remove(job.id).await.expect("it has ended");
+    }
+    assert_eq!(needed().await, [].into(), "those of removed jobs are not");
 }
 
 async fn removed_artifacts_are_noted(store: &dyn JobStore) {

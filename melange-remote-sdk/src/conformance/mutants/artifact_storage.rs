@@ -7,11 +7,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
+use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 use tokio::task::yield_now;
 
 use super::Verdict;
 use crate::artifact_storage::{ArtifactBody, ArtifactKey, ArtifactStorage, ByteStream, StoredArtifact};
+use crate::clock::{Clock, SystemClock};
 use crate::conformance::artifact_storage::all;
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits;
@@ -44,12 +46,15 @@ enum Bug {
     FoldersAreUnsorted,
     FoldersBeginAnew,
     FoldersIgnoreLimit,
+    TimesAreOfTheFirstPut,
+    TimesAreNone,
+    TimesOfWhatIsMissing,
     DeleteWantsAnArtifact,
     DeleteTakesPrefix,
     WrapsErrors,
 }
 
-const BUGS: [(&str, Bug); 27] = [
+const BUGS: [(&str, Bug); 30] = [
     ("two parts are swapped", Bug::SwapsParts),
     ("two small parts are swapped", Bug::SwapsSmallParts),
     ("a part is there twice", Bug::DoublesPart),
@@ -74,6 +79,9 @@ const BUGS: [(&str, Bug); 27] = [
     ("folders are not sorted", Bug::FoldersAreUnsorted),
     ("folders begin anew with every page", Bug::FoldersBeginAnew),
     ("pages of folders have any size", Bug::FoldersIgnoreLimit),
+    ("times are those of the first put", Bug::TimesAreOfTheFirstPut),
+    ("times are none", Bug::TimesAreNone),
+    ("what is missing has a time", Bug::TimesOfWhatIsMissing),
     ("removing what is not there fails", Bug::DeleteWantsAnArtifact),
     ("removing takes what begins alike", Bug::DeleteTakesPrefix),
     ("the error of the source is another one", Bug::WrapsErrors),
@@ -95,6 +103,7 @@ type Artifacts = BTreeMap<ArtifactKey, (StoredArtifact, Bytes)>;
 struct Mutant {
     bug: Bug,
     artifacts: Mutex<Artifacts>,
+    times: Mutex<BTreeMap<ArtifactKey, Timestamp>>,
     /// Parts of uploads by key, for the mistake of sharing them.
     uploads: Mutex<BTreeMap<ArtifactKey, BTreeMap<usize, Bytes>>>,
 }
@@ -114,7 +123,7 @@ fn describe(key: &ArtifactKey, content: &[u8]) -> StoredArtifact {
 
 impl Mutant {
     fn new(bug: Bug) -> Self {
-        Self { bug, artifacts: Mutex::default(), uploads: Mutex::default() }
+        Self { bug, artifacts: Mutex::default(), times: Mutex::default(), uploads: Mutex::default() }
     }
 
     fn artifacts(&self) -> MutexGuard<'_, Artifacts> {
@@ -126,6 +135,12 @@ impl Mutant {
     }
 
     fn store(&self, told: &StoredArtifact, content: Vec<u8>) {
+        let mut times = self.times.lock().unwrap_or_else(PoisonError::into_inner);
+        let time = times.entry(told.key.clone()).or_insert_with(|| SystemClock.now());
+        if self.bug != Bug::TimesAreOfTheFirstPut {
+            *time = SystemClock.now();
+        }
+        drop(times);
         self.artifacts().insert(told.key.clone(), (told.clone(), content.into()));
     }
 
@@ -258,6 +273,16 @@ impl ArtifactStorage for Mutant {
         Ok(self.find(key)?.0)
     }
 
+    async fn stored_at(&self, key: &ArtifactKey) -> Result<Timestamp> {
+        match self.bug {
+            Bug::TimesAreNone => return Ok(Timestamp::UNIX_EPOCH),
+            Bug::TimesOfWhatIsMissing => {}
+            _ => _ = self.find(key)?,
+        }
+        let times = self.times.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(times.get(key).copied().unwrap_or_else(|| SystemClock.now()))
+    }
+
     async fn list(&self, prefix: &ArtifactKey) -> Result<Vec<StoredArtifact>> {
         let folder = if self.bug == Bug::ListsByText { prefix.to_string() } else { format!("{prefix}/") };
         let artifacts = self.artifacts();
@@ -298,6 +323,7 @@ impl ArtifactStorage for Mutant {
 
     async fn delete(&self, key: &ArtifactKey) -> Result<()> {
         let removed = self.artifacts().remove(key);
+        self.times.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
         match self.bug {
             Bug::DeleteWantsAnArtifact if removed.is_none() => return Err(missing(key)),
             Bug::DeleteTakesPrefix => {

@@ -1,6 +1,6 @@
 //! Job stores with one mistake each: wrappers of the store in memory.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -17,7 +17,8 @@ use crate::conformance::job_store::{StoreUnderTest, all, waiting_jobs_are_bounde
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::{
     AttemptOutcome, Build, BuildId, ClaimToken, Job, JobAttempt, JobId, JobSpec, JobState, LogArchive,
-    Outcome, Priority, ProgressRow, Project, ResultDigest, ServerId, StateCounts, UncheckedSpec,
+    Outcome, Priority, ProgressRow, Project, ResultDigest, ServerId, SourceDigest, StateCounts,
+    UncheckedSpec,
 };
 use crate::job_store::forward::{Forward, ForwardJobStore};
 use crate::job_store::memory::{MemoryBounds, MemoryJobStore};
@@ -546,6 +547,10 @@ impl ForwardJobStore for Mutant {
 
     async fn is_needed(&self, id: JobId) -> Result<bool> {
         self.is_needed_with_bug(id).await
+    }
+
+    async fn needed_sources(&self, sources: &[SourceDigest]) -> Result<BTreeSet<SourceDigest>> {
+        self.needed_sources_with_bug(sources).await
     }
 
     async fn usage(&self) -> Result<Usage> {

@@ -13,6 +13,7 @@ pub mod backend_registry;
 pub mod backend_selector;
 pub mod builder;
 pub mod job_store;
+pub mod source_cache;
 
 /// What a suite said of the mutants of one contract.
 #[derive(Debug, Clone)]

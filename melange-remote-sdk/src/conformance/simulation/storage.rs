@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use jiff::Timestamp;
 
 use super::Mistake;
 use super::world::{Party, World};
@@ -53,6 +54,10 @@ impl ArtifactStorage for FaultyStorage {
 
     async fn head(&self, key: &ArtifactKey) -> Result<StoredArtifact> {
         self.world.artifacts.head(key).await
+    }
+
+    async fn stored_at(&self, key: &ArtifactKey) -> Result<Timestamp> {
+        self.world.artifacts.stored_at(key).await
     }
 
     async fn list(&self, prefix: &ArtifactKey) -> Result<Vec<StoredArtifact>> {

@@ -1,8 +1,10 @@
 //! The four roles.
 
+use std::collections::BTreeSet;
+
 use super::*;
 use crate::arch::Arch;
-use crate::job::{LogArchive, Project, ResultDigest};
+use crate::job::{LogArchive, Project, ResultDigest, SourceDigest};
 use crate::job_store::{
     BuildPage, BuildQuery, EndedJob, EndedQuery, Holding, PackageDuration, QueueSummary, Usage,
 };
@@ -165,6 +167,10 @@ impl JobReading for MemoryJobStore {
 
     async fn is_needed(&self, id: JobId) -> Result<bool> {
         self.lock().set.is_needed(id)
+    }
+
+    async fn needed_sources(&self, sources: &[SourceDigest]) -> Result<BTreeSet<SourceDigest>> {
+        self.lock().set.needed_sources(sources)
     }
 
     async fn usage(&self) -> Result<Usage> {

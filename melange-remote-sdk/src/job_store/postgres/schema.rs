@@ -1,13 +1,14 @@
 //! The schema of the database, version by version. A version that was released never changes.
 
 /// The versions, oldest first: what each is about, and its statements.
-pub(super) const VERSIONS: [(&str, &str); 6] = [
+pub(super) const VERSIONS: [(&str, &str); 7] = [
     ("jobs", JOBS),
     ("logs in blocks, events", LOGS_AND_EVENTS),
     ("ended jobs by time", ENDED),
     ("the fleet", FLEET),
     ("builds to list, results, durations", BUILDS),
     ("what jobs ask of backends", RESOURCES),
+    ("jobs by source files and project", SOURCES),
 ];
 
 /// Times are microseconds since 1970, ids are 16 bytes, documents are JSON. States are numbered as `JobState::ALL`.
@@ -217,4 +218,12 @@ const RESOURCES: &str = "
 ALTER TABLE jobs
     ADD COLUMN cpu_millis BIGINT NOT NULL DEFAULT 0,
     ADD COLUMN memory_bytes BIGINT NOT NULL DEFAULT 0;
+";
+
+/// Jobs are found by the files beside their definitions, and listed by project.
+const SOURCES: &str = "
+ALTER TABLE jobs ADD COLUMN source TEXT;
+UPDATE jobs SET source = doc::json #>> '{facts,source}' WHERE doc::json #>> '{facts,source}' IS NOT NULL;
+CREATE INDEX jobs_source ON jobs (source) WHERE source IS NOT NULL;
+CREATE INDEX jobs_of_project ON jobs (project, id);
 ";

@@ -1,6 +1,6 @@
 //! The calls that read.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use futures_util::TryStreamExt;
@@ -9,9 +9,9 @@ use sqlx::{QueryBuilder, Row};
 use super::codec::{build, count, from_doc, group_of, ids_of, job_id, micros, number, size, state, token};
 use super::*;
 use crate::arch::Arch;
-use crate::job::{Event, Project, ResultDigest};
+use crate::job::{Event, Project, ResultDigest, SourceDigest};
 use crate::job_store::listing::median;
-use crate::job_store::working_set::{Reason, forgotten, is_unarchived, joined};
+use crate::job_store::working_set::{Reason, check_sources, forgotten, is_unarchived, joined};
 use crate::job_store::{BuildPage, BuildQuery, EndedJob, EndedQuery, PackageDuration, QueueSummary, Usage};
 
 /// Events that one read looks through for those of a project.
@@ -157,6 +157,9 @@ impl Store {
             "SELECT j.doc, g.reason, b.needs AS blocked_by FROM jobs j \
              LEFT JOIN groups g ON g.id = j.queue LEFT JOIN blocked b ON b.job = j.id WHERE TRUE",
         );
+        if let Some(project) = &query.project {
+            select.push(" AND j.project = ").push_bind(project.as_str().to_owned());
+        }
         if let Some(wanted) = query.state {
             select.push(" AND j.state = ").push_bind(state(wanted));
         }
@@ -434,6 +437,11 @@ impl JobReading for Store {
     async fn is_needed(&self, id: JobId) -> Result<bool> {
         self.exists(id).await?;
         self.read_is_needed(id).await.map_err(unavailable)
+    }
+
+    async fn needed_sources(&self, sources: &[SourceDigest]) -> Result<BTreeSet<SourceDigest>> {
+        check_sources(sources)?;
+        self.read_needed_sources(sources).await.map_err(unavailable)
     }
 
     async fn usage(&self) -> Result<Usage> {

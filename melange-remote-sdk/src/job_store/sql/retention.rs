@@ -1,11 +1,14 @@
 //! What is removed of ended jobs, and which there are.
 
+use std::collections::BTreeSet;
+
 use serde::Deserialize;
 use sqlx::{QueryBuilder, Row};
 
 use super::codec::{count, from_doc, job_id, micros, number, size, state, to_doc};
 use super::save::write_attempts;
 use super::*;
+use crate::job::SourceDigest;
 use crate::job_store::working_set::note_log_removed;
 use crate::job_store::{EndedJob, EndedQuery, Holding, Usage};
 
@@ -135,6 +138,23 @@ impl Store {
         .fetch_optional(&self.readers)
         .await?;
         Ok(row.is_some())
+    }
+
+    pub(super) async fn read_needed_sources(
+        &self,
+        sources: &[SourceDigest],
+    ) -> sqlx::Result<BTreeSet<SourceDigest>> {
+        if sources.is_empty() {
+            return Ok(BTreeSet::new());
+        }
+        let mut select: QueryBuilder<Db> =
+            QueryBuilder::new("SELECT DISTINCT source FROM jobs WHERE state <> ");
+        select.push_bind(state(JobState::Success)).push(" AND source IN (");
+        let mut list = select.separated(", ");
+        sources.iter().for_each(|source| _ = list.push_bind(source.to_string()));
+        select.push(")");
+        let rows = select.build().fetch_all(&self.readers).await?;
+        rows.iter().map(|row| word(row, "source")).collect()
     }
 
     pub(super) async fn read_usage(&self) -> sqlx::Result<Usage> {

@@ -117,8 +117,9 @@ async fn insert_rows<T: Sync>(
 
 async fn insert_jobs(connection: &mut Connection, new: &[(JobRow<'_>, Vec<u8>)]) -> sqlx::Result<()> {
     for rows in parts(new) {
-        let mut insert: QueryBuilder<Db> =
-            QueryBuilder::new("INSERT INTO jobs (id, submission, project, package, arch, build, spec, ");
+        let mut insert: QueryBuilder<Db> = QueryBuilder::new(
+            "INSERT INTO jobs (id, submission, project, package, arch, source, build, spec, ",
+        );
         insert.push(CHANGING.join(", ")).push(") ");
         insert.push_values(rows, |mut row, (job, spec)| {
             let entry = job.entry;
@@ -127,6 +128,7 @@ async fn insert_jobs(connection: &mut Connection, new: &[(JobRow<'_>, Vec<u8>)])
                 .push_bind(entry.job.project.as_str().to_owned())
                 .push_bind(entry.job.title().to_owned())
                 .push_bind(entry.job.facts.arch.to_string())
+                .push_bind(entry.job.facts.source.map(|source| source.to_string()))
                 .push_bind(entry.job.build.map(|build| build.as_bytes().to_vec()))
                 .push_bind(spec.clone());
             job.push_changing(&mut row);

@@ -415,6 +415,7 @@ mod tests {
             include_str!("filled/version-4.sql"),
             include_str!("filled/version-5.sql"),
             include_str!("filled/version-6.sql"),
+            include_str!("filled/version-7.sql"),
         ] {
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join("jobs.db");

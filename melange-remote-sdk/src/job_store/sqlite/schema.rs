@@ -1,7 +1,7 @@
 //! The schema of the database, version by version. A version that was released never changes.
 
 /// The versions, oldest first: what each is about, and its statements.
-pub(super) const VERSIONS: [(&str, &str); 7] = [
+pub(super) const VERSIONS: [(&str, &str); 8] = [
     ("jobs", JOBS),
     ("small rows for what changes often", SMALL_ROWS),
     ("logs in blocks, events", LOGS_AND_EVENTS),
@@ -9,6 +9,7 @@ pub(super) const VERSIONS: [(&str, &str); 7] = [
     ("the fleet", FLEET),
     ("builds to list, results, durations", BUILDS),
     ("what jobs ask of backends", RESOURCES),
+    ("jobs by source files and project", SOURCES),
 ];
 
 /// Times are microseconds since 1970, ids are 16 bytes, documents are JSON. States are numbered as `JobState::ALL`.
@@ -220,4 +221,12 @@ CREATE INDEX jobs_package ON jobs (package, id);
 const RESOURCES: &str = "
 ALTER TABLE jobs ADD COLUMN cpu_millis INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE jobs ADD COLUMN memory_bytes INTEGER NOT NULL DEFAULT 0;
+";
+
+/// Jobs are found by the files beside their definitions, and listed by project.
+const SOURCES: &str = "
+ALTER TABLE jobs ADD COLUMN source TEXT;
+UPDATE jobs SET source = json_extract(doc, '$.facts.source');
+CREATE INDEX jobs_source ON jobs (source) WHERE source IS NOT NULL;
+CREATE INDEX jobs_of_project ON jobs (project, id);
 ";

@@ -194,7 +194,8 @@ impl WorkingSet {
         let ids: Box<dyn Iterator<Item = &JobId>> =
             if query.oldest_first { Box::new(ids) } else { Box::new(ids.rev()) };
         let fits = |entry: &&Entry| {
-            query.package.as_ref().is_none_or(|package| entry.job.title() == package)
+            query.project.as_ref().is_none_or(|project| entry.job.project == *project)
+                && query.package.as_ref().is_none_or(|package| entry.job.title() == package)
                 && query.arch.is_none_or(|arch| entry.job.facts.arch == arch)
         };
         let told = ids.filter_map(|id| self.jobs.get(id)).filter(fits).take(limit.saturating_add(1));

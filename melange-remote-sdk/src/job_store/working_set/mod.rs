@@ -35,7 +35,7 @@ pub(super) use log::{check_room, forgotten, joined, no_room};
 pub(super) use log::{is_unarchived, note_archive};
 pub(super) use retention::Ended;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
-pub(super) use retention::{artifact_bytes, note_log_removed, took};
+pub(super) use retention::{artifact_bytes, check_sources, note_log_removed, took};
 
 /// The bounds of a working set.
 #[derive(Debug, Clone, Copy)]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::arch::Arch;
-use crate::job::ResultDigest;
+use crate::job::{ResultDigest, SourceDigest};
 use crate::job_store::listing::{PackageDuration, median};
 use crate::job_store::retention::{EndedJob, EndedPlace, EndedQuery, Holding, Usage};
 
@@ -116,7 +116,28 @@ pub(in crate::job_store) fn note_log_removed(attempt: &mut JobAttempt, at: Times
     attempt.log_removed_at.get_or_insert(at);
 }
 
+/// That no more source files are asked about than may be.
+pub(in crate::job_store) fn check_sources(sources: &[SourceDigest]) -> Result<()> {
+    let most = limits::PAGE_ITEMS_MAX;
+    if sources.len() > most {
+        return Err(Error::invalid(format!("more than {most} source files in a call")));
+    }
+    Ok(())
+}
+
 impl WorkingSet {
+    /// As [`JobReading::needed_sources`](crate::job_store::JobReading::needed_sources).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn needed_sources(&self, sources: &[SourceDigest]) -> Result<BTreeSet<SourceDigest>> {
+        check_sources(sources)?;
+        let asked: HashSet<SourceDigest> = sources.iter().copied().collect();
+        let unfinished = self.jobs.values().filter(|entry| entry.job.state != JobState::Success);
+        let named = unfinished.filter_map(|entry| entry.job.facts.source);
+        Ok(named.filter(|source| asked.contains(source)).collect())
+    }
+
     /// As [`JobIntake::remove`](crate::job_store::JobIntake::remove).
     ///
     /// # Errors

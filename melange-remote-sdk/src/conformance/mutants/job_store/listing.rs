@@ -22,13 +22,17 @@ impl Mutant {
             Bug::ListIgnoresState(state) if query.state == Some(state) => query.state = None,
             Bug::ListForgetsCursor => query.before = None,
             Bug::ListIgnoresBuild => query.build = None,
+            Bug::ListIgnoresProject => query.project = None,
             Bug::ListIgnoresPackage => query.package = None,
             Bug::ListIgnoresArch => query.arch = None,
             Bug::ListForgetsAfter => query.after = None,
             Bug::ListIsAlwaysNewestFirst => query.oldest_first = false,
             _ => {}
         }
+        let of = query.project.clone().filter(|_| matches!(self.bug, Bug::ListFiltersProjectLate));
+        query.project = query.project.filter(|_| of.is_none());
         let mut page = self.inner.list(&query).await?;
+        page.jobs.retain(|job| of.as_ref().is_none_or(|project| job.project == *project));
         match self.bug {
             Bug::ListSaysNoMore => page.more = false,
             Bug::ListIsBackwards => page.jobs.reverse(),

@@ -70,6 +70,25 @@ impl Mutant {
         })
     }
 
+    pub(super) async fn needed_sources_with_bug(
+        &self,
+        sources: &[SourceDigest],
+    ) -> Result<BTreeSet<SourceDigest>> {
+        let mut told = self.inner.needed_sources(sources).await?;
+        match self.bug {
+            Bug::NeededSourcesAreNone => told.clear(),
+            Bug::NeededSourcesAreAll => told.extend(sources),
+            Bug::NeededSourcesOfEnded => {
+                let jobs = self.inner.list(&ListQuery::newest(limits::PAGE_ITEMS_MAX)).await?.jobs;
+                let live = jobs.iter().filter(|job| !job.state.is_terminal());
+                let live: BTreeSet<_> = live.filter_map(|job| job.facts.source).collect();
+                told.retain(|source| live.contains(source));
+            }
+            _ => {}
+        }
+        Ok(told)
+    }
+
     pub(super) async fn usage_with_bug(&self) -> Result<Usage> {
         let mut usage = self.inner.usage().await?;
         match self.bug {
