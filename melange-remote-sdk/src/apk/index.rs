@@ -74,6 +74,21 @@ impl IndexPackage {
         words(&self.provides).map(Dependency::parse)
     }
 
+    /// [`Self::depends`] as text.
+    pub(crate) fn depends_words(&self) -> impl Iterator<Item = &str> {
+        words(&self.depends)
+    }
+
+    /// [`Self::install_if`] as text.
+    pub(crate) fn install_if_words(&self) -> impl Iterator<Item = &str> {
+        words(&self.install_if)
+    }
+
+    /// [`Self::provides`] as text.
+    pub(crate) fn provides_words(&self) -> impl Iterator<Item = &str> {
+        words(&self.provides)
+    }
+
     /// The record of a package on disk.
     pub fn from_apk(apk: &ApkFile) -> Self {
         let info = &apk.info;
