@@ -232,3 +232,6 @@ impl<'a> Solver<'a> {
         format!("{}-{}", package.name, package.version)
     }
 }
+
+#[cfg(test)]
+mod tests;

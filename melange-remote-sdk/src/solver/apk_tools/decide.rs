@@ -4,7 +4,7 @@
 use std::cmp::Ordering;
 use std::collections::{BTreeSet, VecDeque};
 
-use super::universe::{NameId, Need, PackageId, Provider, UNTAGGED, Universe};
+use super::universe::{NameId, Need, PackageId, Provider, Request, UNTAGGED, Universe};
 use crate::apk::version;
 
 /// Where a name waits to be decided.
@@ -139,9 +139,9 @@ impl<'u, 's> Decisions<'u, 's> {
         }
     }
 
-    pub(super) fn decide(&mut self, world: &[Need<'s>]) {
-        for need in world {
-            self.constrain(None, need);
+    pub(super) fn decide(&mut self, world: &[Request<'s>]) {
+        for request in world {
+            self.constrain(None, &request.need, request.tag);
         }
         loop {
             while let Some(name) = self.dirty.pop_front() {
@@ -215,7 +215,7 @@ impl<'u, 's> Decisions<'u, 's> {
     }
 
     fn look_at_who_needs(&mut self, name: NameId) {
-        for &needs in &self.universe.names[name as usize].needed_by {
+        for &needs in self.universe.needed_by(name) {
             self.name(needs).look_at_needs = true;
             self.mark_dirty(needs);
         }
@@ -281,8 +281,8 @@ impl<'u, 's> Decisions<'u, 's> {
     }
 
     /// Applies what a package or a request needs to all candidates.
-    fn constrain(&mut self, by: Option<PackageId>, need: &Need<'s>) {
-        if !need.wanted.conflict {
+    fn constrain(&mut self, by: Option<PackageId>, need: &Need<'s>, tag: u64) {
+        if !need.conflict {
             let state = self.name(need.name);
             state.demand += 1;
             if state.demand == 1 {
@@ -294,10 +294,10 @@ impl<'u, 's> Decisions<'u, 's> {
             let state = self.package(provider.package);
             state.conflicts += u32::from(!is_met);
             if state.is_possible && state.conflicts > 0 {
-                self.rule_out(provider.package, Cause::Constraint(by, need.wanted.text));
+                self.rule_out(provider.package, Cause::Constraint(by, need.text));
             }
             if is_met {
-                self.inherit(provider.package, by, need.tag);
+                self.inherit(provider.package, by, tag);
             }
         }
     }
@@ -317,7 +317,7 @@ impl<'u, 's> Decisions<'u, 's> {
             for need in &universe.packages[package as usize].install_if {
                 let name = &mut self.names[need.name as usize];
                 if !name.is_decided {
-                    if need.wanted.conflict {
+                    if need.conflict {
                         name.condition_needs_it = true;
                         self.wait(need.name, false);
                     }
@@ -355,7 +355,7 @@ impl<'u, 's> Decisions<'u, 's> {
             if look_at_needs && self.packages[id as usize].is_possible {
                 let unmet = package.depends.iter().find(|need| !self.can_be_met(id, need));
                 if let Some(need) = unmet {
-                    self.rule_out(id, Cause::Dependency(need.wanted.text));
+                    self.rule_out(id, Cause::Dependency(need.text));
                 }
             }
             if !self.packages[id as usize].is_possible {
@@ -387,7 +387,7 @@ impl<'u, 's> Decisions<'u, 's> {
         if let Some(first) = first {
             self.pass_down(name, first, options);
         }
-        let who_need = &universe.names[name as usize].needed_by;
+        let who_need = universe.needed_by(name);
         let all_decided = who_need.iter().all(|needs| self.names[*needs as usize].is_decided);
         self.name(name).all_who_need_it_are_decided = all_decided;
         self.wait(name, again);
@@ -397,7 +397,7 @@ impl<'u, 's> Decisions<'u, 's> {
     fn count_common(&mut self, provider: Provider<'s>, before: u32) {
         let universe = self.universe;
         let package = &universe.packages[provider.package as usize];
-        for need in package.depends.iter().filter(|need| !need.wanted.conflict) {
+        for need in package.depends.iter().filter(|need| !need.conflict) {
             let state = self.name(need.name);
             if state.common_need == before {
                 state.common_need = before + 1;
@@ -428,7 +428,7 @@ impl<'u, 's> Decisions<'u, 's> {
                 continue;
             }
             if options == 1 {
-                self.constrain(Some(first), need);
+                self.constrain(Some(first), need, UNTAGGED);
             } else if state.demand == 0 {
                 state.demand += 1;
                 self.demand_changed(need.name);
@@ -502,7 +502,7 @@ impl<'u, 's> Decisions<'u, 's> {
             self.assign(*name, Some(Provider { package: id, version: *version }));
         }
         for need in &package.depends {
-            self.constrain(Some(id), need);
+            self.constrain(Some(id), need, UNTAGGED);
         }
     }
 
@@ -561,7 +561,7 @@ impl<'u, 's> Decisions<'u, 's> {
         {
             for need in &self.universe.packages[package as usize].install_if {
                 if !self.names[need.name as usize].is_decided {
-                    self.constrain(Some(package), need);
+                    self.constrain(Some(package), need, UNTAGGED);
                 }
             }
         }

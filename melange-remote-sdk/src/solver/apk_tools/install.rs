@@ -2,7 +2,7 @@
 
 use super::super::{Id, Map, Solver, explain};
 use super::decide::{Cause, Decisions, Failure};
-use super::universe::{NameId, Need, PackageId, Universe};
+use super::universe::{NameId, Need, PackageId, Request, Universe};
 use crate::error::{Error, ErrorKind, Result};
 
 /// How many providers, candidates or reasons a message names.
@@ -31,7 +31,7 @@ pub(super) fn order<'s>(
     solver: &Solver<'_>,
     universe: &Universe<'s>,
     decisions: Decisions<'_, 's>,
-    world: &[Need<'s>],
+    world: &[Request<'s>],
 ) -> Result<Vec<Id>> {
     let mut order = Order {
         universe,
@@ -40,8 +40,8 @@ pub(super) fn order<'s>(
         is_in: vec![false; universe.packages.len()],
         order: Vec::new(),
     };
-    for need in world {
-        if let Some(package) = order.enter(need.name) {
+    for request in world {
+        if let Some(package) = order.enter(request.need.name) {
             order.go_through(package);
         }
     }
@@ -81,7 +81,7 @@ impl<'s> Order<'_, 's> {
                 }
                 let chosen = self.decisions.names[need.name as usize].chosen;
                 if !need.is_met(Some(top.package), chosen) {
-                    let failure = Failure::Unfulfilled(top.package, need.wanted.text);
+                    let failure = Failure::Unfulfilled(top.package, need.text);
                     self.decisions.fail(top.package, failure);
                 }
                 stack.extend(self.enter(need.name).map(frame));
@@ -107,7 +107,7 @@ impl<'s> Order<'_, 's> {
     fn carry_up(&mut self, package: PackageId, need: &Need<'s>) {
         let below = self.decisions.names[need.name as usize].chosen;
         if below.is_some_and(|below| self.decisions.packages[below.package as usize].failed) {
-            self.decisions.fail(package, Failure::Unfulfilled(package, need.wanted.text));
+            self.decisions.fail(package, Failure::Unfulfilled(package, need.text));
         }
     }
 
@@ -115,7 +115,7 @@ impl<'s> Order<'_, 's> {
     fn comes_along(&self, name: NameId) -> bool {
         let Some(chosen) = self.decisions.names[name as usize].chosen else { return false };
         let holds = |need: &Need<'_>| {
-            (need.wanted.conflict || self.is_done[need.name as usize])
+            (need.conflict || self.is_done[need.name as usize])
                 && need.is_met(Some(chosen.package), self.decisions.names[need.name as usize].chosen)
         };
         self.universe.packages[chosen.package as usize].install_if.iter().all(holds)
@@ -127,7 +127,7 @@ struct Explanation<'e, 'a, 's> {
     solver: &'e Solver<'a>,
     universe: &'e Universe<'s>,
     decisions: &'e Decisions<'e, 's>,
-    world: &'e [Need<'s>],
+    world: &'e [Request<'s>],
 }
 
 impl Explanation<'_, '_, '_> {
@@ -148,7 +148,12 @@ impl Explanation<'_, '_, '_> {
             }
         };
         let Some(below) = below else { return error };
-        match self.way_to(below) {
+        let (request, mut way) = self.way_to(below);
+        if !matches!(failure, Failure::Nothing(_)) {
+            // The message names it.
+            way.pop();
+        }
+        match (request, way) {
             (request, way) if way.is_empty() => error.with("asked for by", request),
             (request, way) => {
                 let ids = way.into_iter().map(|package| self.universe.packages[package as usize].id);
@@ -252,9 +257,9 @@ impl Explanation<'_, '_, '_> {
         let chosen = self.decisions.names.iter().filter_map(|state| state.chosen);
         let needs = |package: &PackageId| {
             let depends = &self.universe.packages[*package as usize].depends;
-            depends.iter().any(|need| need.name == name && !need.wanted.conflict)
+            depends.iter().any(|need| need.name == name && !need.conflict)
         };
-        let asked_for = self.world.iter().any(|need| need.name == name);
+        let asked_for = self.world.iter().any(|request| request.need.name == name);
         if asked_for { None } else { chosen.map(|chosen| chosen.package).find(needs) }
     }
 
@@ -263,18 +268,18 @@ impl Explanation<'_, '_, '_> {
         let mut from: Map<PackageId, Option<PackageId>> = Map::default();
         let mut request_of: Map<PackageId, String> = Map::default();
         let mut next = std::collections::VecDeque::new();
-        for need in self.world.iter().filter(|need| !need.wanted.conflict) {
+        for need in self.world.iter().map(|request| &request.need).filter(|need| !need.conflict) {
             if let Some(chosen) = self.decisions.names[need.name as usize].chosen
                 && from.insert(chosen.package, None).is_none()
             {
-                request_of.insert(chosen.package, need.wanted.to_string());
+                request_of.insert(chosen.package, need.text.to_owned());
                 next.push_back(chosen.package);
             }
         }
         while let Some(at) = next.pop_front() {
             for need in &self.universe.packages[at as usize].depends {
                 let Some(chosen) = self.decisions.names[need.name as usize].chosen else { continue };
-                if !need.wanted.conflict && !from.contains_key(&chosen.package) {
+                if !need.conflict && !from.contains_key(&chosen.package) {
                     from.insert(chosen.package, Some(at));
                     next.push_back(chosen.package);
                 }

@@ -1,9 +1,13 @@
 //! What a resolution can reach: names, who stands for them, who needs them. Found from the requests on, as most packages
 //! of a repository are never looked at.
 
-use super::super::{Id, Map, Solver, explain};
+use std::borrow::Cow;
+
+use smallvec::SmallVec;
+
+use super::super::{Id, Ids, Map, Solver, explain};
 use crate::apk::checksum::Sha1Bytes;
-use crate::apk::dependency::{Dependency, Operator};
+use crate::apk::dependency::{Dependency, Operator, Rules};
 use crate::apk::version;
 use crate::error::Result;
 
@@ -20,9 +24,9 @@ pub(super) const UNTAGGED: u64 = 1;
 pub(super) struct Name<'s> {
     pub text: &'s str,
     /// Who stands for it, in the order of the repositories.
-    pub providers: Vec<Provider<'s>>,
-    /// Names that a package stands for which needs this one.
-    pub needed_by: Vec<NameId>,
+    pub providers: SmallVec<[Provider<'s>; 1]>,
+    /// Names that a package stands for which needs this one, as a part of [`Universe::who_needs`].
+    needed_by: (u32, u32),
     /// Names that a package stands for which comes along with this one.
     pub brings: Vec<NameId>,
     /// Which name is decided first: the highest.
@@ -37,12 +41,21 @@ pub(super) struct Provider<'s> {
     pub version: Option<&'s str>,
 }
 
-/// A dependency with its name found.
+/// A dependency with its name found. A resolution can reach tens of thousands, so they hold no more than is looked at.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Need<'s> {
     pub name: NameId,
-    pub wanted: &'s Dependency<'s>,
-    /// The tag that a request names.
+    pub operator: Operator,
+    pub conflict: bool,
+    pub version: &'s str,
+    pub text: &'s str,
+}
+
+/// What is asked for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Request<'s> {
+    pub need: Need<'s>,
+    /// The tag that it names.
     pub tag: u64,
 }
 
@@ -69,8 +82,12 @@ pub(super) struct Package<'s> {
 pub(super) struct Universe<'s> {
     pub names: Vec<Name<'s>>,
     pub packages: Vec<Package<'s>>,
+    /// Who needs a name, for all names one after the other.
+    who_needs: Vec<NameId>,
     by_text: Map<&'s str, NameId>,
-    by_id: Map<Id, PackageId>,
+    /// By the place in the tables of the solver.
+    by_id: Vec<Option<PackageId>>,
+    has_several_repositories: bool,
     /// The same file in several repositories is one package.
     by_checksum: Map<Sha1Bytes, PackageId>,
     tags: Vec<&'s str>,
@@ -81,21 +98,20 @@ pub(super) struct Universe<'s> {
 impl<'s> Need<'s> {
     /// Whether a provider, or nothing at all, fulfils it; `by` is who needs it, which does not exclude itself.
     pub(super) fn is_met(&self, by: Option<PackageId>, provider: Option<Provider<'s>>) -> bool {
-        let Some(provider) = provider else { return self.wanted.conflict };
-        if self.wanted.conflict && by == Some(provider.package) {
+        let Some(provider) = provider else { return self.conflict };
+        if self.conflict && by == Some(provider.package) {
             return true;
         }
-        let wanted = self.wanted;
-        let fits = match (wanted.operator, provider.version) {
+        let fits = match (self.operator, provider.version) {
             (Operator::Malformed, _) => false,
             (Operator::Any, _) => true,
             (operator, version) => {
                 let version = version.unwrap_or_default();
                 let order = match operator {
                     Operator::Fuzzy | Operator::LessFuzzy | Operator::GreaterFuzzy => {
-                        version::compare_fuzzy(version, &wanted.version)
+                        version::compare_fuzzy(version, self.version)
                     }
-                    _ => version::compare(version, &wanted.version),
+                    _ => version::compare(version, self.version),
                 };
                 match operator {
                     Operator::Equal | Operator::Fuzzy => order.is_eq(),
@@ -106,7 +122,7 @@ impl<'s> Need<'s> {
                 }
             }
         };
-        fits != wanted.conflict
+        fits != self.conflict
     }
 }
 
@@ -131,9 +147,12 @@ impl<'s> Universe<'s> {
     pub(super) fn reach(
         solver: &'s Solver<'_>,
         requests: &[&'s Dependency<'s>],
-    ) -> Result<(Self, Vec<Need<'s>>)> {
+    ) -> Result<(Self, Vec<Request<'s>>)> {
         let mut universe = Self::default();
         universe.tags.push("");
+        universe.by_id = vec![None; solver.packages.len()];
+        universe.has_several_repositories =
+            solver.packages.last().is_some_and(|last| last.choice.repository > 0);
         for entry in &solver.packages {
             if !universe.tags.contains(&entry.tag) {
                 universe.tags.push(entry.tag);
@@ -146,14 +165,15 @@ impl<'s> Universe<'s> {
         for wanted in requests {
             let tag = universe.tags.iter().position(|tag| *tag == wanted.pin);
             let tag = 1 << tag.ok_or_else(|| explain::unknown_tag(wanted, &universe.tags))?;
-            world.push(Need { name: universe.name(wanted.name), wanted, tag });
+            let need = universe.need(wanted, &wanted.version);
+            world.push(Request { need, tag });
         }
         let mut walk = Walk { solver, named: Vec::new(), seen: Vec::new(), entered: Vec::new(), last: 0 };
-        for need in &world {
-            walk.requested(need.name);
+        for request in &world {
+            walk.requested(request.need.name);
         }
-        for need in &world {
-            walk.from(&mut universe, need.name);
+        for request in &world {
+            walk.from(&mut universe, request.need.name);
         }
         universe.find_who_needs(&walk.seen);
         Ok((universe, world))
@@ -175,11 +195,11 @@ impl<'s> Universe<'s> {
             return;
         }
         let text = self.names[name as usize].text;
-        let mut candidates = solver.candidates(text).to_vec();
+        let mut candidates = Ids::from_slice(solver.candidates(text));
         // The tables have packages of the name first.
         candidates.sort_unstable();
         candidates.dedup();
-        let mut providers: Vec<Provider<'s>> = Vec::with_capacity(candidates.len());
+        let mut providers: SmallVec<[Provider<'s>; 1]> = SmallVec::new();
         for id in candidates {
             let package = self.package(solver, id);
             if providers.iter().any(|known| known.package == package) {
@@ -205,31 +225,28 @@ impl<'s> Universe<'s> {
     }
 
     fn package(&mut self, solver: &'s Solver<'_>, id: Id) -> PackageId {
-        if let Some(&known) = self.by_id.get(&id) {
+        if let Some(known) = self.by_id[id as usize] {
             return known;
         }
         let (record, entry) = (solver.package(id), &solver.packages[id as usize]);
         let tag = 1 << self.tags.iter().position(|tag| *tag == entry.tag).unwrap_or_default();
-        let same = record.control_sha1.and_then(|sum| self.by_checksum.get(&sum).copied());
+        let sum = record.control_sha1.filter(|_| self.has_several_repositories);
+        let same = sum.and_then(|sum| self.by_checksum.get(&sum).copied());
         if let Some(known) = same {
             let package = &mut self.packages[known as usize];
             package.tags |= tag;
             package.repository = package.repository.min(entry.choice.repository);
-            self.by_id.insert(id, known);
+            self.by_id[id as usize] = Some(known);
             return known;
         }
-        let parsed = solver.parsed(id);
         let name = self.name(&record.name);
-        let depends = self.needs(&parsed.depends);
-        let provides = parsed
-            .provides
-            .iter()
-            .map(|provide| {
-                let version = &*provide.version;
-                (self.name(provide.name), (!version.is_empty()).then_some(version))
-            })
-            .collect();
-        let install_if = self.needs(&parsed.install_if);
+        let depends = self.needs(record.depends_words());
+        let mut provides = Vec::with_capacity(record.provides_words().count());
+        for word in record.provides_words() {
+            let provide = self.read(word);
+            provides.push((provide.name, (!provide.version.is_empty()).then_some(provide.version)));
+        }
+        let install_if = self.needs(record.install_if_words());
         let place = PackageId::try_from(self.packages.len()).unwrap_or(PackageId::MAX);
         self.packages.push(Package {
             id,
@@ -243,35 +260,71 @@ impl<'s> Universe<'s> {
             provides,
             install_if,
         });
-        self.by_id.insert(id, place);
-        if let Some(sum) = record.control_sha1 {
+        self.by_id[id as usize] = Some(place);
+        if let Some(sum) = sum {
             self.by_checksum.insert(sum, place);
         }
         place
     }
 
-    fn needs(&mut self, wanted: &'s [Dependency<'s>]) -> Vec<Need<'s>> {
-        wanted.iter().map(|wanted| Need { name: self.name(wanted.name), wanted, tag: UNTAGGED }).collect()
+    fn needs(&mut self, words: impl Iterator<Item = &'s str>) -> Vec<Need<'s>> {
+        words.map(|word| self.read(word)).collect::<SmallVec<[Need<'s>; 16]>>().to_vec()
     }
 
-    /// Who needs what, among the names that were reached.
+    fn read(&mut self, word: &'s str) -> Need<'s> {
+        let wanted = Dependency::parse_as(word, Rules::ApkTools);
+        // These rules take versions as they are written.
+        let version = if let Cow::Borrowed(version) = wanted.version { version } else { "" };
+        self.need(&wanted, version)
+    }
+
+    fn need(&mut self, wanted: &Dependency<'s>, version: &'s str) -> Need<'s> {
+        let Dependency { operator, conflict, text, .. } = *wanted;
+        Need { name: self.name(wanted.name), operator, conflict, version, text }
+    }
+
+    /// Names that a package stands for which needs this one.
+    pub(super) fn needed_by(&self, name: NameId) -> &[NameId] {
+        let (from, to) = self.names[name as usize].needed_by;
+        self.who_needs.get(from as usize..to as usize).unwrap_or_default()
+    }
+
+    /// Who needs what, among the names that were reached: counted first, so that all lists are one.
     fn find_who_needs(&mut self, seen: &[bool]) {
-        let mut needed_by: Vec<Vec<NameId>> = vec![Vec::new(); self.names.len()];
-        for (id, name) in (0..).zip(&self.names) {
-            if !seen.get(id as usize).is_some_and(|seen| *seen) {
-                continue;
+        let mut last = vec![NameId::MAX; self.names.len()];
+        let mut counts = vec![0u32; self.names.len()];
+        self.each_need(seen, |by, needed| {
+            if std::mem::replace(&mut last[needed as usize], by) != by {
+                counts[needed as usize] += 1;
             }
-            for provider in &name.providers {
-                for need in &self.packages[provider.package as usize].depends {
-                    let list = &mut needed_by[need.name as usize];
-                    if list.last() != Some(&id) {
-                        list.push(id);
-                    }
-                }
-            }
+        });
+        let mut at = 0;
+        for (name, count) in self.names.iter_mut().zip(&counts) {
+            name.needed_by = (at, at);
+            at += count;
         }
-        for (name, list) in self.names.iter_mut().zip(needed_by) {
-            name.needed_by = list;
+        let mut who_needs = vec![0; at as usize];
+        let mut ends: Vec<u32> = self.names.iter().map(|name| name.needed_by.0).collect();
+        last.fill(NameId::MAX);
+        self.each_need(seen, |by, needed| {
+            if std::mem::replace(&mut last[needed as usize], by) != by {
+                let end = &mut ends[needed as usize];
+                who_needs[*end as usize] = by;
+                *end += 1;
+            }
+        });
+        for (name, end) in self.names.iter_mut().zip(ends) {
+            name.needed_by.1 = end;
+        }
+        self.who_needs = who_needs;
+    }
+
+    fn each_need(&self, seen: &[bool], mut tell: impl FnMut(NameId, NameId)) {
+        for ((id, name), seen) in (0..).zip(&self.names).zip(seen) {
+            for provider in name.providers.iter().filter(|_| *seen) {
+                let depends = &self.packages[provider.package as usize].depends;
+                depends.iter().for_each(|need| tell(id, need.name));
+            }
         }
     }
 }
