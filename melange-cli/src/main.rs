@@ -20,6 +20,10 @@ mod render;
 mod shown;
 mod template;
 
+/// Many small texts on several threads are what the system's allocator is slow at.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     melange_remote_sdk::sandbox::run_if_asked();
     work()

@@ -228,7 +228,7 @@ pub(crate) fn is_whole(folder: &Path) -> bool {
 }
 
 /// The mark only orders what leaves first; what is not there yet gets its time when it is written.
-fn mark_used(path: &Path) {
+pub(crate) fn mark_used(path: &Path) {
     let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
     let _ = utimensat(CWD, path, &Timestamps { last_access: now, last_modification: now }, AtFlags::empty());
 }

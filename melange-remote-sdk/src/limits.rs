@@ -211,6 +211,12 @@ pub const INDEX_WORDS_MAX: usize = 20_000;
 pub const INDEX_DESCRIPTION_BYTES_MAX: u64 = 64 << 10;
 /// One line of an index; a few packages provide thousands of names.
 pub const INDEX_LINE_BYTES_MAX: usize = 1 << 20;
+/// How many parsed indexes are kept on disk for the next process; those not used for longest leave first.
+pub const INDEX_FORMS_MAX: usize = 16;
+
+/// How far down dependencies may lead from one request. Each level takes stack; the chains of Alpine and Wolfi stay below
+/// a tenth of it.
+pub const SOLVER_DEPTH_MAX: usize = 300;
 /// The signatures before an index or a package: a few hundred bytes for each key.
 pub const SIGNATURES_BYTES_MAX: u64 = 1 << 20;
 /// A downloaded package; the largest real ones are about 3 GB.

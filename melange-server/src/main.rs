@@ -16,6 +16,10 @@ fn say(text: impl std::fmt::Display) {
 /// How long the end of the program waits for what goes on in the background.
 const CLOSING: Duration = Duration::from_secs(2);
 
+/// Many small texts on several threads are what the system's allocator is slow at.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     melange_remote_sdk::sandbox::run_if_asked();
     let environment = |name: &str| std::env::var(name).ok();

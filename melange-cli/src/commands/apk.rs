@@ -146,7 +146,7 @@ async fn install(root: &Path, args: &ResolveArgs, output: Output) -> Result<Exit
     }
     std::fs::create_dir_all(root).map_err(|e| Error::io("create", root, e))?;
     let (assembler, environment) = (assembler(args)?, environment(args)?);
-    let resolution = assembler.resolve_with(&environment, args.arch, Policy::Apko).await?;
+    let resolution = assembler.resolve(&environment, args.arch).await?;
     let rootfs = assembler.assemble(&resolution, &environment, args.arch).await?;
     let status = std::process::Command::new("tar")
         .args(["--numeric-owner", "--xattrs", "--xattrs-include=*", "-xpf"])

@@ -5,7 +5,7 @@ use std::cmp::Ordering;
 use std::fmt;
 
 use super::apko_version::ApkoVersion;
-use super::version::Version;
+use super::version;
 use crate::error::{Error, Result};
 
 /// How a version is constrained.
@@ -47,7 +47,10 @@ impl Rules {
     pub fn compare(self, a: &str, b: &str) -> Ordering {
         match self {
             Self::Apko => ApkoVersion::parse(a).cmp(&ApkoVersion::parse(b)),
-            Self::ApkTools => Version::parse(a).cmp(&Version::parse(b)),
+            Self::ApkTools => match (version::is_version(a), version::is_version(b)) {
+                (true, true) => version::compare(a, b),
+                (a, b) => a.cmp(&b),
+            },
         }
     }
 
@@ -59,9 +62,20 @@ impl Rules {
                 Some((actual.cmp(&required), actual.is_like(&required)))
             }
             Self::ApkTools => {
-                let (actual, required) = (Version::parse(actual)?, Version::parse(required)?);
-                Some((actual.cmp(&required), actual.is_like(&required)))
+                let whole = version::is_version(actual) && version::is_version(required);
+                whole.then(|| {
+                    let like = version::compare_fuzzy(actual, required).is_eq();
+                    (version::compare(actual, required), like)
+                })
             }
+        }
+    }
+
+    /// Whether a text is a version by these rules.
+    pub(crate) fn is_version(self, text: &str) -> bool {
+        match self {
+            Self::Apko => ApkoVersion::parse(text).is_some(),
+            Self::ApkTools => version::is_version(text),
         }
     }
 }
@@ -95,23 +109,47 @@ pub struct Dependency<'a> {
 impl<'a> Dependency<'a> {
     /// Reads a dependency as a record of an index has it; what is malformed is kept as [`Operator::Malformed`].
     pub fn parse(text: &'a str) -> Self {
+        Self::parse_as(text, Rules::Apko)
+    }
+
+    /// As [`Self::parse`], by the rules of one tool: apko's tag stands at the end and its sonames have versions of their
+    /// own order; the tag of apk-tools stands behind the name.
+    pub fn parse_as(text: &'a str, rules: Rules) -> Self {
         let (conflict, text) = match text.strip_prefix('!') {
             Some(rest) => (true, rest),
             None => (false, text),
         };
         let (body, pin) = match text.rsplit_once('@') {
-            Some((body, pin)) if !body.is_empty() && is_tag(pin) => (body, pin),
+            Some((body, pin)) if rules == Rules::Apko && !body.is_empty() && is_tag(pin) => (body, pin),
             _ => (text, ""),
         };
         let start = body.find(is_operator).unwrap_or(body.len());
         let (name, rest) = body.split_at(start);
+        let (name, pin) = match name.split_once('@') {
+            Some((name, pin)) if rules == Rules::ApkTools && !name.is_empty() && is_tag(pin) => (name, pin),
+            _ => (name, pin),
+        };
         let (signs, version) = rest.split_at(rest.find(|c| !is_operator(c)).unwrap_or(rest.len()));
-        let operator = match operator(signs) {
-            Operator::Any => Operator::Any,
+        let operator = match operator(signs, rules) {
+            Operator::Any if signs.is_empty() => Operator::Any,
             _ if name.is_empty() || version.is_empty() => Operator::Malformed,
             known => known,
         };
-        Self { text, conflict, name, operator, version: soname_version(name, version), pin }
+        let version = match rules {
+            Rules::Apko if signs.contains('=') => soname_version(name, version),
+            _ => Cow::Borrowed(version),
+        };
+        Self { text, conflict, name, operator, version, pin }
+    }
+
+    /// The name that [`Self::parse_as`] reads, and nothing else.
+    pub(crate) fn name_of(text: &'a str, rules: Rules) -> &'a str {
+        let body = text.strip_prefix('!').unwrap_or(text);
+        match body.find(|c| is_operator(c) || c == '@') {
+            None => body,
+            Some(at) if body.as_bytes().get(at) != Some(&b'@') => &body[..at],
+            Some(_) => Self::parse_as(text, rules).name,
+        }
     }
 
     /// Reads a dependency that somebody wrote.
@@ -121,28 +159,43 @@ impl<'a> Dependency<'a> {
     /// version that is none.
     pub fn checked(text: &'a str) -> Result<Self> {
         let dependency = Self::parse(text);
+        dependency.check(text, |version| version::is_version(version) || Rules::Apko.is_version(version))?;
+        Ok(dependency)
+    }
+
+    /// As [`Self::checked`], by the rules of one tool.
+    ///
+    /// # Errors
+    /// As [`Self::checked`].
+    pub fn checked_as(text: &'a str, rules: Rules) -> Result<Self> {
+        let dependency = Self::parse_as(text, rules);
+        dependency.check(text, |version| rules.is_version(version))?;
+        Ok(dependency)
+    }
+
+    fn check(&self, text: &str, is_version: impl Fn(&str) -> bool) -> Result<()> {
         let wrong = |what: String| {
             Err(Error::invalid(format!("the dependency {text:?} {what}"))
                 .hint("write `name`, `name=1.2-r0`, `name>=1.2` or `name~1.2`"))
         };
-        if dependency.name.is_empty() {
+        if self.name.is_empty() {
             return wrong("has no name".to_owned());
         }
-        if let Some(space) = text.find(char::is_whitespace) {
-            return wrong(format!("has a space behind {:?}", &text[..space]));
+        if let Some((before, _)) = text.split_once(char::is_whitespace) {
+            return wrong(format!("has a space behind {before:?}"));
         }
-        match dependency.operator {
-            Operator::Malformed if dependency.version.is_empty() => {
+        if let Some((name, tag)) = self.name.split_once('@').or_else(|| self.version.split_once('@')) {
+            return Err(Error::invalid(format!("the dependency {text:?} has {tag:?} behind `@` of {name:?}, which is no tag there"))
+                .hint("for builds and `--pick` write the tag last, `name=1.2-r0@tag`; for apk-tools behind the name, `name@tag=1.2-r0`"));
+        }
+        match self.operator {
+            Operator::Malformed if self.version.is_empty() => {
                 wrong("has an operator and no version".to_owned())
             }
             Operator::Malformed => wrong("has an operator that means nothing".to_owned()),
-            Operator::Any => Ok(dependency),
-            _ if Version::parse(&dependency.version).is_some()
-                || ApkoVersion::parse(&dependency.version).is_some() =>
-            {
-                Ok(dependency)
-            }
-            _ => wrong(format!("has the version {:?}, which is no apk version", dependency.version)),
+            Operator::Any => Ok(()),
+            _ if is_version(&self.version) => Ok(()),
+            _ => wrong(format!("has the version {:?}, which is no apk version", self.version)),
         }
     }
 
@@ -174,7 +227,7 @@ fn is_operator(c: char) -> bool {
 }
 
 /// What a run of signs means: apk takes it as a set, so order and repetition do not matter.
-fn operator(signs: &str) -> Operator {
+fn operator(signs: &str, rules: Rules) -> Operator {
     let has = |sign: char| signs.contains(sign);
     match (has('<'), has('>'), has('~'), has('=')) {
         (false, false, false, false) => Operator::Any,
@@ -186,6 +239,8 @@ fn operator(signs: &str) -> Operator {
         (false, true, false, false) => Operator::Greater,
         (false, true, false, true) => Operator::GreaterEqual,
         (false, true, true, _) => Operator::GreaterFuzzy,
+        // All three together exclude nothing, and apk-tools takes them so.
+        (true, true, fuzzy, equal) if rules == Rules::ApkTools && (fuzzy || equal) => Operator::Any,
         // apk's `><` compares checksums of installed packages, which no index has.
         (true, true, ..) => Operator::Malformed,
     }

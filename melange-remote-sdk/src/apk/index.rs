@@ -74,6 +74,21 @@ impl IndexPackage {
         words(&self.provides).map(Dependency::parse)
     }
 
+    /// [`Self::depends`] as text.
+    pub(crate) fn depends_words(&self) -> impl Iterator<Item = &str> {
+        words(&self.depends)
+    }
+
+    /// [`Self::install_if`] as text.
+    pub(crate) fn install_if_words(&self) -> impl Iterator<Item = &str> {
+        words(&self.install_if)
+    }
+
+    /// [`Self::provides`] as text.
+    pub(crate) fn provides_words(&self) -> impl Iterator<Item = &str> {
+        words(&self.provides)
+    }
+
     /// The record of a package on disk.
     pub fn from_apk(apk: &ApkFile) -> Self {
         let info = &apk.info;
@@ -158,6 +173,14 @@ impl Index {
     /// # Errors
     /// `Untrusted` for a bad or missing signature and for damage, `LimitExceeded` for size.
     pub fn read(bytes: &[u8], keyring: Option<&Keyring>) -> Result<Self> {
+        Self::read_content(Self::verify(bytes, keyring)?)
+    }
+
+    /// Checks the signature of `APKINDEX.tar.gz` if there is a keyring, and gives what stands behind it.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub(crate) fn verify<'b>(bytes: &'b [u8], keyring: Option<&Keyring>) -> Result<&'b [u8]> {
         let damaged = |e: io::Error| Error::new(ErrorKind::Untrusted, "the index is damaged").source(e);
         if keyring.is_some_and(Keyring::is_empty) {
             return Err(Error::new(ErrorKind::Untrusted, "there is no key to verify the index with")
@@ -168,20 +191,25 @@ impl Index {
                 "indexes of this kind are not read; the repository must offer an `APKINDEX.tar.gz` for apk 2",
             ));
         }
-        let rest = match signature_section(bytes).map_err(damaged)? {
+        match signature_section(bytes).map_err(damaged)? {
             Some((section, rest)) => {
                 if let Some(keyring) = keyring {
                     keyring.verify(&section, rest)?;
                 }
-                rest
+                Ok(rest)
             }
-            None if keyring.is_some() => {
-                return Err(Error::new(ErrorKind::Untrusted, "the index is not signed")
-                    .hint("sign it, or allow unsigned repositories"));
-            }
-            None => bytes,
-        };
-        Self::read_tar(MultiGzDecoder::new(rest).take(limits::INDEX_BYTES_MAX + 1))
+            None if keyring.is_some() => Err(Error::new(ErrorKind::Untrusted, "the index is not signed")
+                .hint("sign it, or allow unsigned repositories")),
+            None => Ok(bytes),
+        }
+    }
+
+    /// Reads what [`Self::verify`] gives.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub(crate) fn read_content(content: &[u8]) -> Result<Self> {
+        Self::read_tar(MultiGzDecoder::new(content).take(limits::INDEX_BYTES_MAX + 1))
     }
 
     /// Reads the records as they are decompressed, so that memory holds what is kept and nothing else.
@@ -195,7 +223,10 @@ impl Index {
             }
             let name = entry.name_lossy();
             match name.as_str() {
-                "APKINDEX" => index.packages = read_records(BufReader::new(reader.content()))?,
+                "APKINDEX" => {
+                    let lines = BufReader::with_capacity(READ_BYTES, reader.content());
+                    index.packages = read_records(lines)?;
+                }
                 "DESCRIPTION" => {
                     let content = reader.read_content(limits::INDEX_DESCRIPTION_BYTES_MAX);
                     index.description = content.map_err(damaged)?;
@@ -277,6 +308,9 @@ fn beyond(what: impl std::fmt::Display) -> Error {
         .hint("an index of this size is no honest one; ask who publishes it")
 }
 
+/// What is decompressed before its lines are read.
+const READ_BYTES: usize = 64 << 10;
+
 /// Reads records up to the end; everything kept is counted against the bounds as it is read.
 fn read_records(mut text: impl BufRead) -> Result<Vec<IndexPackage>> {
     let mut packages = Vec::new();
@@ -296,7 +330,10 @@ fn read_records(mut text: impl BufRead) -> Result<Vec<IndexPackage>> {
             return Err(beyond(format!("a line of more than {bound} bytes behind {:?}", record.name)));
         }
         if !line.is_empty() {
-            record.put(&String::from_utf8_lossy(&line))?;
+            match std::str::from_utf8(&line) {
+                Ok(line) => record.put(line)?,
+                Err(_) => record.put(&String::from_utf8_lossy(&line))?,
+            }
             continue;
         }
         if !record.name.is_empty() {
@@ -339,7 +376,8 @@ impl IndexPackage {
             "t" => self.build_time = value.parse().unwrap_or_default(),
             "c" => value.clone_into(&mut self.commit),
             "D" | "i" | "p" => {
-                if words(value).count() > limits::INDEX_WORDS_MAX {
+                // Short lines cannot have so many, which spares counting them.
+                if value.len() > limits::INDEX_WORDS_MAX && words(value).count() > limits::INDEX_WORDS_MAX {
                     let bound = limits::INDEX_WORDS_MAX;
                     let what = format!("more than {bound} words in the line `{key}:` of {:?}", self.name);
                     return Err(beyond(what));

@@ -25,6 +25,7 @@ pub mod checksum;
 pub mod gzip;
 #[cfg(feature = "apk")]
 pub mod index;
+pub(crate) mod index_form;
 #[cfg(feature = "apk")]
 pub mod pkginfo;
 #[cfg(feature = "apk")]

@@ -10,20 +10,23 @@ use std::fmt;
 const SUFFIXES: [&str; 9] = ["alpha", "beta", "pre", "rc", "cvs", "svn", "git", "hg", "p"];
 const FIRST_POST_SUFFIX: usize = 4;
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-enum Token {
-    First(String),
-    Digits(String),
+/// What a version is made of; the later a kind may stand, the higher its rank.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Token<'a> {
+    First(&'a [u8]),
+    Digits(&'a [u8]),
     Letter(u8),
     Suffix(usize),
-    SuffixNumber(String),
-    Hash(String),
-    Revision(String),
+    SuffixNumber(&'a [u8]),
+    Hash(&'a [u8]),
+    Revision(&'a [u8]),
+    End,
+    /// Text that has no place in a version.
+    Invalid,
 }
 
-impl Token {
-    /// The later a kind may stand, the higher its rank; the end of a version ranks highest.
-    fn rank(&self) -> usize {
+impl Token<'_> {
+    fn rank(&self) -> u8 {
         match self {
             Self::First(_) => 0,
             Self::Digits(_) => 1,
@@ -32,11 +35,147 @@ impl Token {
             Self::SuffixNumber(_) => 4,
             Self::Hash(_) => 5,
             Self::Revision(_) => 6,
+            Self::End => 7,
+            Self::Invalid => 8,
+        }
+    }
+
+    fn is_pre_release(&self) -> bool {
+        matches!(self, Self::Suffix(suffix) if *suffix < FIRST_POST_SUFFIX)
+    }
+}
+
+/// Reads a version token by token: versions are compared far more often than kept.
+struct Tokens<'a> {
+    rest: &'a [u8],
+    last: Option<u8>,
+}
+
+impl<'a> Tokens<'a> {
+    fn of(text: &'a str) -> Self {
+        Self { rest: text.as_bytes(), last: None }
+    }
+
+    /// The next token; [`Token::End`] and [`Token::Invalid`] come again and again.
+    fn next(&mut self) -> Token<'a> {
+        let token = self.read().unwrap_or(Token::Invalid);
+        self.last = Some(token.rank());
+        token
+    }
+
+    fn read(&mut self) -> Option<Token<'a>> {
+        let Some(last) = self.last else { return self.digits().map(Token::First) };
+        let [sign, ..] = self.rest else { return (last <= END_RANK).then_some(Token::End) };
+        let may_follow = |rank: u8| (last <= rank).then_some(());
+        match sign {
+            b'.' => {
+                may_follow(1)?;
+                self.skip(1);
+                self.digits().map(Token::Digits)
+            }
+            b'a'..=b'z' => {
+                may_follow(1)?;
+                self.skip(1);
+                Some(Token::Letter(*sign))
+            }
+            b'0'..=b'9' => (last == 3).then(|| self.digits().map(Token::SuffixNumber)).flatten(),
+            b'_' => {
+                may_follow(4)?;
+                self.skip(1);
+                let name = self.take(u8::is_ascii_lowercase)?;
+                SUFFIXES.iter().position(|suffix| suffix.as_bytes() == name).map(Token::Suffix)
+            }
+            b'~' => {
+                may_follow(4)?;
+                self.skip(1);
+                self.take(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')).map(Token::Hash)
+            }
+            b'-' if self.rest.starts_with(b"-r") => {
+                may_follow(5)?;
+                self.skip(2);
+                self.digits().map(Token::Revision)
+            }
+            _ => None,
+        }
+    }
+
+    fn skip(&mut self, count: usize) {
+        self.rest = self.rest.get(count..).unwrap_or_default();
+    }
+
+    fn digits(&mut self) -> Option<&'a [u8]> {
+        self.take(u8::is_ascii_digit)
+    }
+
+    fn take(&mut self, fits: impl Fn(&u8) -> bool) -> Option<&'a [u8]> {
+        let end = self.rest.iter().position(|byte| !fits(byte)).unwrap_or(self.rest.len());
+        let (taken, rest) = self.rest.split_at(end);
+        self.rest = rest;
+        (end > 0).then_some(taken)
+    }
+}
+
+const END_RANK: u8 = 7;
+
+/// The order of two texts as apk-tools has it, versions or not: what comes before the first sign that has no place in a
+/// version counts.
+pub(crate) fn compare(a: &str, b: &str) -> Ordering {
+    relate(a, b, false)
+}
+
+/// As [`compare`], and equal when `a` begins with the parts of `b`.
+pub(crate) fn compare_fuzzy(a: &str, b: &str) -> Ordering {
+    relate(a, b, true)
+}
+
+fn relate(a: &str, b: &str, fuzzy: bool) -> Ordering {
+    let (mut a, mut b) = (Tokens::of(a), Tokens::of(b));
+    loop {
+        let (a, b) = (a.next(), b.next());
+        match compare_tokens(&a, &b) {
+            Some(Ordering::Equal) => {}
+            Some(order) => return order,
+            None if a.rank() == b.rank() || (fuzzy && b == Token::End) => return Ordering::Equal,
+            None if a.is_pre_release() => return Ordering::Less,
+            None if b.is_pre_release() => return Ordering::Greater,
+            None => return b.rank().cmp(&a.rank()),
         }
     }
 }
 
-const END_RANK: usize = 7;
+fn compare_numbers(a: &[u8], b: &[u8]) -> Ordering {
+    let plain = |digits: &[u8]| digits.iter().position(|digit| *digit != b'0').unwrap_or(digits.len());
+    let (a, b) = (a.get(plain(a)..).unwrap_or_default(), b.get(plain(b)..).unwrap_or_default());
+    a.len().cmp(&b.len()).then_with(|| a.cmp(b))
+}
+
+/// The order of two tokens of one kind; `None` for different kinds and behind the last part.
+fn compare_tokens(a: &Token<'_>, b: &Token<'_>) -> Option<Ordering> {
+    Some(match (a, b) {
+        // A leading zero makes the part a fraction: 1.01 is older than 1.1.
+        (Token::Digits(a), Token::Digits(b)) if a.starts_with(b"0") || b.starts_with(b"0") => a.cmp(b),
+        (Token::First(a), Token::First(b))
+        | (Token::Digits(a), Token::Digits(b))
+        | (Token::SuffixNumber(a), Token::SuffixNumber(b))
+        | (Token::Revision(a), Token::Revision(b)) => compare_numbers(a, b),
+        (Token::Letter(a), Token::Letter(b)) => a.cmp(b),
+        (Token::Suffix(a), Token::Suffix(b)) => a.cmp(b),
+        (Token::Hash(a), Token::Hash(b)) => a.cmp(b),
+        _ => return None,
+    })
+}
+
+/// Whether a text is a version.
+pub(crate) fn is_version(text: &str) -> bool {
+    let mut tokens = Tokens::of(text);
+    loop {
+        match tokens.next() {
+            Token::End => return true,
+            Token::Invalid => return false,
+            _ => {}
+        }
+    }
+}
 
 /// A version that parsed.
 ///
@@ -51,48 +190,12 @@ const END_RANK: usize = 7;
 #[derive(Debug, Clone)]
 pub struct Version {
     text: String,
-    tokens: Vec<Token>,
 }
 
 impl Version {
     /// Reads a version; `None` when the text is none.
     pub fn parse(text: &str) -> Option<Self> {
-        let mut tokens = Vec::new();
-        let (digits, mut rest) = take_digits(text)?;
-        tokens.push(Token::First(digits.to_owned()));
-        while let Some(after) = rest.strip_prefix('.') {
-            let (digits, after) = take_digits(after)?;
-            tokens.push(Token::Digits(digits.to_owned()));
-            rest = after;
-        }
-        if let Some(letter @ b'a'..=b'z') = rest.bytes().next() {
-            tokens.push(Token::Letter(letter));
-            rest = &rest[1..];
-        }
-        while let Some(after) = rest.strip_prefix('_') {
-            let end = after.find(|c: char| !c.is_ascii_lowercase()).unwrap_or(after.len());
-            let suffix = SUFFIXES.iter().position(|suffix| *suffix == &after[..end])?;
-            tokens.push(Token::Suffix(suffix));
-            rest = &after[end..];
-            if let Some((digits, after)) = take_digits(rest) {
-                tokens.push(Token::SuffixNumber(digits.to_owned()));
-                rest = after;
-            }
-        }
-        if let Some(after) = rest.strip_prefix('~') {
-            let end = after.find(|c: char| !matches!(c, '0'..='9' | 'a'..='f')).unwrap_or(after.len());
-            if end == 0 {
-                return None;
-            }
-            tokens.push(Token::Hash(after[..end].to_owned()));
-            rest = &after[end..];
-        }
-        if let Some(after) = rest.strip_prefix("-r") {
-            let (digits, after) = take_digits(after)?;
-            tokens.push(Token::Revision(digits.to_owned()));
-            rest = after;
-        }
-        rest.is_empty().then(|| Self { text: text.to_owned(), tokens })
+        is_version(text).then(|| Self { text: text.to_owned() })
     }
 
     /// The version as written.
@@ -102,63 +205,13 @@ impl Version {
 
     /// Whether this version lies in what `~required` stands for: all that begins with it.
     pub fn is_like(&self, required: &Self) -> bool {
-        self.tokens.len() >= required.tokens.len()
-            && self
-                .tokens
-                .iter()
-                .zip(&required.tokens)
-                .all(|(a, b)| compare_tokens(a, b) == Some(Ordering::Equal))
+        compare_fuzzy(&self.text, &required.text).is_eq()
     }
-}
-
-fn take_digits(text: &str) -> Option<(&str, &str)> {
-    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    (end > 0).then(|| text.split_at(end))
-}
-
-fn compare_numbers(a: &str, b: &str) -> Ordering {
-    let (a, b) = (a.trim_start_matches('0'), b.trim_start_matches('0'));
-    a.len().cmp(&b.len()).then_with(|| a.cmp(b))
-}
-
-/// The order of two tokens of one kind; `None` for different kinds.
-fn compare_tokens(a: &Token, b: &Token) -> Option<Ordering> {
-    Some(match (a, b) {
-        // A leading zero makes the part a fraction: 1.01 is older than 1.1.
-        (Token::Digits(a), Token::Digits(b)) if a.starts_with('0') || b.starts_with('0') => a.cmp(b),
-        (Token::First(a), Token::First(b))
-        | (Token::Digits(a), Token::Digits(b))
-        | (Token::SuffixNumber(a), Token::SuffixNumber(b))
-        | (Token::Revision(a), Token::Revision(b)) => compare_numbers(a, b),
-        (Token::Letter(a), Token::Letter(b)) => a.cmp(b),
-        (Token::Suffix(a), Token::Suffix(b)) => a.cmp(b),
-        (Token::Hash(a), Token::Hash(b)) => a.cmp(b),
-        _ => return None,
-    })
 }
 
 impl Ord for Version {
     fn cmp(&self, other: &Self) -> Ordering {
-        let mut index = 0;
-        loop {
-            let (a, b) = (self.tokens.get(index), other.tokens.get(index));
-            index += 1;
-            if let (Some(a), Some(b)) = (a, b) {
-                match compare_tokens(a, b) {
-                    Some(Ordering::Equal) => continue,
-                    Some(order) => return order,
-                    None => {}
-                }
-            }
-            let older =
-                |token: Option<&Token>| matches!(token, Some(Token::Suffix(s)) if *s < FIRST_POST_SUFFIX);
-            let rank = |token: Option<&Token>| token.map_or(END_RANK, Token::rank);
-            return match (older(a), older(b)) {
-                (true, false) => Ordering::Less,
-                (false, true) => Ordering::Greater,
-                _ => rank(b).cmp(&rank(a)),
-            };
-        }
+        compare(&self.text, &other.text)
     }
 }
 

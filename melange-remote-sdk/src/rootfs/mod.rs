@@ -147,7 +147,7 @@ impl Assembler {
     /// `InvalidRequest` without repositories, `Untrusted` for signatures that do not hold, `Unavailable` for
     /// repositories that cannot be reached, and the solver's.
     pub async fn resolve(&self, environment: &PlanEnvironment, arch: Arch) -> Result<Resolution> {
-        self.resolve_with(environment, arch, Policy::Apko).await
+        self.resolve_as(environment, arch, Policy::Apko, true).await
     }
 
     /// As [`Self::resolve`], of what a job of a build of many packages sees: what the jobs made that it waited for comes
@@ -191,7 +191,8 @@ impl Assembler {
         solve(repositories, keyring, world).await
     }
 
-    /// As [`Self::resolve`], with a choice of whose rules decide.
+    /// What one of the tools answers: resolved once, by its rules. Builds resolve what was chosen again
+    /// ([`Self::resolve`]), which decides the order of installation.
     ///
     /// # Errors
     /// As [`Self::resolve`].
@@ -201,9 +202,19 @@ impl Assembler {
         arch: Arch,
         policy: Policy,
     ) -> Result<Resolution> {
+        self.resolve_as(environment, arch, policy, false).await
+    }
+
+    async fn resolve_as(
+        &self,
+        environment: &PlanEnvironment,
+        arch: Arch,
+        policy: Policy,
+        locked: bool,
+    ) -> Result<Resolution> {
         let (repositories, keyring) = self.load(&Seen::default(), environment, arch).await?;
         let requests = environment.packages.clone();
-        let world = World { requests, first: 0, subject: String::new(), policy, locked: true };
+        let world = World { requests, first: 0, subject: String::new(), policy, locked };
         solve(repositories, keyring, world).await
     }
 
@@ -256,7 +267,7 @@ impl Assembler {
         let location = Location::parse(line, &self.local)?;
         let read = self.indexes.read(&location, arch, &*self.fetcher, &self.cache).await?;
         let Some(bytes) = read else { return Ok(None) };
-        let loaded = self.indexes.kept(&location, bytes.clone(), trusted).await?;
+        let loaded = self.indexes.kept(&location, bytes.clone(), trusted, &self.cache).await?;
         Ok(Some((loaded, bytes)))
     }
 
@@ -282,7 +293,7 @@ impl Assembler {
                 None => None,
             };
             if let Some((bytes, _)) = kept {
-                repositories.push(self.indexes.kept(&location, bytes, trusted).await?);
+                repositories.push(self.indexes.kept(&location, bytes, trusted, &self.cache).await?);
                 continue;
             }
             let loaded = self.indexes.load(&location, arch, trusted, &*self.fetcher, &self.cache).await?;

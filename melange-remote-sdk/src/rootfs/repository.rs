@@ -4,14 +4,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use sha2::{Digest, Sha256};
 
 use crate::apk::checksum::{self, sha256_hex};
 use crate::apk::index::{Index, IndexPackage};
+use crate::apk::index_form;
 use crate::apk::reader::ApkFile;
 use crate::apk::signature::{Keyring, is_key_name};
 use crate::arch::Arch;
 use crate::builder::BuildRepositories;
-use crate::cache::{Held, StateCache};
+use crate::cache::{Held, StateCache, mark_used};
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits;
 use crate::redact::redact;
@@ -265,7 +267,7 @@ impl RepositoryCache {
         cache: &StateCache,
     ) -> Result<Option<Arc<LoadedRepository>>> {
         let Some(bytes) = self.read(location, arch, fetcher, cache).await? else { return Ok(None) };
-        self.kept(location, bytes, trusted).await.map(Some)
+        self.kept(location, bytes, trusted, cache).await.map(Some)
     }
 
     /// The file of a repository's index; `None`, with a warning, for a folder without one.
@@ -291,7 +293,7 @@ impl RepositoryCache {
             Place::Url(url) => {
                 let url = format!("{}/{arch}/APKINDEX.tar.gz", url.0);
                 let name = format!("{}.gz", sha256_hex(url.as_bytes()));
-                let path = cache.folder().join("indexes").join(name);
+                let path = cache.folder().join(INDEXES).join(name);
                 let held = cache.hold(&path);
                 (
                     fetcher
@@ -320,15 +322,24 @@ impl RepositoryCache {
         location: &Location,
         bytes: Bytes,
         trusted: Option<&Keyring>,
+        cache: &StateCache,
     ) -> Result<Arc<LoadedRepository>> {
-        let (sha256, index) =
-            self.parse(bytes, trusted.cloned()).await.map_err(|e| e.with("repository", &location.line))?;
+        let folder = cache.folder().join(INDEXES);
+        let (sha256, index) = self
+            .parse(bytes, trusted.cloned(), folder)
+            .await
+            .map_err(|e| e.with("repository", &location.line))?;
         let (line, tag, place) = (location.line.clone(), location.tag.clone(), location.place.clone());
         Ok(Arc::new(LoadedRepository { line, tag, index, sha256, place }))
     }
 
     /// Parses an index, or finds it parsed, with its SHA-256; what it was verified with is part of its name.
-    async fn parse(&self, bytes: Bytes, trusted: Option<Keyring>) -> Result<(String, Arc<Index>)> {
+    async fn parse(
+        &self,
+        bytes: Bytes,
+        trusted: Option<Keyring>,
+        folder: PathBuf,
+    ) -> Result<(String, Arc<Index>)> {
         let parse = move || {
             let sha256 = sha256_hex(&bytes);
             let keys: Vec<String> = trusted
@@ -343,12 +354,69 @@ impl RepositoryCache {
             .await
             .map_err(|e| Error::unexpected("the reader died").source(e))?;
         let read = async {
-            let read = tokio::task::spawn_blocking(move || Index::read(&bytes, trusted.as_ref()));
+            let read = tokio::task::spawn_blocking(move || read_index(&bytes, trusted.as_ref(), &folder));
             read.await.map_err(|e| Error::unexpected("the reader died").source(e))?.map(Arc::new)
         };
         let index = self.parsed.try_get_with(name, read).await.map_err(Error::shared)?;
         Ok((sha256, index))
     }
+}
+
+/// The folder of indexes in the cache, swept with it.
+const INDEXES: &str = "indexes";
+
+/// How the names of parsed indexes end.
+const FORM: &str = "read";
+
+/// Indexes smaller than this are read as quickly as their kept form.
+const FORM_SOURCE_BYTES_MIN: usize = 32 << 10;
+
+/// Reads an index, or finds the form that was kept when the same file was read before. The signature is checked on the
+/// file either way. A form that cannot be read or written only costs time.
+fn read_index(bytes: &[u8], trusted: Option<&Keyring>, folder: &Path) -> Result<Index> {
+    let content = Index::verify(bytes, trusted)?;
+    if bytes.len() < FORM_SOURCE_BYTES_MIN {
+        return Index::read_content(content);
+    }
+    let source: [u8; 32] = Sha256::digest(bytes).into();
+    let path = folder.join(format!("{}.{FORM}", hex::encode(source)));
+    let is_small = |path: &Path| path.metadata().is_ok_and(|m| m.len() <= 2 * limits::INDEX_BYTES_MAX);
+    if is_small(&path)
+        && let Ok(form) = std::fs::read(&path)
+        && let Some(index) = index_form::read(&form, &source)
+    {
+        mark_used(&path);
+        return Ok(index);
+    }
+    let index = Index::read_content(content)?;
+    if let Some(form) = index_form::write(&index, &source)
+        && let Err(error) = keep(&form, &path, folder)
+    {
+        tracing::debug!(%error, path = %path.display(), "the parsed index is not kept");
+    }
+    Ok(index)
+}
+
+/// Writes a form, which is there whole or not at all, and removes those that were not used for longest. Who resolves and
+/// builds nothing never sweeps the whole cache.
+fn keep(form: &[u8], path: &Path, folder: &Path) -> std::io::Result<()> {
+    std::fs::create_dir_all(folder)?;
+    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    std::io::Write::write_all(&mut file, form)?;
+    file.persist(path)?;
+    let mut forms = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == FORM) {
+            // What another process removed meanwhile is gone already.
+            forms.extend(path.metadata().and_then(|known| known.modified()).ok().map(|used| (used, path)));
+        }
+    }
+    forms.sort();
+    for (_, old) in forms.iter().rev().skip(limits::INDEX_FORMS_MAX) {
+        std::fs::remove_file(old)?;
+    }
+    Ok(())
 }
 
 /// Reads a key of a keyring: a path or an http(s) URL.
@@ -435,5 +503,42 @@ mod tests {
         let escape = folder.path().join("link").display().to_string();
         assert_eq!(Location::parse(&escape, &some).unwrap_err().kind(), ErrorKind::Untrusted);
         assert_eq!(Location::parse(&through, &some).unwrap_err().kind(), ErrorKind::Untrusted);
+    }
+
+    #[test]
+    fn a_parsed_index_is_kept_and_read_again() {
+        let folder = tempfile::tempdir().unwrap();
+        // Texts that do not compress, so that the index is large enough.
+        let package = |number: u64| IndexPackage {
+            name: format!("p{number}"),
+            version: "1-r0".to_owned(),
+            description: sha256_hex(&number.to_le_bytes()),
+            ..IndexPackage::default()
+        };
+        let index = |count| Index { description: Vec::new(), packages: (0..count).map(package).collect() };
+        let bytes = index(2_000).write(None).unwrap();
+        assert!(bytes.len() > FORM_SOURCE_BYTES_MIN);
+        let read = |bytes: &[u8]| format!("{:?}", read_index(bytes, None, folder.path()).unwrap());
+        let first = read(&bytes);
+        let forms = || -> Vec<PathBuf> {
+            folder.path().read_dir().unwrap().map(|entry| entry.unwrap().path()).collect()
+        };
+        let [form] = &forms()[..] else { panic!("{:?}", forms()) };
+        assert_eq!(read(&bytes), first);
+        // A damaged form is read past, and replaced.
+        let whole = std::fs::read(form).unwrap();
+        std::fs::write(form, &whole[..whole.len() / 2]).unwrap();
+        assert_eq!(read(&bytes), first);
+        assert_eq!(std::fs::read(form).unwrap(), whole);
+        // The signature is asked for all the same.
+        let error = read_index(&bytes, Some(&Keyring::default()), folder.path()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Untrusted);
+        for more in 1..=limits::INDEX_FORMS_MAX as u64 {
+            read(&index(2_000 + more).write(None).unwrap());
+        }
+        assert_eq!(forms().len(), limits::INDEX_FORMS_MAX);
+        // A folder that cannot be written to costs time and nothing else.
+        let nowhere = folder.path().join(form.file_name().unwrap()).join("x");
+        assert!(read_index(&bytes, None, &nowhere).is_ok());
     }
 }

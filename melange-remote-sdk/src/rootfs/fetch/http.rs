@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -36,37 +36,49 @@ pub struct FetchOptions {
 /// Fetches with `reqwest`; at most [`limits::DOWNLOADS_MAX`] downloads at once.
 #[derive(Debug)]
 pub struct HttpFetcher {
-    client: reqwest::Client,
+    client: OnceLock<reqwest::Client>,
     options: Arc<FetchOptions>,
     permits: tokio::sync::Semaphore,
 }
 
+fn connect(options: &Arc<FetchOptions>) -> Result<reqwest::Client> {
+    let policy = Arc::clone(options);
+    let redirects = reqwest::redirect::Policy::custom(move |attempt| {
+        if attempt.previous().len() > REDIRECTS_MAX {
+            return attempt.error(format!("more than {REDIRECTS_MAX} redirects"));
+        }
+        match refused_literal(attempt.url(), &policy.addresses) {
+            Some(refused) => attempt.error(refused),
+            None => attempt.follow(),
+        }
+    });
+    reqwest::Client::builder()
+        .user_agent(concat!("melange-remote/", env!("CARGO_PKG_VERSION")))
+        .read_timeout(options.idle.unwrap_or(limits::DOWNLOAD_IDLE))
+        .connect_timeout(Duration::from_secs(20))
+        .redirect(redirects)
+        .dns_resolver(Arc::new(FilteredNames(Arc::clone(options))))
+        .build()
+        .map_err(|e| Error::unexpected("cannot set up the http client").source(e))
+}
+
 impl HttpFetcher {
-    /// A fetcher with its own connections.
+    /// A fetcher with its own connections; they and the roots of trust are set up with the first request.
     ///
     /// # Errors
-    /// `Unexpected` when TLS cannot be set up.
+    /// None today; kept for what may fail while it is set up.
     pub fn new(options: FetchOptions) -> Result<Self> {
-        let options = Arc::new(options);
-        let policy = Arc::clone(&options);
-        let redirects = reqwest::redirect::Policy::custom(move |attempt| {
-            if attempt.previous().len() > REDIRECTS_MAX {
-                return attempt.error(format!("more than {REDIRECTS_MAX} redirects"));
-            }
-            match refused_literal(attempt.url(), &policy.addresses) {
-                Some(refused) => attempt.error(refused),
-                None => attempt.follow(),
-            }
-        });
-        let client = reqwest::Client::builder()
-            .user_agent(concat!("melange-remote/", env!("CARGO_PKG_VERSION")))
-            .read_timeout(options.idle.unwrap_or(limits::DOWNLOAD_IDLE))
-            .connect_timeout(Duration::from_secs(20))
-            .redirect(redirects)
-            .dns_resolver(Arc::new(FilteredNames(Arc::clone(&options))))
-            .build()
-            .map_err(|e| Error::unexpected("cannot set up the http client").source(e))?;
-        Ok(Self { client, options, permits: tokio::sync::Semaphore::new(limits::DOWNLOADS_MAX) })
+        let permits = tokio::sync::Semaphore::new(limits::DOWNLOADS_MAX);
+        Ok(Self { client: OnceLock::new(), options: Arc::new(options), permits })
+    }
+
+    /// The client; reading the machine's certificates takes longer than resolving from a local index.
+    fn client(&self) -> Result<&reqwest::Client> {
+        if let Some(client) = self.client.get() {
+            return Ok(client);
+        }
+        let client = connect(&self.options)?;
+        Ok(self.client.get_or_init(|| client))
     }
 
     fn request(&self, url: &str, etag: Option<&str>) -> Result<reqwest::RequestBuilder> {
@@ -81,7 +93,7 @@ impl HttpFetcher {
             }
             _ => None,
         };
-        let mut request = self.client.get(parsed);
+        let mut request = self.client()?.get(parsed);
         if let Some(login) = login {
             request = request.basic_auth(&login.user, Some(&login.password));
         }
