@@ -140,10 +140,6 @@ impl<W: Write> TarWriter<W> {
 
     fn write_header(&mut self, header: &Header<'_>) -> io::Result<()> {
         let mut records = header.records.clone();
-        let prefix = split_prefix(header);
-        if prefix.is_none() {
-            records.insert("path".to_owned(), header.name.as_bytes().to_vec());
-        }
         if header.link.len() > 100 || !header.link.is_ascii() {
             records.insert("linkpath".to_owned(), header.link.as_bytes().to_vec());
         }
@@ -161,15 +157,15 @@ impl<W: Write> TarWriter<W> {
                 records.insert(key.to_owned(), value.as_bytes().to_vec());
             }
         }
-        let extended = !records.is_empty();
-        if extended {
+        let split = split_prefix(header.name, !records.is_empty());
+        if split.is_none() {
+            records.insert("path".to_owned(), header.name.as_bytes().to_vec());
+        }
+        if !records.is_empty() {
             self.write_records(header.name, &records)?;
         }
-        let (prefix, name) = match prefix {
-            // With records present the prefix field stays unused and the name is cut.
-            Some((prefix, name)) if !extended || prefix.is_empty() => (prefix, name),
-            _ => ("", header.name),
-        };
+        // A name that stands in a record is cut.
+        let (prefix, name) = split.unwrap_or(("", header.name));
         self.inner.write_all(&block(header, prefix, name))
     }
 
@@ -209,16 +205,16 @@ fn record(key: &str, value: &[u8]) -> Vec<u8> {
     record
 }
 
-/// Where a name goes without records: prefix and name field; `None` when it needs a `path` record.
-fn split_prefix<'a>(header: &Header<'a>) -> Option<(&'a str, &'a str)> {
-    let name = header.name;
+/// Where a name goes, prefix and name field; `None` when it needs a `path` record. Beside records of other fields the prefix
+/// stays unused.
+fn split_prefix(name: &str, has_records: bool) -> Option<(&str, &str)> {
     if !name.is_ascii() {
         return None;
     }
     if name.len() <= 100 {
         return Some(("", name));
     }
-    if !header.records.is_empty() || header.link.len() > 100 || !header.link.is_ascii() {
+    if has_records {
         return None;
     }
     let limit = name.len().min(156);
@@ -294,9 +290,7 @@ mod tests {
     #[test]
     fn long_directories_use_the_prefix_and_long_files_with_records_do_not() {
         let name = format!("{}/{}", "d".repeat(90), "n".repeat(60));
-        let mut directory = Header::new(&name, EntryType::Directory, 0o755);
-        assert_eq!(split_prefix(&directory), Some(("d".repeat(90).as_str(), "n".repeat(60).as_str())));
-        directory.records.insert("k".to_owned(), vec![1]);
-        assert_eq!(split_prefix(&directory), None);
+        assert_eq!(split_prefix(&name, false), Some(("d".repeat(90).as_str(), "n".repeat(60).as_str())));
+        assert_eq!(split_prefix(&name, true), None);
     }
 }

@@ -311,47 +311,4 @@ fn capability_bit(name: &str) -> Option<u32> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::apk::reader::ApkFile;
-
-    #[test]
-    fn a_package_reads_back_and_is_the_same_twice() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut tree = Tree::default();
-        let long = format!("usr/share/{}/{}", "d".repeat(120), "é".repeat(90));
-        tree.add_file("usr/bin/tool", 0o4755, b"#!/bin/sh\n").unwrap();
-        tree.add_file(&long, 0o644, &[7; 3000]).unwrap();
-        tree.get_mut("usr/bin/tool").unwrap().xattrs.insert("security.capability".into(), vec![0, 1, 10, 0]);
-        tree.get_mut("usr/bin/tool").unwrap().uid = 1000;
-        let names = AccountNames::parse("root:x:0:0\n", "root:x:0:\n");
-        let options = EmitOptions { epoch_seconds: 5, build_account: 1000, names: &names, key: None };
-        let control = BTreeMap::from([(".melange.yaml".to_owned(), b"package: {}\n".to_vec())]);
-        let mut bytes = Vec::new();
-        for name in ["a.apk", "b.apk"] {
-            let path = folder.path().join(name);
-            let mut info = PkgInfo { pkgname: "t".into(), pkgver: "1-r0".into(), ..PkgInfo::default() };
-            write_package(&path, &tree, &mut info, &control, &options).unwrap();
-            bytes.push(std::fs::read(&path).unwrap());
-        }
-        assert_eq!(bytes[0], bytes[1]);
-        let apk = ApkFile::open(&folder.path().join("a.apk")).unwrap();
-        let entries = apk.entries().unwrap();
-        let tool = entries.iter().find(|entry| entry.path == "usr/bin/tool").unwrap();
-        assert_eq!(
-            (tool.mode.as_str(), tool.uid, tool.xattrs["security.capability"].as_str()),
-            ("4755", 0, "00010a00")
-        );
-        assert!(entries.iter().any(|entry| entry.path == long));
-        std::fs::write(folder.path().join("a.apk"), &bytes[0][..bytes[0].len() - 20]).unwrap();
-        assert!(ApkFile::open(&folder.path().join("a.apk")).is_err());
-    }
-
-    #[test]
-    fn file_capabilities_have_the_kernels_layout() {
-        let lists = BTreeMap::from([("cap_net_raw".to_owned(), "+ep".to_owned())]);
-        let bytes = capability_xattr(&lists);
-        assert_eq!(bytes.len(), 24);
-        assert_eq!(hex::encode(&bytes[..12]), "010000030020000000000000");
-    }
-}
+mod tests;
