@@ -1,8 +1,8 @@
 //! The solver: which packages make an environment, and in which order they are installed.
 //!
 //! Pure. An environment must hold the same packages as upstream's, so each [`Policy`] is one tool's way of choosing:
-//! [`apko`] for builds, [`apk_tools`] for what an installed system would do. The tables over the repositories are common
-//! to both, and [`explain`] tells why there is no choice.
+//! `apko` for builds, `apk_tools` for what an installed system would do. The tables over the repositories are common
+//! to both, and `explain` tells why there is no choice.
 
 mod apk_tools;
 mod apko;
