@@ -53,7 +53,7 @@ async fn farm(place: &Path, distro: &str, key: Arc<SigningKey>) -> Result<(), Bo
     let pool = BackendPool::new([Backend::new(ADDRESS, arch, Labels::default())?])?;
     let parts = SchedulerParts::new(Arc::clone(&job_store), Arc::clone(&storage), Arc::new(builder), pool);
     let scheduler = Scheduler::new(parts.with_inputs(inputs), SchedulerOptions::default());
-    let stop = CancellationToken::new();
+    let (stop, new) = (CancellationToken::new(), NewBuild::new(jiff::Timestamp::now()));
     let shutdown = stop.clone();
     let running = tokio::spawn(async move { scheduler.run(shutdown).await });
     // From the commit to jobs that wait for each other, and to their end.
@@ -63,8 +63,8 @@ async fn farm(place: &Path, distro: &str, key: Arc<SigningKey>) -> Result<(), Bo
     let checkout = GitFetcher::new(&state, policy).fetch(&source, &stop).await?;
     request.take_checkout(&source, &checkout);
     let planned = planner.plan(&Project::default(), &Arc::new(request.clone()), Arc::default()).await?;
-    planner.files().store_checkout(&mut request, &checkout, &planned.plans).await?;
-    let submitted = planner.submit(&request, planned, &NewBuild::new(jiff::Timestamp::now())).await?;
+    planner.files().store_checkout(&mut request, &checkout, &planned.plans, new.at).await?;
+    let submitted = planner.submit(&request, planned, &new).await?;
     let build = submitted.and_then(|submitted| submitted.build).ok_or("there is nothing to build")?;
     let mut changed = job_store.changed(Subject::Events);
     while !job_store.build(build).await?.is_finished() {

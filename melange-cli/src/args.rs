@@ -93,6 +93,12 @@ pub(crate) enum Command {
     Keygen(KeygenArgs),
     /// Make a repository index of packages
     Index(IndexArgs),
+    /// Sign packages; signatures that they have are dropped
+    Sign(SignArgs),
+    /// Sign a repository index
+    SignIndex(SignIndexArgs),
+    /// Print the name and the version of what a definition makes, as in `hello-2.12-r3`
+    PackageVersion(PackageVersionArgs),
     /// Look at packages and repositories
     Apk {
         #[command(subcommand)]
@@ -122,6 +128,9 @@ impl Args {
             Command::Plan(args) => args.output(),
             Command::Lint(args) => OutputArgs { output: args.output },
             Command::Query(args) => args.output,
+            Command::Sign(args) => args.output,
+            Command::SignIndex(args) => args.output,
+            Command::PackageVersion(args) => args.output,
             Command::Pipelines { command } => match command {
                 PipelinesCommand::List { output } | PipelinesCommand::Show { output, .. } => *output,
                 PipelinesCommand::Reference => OutputArgs::default(),
@@ -413,6 +422,43 @@ pub(crate) struct IndexArgs {
     /// Packages
     #[arg(required = true)]
     pub(crate) packages: Vec<PathBuf>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct SignArgs {
+    /// The private key
+    #[arg(short = 'k', long, value_name = "FILE", default_value = "local-melange.rsa")]
+    pub(crate) signing_key: PathBuf,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+    /// Packages, which are replaced
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) packages: Vec<PathBuf>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct SignIndexArgs {
+    /// The private key
+    #[arg(long, value_name = "FILE", default_value = "melange.rsa")]
+    pub(crate) signing_key: PathBuf,
+    /// Sign an index anew that is signed already
+    #[arg(short, long)]
+    pub(crate) force: bool,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+    /// The index, which is replaced
+    #[arg(value_name = "FILE")]
+    pub(crate) index: PathBuf,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct PackageVersionArgs {
+    /// The definition, `-` for standard input
+    pub(crate) file: PathBuf,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+    #[command(flatten)]
+    pub(crate) definition: DefinitionArgs,
 }
 
 #[derive(Debug, Subcommand)]

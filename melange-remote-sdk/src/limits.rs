@@ -217,6 +217,9 @@ pub const INDEX_FORMS_MAX: usize = 16;
 /// How far down dependencies may lead from one request. Each level takes stack; the chains of Alpine and Wolfi stay below
 /// a tenth of it.
 pub const SOLVER_DEPTH_MAX: usize = 300;
+/// How often one resolution may look at the dependencies of a package: those that stand for names without a version are looked
+/// at again for each that needs them. Environments of a thousand packages stay below a hundredth of it.
+pub const SOLVER_VISITS_MAX: usize = 500_000;
 /// The signatures before an index or a package: a few hundred bytes for each key.
 pub const SIGNATURES_BYTES_MAX: u64 = 1 << 20;
 /// A downloaded package; the largest real ones are about 3 GB.
@@ -373,6 +376,8 @@ pub const SOURCE_PATHS_BYTES_MAX: usize = 32 << 20;
 pub const SOURCE_NAME_BYTES_MAX: usize = 255;
 /// The file that says which files beside a definition are no source files.
 pub const SOURCE_IGNORE_BYTES_MAX: u64 = 64 << 10;
+/// The patterns of such a file.
+pub const SOURCE_IGNORE_PATTERNS_MAX: usize = 1_000;
 /// The program that its patterns come to; a pattern of a few words has some hundred bytes.
 pub const SOURCE_IGNORE_PROGRAM_BYTES_MAX: usize = 2 << 20;
 /// The archive of the files beside a definition: patches have kilobytes, and what is larger is fetched by the definition.

@@ -11,7 +11,8 @@ use clap::{Parser, ValueEnum};
     name = "melange-server",
     version,
     args_override_self = true,
-    after_help = "melange-server gc removes once what the --keep flags do not keep; see melange-server gc --help"
+    after_help = "melange-server gc removes once what the --keep flags do not keep, and unused sources; see melange-server gc \
+                  --help"
 )]
 pub struct Args {
     /// HTTP listen address; :8080 means port 8080 on all interfaces, port 0 takes a free one [default: :8080]
@@ -162,8 +163,10 @@ pub struct Args {
 
 /// Removes ended jobs, their logs and their artifacts that the --keep flags do not keep, once, and ends.
 ///
-/// It takes the flags and variables of the server; those of --database, --storage and --keep-… matter. A server does the
-/// same by itself every ten minutes; of a SQLite database it is the only one that can while it runs.
+/// So are sources that no job used in this month and the last one, and archives of source files that no job needs, whatever
+/// is kept. It takes the flags and variables of the server; those of --database, --storage and --keep-… matter. A server does
+/// the same by itself every ten minutes, and for sources every hour; of a SQLite database it is the only one that can while
+/// it runs.
 #[derive(Debug, Clone, Default, Parser)]
 #[command(name = "melange-server gc", version, args_override_self = true)]
 pub struct GcArgs {

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use melange_remote_sdk::api::melange2::SourceFiles;
 use melange_remote_sdk::api::v1::{self, ErrorDetail};
 use melange_remote_sdk::api::v2::{
@@ -294,6 +295,7 @@ pub(crate) async fn store_texts(
     request: &mut BuildRequest,
     mut texts: SourceFiles,
     plans: &[ArchPlan],
+    now: Timestamp,
 ) -> Handled<()> {
     for job in plans.iter().flat_map(|plan| &plan.jobs) {
         let Some(texts) = texts.remove(&job.name) else { continue };
@@ -301,7 +303,7 @@ pub(crate) async fn store_texts(
         let packed =
             packed.map_err(|error| Error::unexpected("the packing of source files died").source(error))?;
         let Some(packed) = packed.map_err(|error| error.with("package", &job.name))? else { continue };
-        files.store_sources(&packed).await?;
+        files.store_sources(&packed, now).await?;
         request.sources.insert(job.name.clone(), packed.digest);
     }
     Ok(())

@@ -21,12 +21,17 @@ const SHOWN: usize = 20;
 pub async fn run(config: &Config, options: GcOptions) -> Result<()> {
     let collector = assembly::lone_collector(config).await?;
     let report = collector.pass(options.mode).await?;
-    let sources = collector.remove_unused_sources(options.mode).await?;
+    // What was removed is told whatever comes of the sources.
+    let (sources, failed) = match collector.remove_unused_sources(options.mode).await {
+        Ok(sources) => (sources, None),
+        Err(error) => (UnusedSources::default(), Some(error)),
+    };
     let told = match options.output {
         Output::Text => text(&report, &sources, options.mode),
         Output::Json => json(&report, &sources, options.mode)?,
     };
-    std::io::stdout().write_all(told.as_bytes()).context("cannot write to standard output")
+    std::io::stdout().write_all(told.as_bytes()).context("cannot write to standard output")?;
+    failed.map_or(Ok(()), |error| Err(error).context("unused sources could not be removed"))
 }
 
 /// The report as scripts read it.

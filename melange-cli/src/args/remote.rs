@@ -121,7 +121,7 @@ pub(crate) enum RemoteCommand {
     },
     /// Remove a finished job with its log and its artifacts
     Remove {
-        /// The job: its id, the beginning of it, or BUILD/PACKAGE; or a build; @last for what was handed in last from here
+        /// The job: its id, the beginning of it, BUILD/PACKAGE, or @last for the one handed in last from here; of a build @last/PACKAGE
         job: String,
         #[command(flatten)]
         server: ServerArgs,

@@ -23,6 +23,7 @@ mod pipelines;
 mod plan;
 mod query;
 mod remote;
+mod sign;
 mod test;
 
 /// Runs the verb.
@@ -47,6 +48,9 @@ pub(crate) async fn run(command: Command, output: Output) -> Result<Exit> {
         Command::Lint(args) => lint::run(&args, output),
         Command::Keygen(args) => keygen::run(&args, output),
         Command::Index(args) => index::run(&args, output),
+        Command::Sign(args) => sign::packages(&args, output),
+        Command::SignIndex(args) => sign::index(&args, output),
+        Command::PackageVersion(args) => query::package_version(&args, output),
         Command::Apk { command } => apk::run(command, output).await,
         Command::Completions { shell } => {
             let mut command = <Args as clap::CommandFactory>::command();

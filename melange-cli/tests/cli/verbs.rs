@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use crate::support::{melange, refused, text};
+use crate::support::{distro, melange, refused, text};
 
 #[test]
 fn versions_compare_on_standard_output() {
@@ -157,6 +157,60 @@ fn keys_are_made_once_and_sign_an_index() {
     assert!(refused(at, &["keygen", "--key-size", "2048", "k.rsa"], 2).contains("never overwritten"));
     assert!(refused(at, &["keygen", "--key-size", "1024", "l.rsa"], 2).contains("2048"));
     assert!(!at.join("l.rsa").exists());
+}
+
+#[test]
+fn packages_and_indexes_are_signed_anew() {
+    let Some(distro) = distro() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    for name in ["local-melange.rsa", "melange.rsa"] {
+        assert!(melange(at, &["keygen", "--key-size", "2048", name]).status.success());
+    }
+    for name in ["acl-2.3.1-r3.apk", "APKINDEX.tar.gz"] {
+        std::fs::copy(format!("{distro}/x86_64/{name}"), at.join(name)).unwrap();
+    }
+    let verify = ["apk", "verify", "acl-2.3.1-r3.apk", "--keyring", "local-melange.rsa.pub"];
+    assert!(!melange(at, &verify).status.success(), "it is signed by another key");
+    let sign = melange(at, &["sign", "acl-2.3.1-r3.apk"]);
+    assert_eq!(text(&sign.stdout), "acl-2.3.1-r3.apk: signed, verified by local-melange.rsa.pub\n");
+    let verified = melange(at, &verify);
+    assert!(verified.status.success(), "{}", text(&verified.stderr));
+    assert!(refused(at, &["sign", "nosuch.apk"], 2).contains("nosuch.apk"));
+    assert!(refused(at, &["sign", "-k", "nosuch.rsa", "acl-2.3.1-r3.apk"], 2).contains("nosuch.rsa"));
+    std::fs::write(at.join("x.apk"), "no package").unwrap();
+    refused(at, &["sign", "x.apk"], 4);
+
+    let before = std::fs::read(at.join("APKINDEX.tar.gz")).unwrap();
+    let again = melange(at, &["sign-index", "APKINDEX.tar.gz"]);
+    assert!(again.status.success() && text(&again.stderr).contains("signed already"), "{again:?}");
+    assert_eq!(std::fs::read(at.join("APKINDEX.tar.gz")).unwrap(), before);
+    assert!(melange(at, &["sign-index", "--force", "APKINDEX.tar.gz"]).status.success());
+    let repository = at.join("repository/x86_64");
+    std::fs::create_dir_all(&repository).unwrap();
+    std::fs::rename(at.join("APKINDEX.tar.gz"), repository.join("APKINDEX.tar.gz")).unwrap();
+    let resolve = |key: &str| {
+        melange(at, &["apk", "resolve", "-r", "repository", "--arch", "x86_64", "-k", key, "acl"])
+    };
+    let (right, wrong) = (resolve("melange.rsa.pub"), resolve("local-melange.rsa.pub"));
+    assert!(right.status.success(), "{}", text(&right.stderr));
+    assert!(!wrong.status.success());
+}
+
+#[test]
+fn the_version_of_a_definition_is_printed_as_scripts_want_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    std::fs::write(at.join("good.yaml"), GOOD).unwrap();
+    let other = GOOD.replace("  epoch: 3\n", "  epoch: 7\n  target-architecture:\n    - s390x\n");
+    std::fs::write(at.join("other.yaml"), other).unwrap();
+    for (file, version) in [("good.yaml", "good-1.10-r3"), ("other.yaml", "good-1.10-r7")] {
+        let told = melange(at, &["package-version", file]);
+        assert_eq!(text(&told.stdout), version, "{}", text(&told.stderr));
+    }
+    let told = melange(at, &["package-version", "good.yaml", "--output", "json"]);
+    assert_eq!(text(&told.stdout), "{\"name\":\"good\",\"version\":\"1.10-r3\"}\n");
+    assert!(refused(at, &["package-version", "nosuch.yaml"], 2).contains("nosuch.yaml"));
 }
 
 #[test]

@@ -143,6 +143,7 @@ impl<'a> Dependency<'a> {
     }
 
     /// The name that [`Self::parse_as`] reads, and nothing else.
+    #[cfg(feature = "apk")]
     pub(crate) fn name_of(text: &'a str, rules: Rules) -> &'a str {
         let body = text.strip_prefix('!').unwrap_or(text);
         match body.find(|c| is_operator(c) || c == '@') {

@@ -291,7 +291,7 @@ fn pack(text: &str, description: &[u8]) -> io::Result<Vec<u8>> {
 }
 
 /// The first member when it holds signatures, and the bytes behind it.
-fn signature_section(bytes: &[u8]) -> io::Result<Option<(Vec<u8>, &[u8])>> {
+pub(super) fn signature_section(bytes: &[u8]) -> io::Result<Option<(Vec<u8>, &[u8])>> {
     let mut head = [0; 6];
     // What is shorter is no archive, which the reader of the whole tells.
     if GzDecoder::new(bytes).read_exact(&mut head).is_err() || &head != b".SIGN." {

@@ -12,7 +12,8 @@ use sha2::{Digest, Sha256};
 use super::index::{Index, IndexPackage};
 use crate::limits;
 
-/// The last byte is the version of the form.
+/// The last byte is the version of the form. Raise it with each change of what is written here, and of what
+/// `Index::read_content` keeps of a file or refuses: forms that lie there would still be read.
 const MAGIC: &[u8; 8] = b"MRINDEX\x01";
 const DIGEST_BYTES: usize = 32;
 /// How many texts a record has.

@@ -25,11 +25,14 @@ pub mod checksum;
 pub mod gzip;
 #[cfg(feature = "apk")]
 pub mod index;
+#[cfg(feature = "apk")]
 pub(crate) mod index_form;
 #[cfg(feature = "apk")]
 pub mod pkginfo;
 #[cfg(feature = "apk")]
 pub mod reader;
+#[cfg(feature = "apk")]
+pub mod sign;
 #[cfg(feature = "apk")]
 pub mod signature;
 #[cfg(feature = "apk")]

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use jiff::Timestamp;
+
 use super::{BuildFiles, BuildRequest};
 use crate::error::{Error, Result};
 use crate::git::{GitCheckout, GitSource};
@@ -24,7 +26,8 @@ impl BuildRequest {
 }
 
 impl BuildFiles {
-    /// Stores the files beside the definitions that are planned, and names them in the request.
+    /// Stores the files beside the definitions that are planned, and names them in the request. `now` as for
+    /// [`Self::store_sources`].
     ///
     /// # Errors
     /// As [`sources::pack`], for files that no build takes; the storage's.
@@ -33,6 +36,7 @@ impl BuildFiles {
         request: &mut BuildRequest,
         checkout: &GitCheckout,
         plans: &[ArchPlan],
+        now: Timestamp,
     ) -> Result<()> {
         let planned: BTreeSet<&str> =
             plans.iter().flat_map(|plan| &plan.jobs).map(|job| job.file.as_str()).collect();
@@ -43,7 +47,7 @@ impl BuildFiles {
                 .map_err(|error| Error::unexpected("the packing of source files died").source(error))?;
             let packed = packed.map_err(|error| error.with("definition", &found.path))?;
             let Some(packed) = packed else { continue };
-            self.store_sources(&packed).await?;
+            self.store_sources(&packed, now).await?;
             let name = found.path.strip_suffix(".yaml").unwrap_or(&found.path).to_owned();
             request.sources.insert(name, packed.digest);
         }

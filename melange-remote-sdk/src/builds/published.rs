@@ -66,7 +66,7 @@ fn leave_out(compiled: &mut CompiledAll, why: &BTreeMap<Places, String>) {
 struct Unread {
     /// Why, of those that no other keys would help.
     reasons: BTreeMap<String, String>,
-    count: usize,
+    places: BTreeSet<String>,
 }
 
 impl Unread {
@@ -79,8 +79,8 @@ impl Unread {
     /// Notes a place; why it cannot be had.
     fn add(&mut self, failed: &UnreadPlace) -> Result<String> {
         let reason = told(failed);
-        self.count = self.count.saturating_add(1);
-        if self.count > limits::PLAN_PLACES_UNREAD_MAX {
+        self.places.insert(failed.place.clone());
+        if self.places.len() > limits::PLAN_PLACES_UNREAD_MAX {
             let most = limits::PLAN_PLACES_UNREAD_MAX;
             let message = format!(
                 "more than {most} repositories and keys of definitions cannot be had, among them {reason}"

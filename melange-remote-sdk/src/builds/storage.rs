@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
+use jiff::Timestamp;
 
 use super::document::{BuildDocument, LoadedBuild};
 use crate::apk::checksum::sha256_hex;
@@ -13,7 +14,7 @@ use crate::artifact_storage::{ArtifactKey, ArtifactStorage};
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::{BuildId, Job, JobId};
 use crate::limits;
-use crate::sources::PackedSources;
+use crate::sources::{self, PackedSources};
 
 /// The name of a build's document in its folder.
 const DOCUMENT: &str = "build.json.zst";
@@ -91,17 +92,15 @@ impl BuildFiles {
         Ok(())
     }
 
-    /// Stores the archive of the files beside a definition under its digest, unless it is there.
+    /// Stores the archive of the files beside a definition under its digest, unless it is there; then it is kept for those who
+    /// are about to name it, as [`known`](crate::sources::known) has it. `now` is the storage's time, or near it.
     ///
     /// # Errors
     /// The storage's; `Unexpected` when the archive cannot be read.
-    pub async fn store_sources(&self, packed: &PackedSources) -> Result<()> {
+    pub async fn store_sources(&self, packed: &PackedSources, now: Timestamp) -> Result<()> {
         let key = source_key(&packed.digest)?;
-        match self.storage.head(&key).await {
-            Ok(stored) if stored.sha256 == packed.digest.hex() => return Ok(()),
-            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-            // Missing, or something else of this name.
-            _ => {}
+        if sources::known(&*self.storage, &packed.digest, now).await?.is_some() {
+            return Ok(());
         }
         let failed = |error| Error::unexpected("a temporary file cannot be read").source(error);
         self.storage.put(&key, packed.stream().map_err(failed).boxed()).await.map(drop)

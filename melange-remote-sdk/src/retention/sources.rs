@@ -69,9 +69,10 @@ impl Collector {
     pub async fn remove_unused_sources(&self, mode: Mode) -> Result<UnusedSources> {
         let pace = Pace::new(self.options.removals_per_second);
         let mut sweep = Sweep { of: self, mode, pace, found: UnusedSources::default() };
-        sweep.fetched().await?;
-        sweep.archives().await?;
-        Ok(sweep.found)
+        // The trouble of one kind must not keep the other.
+        let fetched = sweep.fetched().await;
+        let archives = sweep.archives().await;
+        fetched.and(archives).map(|()| sweep.found)
     }
 }
 

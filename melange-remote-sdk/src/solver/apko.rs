@@ -68,11 +68,13 @@ pub(super) struct Run<'s, 'a> {
     selected: Map<&'s str, Id>,
     /// The packages whose dependencies are being looked at, outermost first.
     above: Vec<Id>,
+    /// How often dependencies were looked at.
+    visits: usize,
 }
 
 impl<'s, 'a> Run<'s, 'a> {
     pub(super) fn new(solver: &'s Solver<'a>) -> Self {
-        Self { solver, disqualified: Map::default(), selected: Map::default(), above: Vec::new() }
+        Self { solver, disqualified: Map::default(), selected: Map::default(), above: Vec::new(), visits: 0 }
     }
 
     /// What one request would be answered with now.
@@ -311,6 +313,10 @@ impl<'s, 'a> Run<'s, 'a> {
         }
         if self.above.len() >= limits::SOLVER_DEPTH_MAX {
             return Err(explain::too_deep(solver, id));
+        }
+        self.visits += 1;
+        if self.visits > limits::SOLVER_VISITS_MAX {
+            return Err(explain::too_often(solver, id));
         }
         let depends = &solver.parsed(id).depends;
         self.constrain(depends).map_err(|error| self.needed_by(id, error))?;

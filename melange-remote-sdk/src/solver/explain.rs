@@ -130,6 +130,17 @@ pub(super) fn too_deep(solver: &Solver<'_>, id: Id) -> Error {
         .hint("no honest repository has such a chain; ask who publishes it")
 }
 
+/// The same packages are met again and again on different ways.
+pub(super) fn too_often(solver: &Solver<'_>, id: Id) -> Error {
+    let bound = limits::SOLVER_VISITS_MAX;
+    let message = format!(
+        "the dependencies lead to the same packages on more than {bound} ways, among them {}",
+        solver.label(id)
+    );
+    Error::new(ErrorKind::LimitExceeded, message)
+        .hint("no honest repository is so entangled; ask who publishes it")
+}
+
 /// A request names a tag that no repository has.
 pub(super) fn unknown_tag(wanted: &Dependency<'_>, tags: &[&str]) -> Error {
     let known: Vec<String> = tags.iter().filter(|tag| !tag.is_empty()).map(|tag| format!("@{tag}")).collect();

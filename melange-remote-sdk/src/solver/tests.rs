@@ -152,6 +152,15 @@ fn a_name_that_is_stated_twice_is_refused_as_apko_refuses_it() {
 }
 
 #[test]
+fn packages_that_are_met_on_ever_more_ways_are_refused() {
+    let each = (0..40).map(|at| format!("p{at}-1: a{} b{}; a{at} b{at}", at + 1, at + 1));
+    let all: Vec<String> = each.chain(["p40-1:; a40 b40".to_owned()]).collect();
+    let all: Vec<&str> = all.iter().map(String::as_str).collect();
+    let error = solve(Policy::Apko, &[("", &all)], &["p0"]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::LimitExceeded, "{}", told(&error));
+}
+
+#[test]
 fn long_chains_end_without_the_stack() {
     let length = 20 * limits::SOLVER_DEPTH_MAX;
     let chain: Vec<String> = (0..length).map(|at| format!("p{at}-1: p{}", at + 1)).collect();

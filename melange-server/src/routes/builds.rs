@@ -24,12 +24,18 @@ use melange_remote_sdk::limits;
 use melange_remote_sdk::planner::ArchPlan;
 use melange_remote_sdk::text::diagnostics::nearest;
 
+use futures_util::future::BoxFuture;
+use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
+
 use super::body::read_body;
 use super::{Parameters, events};
 use crate::app::App;
 use crate::builds::{self, Checked};
 use crate::problem::{Handled, Problem};
 use crate::submission::CancelOnDrop;
+
+/// Archives of source files that are asked for at once.
+const SOURCES_AT_ONCE: usize = 16;
 
 /// Build packages.
 ///
@@ -102,18 +108,19 @@ pub(super) struct HandedInBuild {
 pub(super) async fn hand_in(app: &App, planned: Planned, key: Option<String>) -> Handled<HandedIn> {
     let Planned { planner, project, request, planned, checkout, files } = planned;
     builds::refuse_circles(&planned.plans)?;
-    let mut request = Arc::unwrap_or_clone(request);
+    let (mut request, now) = (Arc::unwrap_or_clone(request), app.clock.now());
     if let Some(checkout) = checkout {
-        planner.files().store_checkout(&mut request, &checkout, &planned.plans).await?;
+        planner.files().store_checkout(&mut request, &checkout, &planned.plans, now).await?;
     }
-    builds::store_texts(planner.files(), &mut request, files, &planned.plans).await?;
+    builds::store_texts(planner.files(), &mut request, files, &planned.plans, now).await?;
     let mut sources: BTreeSet<SourceDigest> = BTreeSet::new();
     for job in planned.plans.iter().flat_map(|plan| &plan.jobs) {
         sources.extend(request.source_of(&job.name, &job.file));
     }
-    for digest in &sources {
-        super::sources::require(app, digest).await?;
-    }
+    // Each may have to be put again, which takes a storage some round trips.
+    let asked: Vec<BoxFuture<'_, Handled<()>>> =
+        sources.iter().map(|digest| super::sources::require(app, digest).boxed()).collect();
+    stream::iter(asked).buffer_unordered(SOURCES_AT_ONCE).try_collect::<Vec<()>>().await?;
     let skipped = skipped(&planned.plans);
     let no_backend = builds::without_backend(app, &request, &planned);
     let mut new = NewBuild::new(app.clock.now());
