@@ -176,10 +176,10 @@ fn packages_and_indexes_are_signed_anew() {
     assert_eq!(text(&sign.stdout), "acl-2.3.1-r3.apk: signed, verified by local-melange.rsa.pub\n");
     let verified = melange(at, &verify);
     assert!(verified.status.success(), "{}", text(&verified.stderr));
-    assert!(refused(at, &["sign", "nosuch.apk"], 2).contains("nosuch.apk"));
-    assert!(refused(at, &["sign", "-k", "nosuch.rsa", "acl-2.3.1-r3.apk"], 2).contains("nosuch.rsa"));
+    assert!(refused(at, &["sign", "nosuch.apk"], 5).contains("nosuch.apk"));
+    assert!(refused(at, &["sign", "-k", "nosuch.rsa", "acl-2.3.1-r3.apk"], 5).contains("nosuch.rsa"));
     std::fs::write(at.join("x.apk"), "no package").unwrap();
-    refused(at, &["sign", "x.apk"], 4);
+    refused(at, &["sign", "x.apk"], 1);
 
     let before = std::fs::read(at.join("APKINDEX.tar.gz")).unwrap();
     let again = melange(at, &["sign-index", "APKINDEX.tar.gz"]);
@@ -210,7 +210,7 @@ fn the_version_of_a_definition_is_printed_as_scripts_want_it() {
     }
     let told = melange(at, &["package-version", "good.yaml", "--output", "json"]);
     assert_eq!(text(&told.stdout), "{\"name\":\"good\",\"version\":\"1.10-r3\"}\n");
-    assert!(refused(at, &["package-version", "nosuch.yaml"], 2).contains("nosuch.yaml"));
+    assert!(refused(at, &["package-version", "nosuch.yaml"], 5).contains("nosuch.yaml"));
 }
 
 #[test]
