@@ -1,3 +1,5 @@
+//! What is written reads back.
+
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
