@@ -18,6 +18,10 @@ use melange_remote_sdk::apk::tar_writer::{EntryType, Header, TarWriter};
 use melange_remote_sdk::apk::tree::Tree;
 use melange_remote_sdk::apk::writer::{AccountNames, EmitOptions, write_package};
 
+mod support;
+
+use support::{cpu, memory, rounds};
+
 /// The content of the tree.
 const BYTES: usize = 64 << 20;
 /// The level that plain compression is compared at.
@@ -144,32 +148,17 @@ fn tar_of(path: &Path, bytes: &[u8], file_bytes: usize) {
     tar.finish().and_then(|mut file| file.flush()).expect("a writable folder");
 }
 
-/// Seconds of processor time of this process, or of its children that have ended.
-fn cpu_seconds(children: bool) -> f64 {
-    let stat = std::fs::read_to_string("/proc/self/stat").expect("Linux");
-    let fields: Vec<&str> = stat.rsplit(')').next().expect("a name").split_whitespace().collect();
-    let first = if children { 13 } else { 11 };
-    fields[first..first + 2].iter().map(|ticks| ticks.parse::<f64>().expect("a number")).sum::<f64>() / 100.0
-}
-
-/// The most memory of this process since it was last forgotten, in MB.
-fn memory() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").expect("Linux");
-    let line = status.lines().find(|line| line.starts_with("VmHWM:")).expect("it tells");
-    line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).expect("a number") / 1_024
-}
-
 /// Packs a tar, and has `gzip -5` compress the same bytes.
 fn beside_gzip(folder: &Path, what: &str, tar: &Path, key: &SigningKey) {
     std::fs::write("/proc/self/clear_refs", "5").expect("Linux");
-    let (begin, used) = (Instant::now(), cpu_seconds(false));
+    let (begin, used) = (Instant::now(), cpu(false));
     let tree = Tree::read_tar(tar).expect("a tar");
     let size = pack(folder, &tree, key);
-    let (took, used, most) = (begin.elapsed(), cpu_seconds(false) - used, memory());
+    let (took, used, most) = (begin.elapsed(), (cpu(false) - used).as_secs_f64(), memory());
     drop(tree);
-    let (begin, before) = (Instant::now(), cpu_seconds(true));
+    let (begin, before) = (Instant::now(), cpu(true));
     let told = Command::new("gzip").arg("-5c").arg(tar).stdin(Stdio::null()).output().expect("gzip");
-    let (gzip_took, gzip_used) = (begin.elapsed(), cpu_seconds(true) - before);
+    let (gzip_took, gzip_used) = (begin.elapsed(), (cpu(true) - before).as_secs_f64());
     let gzip_size = u64::try_from(told.stdout.len()).unwrap_or(0);
     eprintln!(
         "{what}: {:.2} s, {used:.2} s of processor time, {:.1} MB, at most {most} MB of memory; gzip -5 {:.2} s, \
@@ -186,21 +175,19 @@ fn beside_gzip(folder: &Path, what: &str, tar: &Path, key: &SigningKey) {
 
 fn benches(criterion: &mut Criterion) {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let is_bench = std::env::args().any(|argument| argument == "--bench");
     let (one, many) = (folder.path().join("one.tar"), folder.path().join("many.tar"));
     // The bytes must not stay in memory, which is measured.
-    let all = if is_bench { 300 << 20 } else { 1 << 20 };
+    let all = rounds(300 << 20, 1 << 20);
     tar_of(&one, &found(all), all);
     tar_of(&many, &found(all / 2), 3 << 10);
     let pem = generate_key(2048).expect("a key");
     let key = SigningKey::from_pem("bench.rsa", pem.as_bytes()).expect("a good key");
-    for _ in 0..if is_bench { 3 } else { 1 } {
+    for _ in 0..rounds(3, 1) {
         beside_gzip(folder.path(), "one file", &one, &key);
         beside_gzip(folder.path(), "small files", &many, &key);
     }
     let (tree, bytes) = tree();
-    // Criterion's own sign: without it this is a test that the bench works.
-    if is_bench {
+    for _ in 0..rounds(1, 0) {
         compare(folder.path(), &tree, &bytes, &key);
     }
     let mut group = criterion.benchmark_group("apk_pack");

@@ -43,7 +43,7 @@ use tokio_util::sync::CancellationToken;
 
 mod support;
 
-use support::{distribution, rounds};
+use support::{cpu, distribution, memory, rounds};
 
 /// Definitions of the build.
 const DEFINITIONS: usize = 3_401;
@@ -170,21 +170,6 @@ async fn serve(folder: &Path, defaults: &RepositoryDefaults) -> (Client, Cancell
     (Client::new(&format!("http://{address}")).expect("an address"), stop)
 }
 
-/// The processor time of this process: its ticks are hundredths of a second.
-fn cpu() -> Duration {
-    let stat = std::fs::read_to_string("/proc/self/stat").expect("Linux");
-    let fields: Vec<&str> = stat.rsplit(')').next().expect("a name").split_whitespace().collect();
-    let ticks: u64 = fields[11..13].iter().map(|field| field.parse::<u64>().expect("a number")).sum();
-    Duration::from_millis(ticks * 10)
-}
-
-/// The greatest memory of this process so far, in MB.
-fn memory() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").expect("Linux");
-    let line = status.lines().find(|line| line.starts_with("VmHWM:")).expect("it tells");
-    line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).expect("a number") / 1_024
-}
-
 fn main() {
     melange_server::runtime().expect("threads").block_on(measure());
 }
@@ -204,7 +189,7 @@ async fn measure() {
     let mut request = CreateBuildRequest::default();
     (request.source.definitions, request.source.pipelines) = (definitions, pipelines);
     request.options.rebuild = Some("all".to_owned());
-    let (begun, used) = (Instant::now(), cpu());
+    let (begun, used) = (Instant::now(), cpu(false));
     let told = client.create_build(&request).await.expect("it is handed in");
     let handed_in = begun.elapsed();
     let id: BuildId = told.build_id.expect("there is something to build").parse().expect("an id");
@@ -219,7 +204,7 @@ async fn measure() {
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     };
-    let (took, used) = (begun.elapsed(), cpu().saturating_sub(used));
+    let (took, used) = (begun.elapsed(), cpu(false).saturating_sub(used));
     stop.cancel();
     assert_eq!(view.counts.success, view.counts.total, "{:?}", view.counts);
     looks.sort_unstable();

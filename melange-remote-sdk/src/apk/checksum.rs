@@ -1,6 +1,6 @@
 //! Digests as packages write them.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -37,29 +37,7 @@ pub fn sha256_hex(bytes: &[u8]) -> String {
 /// # Errors
 /// The reader's.
 pub fn sha1_of(reader: &mut impl Read) -> io::Result<Sha1Bytes> {
-    let mut hash = Sha1Writer::default();
-    io::copy(reader, &mut hash)?;
-    Ok(hash.finish())
-}
-
-/// The SHA-1 of what is written to it.
-#[derive(Debug, Clone, Default)]
-pub struct Sha1Writer(Sha1);
-
-impl Sha1Writer {
-    /// The SHA-1 of all.
-    pub fn finish(self) -> Sha1Bytes {
-        self.0.finalize().into()
-    }
-}
-
-impl Write for Sha1Writer {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.update(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
+    let mut hasher = Sha1::new();
+    io::copy(reader, &mut hasher)?;
+    Ok(hasher.finalize().into())
 }

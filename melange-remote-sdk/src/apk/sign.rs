@@ -1,7 +1,7 @@
 //! Signing what is there already: packages and indexes that were made without a key, or with another one.
 
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use super::gzip::Counting;
@@ -33,8 +33,9 @@ pub fn sign_package(path: &Path, key: &SigningKey) -> Result<()> {
     let folder = path.parent().filter(|it| !it.as_os_str().is_empty());
     let folder = folder.map_or_else(|| PathBuf::from("."), Path::to_owned);
     let mut made = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
-    let written = io::copy(&mut &signature[..], &mut made)
-        .and_then(|_| source.seek(SeekFrom::Start(start)))
+    let written = made
+        .write_all(&signature)
+        .and_then(|()| source.seek(SeekFrom::Start(start)))
         .and_then(|_| io::copy(&mut source, &mut made))
         .and_then(|_| source.metadata())
         .and_then(|meta| made.as_file().set_permissions(meta.permissions()));

@@ -130,7 +130,7 @@ pub fn write_package(
     let joined = io::Seek::rewind(&mut data)
         .and_then(|()| whole.write_all(&signature))
         .and_then(|()| whole.write_all(&control))
-        .and_then(|()| copy(&mut data, &mut whole, u64::MAX, &mut vec![0; COPY_BYTES]));
+        .and_then(|()| io::copy(&mut BufReader::with_capacity(COPY_BYTES, data), &mut whole));
     joined.map_err(failed)?;
     let (file, sha256, size_bytes) = whole.finish();
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
@@ -150,23 +150,6 @@ fn write_data(file: &mut File, tree: &Tree, options: &EmitOptions<'_>) -> io::Re
     let (mut sink, digest, _) = section.tar.finish()?.finish()?.finish();
     sink.flush()?;
     Ok(digest)
-}
-
-/// Passes bytes on through `room`, at most so many.
-fn copy(from: &mut dyn Read, to: &mut dyn Write, most: u64, room: &mut [u8]) -> io::Result<u64> {
-    let mut copied = 0;
-    loop {
-        let left = usize::try_from(most - copied).unwrap_or(usize::MAX).min(room.len());
-        match from.read(&mut room[..left]) {
-            Ok(0) => return Ok(copied),
-            Ok(read) => {
-                to.write_all(&room[..read])?;
-                copied += read as u64;
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
 }
 
 /// The data section of a package, on its way.
@@ -234,11 +217,9 @@ impl<W: Write> DataSection<'_, W> {
                 self.tar.append(&header, &mut &room[..])
             }
             None => {
-                let mut hash = checksum::Sha1Writer::default();
-                copy(&mut reader, &mut hash, header.size, &mut self.room)?;
-                record_checksum(&mut header, hash.finish());
-                let bytes = self.tree.open(content);
-                self.tar.append(&header, &mut BufReader::with_capacity(COPY_BYTES, bytes))
+                let buffered = |reader| BufReader::with_capacity(COPY_BYTES, reader);
+                record_checksum(&mut header, checksum::sha1_of(&mut buffered(reader))?);
+                self.tar.append(&header, &mut buffered(self.tree.open(content)))
             }
         }
     }

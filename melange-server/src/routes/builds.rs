@@ -109,13 +109,15 @@ pub(super) async fn hand_in(app: &App, planned: Planned, key: Option<String>) ->
     let Planned { planner, project, request, planned, checkout, files } = planned;
     builds::refuse_circles(&planned.plans)?;
     let (mut request, now) = (Arc::unwrap_or_clone(request), app.clock.now());
+    // What is stored here need not be asked for.
+    let named: BTreeSet<SourceDigest> = request.sources.values().copied().collect();
     if let Some(checkout) = checkout {
         planner.files().store_checkout(&mut request, &checkout, &planned.plans, now).await?;
     }
     builds::store_texts(planner.files(), &mut request, files, &planned.plans, now).await?;
     let mut sources: BTreeSet<SourceDigest> = BTreeSet::new();
     for job in planned.plans.iter().flat_map(|plan| &plan.jobs) {
-        sources.extend(request.source_of(&job.name, &job.file));
+        sources.extend(request.source_of(&job.name, &job.file).filter(|digest| named.contains(digest)));
     }
     // Each may have to be put again, which takes a storage some round trips.
     let asked: Vec<BoxFuture<'_, Handled<()>>> =
