@@ -119,7 +119,7 @@ fn last_is_a_build_when_that_was_handed_in_last() {
         let line = about(&[verb, "@last"]);
         // Who waits follows its events at the same time.
         let is_about =
-            line.contains(&format!("/builds/{BUILD}")) || line.contains(&format!("&build={BUILD} "));
+            line.contains(&format!("/builds/{BUILD}")) || line.ends_with(&format!("&build={BUILD}"));
         assert!(is_about, "{verb}: {line}");
     }
     let line = about(&["events", "--build", "@last"]);
