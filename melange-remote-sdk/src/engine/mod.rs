@@ -10,18 +10,11 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
-use crate::analysis::sbom::{self, SbomInput};
-use crate::analysis::scan::{self, ScanInput};
-use crate::apk::checksum;
-use crate::apk::index::{Index, IndexPackage};
-use crate::apk::pkginfo::PkgInfo;
-use crate::apk::reader::ApkFile;
+use crate::apk::index::Index;
 use crate::apk::signature::SigningKey;
-use crate::apk::tree::{EntryKind, Tree};
-use crate::apk::writer::{self, EmitOptions, Written};
 use crate::builder::{
-    BuildEvent, BuildInput, BuildLimit, BuildOutcome, BuildSink, BuildStatus, Builder, BuiltFile, LogStream,
-    Phase, StepFailure,
+    BuildEvent, BuildInput, BuildLimit, BuildOutcome, BuildSink, BuildStatus, Builder, LogStream, Phase,
+    StepFailure,
 };
 use crate::error::{Blame, Error, ErrorKind, Result};
 use crate::guest::script::{self, ScriptOptions};
@@ -31,14 +24,15 @@ use crate::guest::{
 };
 use crate::melange::defaults::{self, RepositoryDefaults};
 use crate::melange::pipelines::PipelineSet;
-use crate::melange::plan::{Plan, PlanEnvironment, PlanPackage};
-use crate::melange::{self, CompileOptions, Compiled, emit};
+use crate::melange::plan::{Plan, PlanEnvironment};
+use crate::melange::{self, CompileOptions, Compiled};
 use crate::pointers::hand_on;
 use crate::rootfs::repository::LoadedRepository;
-use crate::rootfs::{Assembler, Resolution, Rootfs, workspace};
+use crate::rootfs::{Assembler, Rootfs, workspace};
 use crate::scratch::ScratchFolder;
 use crate::text::diagnostics::{Diagnostics, Source};
 
+mod emission;
 pub mod package_tests;
 pub mod preflight;
 mod result;
@@ -48,6 +42,7 @@ mod session;
 mod sources;
 mod watch;
 
+use emission::Emission;
 use package_tests::Tests;
 use sources::{StepSources, source_files};
 use watch::{Watch, Watched};
@@ -540,136 +535,4 @@ fn guest_user(environment: &PlanEnvironment, rootfs: &Rootfs) -> Result<GuestUse
     };
     let gid = environment.users.iter().find(|user| user.uid == uid).map_or(uid, |user| user.gid);
     Ok(GuestUser { uid, gid })
-}
-
-/// Everything that packaging reads; owned, so that it can run beside the async world.
-struct Emission {
-    options: EngineOptions,
-    config_name: String,
-    plan: Arc<Plan>,
-    resolution: Resolution,
-    rootfs: Rootfs,
-    output: PathBuf,
-    folder: PathBuf,
-}
-
-impl Emission {
-    fn emit(&self, sink: &dyn BuildSink) -> Result<Vec<BuiltFile>> {
-        let output = Tree::read_tar(&self.output)?;
-        let packages: Vec<&PlanPackage> = self.plan.packages().collect();
-        let mut trees = Vec::new();
-        for package in &packages {
-            let mut tree = output.subtree(&package.name);
-            apply_setcap(&mut tree, package)?;
-            let sbom = sbom::document(&SbomInput {
-                namespace: &self.options.namespace,
-                arch: self.plan.arch.apk_name(),
-                main: &self.plan.package,
-                package,
-                config_name: &self.config_name,
-                config_license: &self.options.config_license,
-                repository: &self.options.config_repository,
-                epoch_seconds: self.options.epoch_seconds,
-            });
-            tree.add_file(&sbom::path(package), 0o644, &sbom)?;
-            trees.push(tree);
-        }
-        let definition = emit::locked_definition(&self.plan, &self.resolution.lock)?;
-        let folder = self.folder.join(self.plan.arch.apk_name());
-        std::fs::create_dir_all(&folder).map_err(|e| Error::io("create", &folder, e))?;
-        let mut index = Index::default();
-        let mut files = Vec::new();
-        for (package, tree) in packages.iter().zip(&trees) {
-            let (path, written) = self.emit_package(package, tree, &trees, &definition, &folder)?;
-            let line =
-                format!("packed {} ({} bytes, {} files)", file_name(&path), written.size_bytes, tree.len());
-            sink.emit(BuildEvent::Log { stream: LogStream::Engine, step: None, line });
-            index.put(IndexPackage::from_apk(&ApkFile::open_control(&path)?));
-            files.push(self.built(path, written.size_bytes, written.sha256));
-        }
-        let path = folder.join("APKINDEX.tar.gz");
-        let bytes = index.write(self.options.signing_key.as_deref())?;
-        std::fs::write(&path, &bytes).map_err(|e| Error::io("write", &path, e))?;
-        files.push(self.built(path, bytes.len() as u64, checksum::sha256_hex(&bytes)));
-        Ok(files)
-    }
-
-    fn emit_package(
-        &self,
-        package: &PlanPackage,
-        tree: &Tree,
-        siblings: &[Tree],
-        definition: &str,
-        folder: &Path,
-    ) -> Result<(PathBuf, Written)> {
-        let found = scan::dependencies(&ScanInput { package, tree, siblings });
-        let mut info = PkgInfo {
-            pkgname: package.name.clone(),
-            pkgver: package.full_version(),
-            arch: self.plan.arch.apk_name().to_owned(),
-            size: writer::installed_size(tree),
-            origin: self.plan.package.name.clone(),
-            pkgdesc: package.description.clone(),
-            url: package.url.clone(),
-            commit: package.commit.clone(),
-            maintainer: self.options.namespace.clone(),
-            builddate: self.options.epoch_seconds,
-            license: self.plan.package.copyright.iter().map(|entry| entry.license.clone()).collect(),
-            depend: found.runtime,
-            provides: found.provides,
-            replaces: package.replaces.clone(),
-            vendored: found.vendored,
-            provider_priority: package.provider_priority.clone(),
-            replaces_priority: package.replaces_priority.clone(),
-            triggers: package.trigger_paths.clone(),
-            ..PkgInfo::default()
-        };
-        let mut control: BTreeMap<String, Vec<u8>> = package
-            .scriptlets
-            .iter()
-            .map(|(name, text)| ((*name).to_owned(), text.clone().into_bytes()))
-            .collect();
-        control.insert(".melange.yaml".to_owned(), definition.as_bytes().to_vec());
-        let build_account = self
-            .plan
-            .environment
-            .users
-            .iter()
-            .find(|user| user.name == "build")
-            .map_or(1000, |user| user.uid);
-        let options = EmitOptions {
-            epoch_seconds: u64::try_from(self.options.epoch_seconds).unwrap_or_default(),
-            build_account,
-            names: &self.rootfs.names,
-            key: self.options.signing_key.as_deref(),
-        };
-        let path = folder.join(format!("{}-{}.apk", package.name, package.full_version()));
-        let written = writer::write_package(&path, tree, &mut info, &control, &options)?;
-        Ok((path, written))
-    }
-
-    fn built(&self, path: PathBuf, size_bytes: u64, sha256: String) -> BuiltFile {
-        let name = format!("{}/{}", self.plan.arch, file_name(&path));
-        BuiltFile::new(name, path, size_bytes, sha256)
-    }
-}
-
-fn file_name(path: &Path) -> String {
-    path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
-}
-
-fn apply_setcap(tree: &mut Tree, package: &PlanPackage) -> Result<()> {
-    for setcap in &package.setcap {
-        let value = writer::capability_xattr(&setcap.add);
-        match tree.get_mut(&setcap.path).filter(|entry| matches!(entry.kind, EntryKind::File(_))) {
-            Some(entry) => {
-                entry.xattrs.insert("security.capability".to_owned(), value);
-            }
-            None => {
-                let message = format!("`setcap` names {}, which {} does not hold", setcap.path, package.name);
-                return Err(Error::invalid(message).hint("give the path relative to the package's root"));
-            }
-        }
-    }
-    Ok(())
 }
