@@ -159,7 +159,7 @@ async fn serve(folder: &Path, defaults: &RepositoryDefaults) -> (Client, Cancell
         .with_registry(Arc::new(store))
         .with_inputs(Arc::new(inputs));
     let rules = SubmissionRules::new(Arch::X86_64);
-    let Assembly { mut app, scheduler } = Assembly::new(parts, rules, SchedulerOptions::default());
+    let Assembly { mut app, scheduler, .. } = Assembly::new(parts, rules, SchedulerOptions::default());
     app.planner = Some(planner);
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("it has one");

@@ -56,7 +56,7 @@ async fn ask(host: &str, path: &str) -> Result<String> {
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    let Assembly { app, scheduler } = farm()?;
+    let Assembly { app, scheduler, .. } = farm()?;
     let application = Router::new()
         .route("/", get(|| async { "an application of my own; its builds are at /builds\n" }))
         .nest("/builds", melange_server::router(app.clone()));

@@ -40,7 +40,7 @@ async fn own_server() -> Result<String, Box<dyn std::error::Error>> {
         BackendPool::new([Backend::new("tcp://example:1234", Arch::X86_64, Labels::default())?])?,
     );
     let rules = SubmissionRules::new(Arch::X86_64);
-    let Assembly { app, scheduler } = Assembly::new(parts, rules, SchedulerOptions::default());
+    let Assembly { app, scheduler, .. } = Assembly::new(parts, rules, SchedulerOptions::default());
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let url = format!("http://{}", listener.local_addr()?);
     tokio::spawn(melange_server::serve(listener, app, CancellationToken::new()));

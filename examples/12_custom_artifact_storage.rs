@@ -72,6 +72,17 @@ impl ArtifactStorage for Deduplicating {
         Ok(artifact)
     }
 
+    async fn copy_if_absent(&self, from: &ArtifactKey, to: &ArtifactKey) -> Result<StoredArtifact> {
+        let known = self.find(to).is_ok();
+        let (original, bytes) = self.find(if known { to } else { from })?;
+        let artifact = StoredArtifact::new(to.clone(), original.size_bytes, original.sha256);
+        let mut shelf = self.shelf();
+        let (kept, _) = shelf.artifacts.entry(to.clone()).or_insert((artifact, bytes));
+        let kept = kept.clone();
+        shelf.times.entry(to.clone()).or_insert_with(|| SystemClock.now());
+        Ok(kept)
+    }
+
     async fn get(&self, key: &ArtifactKey, range: Option<Range<u64>>) -> Result<ArtifactBody> {
         let (artifact, bytes) = self.find(key)?;
         let range = match range {

@@ -72,6 +72,8 @@ pub mod client;
 pub mod conformance;
 #[cfg(feature = "apk")]
 pub mod engine;
+#[cfg(feature = "apk")]
+pub mod publishing;
 pub mod scheduler;
 
 /// The crates whose types are in contracts and constructors, in the versions that this library was made with: whoever

@@ -460,6 +460,14 @@ pub const BUILD_FILES_KEPT_BYTES_MAX: u64 = 384 << 20;
 pub const BUILD_INDEXES_KEPT_BYTES_MAX: u64 = 64 << 20;
 /// What was asked for in a build, in a few words.
 pub const BUILD_TITLE_BYTES_MAX: usize = 200;
+/// Packages that are published at once.
+pub const PUBLISHED_AT_ONCE: usize = 16;
+/// Jobs whose packages come into one index together at most.
+pub const PUBLISHED_JOBS_MAX: usize = 1_000;
+/// How often a server looks for what others have published when no hint came.
+pub const PUBLISH_POLL: Duration = Duration::from_secs(30);
+/// The longest rest of a publisher after it wrote indexes; it rests for as long as it worked.
+pub const PUBLISH_REST_MAX: Duration = Duration::from_secs(10);
 /// Small files of a build that are read at once.
 pub const BUILD_READS_MAX: usize = 16;
 /// Builds in a list for clients of melange2, which has no pages: the newest ones.

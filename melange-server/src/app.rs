@@ -12,6 +12,7 @@ use melange_remote_sdk::git::GitFetcher;
 use melange_remote_sdk::job_log::JobLogs;
 use melange_remote_sdk::job_store::JobStore;
 use melange_remote_sdk::limits;
+use melange_remote_sdk::publishing::PublishedRepository;
 use melange_remote_sdk::scheduler::{Fleet, LastRound, Scheduler};
 use melange_remote_sdk::sources::SourceFolders;
 use tokio::sync::Semaphore;
@@ -74,6 +75,8 @@ pub struct App {
     pub planner: Option<BuildPlanner>,
     /// What lists what builds have made, for apk; `None` where nothing does.
     pub indexes: Option<BuildIndexes>,
+    /// What jobs have made, for apk; `None` where nothing is published.
+    pub published: Option<PublishedRepository>,
     /// What reads git repositories; `None` where nothing does.
     pub git: Option<GitFetcher>,
     /// Repositories that may still be read at once.
@@ -104,6 +107,7 @@ impl App {
             last_round: parts.last_round.clone(),
             planner: None,
             indexes: None,
+            published: None,
             git: None,
             fetches: Arc::new(Semaphore::new(limits::GIT_FETCHES_MAX)),
             readiness: Arc::default(),

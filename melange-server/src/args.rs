@@ -104,6 +104,9 @@ pub struct Args {
     /// servers in the storage of artifacts [default: yes]
     #[arg(long, value_name = "YES|NO")]
     pub source_cache: Option<Choice>,
+    /// Whether what jobs have made is published below /apk for all who reach the server, and kept there [default: yes]
+    #[arg(long, value_name = "YES|NO")]
+    pub publish: Option<Choice>,
     /// Folder of the server's own state: indexes, packages, scratch files [default: /var/lib/melange/state, for users
     /// who are not root ~/.cache/melange-remote/server]
     #[arg(long, value_name = "DIR")]

@@ -27,6 +27,7 @@ use melange_remote_sdk::job_store::database::DatabaseBounds;
 use melange_remote_sdk::job_store::memory::MemoryJobStore;
 use melange_remote_sdk::job_store::postgres::PostgresJobStore;
 use melange_remote_sdk::job_store::sqlite::SqliteJobStore;
+use melange_remote_sdk::publishing::{PublishedRepository, Publisher};
 use melange_remote_sdk::retention::{Collector, CollectorOptions};
 use melange_remote_sdk::rootfs::Assembler;
 use melange_remote_sdk::rootfs::fetch::{FetchOptions, HttpFetcher};
@@ -48,6 +49,8 @@ pub struct Assembly {
     pub app: App,
     /// What runs the jobs.
     pub scheduler: Scheduler,
+    /// What publishes their packages; `None` where nothing is published.
+    pub publisher: Option<Publisher>,
 }
 
 /// Puts a server together. A storage that does not answer is told in the log: it may answer once it is needed.
@@ -67,6 +70,7 @@ pub async fn assemble(config: &Config) -> Result<Assembly> {
     let pool = BackendPool::new(config.backends.iter().cloned())?;
     let Database { job_store, registry } = database(&config.database).await?;
     let inputs = BuildInputs::new(files.clone(), Arc::clone(&job_store));
+    let published = PublishedRepository::new(files.clone(), signing_key.clone(), &config.build.namespace);
     let indexes = BuildIndexes::new(files.clone(), Arc::clone(&job_store), signing_key);
     let planner = BuildPlanner::new(assembler, Arc::clone(&job_store), files, planner);
     let parts = SchedulerParts::new(job_store, artifact_storage, builder, pool)
@@ -82,6 +86,9 @@ pub async fn assemble(config: &Config) -> Result<Assembly> {
         rules.unmatched = Unmatched::Taken;
     }
     let mut assembly = Assembly::new(parts, rules, scheduler_options(config));
+    if config.build.publish {
+        assembly = assembly.publishing_to(published);
+    }
     assembly.app.planner = Some(planner);
     assembly.app.indexes = Some(indexes);
     assembly.app.git = Some(git(&config.build));
@@ -190,10 +197,18 @@ pub async fn lone_collector(config: &Config) -> Result<Collector> {
 }
 
 impl Assembly {
-    /// A server of any parts: what requests reach and what runs the jobs share them.
+    /// A server of any parts: what requests reach and what runs the jobs share them. It publishes nothing.
     pub fn new(parts: SchedulerParts, rules: SubmissionRules, options: SchedulerOptions) -> Self {
         let scheduler = Scheduler::new(parts, options);
-        Self { app: App::new(&scheduler, rules), scheduler }
+        Self { app: App::new(&scheduler, rules), scheduler, publisher: None }
+    }
+
+    /// The same, which publishes to a repository what its jobs make.
+    #[must_use]
+    pub fn publishing_to(mut self, repository: PublishedRepository) -> Self {
+        self.publisher = Some(Publisher::new(repository.clone(), Arc::clone(&self.app.job_store)));
+        self.app.published = Some(repository);
+        self
     }
 }
 

@@ -171,6 +171,8 @@ pub struct BuildConfig {
     pub cache_dir: Option<PathBuf>,
     /// Whether the server fetches and keeps what definitions fetch by a checksum.
     pub source_cache: bool,
+    /// Whether what jobs have made is published.
+    pub publish: bool,
     /// The folder of the server's own state.
     pub state_dir: PathBuf,
     /// What the state folder may keep for later, in bytes.
@@ -617,6 +619,7 @@ impl Reader<'_> {
             git_known_hosts: self.file("--git-known-hosts", args.git_known_hosts),
             cache_dir: self.path("--cache-dir", args.cache_dir),
             source_cache: self.yes_or_no("--source-cache", args.source_cache) != Some(Choice::No),
+            publish: self.yes_or_no("--publish", args.publish) != Some(Choice::No),
             state_dir: self
                 .path("--state-dir", args.state_dir)
                 .or_else(|| self.user_folder("XDG_CACHE_HOME", ".cache", "melange-remote/server"))

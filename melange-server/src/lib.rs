@@ -112,13 +112,16 @@ pub async fn run(config: &Config) -> Result<()> {
 /// # Errors
 /// When a part of the server ends although nobody asked for it.
 pub async fn run_assembly(assembly: Assembly, listener: TcpListener) -> Result<()> {
-    let Assembly { app, scheduler } = assembly;
+    let Assembly { app, scheduler, publisher } = assembly;
     let (stopping, failure) = (app.stopping.clone(), Arc::clone(&app.failure));
     let close = CancellationToken::new();
     let mut schedule = {
         let stopping = stopping.clone();
         tokio::spawn(async move { scheduler.run(stopping).await })
     };
+    if let Some(publisher) = publisher {
+        tokio::spawn(publisher.run(stopping.clone()));
+    }
     let mut server = tokio::spawn(serve(listener, app, close.clone()));
     let ended_early = tokio::select! {
         // A scheduler that ends because it was asked to is no failure.

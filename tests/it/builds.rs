@@ -112,7 +112,7 @@ impl Service {
 
 impl Service {
     /// The body of an answer that says yes, as any program gets it.
-    async fn ask(&self, method: &str, path: &str, body: &str) -> Vec<u8> {
+    pub(crate) async fn ask(&self, method: &str, path: &str, body: &str) -> Vec<u8> {
         let mut stream = TcpStream::connect(&self.host).await.unwrap();
         let (host, length) = (&self.host, body.len());
         let head = format!("{method} {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n");

@@ -22,6 +22,7 @@ mod oracles;
 mod packages;
 mod pipelines;
 mod plans;
+mod published;
 mod sandbox;
 mod schema;
 mod service;

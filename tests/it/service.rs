@@ -87,6 +87,9 @@ pub(crate) async fn start_with(flags: &[&str]) -> Option<Service> {
     tokio::spawn(melange_server::serve(listener, parts.app, shutdown.clone()));
     let stop = shutdown.clone();
     tokio::spawn(async move { parts.scheduler.run(stop).await });
+    if let Some(publisher) = parts.publisher {
+        tokio::spawn(publisher.run(shutdown.clone()));
+    }
     Some(Service { client, host, shutdown, folder })
 }
 
@@ -102,6 +105,11 @@ impl Service {
     /// A folder whose repositories requests may name.
     pub(crate) fn published(&self) -> PathBuf {
         self.folder.path().join("published").canonicalize().unwrap()
+    }
+
+    /// The folder of what it stores.
+    pub(crate) fn output(&self) -> PathBuf {
+        self.folder.path().join("output")
     }
 
     pub(crate) async fn submit(&self, arch: &str, tier: &str, config_yaml: String) -> JobId {

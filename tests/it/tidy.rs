@@ -33,7 +33,7 @@ const LAYERS: [(&str, &[&str]); 6] = [
             "sources",
         ],
     ),
-    ("top", &["engine", "builds", "scheduler", "client", "conformance"]),
+    ("top", &["engine", "builds", "publishing", "scheduler", "client", "conformance"]),
 ];
 
 /// Modules that touch neither clock nor disk nor network.

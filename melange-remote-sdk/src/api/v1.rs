@@ -30,8 +30,8 @@ pub use logs::{
 pub use queue::{QueueProjectView, QueueReasonView, QueueView};
 pub use read::{read_backend, read_backend_name, read_submit};
 pub use views::{
-    ArtifactView, AttemptView, DiagnosisView, ExtractLineView, FailureView, JobView, PhaseView, SpecView,
-    StepView, TestView,
+    ArtifactView, AttemptView, DiagnosisView, ExtractLineView, FailureView, JobView, PhaseView,
+    PublicationView, SpecView, StepView, TestView,
 };
 pub use waiting::{BlockingJobView, MatchingBackendView, WaitingView};
 

@@ -137,6 +137,14 @@ pub trait ArtifactStorage: Send + Sync + fmt::Debug {
     /// The first error of `bytes`, as it is; `Unavailable`.
     async fn put(&self, key: &ArtifactKey, bytes: ByteStream) -> Result<StoredArtifact>;
 
+    /// Gives the key `to` the bytes of `from`, unless it has some already; tells what `to` has then. Of several copies to
+    /// one key at once one counts, and all tell that one. What becomes of `from` later is nothing to `to`. A copy may tell
+    /// the time of its original.
+    ///
+    /// # Errors
+    /// `NotFound` when `to` is free and there is no `from`; `Unavailable`.
+    async fn copy_if_absent(&self, from: &ArtifactKey, to: &ArtifactKey) -> Result<StoredArtifact>;
+
     /// The artifact's bytes, or those of `range`.
     ///
     /// # Errors
@@ -180,6 +188,7 @@ pub trait ArtifactStorage: Send + Sync + fmt::Debug {
 
 hand_on!(ArtifactStorage; {
     async fn put(&self, key: &ArtifactKey, bytes: ByteStream) -> Result<StoredArtifact>;
+    async fn copy_if_absent(&self, from: &ArtifactKey, to: &ArtifactKey) -> Result<StoredArtifact>;
     async fn get(&self, key: &ArtifactKey, range: Option<Range<u64>>) -> Result<ArtifactBody>;
     async fn head(&self, key: &ArtifactKey) -> Result<StoredArtifact>;
     async fn stored_at(&self, key: &ArtifactKey) -> Result<Timestamp>;

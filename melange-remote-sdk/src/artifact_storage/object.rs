@@ -12,7 +12,9 @@ use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 use object_store::path::Path;
-use object_store::{GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt, PutPayload};
+use object_store::{
+    CopyMode, CopyOptions, GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt, PutPayload,
+};
 use sha2::{Digest, Sha256};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
@@ -227,6 +229,17 @@ impl ObjectArtifactStorage {
         sent
     }
 
+    /// The copy for storages that know no condition: of two at once the later one counts.
+    async fn copy_unless_seen(&self, from: &ArtifactKey, to: &ArtifactKey) -> Result<StoredArtifact> {
+        match self.head(to).await {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                let body = self.get(from, None).await?;
+                self.put(to, body.bytes).await
+            }
+            known => known,
+        }
+    }
+
     /// One try to read; `None` when the key was put again between the look at it and the reading.
     async fn try_get(&self, key: &ArtifactKey, range: Option<Range<u64>>) -> Result<Option<ArtifactBody>> {
         let meta = self.meta(key).await?;
@@ -337,6 +350,22 @@ impl ArtifactStorage for ObjectArtifactStorage {
         let checksum = Checksum { size, e_tag: e_tag.unwrap_or_default() };
         self.write_checksum(key, &checksum, &sha256).await;
         Ok(StoredArtifact { key: key.clone(), size_bytes: size, sha256 })
+    }
+
+    async fn copy_if_absent(&self, from: &ArtifactKey, to: &ArtifactKey) -> Result<StoredArtifact> {
+        let turn = self.turn().await;
+        let options = CopyOptions::default().with_mode(CopyMode::Create);
+        match self.objects.copy_opts(&path(from), &path(to), options).await {
+            Ok(()) => {}
+            Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => {}
+            Err(object_store::Error::NotSupported { .. } | object_store::Error::NotImplemented { .. }) => {
+                drop(turn);
+                return self.copy_unless_seen(from, to).await;
+            }
+            Err(error) => return Err(self.failure("copy", from, error)),
+        }
+        drop(turn);
+        self.head(to).await
     }
 
     async fn get(&self, key: &ArtifactKey, range: Option<Range<u64>>) -> Result<ArtifactBody> {

@@ -31,11 +31,11 @@ pub struct BuildFiles {
 
 /// What a job that succeeded has made; it never changes.
 #[derive(Debug)]
-pub(super) struct Made {
+pub(crate) struct Made {
     /// The attempt that made it.
-    pub(super) attempt: u32,
+    pub(crate) attempt: u32,
     /// Its packages, as an index lists them; none of a job that had nothing to do.
-    pub(super) packages: Vec<IndexPackage>,
+    pub(crate) packages: Vec<IndexPackage>,
 }
 
 /// What a job of a document takes in memory, about.
@@ -163,7 +163,7 @@ impl BuildFiles {
     ///
     /// # Errors
     /// `NotFound` when it was removed; the storage's.
-    pub(super) async fn made(&self, job: &Job) -> Result<Arc<Made>> {
+    pub(crate) async fn made(&self, job: &Job) -> Result<Arc<Made>> {
         if let Some(known) = self.known(job.id).await {
             return Ok(known);
         }
@@ -179,7 +179,7 @@ impl BuildFiles {
     }
 
     /// The packages of an index that a job has made.
-    async fn packages(&self, key: &ArtifactKey) -> Result<Vec<IndexPackage>> {
+    pub(crate) async fn packages(&self, key: &ArtifactKey) -> Result<Vec<IndexPackage>> {
         let most = usize::try_from(limits::INDEX_COMPRESSED_BYTES_MAX).unwrap_or(usize::MAX);
         let bytes = self.read(key, most).await?;
         let read = tokio::task::spawn_blocking(move || Index::read(&bytes, None));
@@ -202,7 +202,7 @@ impl BuildFiles {
     }
 
     /// The storage.
-    pub(super) fn storage(&self) -> &Arc<dyn ArtifactStorage> {
+    pub(crate) fn storage(&self) -> &Arc<dyn ArtifactStorage> {
         &self.storage
     }
 }

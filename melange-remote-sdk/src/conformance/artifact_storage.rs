@@ -82,6 +82,7 @@ pub async fn all(storage: Arc<dyn ArtifactStorage>) {
     folders_are_told_once_and_in_order(&*storage).await;
     deleting_is_idempotent(&*storage).await;
     times_are_those_of_the_last_put(&*storage).await;
+    a_copy_stays_and_the_first_one_counts(Arc::clone(&storage)).await;
     puts_at_once_are_never_mixed(Arc::clone(&storage)).await;
     listings_are_never_cut(&*storage).await;
 }
@@ -121,6 +122,46 @@ pub async fn times_are_those_of_the_last_put(storage: &dyn ArtifactStorage) {
     assert!(first < last, "what was put at {last} tells {first}");
     storage.delete(&name).await.expect("it is removed");
     assert_eq!(storage.stored_at(&name).await.expect_err("it is gone").kind(), ErrorKind::NotFound);
+}
+
+/// A copy has the bytes of its original as it was, whatever becomes of that; a key that is taken stays as it is, and of
+/// copies at once one counts.
+pub async fn a_copy_stays_and_the_first_one_counts(storage: Arc<dyn ArtifactStorage>) {
+    let (a, b, to) =
+        (key("conformance/copies/a"), key("conformance/copies/b"), key("conformance/copies/to/x"));
+    let missing = storage.copy_if_absent(&a, &to).await.expect_err("there is nothing to copy");
+    assert_eq!(missing.kind(), ErrorKind::NotFound);
+    assert_eq!(storage.head(&to).await.expect_err("nothing was copied").kind(), ErrorKind::NotFound);
+    let (one, other) = (content(7, 3 * CHUNK_BYTES), content(8, CHUNK_BYTES));
+    storage.put(&a, bytes(vec![one.to_vec()])).await.expect("it is stored");
+    storage.put(&b, bytes(vec![other.to_vec()])).await.expect("it is stored");
+    let copied = storage.copy_if_absent(&a, &to).await.expect("it is copied");
+    assert_eq!((&copied.key, copied.size_bytes, &copied.sha256), (&to, len(&one), &sha256(&one)));
+    assert_eq!(read(&*storage, &a).await, one, "the original is no longer what it was");
+    let again = storage.copy_if_absent(&b, &to).await.expect("the key is taken");
+    assert_eq!(again, copied, "the copy was replaced");
+    storage.put(&a, bytes(vec![other.to_vec()])).await.expect("it is stored");
+    assert_eq!(read(&*storage, &to).await, one, "the copy follows its original");
+    storage.delete(&a).await.expect("it is removed");
+    assert_eq!(storage.head(&to).await.expect("the copy stays"), copied);
+    assert_eq!(read(&*storage, &to).await, one);
+    storage.delete(&to).await.expect("it is removed");
+    assert_eq!(storage.head(&b).await.expect("the original stays").sha256, sha256(&other));
+
+    storage.put(&a, bytes(vec![one.to_vec()])).await.expect("it is stored");
+    let mut copies = JoinSet::new();
+    for number in 0..PUTS_AT_ONCE {
+        let (storage, to) = (Arc::clone(&storage), to.clone());
+        let from = if number % 2 == 0 { a.clone() } else { b.clone() };
+        copies.spawn(async move { storage.copy_if_absent(&from, &to).await.expect("it is copied") });
+    }
+    let told = copies.join_all().await;
+    let kept = storage.head(&to).await.expect("one was copied");
+    assert_eq!(sha256(&read(&*storage, &to).await), kept.sha256);
+    assert!(told.iter().all(|told| *told == kept), "not all copies tell the one that counts");
+    for name in [a, b, to] {
+        storage.delete(&name).await.expect("it is removed");
+    }
 }
 
 /// Artifacts of several parts and odd sizes.

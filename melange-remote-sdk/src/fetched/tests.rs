@@ -401,6 +401,7 @@ mockall::mock! {
     #[async_trait]
     impl ArtifactStorage for Storage {
         async fn put(&self, key: &ArtifactKey, bytes: ByteStream) -> Result<StoredArtifact>;
+        async fn copy_if_absent(&self, from: &ArtifactKey, to: &ArtifactKey) -> Result<StoredArtifact>;
         async fn get(&self, key: &ArtifactKey, range: Option<std::ops::Range<u64>>) -> Result<ArtifactBody>;
         async fn head(&self, key: &ArtifactKey) -> Result<StoredArtifact>;
         async fn stored_at(&self, key: &ArtifactKey) -> Result<Timestamp>;

@@ -174,6 +174,10 @@ impl ArtifactStorage for Failing {
         self.0.put(key, bytes).await
     }
 
+    async fn copy_if_absent(&self, from: &ArtifactKey, to: &ArtifactKey) -> Result<StoredArtifact> {
+        self.0.copy_if_absent(from, to).await
+    }
+
     async fn get(&self, key: &ArtifactKey, range: Option<Range<u64>>) -> Result<ArtifactBody> {
         self.0.get(key, range).await
     }

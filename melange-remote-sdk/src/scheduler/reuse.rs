@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::attempt::{Attempt, End, NotStored};
 use crate::artifact_storage::layout::{LOCK_NAME, artifact_key};
 use crate::builder::{BuildOutcome, BuiltFile};
-use crate::error::{Blame, Error, Result};
+use crate::error::{Blame, Error, ErrorKind, Result};
 use crate::job::{Job, JobArtifact, JobId, Outcome};
 
 /// The environment of a build as one of its files.
@@ -64,10 +64,13 @@ impl Attempt {
         let storage = &self.parts.artifact_storage;
         let from = artifact_key(made.id, made.attempt, &artifact.name)?;
         let to = self.artifact_key(&artifact.name)?;
-        let body = storage.get(&from, None).await.map_err(|error| {
-            NotStored::Files(error.blame_if_unknown(Blame::Farm).hint("the next attempt builds it"))
+        let copied = storage.copy_if_absent(&from, &to).await;
+        let stored = copied.map_err(|error| match error.kind() {
+            ErrorKind::NotFound => {
+                NotStored::Files(error.blame_if_unknown(Blame::Farm).hint("the next attempt builds it"))
+            }
+            _ => NotStored::Storage(error),
         })?;
-        let stored = storage.put(&to, body.bytes).await.map_err(NotStored::Storage)?;
         if (stored.size_bytes, &stored.sha256) != (artifact.size_bytes, &artifact.sha256) {
             let error =
                 Error::unexpected("a stored file is not what its job says").with("file", &artifact.name);

@@ -451,6 +451,7 @@ mockall::mock! {
     #[async_trait]
     impl ArtifactStorage for Storage {
         async fn put(&self, key: &ArtifactKey, bytes: ByteStream) -> Result<StoredArtifact>;
+        async fn copy_if_absent(&self, from: &ArtifactKey, to: &ArtifactKey) -> Result<StoredArtifact>;
         async fn get(&self, key: &ArtifactKey, range: Option<std::ops::Range<u64>>) -> Result<ArtifactBody>;
         async fn head(&self, key: &ArtifactKey) -> Result<StoredArtifact>;
         async fn stored_at(&self, key: &ArtifactKey) -> Result<Timestamp>;
@@ -589,6 +590,10 @@ impl ArtifactStorage for Flaky {
             Some(kind) => Err(Error::new(kind, "the bucket is away")),
             None => self.inner.put(key, bytes).await,
         }
+    }
+
+    async fn copy_if_absent(&self, from: &ArtifactKey, to: &ArtifactKey) -> Result<StoredArtifact> {
+        self.inner.copy_if_absent(from, to).await
     }
 
     async fn get(&self, key: &ArtifactKey, range: Option<std::ops::Range<u64>>) -> Result<ArtifactBody> {

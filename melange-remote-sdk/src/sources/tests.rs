@@ -323,6 +323,14 @@ impl ArtifactStorage for Silent {
         self.0.put(key, bytes).await
     }
 
+    async fn copy_if_absent(
+        &self,
+        from: &ArtifactKey,
+        to: &ArtifactKey,
+    ) -> crate::error::Result<StoredArtifact> {
+        self.0.copy_if_absent(from, to).await
+    }
+
     async fn get(
         &self,
         key: &ArtifactKey,

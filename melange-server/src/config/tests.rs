@@ -23,6 +23,8 @@ fn sources_are_cached_unless_the_operator_says_no() {
     assert!(!read(&["--source-cache", "no"], &[]).unwrap().build.source_cache);
     assert!(!read(&[], &[("MELANGE_SOURCE_CACHE", "no")]).unwrap().build.source_cache);
     assert!(read(&["--source-cache", "yes"], &[("MELANGE_SOURCE_CACHE", "no")]).unwrap().build.source_cache);
+    assert!(read(&[], &[]).unwrap().build.publish);
+    assert!(!read(&["--publish", "no"], &[]).unwrap().build.publish);
     let wrong = read(&[], &[("MELANGE_SOURCE_CACHE", "maybe")]).unwrap_err().to_string();
     assert!(wrong.contains("--source-cache: it is yes or no, not \"maybe\""), "{wrong}");
 }

@@ -14,7 +14,7 @@ use melange_remote_sdk::artifact_storage::{ArtifactKey, StoredArtifact};
 use melange_remote_sdk::error::{Error, ErrorKind};
 use melange_remote_sdk::job::JobId;
 
-use super::ranges::{self, Asked, not_satisfiable, parse_range};
+use super::ranges::{self, Asked, not_satisfiable};
 use super::{content_type, job_id, require_finished};
 use crate::app::App;
 use crate::problem::Handled;
@@ -137,13 +137,10 @@ pub(super) async fn answer(
     if ranges::is_known(headers, &tag) {
         return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, tag)]).into_response());
     }
-    // A range of another version would not fit to the part that the client has.
-    let same = headers.get(header::IF_RANGE).is_none_or(|value| value.as_bytes() == tag.as_bytes());
-    let asked = headers.get(header::RANGE).filter(|_| same).and_then(|value| value.to_str().ok());
-    let range = match asked.map(|text| parse_range(text, artifact.size_bytes)) {
-        None | Some(Asked::Everything) => None,
-        Some(Asked::Part(range)) => Some(range),
-        Some(Asked::Nothing) => return Ok(not_satisfiable(artifact.key.as_str(), artifact.size_bytes)),
+    let range = match ranges::asked(headers, &tag, artifact.size_bytes) {
+        Asked::Everything => None,
+        Asked::Part(range) => Some(range),
+        Asked::Nothing => return Ok(not_satisfiable(artifact.key.as_str(), artifact.size_bytes)),
     };
     let body = app.artifact_storage.get(&artifact.key, range.clone()).await?;
     let sent = body.range;

@@ -261,6 +261,7 @@ async fn whole_view(app: &App, id: JobId) -> Handled<Json<JobView>> {
         _ => Vec::new(),
     };
     view.waiting = crate::waiting::of(app, &job, &needs).await?;
+    view.published = super::published::of(app, &job).await;
     view = view.with_blocked_by(&needs);
     Ok(Json(view))
 }

@@ -33,6 +33,7 @@ mod jobs;
 mod logs;
 mod melange2;
 pub(crate) mod openapi;
+mod published;
 mod queue;
 mod ranges;
 mod reports;
@@ -102,6 +103,8 @@ fn documented() -> OpenApiRouter<App> {
         .routes(routes!(repository::index))
         .routes(routes!(repository::package))
         .routes(routes!(repository::key))
+        .routes(routes!(published::index))
+        .routes(routes!(published::package))
         .routes(routes!(sources::get, sources::head, sources::put))
         .routes(routes!(backends::list, backends::add, backends::remove))
         .routes(routes!(backends::drain))

@@ -19,6 +19,14 @@ pub(super) enum Asked {
     Nothing,
 }
 
+/// What a client asks for of so many bytes, which have this entity tag.
+pub(super) fn asked(headers: &HeaderMap, tag: &str, size: u64) -> Asked {
+    // A range of another version would not fit to the part that the client has.
+    let same = headers.get(header::IF_RANGE).is_none_or(|value| value.as_bytes() == tag.as_bytes());
+    let asked = headers.get(header::RANGE).filter(|_| same).and_then(|value| value.to_str().ok());
+    asked.map_or(Asked::Everything, |text| parse_range(text, size))
+}
+
 /// What the text of a `Range` header asks for, of so many bytes.
 pub(super) fn parse_range(text: &str, size: u64) -> Asked {
     let Some((start, end)) = text.strip_prefix("bytes=").and_then(|text| text.split_once('-')) else {

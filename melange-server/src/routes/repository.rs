@@ -15,7 +15,7 @@ use crate::app::App;
 use crate::problem::Handled;
 
 /// The name of an index.
-const INDEX: &str = "APKINDEX.tar.gz";
+pub(super) const INDEX: &str = "APKINDEX.tar.gz";
 
 /// Get the index of what a build has made so far.
 ///
@@ -117,7 +117,7 @@ fn indexes(app: &App) -> Handled<&BuildIndexes> {
 }
 
 /// An architecture as apk spells it; the other spellings name no folder.
-fn apk_arch(text: &str) -> Handled<Arch> {
+pub(super) fn apk_arch(text: &str) -> Handled<Arch> {
     let error = || Error::new(ErrorKind::NotFound, format!("{text:?} is no architecture of apk"));
     match text.parse::<Arch>() {
         Ok(arch) if arch.apk_name() == text => Ok(arch),
@@ -127,7 +127,7 @@ fn apk_arch(text: &str) -> Handled<Arch> {
 }
 
 /// Describes a file by its name.
-fn plain(name: &str) -> [(header::HeaderName, HeaderValue); 2] {
+pub(super) fn plain(name: &str) -> [(header::HeaderName, HeaderValue); 2] {
     [
         (header::CONTENT_TYPE, HeaderValue::from_static(content_type(name))),
         (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),

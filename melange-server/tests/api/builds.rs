@@ -9,6 +9,7 @@ use melange_remote_sdk::cache::StateCache;
 use melange_remote_sdk::git::{GitFetcher, GitPolicy};
 use melange_remote_sdk::job::BuildId;
 use melange_remote_sdk::melange::defaults::RepositoryDefaults;
+use melange_remote_sdk::publishing::PublishedRepository;
 use melange_remote_sdk::rootfs::Assembler;
 use melange_remote_sdk::rootfs::fetch::NoNetwork;
 use melange_remote_sdk::rootfs::repository::LocalAccess;
@@ -39,7 +40,7 @@ pub(crate) fn definition(name: &str, needs: &str) -> String {
 }
 
 /// The content of a scripted package.
-fn content(name: &str) -> Vec<u8> {
+pub(crate) fn content(name: &str) -> Vec<u8> {
     format!("the package {name}").into_bytes()
 }
 
@@ -53,6 +54,7 @@ pub(crate) fn makes(name: &str) -> Vec<Act> {
             version: "1.0-r0".to_owned(),
             arch: "x86_64".to_owned(),
             size_bytes: content(&package).len() as u64,
+            control_sha1: Some([7; 20]),
             ..IndexPackage::default()
         };
         acts.push(Act::Write(format!("{{arch}}/{}", record.file_name()), content(&package)));
@@ -97,11 +99,13 @@ impl Planned {
         .with_inputs(Arc::new(inputs))
         .with_clock(Arc::new(SteadyClock::starting_at(jiff::Timestamp::now())));
         let rules_of_server = SubmissionRules::new(Arch::X86_64);
-        let Assembly { mut app, scheduler } =
+        let Assembly { mut app, scheduler, .. } =
             Assembly::new(parts, rules_of_server, SchedulerOptions::default());
         let cache = StateCache::new(&folder.path().join("state"), 1 << 30);
         let assembler = Arc::new(Assembler::new(cache, Arc::new(NoNetwork), LocalAccess::Any));
-        app.indexes = Some(BuildIndexes::new(files.clone(), Arc::clone(&job_store), key.map(Arc::new)));
+        let key = key.map(Arc::new);
+        app.published = Some(PublishedRepository::new(files.clone(), key.clone(), "a farm"));
+        app.indexes = Some(BuildIndexes::new(files.clone(), Arc::clone(&job_store), key));
         app.planner = Some(BuildPlanner::new(assembler, job_store, files, rules));
         let mut policy = GitPolicy::default();
         policy.files = LocalAccess::Any;
@@ -137,13 +141,13 @@ impl Planned {
         answer.json()["build_id"].as_str().unwrap().to_owned()
     }
 
-    async fn succeeded(&self, build: &str, count: u64) {
+    pub(crate) async fn succeeded(&self, build: &str, count: u64) {
         self.until(&format!("/api/v2/builds/{build}"), |told| told["counts"]["success"] == count).await;
     }
 }
 
 /// The names of the packages of an index.
-fn listed(answer: &Answer, keyring: Option<&Keyring>) -> Vec<String> {
+pub(crate) fn listed(answer: &Answer, keyring: Option<&Keyring>) -> Vec<String> {
     assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
     Index::read(&answer.bytes, keyring).unwrap().packages.iter().map(IndexPackage::file_name).collect()
 }

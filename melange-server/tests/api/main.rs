@@ -42,6 +42,7 @@ mod connections;
 mod events;
 mod logs;
 mod melange2;
+mod published;
 mod readiness;
 mod reports;
 mod retention;
@@ -114,7 +115,7 @@ impl Service {
         let labels = Labels::from_pairs([("tier", "standard")]).unwrap();
         let backend = Backend::new("tcp://amd64-standard:1234", Arch::X86_64, labels).unwrap();
         let parts = parts(script, backend);
-        let Assembly { app, scheduler } = Assembly::new(parts, rules, SchedulerOptions::default());
+        let Assembly { app, scheduler, .. } = Assembly::new(parts, rules, SchedulerOptions::default());
         let service = Self::of(app);
         let stop = service.shutdown.clone();
         tokio::spawn(async move { scheduler.run(stop).await });
@@ -540,7 +541,7 @@ async fn a_scheduler_that_dies_fails_the_health_check_and_ends_the_server() {
     // Requests must not panic too.
     let app = App::new(&scheduler(parts.clone()), SubmissionRules::new(Arch::X86_64));
     let parts = parts.with_backend_selector(Arc::new(PanickingSelector));
-    let assembly = Assembly { app: app.clone(), scheduler: scheduler(parts) };
+    let assembly = Assembly { app: app.clone(), scheduler: scheduler(parts), publisher: None };
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let running = tokio::spawn(run_assembly(assembly, listener));
     let service = Service::of(app);
@@ -609,7 +610,7 @@ async fn the_api_is_described_as_it_is() {
             );
         }
     }
-    assert_eq!(count, 49, "every operation is in the document");
+    assert_eq!(count, 51, "every operation is in the document");
     let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/api.md");
     let written = std::fs::read_to_string(page).unwrap_or_default();
     let now = melange_server::api_reference(melange_server::args::ApiFormat::Markdown);

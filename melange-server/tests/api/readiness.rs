@@ -67,6 +67,10 @@ impl ArtifactStorage for Storage {
         self.0.put(key, bytes).await
     }
 
+    async fn copy_if_absent(&self, from: &ArtifactKey, to: &ArtifactKey) -> Result<StoredArtifact> {
+        self.0.copy_if_absent(from, to).await
+    }
+
     async fn get(&self, key: &ArtifactKey, range: Option<Range<u64>>) -> Result<ArtifactBody> {
         self.0.get(key, range).await
     }
@@ -160,7 +164,7 @@ async fn a_scheduler_that_does_not_go_round_is_named() {
     let backend = Backend::new("tcp://a:1", Arch::X86_64, Labels::default()).unwrap();
     let parts = parts([], backend);
     let rules = SubmissionRules::new(Arch::X86_64);
-    let Assembly { app, scheduler } = Assembly::new(parts, rules, SchedulerOptions::default());
+    let Assembly { app, scheduler, .. } = Assembly::new(parts, rules, SchedulerOptions::default());
     let service = Service::of(app);
     let failed = async || told(&service.get("/readyz").await);
     assert_eq!(failed().await, (503, vec!["scheduler: it has not looked at the queue yet".to_owned()]));

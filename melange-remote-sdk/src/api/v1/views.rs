@@ -162,6 +162,9 @@ pub struct JobView {
     /// What it made.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub artifacts: Vec<ArtifactView>,
+    /// Whether its packages are published; only the answer for a single job tells it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub published: Option<PublicationView>,
     /// When its artifacts were removed, as the server's rules say, RFC 3339; `artifacts` goes on telling what they were.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime))]
@@ -170,6 +173,25 @@ pub struct JobView {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime))]
     pub log_removed_at: Option<Timestamp>,
+}
+
+/// What became of the packages of a job that succeeded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[non_exhaustive]
+pub struct PublicationView {
+    /// `yes`, `soon`, or `no`.
+    pub status: String,
+    /// Why they are not, in one line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+impl PublicationView {
+    /// What is told of packages: a word, and the reason of a `no`.
+    pub fn new(status: impl Into<String>, reason: Option<String>) -> Self {
+        Self { status: status.into(), reason }
+    }
 }
 
 /// A step that ended badly.
@@ -446,6 +468,7 @@ impl JobView {
             phases: Vec::new(),
             tests: Vec::new(),
             artifacts: job.artifacts.iter().map(ArtifactView::from).collect(),
+            published: None,
             artifacts_removed_at: job.artifacts_removed_at,
             log_removed_at: job.log_removed_at,
         }

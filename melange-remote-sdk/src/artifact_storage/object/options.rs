@@ -25,7 +25,7 @@ pub(super) fn gcs(place: &str, bucket: &str, options: &[(String, String)]) -> Re
 /// A bucket of Amazon S3, or of what speaks its language.
 #[cfg(feature = "s3")]
 pub(super) fn s3(place: &str, bucket: &str, options: &[(String, String)]) -> Result<Arc<dyn ObjectStore>> {
-    use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey as Key};
+    use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey as Key, S3CopyIfNotExists};
 
     let mut builder = AmazonS3Builder::new();
     for (key, value) in options {
@@ -35,6 +35,10 @@ pub(super) fn s3(place: &str, bucket: &str, options: &[(String, String)]) -> Res
     let endpoint = builder.get_config_value(&Key::S3Endpoint);
     let endpoint = endpoint.or_else(|| builder.get_config_value(&Key::Endpoint));
     check_endpoint(place, "aws", endpoint, allow_http)?;
+    if builder.get_config_value(&Key::CopyIfNotExists).is_none() {
+        // An upload whose completion is conditional: what Amazon's own storage understands.
+        builder = builder.with_copy_if_not_exists(S3CopyIfNotExists::Multipart);
+    }
     let store = builder.with_bucket_name(bucket).build();
     Ok(Arc::new(store.map_err(|error| misconfigured(place, error))?))
 }

@@ -49,12 +49,18 @@ enum Bug {
     TimesAreOfTheFirstPut,
     TimesAreNone,
     TimesOfWhatIsMissing,
+    CopiesReplace,
+    CopiesTellTheOriginal,
+    CopiesFollowTheOriginal,
+    CopiesTakeTheOriginal,
+    CopiesOfNothing,
+    CopiesRace,
     DeleteWantsAnArtifact,
     DeleteTakesPrefix,
     WrapsErrors,
 }
 
-const BUGS: [(&str, Bug); 30] = [
+const BUGS: [(&str, Bug); 36] = [
     ("two parts are swapped", Bug::SwapsParts),
     ("two small parts are swapped", Bug::SwapsSmallParts),
     ("a part is there twice", Bug::DoublesPart),
@@ -82,6 +88,12 @@ const BUGS: [(&str, Bug); 30] = [
     ("times are those of the first put", Bug::TimesAreOfTheFirstPut),
     ("times are none", Bug::TimesAreNone),
     ("what is missing has a time", Bug::TimesOfWhatIsMissing),
+    ("a copy replaces what is there", Bug::CopiesReplace),
+    ("a copy tells of its original", Bug::CopiesTellTheOriginal),
+    ("a copy follows its original", Bug::CopiesFollowTheOriginal),
+    ("a copy takes its original away", Bug::CopiesTakeTheOriginal),
+    ("what is missing is copied", Bug::CopiesOfNothing),
+    ("of copies at once the last one counts", Bug::CopiesRace),
     ("removing what is not there fails", Bug::DeleteWantsAnArtifact),
     ("removing takes what begins alike", Bug::DeleteTakesPrefix),
     ("the error of the source is another one", Bug::WrapsErrors),
@@ -104,6 +116,8 @@ struct Mutant {
     bug: Bug,
     artifacts: Mutex<Artifacts>,
     times: Mutex<BTreeMap<ArtifactKey, Timestamp>>,
+    /// The originals of copies, for the mistake of following them.
+    copies: Mutex<BTreeMap<ArtifactKey, ArtifactKey>>,
     /// Parts of uploads by key, for the mistake of sharing them.
     uploads: Mutex<BTreeMap<ArtifactKey, BTreeMap<usize, Bytes>>>,
 }
@@ -123,7 +137,13 @@ fn describe(key: &ArtifactKey, content: &[u8]) -> StoredArtifact {
 
 impl Mutant {
     fn new(bug: Bug) -> Self {
-        Self { bug, artifacts: Mutex::default(), times: Mutex::default(), uploads: Mutex::default() }
+        Self {
+            bug,
+            artifacts: Mutex::default(),
+            times: Mutex::default(),
+            copies: Mutex::default(),
+            uploads: Mutex::default(),
+        }
     }
 
     fn artifacts(&self) -> MutexGuard<'_, Artifacts> {
@@ -253,7 +273,36 @@ impl ArtifactStorage for Mutant {
         Ok(told)
     }
 
+    async fn copy_if_absent(&self, from: &ArtifactKey, to: &ArtifactKey) -> Result<StoredArtifact> {
+        if let Ok((known, _)) = self.find(to)
+            && self.bug != Bug::CopiesReplace
+        {
+            return Ok(known);
+        }
+        let (original, content) = match self.find(from) {
+            Err(_) if self.bug == Bug::CopiesOfNothing => (describe(from, b""), Bytes::new()),
+            found => found?,
+        };
+        if self.bug == Bug::CopiesRace {
+            yield_now().await;
+        }
+        let told = StoredArtifact { key: to.clone(), ..original.clone() };
+        self.store(&told, content.to_vec());
+        match self.bug {
+            Bug::CopiesTellTheOriginal => return Ok(original),
+            Bug::CopiesTakeTheOriginal => _ = self.artifacts().remove(from),
+            Bug::CopiesFollowTheOriginal => {
+                let mut copies = self.copies.lock().unwrap_or_else(PoisonError::into_inner);
+                copies.insert(to.clone(), from.clone());
+            }
+            _ => {}
+        }
+        Ok(told)
+    }
+
     async fn get(&self, key: &ArtifactKey, range: Option<Range<u64>>) -> Result<ArtifactBody> {
+        let original = self.copies.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned();
+        let key = original.as_ref().unwrap_or(key);
         let (artifact, content) = self.find(key)?;
         let size = count(content.len());
         let mut range = range.unwrap_or(0..size);

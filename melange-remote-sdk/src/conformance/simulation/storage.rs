@@ -48,6 +48,11 @@ impl ArtifactStorage for FaultyStorage {
         Ok(stored)
     }
 
+    async fn copy_if_absent(&self, from: &ArtifactKey, to: &ArtifactKey) -> Result<StoredArtifact> {
+        self.delay_or_fail("before a copy").await?;
+        self.world.artifacts.copy_if_absent(from, to).await
+    }
+
     async fn get(&self, key: &ArtifactKey, range: Option<Range<u64>>) -> Result<ArtifactBody> {
         self.world.artifacts.get(key, range).await
     }
