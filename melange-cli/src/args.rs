@@ -6,9 +6,11 @@ use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
 use melange_remote_sdk::arch::Arch;
 
+mod compat;
 mod plan;
 mod remote;
 
+pub(crate) use compat::{EmitArgs, GuestArgs, Runner};
 pub(crate) use plan::{
     CutArg, DependenciesArg, PlanArgs, PlanCommand, PlanFormat, PlanOptions, PlanPart, RebuildArg, word,
 };
@@ -31,10 +33,55 @@ pub(crate) struct Args {
     /// Say more about what happens
     #[arg(short, long, global = true)]
     pub(crate) verbose: bool,
+    /// How much is said: debug, info, warn or error
+    #[arg(long, global = true, value_enum, value_name = "LEVEL", conflicts_with = "verbose")]
+    pub(crate) log_level: Option<LogLevel>,
+    /// Where what is said goes: builtin:stderr, builtin:discard, or a file that it is added to
+    #[arg(long, global = true, value_name = "WHERE")]
+    pub(crate) log_policy: Option<LogPolicy>,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+/// How much is said of what happens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogLevel {
+    /// All of it.
+    Debug,
+    /// The lines of builds, and what is doubtful.
+    #[value(alias = "warn", alias = "warning")]
+    Info,
+    /// What goes wrong.
+    Error,
+}
+
+/// Where what is said goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum LogPolicy {
+    /// Standard error.
+    Stderr,
+    /// Nowhere.
+    Discard,
+    /// The end of a file.
+    File(PathBuf),
+}
+
+impl std::str::FromStr for LogPolicy {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "builtin:stderr" => Ok(Self::Stderr),
+            "builtin:discard" => Ok(Self::Discard),
+            "" => Err("it is empty".to_owned()),
+            _ if text.starts_with("builtin:") => {
+                Err(format!("{text:?} is not builtin:stderr or builtin:discard"))
+            }
+            path => Ok(Self::File(path.into())),
+        }
+    }
 }
 
 /// How results and errors are printed.
@@ -154,13 +201,25 @@ impl Args {
 #[derive(Debug, Clone, ClapArgs)]
 pub(crate) struct RepositoryArgs {
     /// A repository behind those of the definition: a URL or a folder (repeatable); without any, Wolfi's is used
-    #[arg(short, long = "repository", visible_alias = "repository-append", value_name = "DIR|URL")]
+    #[arg(
+        short,
+        long = "repository",
+        visible_alias = "repository-append",
+        value_name = "DIR|URL",
+        value_delimiter = ','
+    )]
     pub(crate) repositories: Vec<String>,
     /// A public key besides those of the definition: a file or a URL (repeatable)
-    #[arg(short, long = "keyring", visible_alias = "keyring-append", value_name = "FILE|URL")]
+    #[arg(
+        short,
+        long = "keyring",
+        visible_alias = "keyring-append",
+        value_name = "FILE|URL",
+        value_delimiter = ','
+    )]
     pub(crate) keyring: Vec<String>,
     /// Use repositories whose index is not signed by a known key
-    #[arg(long)]
+    #[arg(long, visible_alias = "ignore-signatures")]
     pub(crate) allow_untrusted: bool,
 }
 
@@ -168,16 +227,16 @@ pub(crate) struct RepositoryArgs {
 #[derive(Debug, Clone, ClapArgs)]
 pub(crate) struct DefinitionArgs {
     /// A folder of pipelines; the first that has a pipeline counts (repeatable)
-    #[arg(long = "pipeline-dir", alias = "pipeline-dirs", value_name = "DIR")]
+    #[arg(long = "pipeline-dir", alias = "pipeline-dirs", value_name = "DIR", value_delimiter = ',')]
     pub(crate) pipeline_dirs: Vec<PathBuf>,
     /// A YAML map of variables laid over those of the definition (repeatable, the last wins)
     #[arg(long = "vars-file", value_name = "FILE")]
     pub(crate) vars_files: Vec<PathBuf>,
     /// Environment variables in dotenv syntax; the definition wins over them (repeatable, the first wins)
-    #[arg(long = "env-file", value_name = "FILE")]
+    #[arg(long = "env-file", value_name = "FILE", value_delimiter = ',')]
     pub(crate) env_files: Vec<PathBuf>,
     /// A build option to switch on (repeatable)
-    #[arg(long = "build-option", value_name = "OPTION")]
+    #[arg(long = "build-option", value_name = "OPTION", value_delimiter = ',')]
     pub(crate) build_options: Vec<String>,
     /// The flavor of `${{host.triplet.*}}`
     #[arg(
@@ -315,14 +374,16 @@ pub(crate) fn chosen(choices: &[ArchChoice]) -> Vec<Arch> {
 pub(crate) struct RunArgs {
     #[command(flatten)]
     pub(crate) definition: DefinitionArgs,
-    /// Files that are copied into the workspace; the folder named after the definition if it exists
+    /// Files that are copied into the workspace; when missing, the folder named after the definition, and where there is
+    /// none the one in which it lies
     #[arg(long, value_name = "DIR")]
     pub(crate) source_dir: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) repositories: RepositoryArgs,
-    /// The source cache: files named `sha256:HEX` or `sha512:HEX`
-    #[arg(long, value_name = "DIR")]
-    pub(crate) cache_dir: Option<PathBuf>,
+    /// A folder that steps find, and may write to, as /var/cache/melange: sources named `sha256:HEX` or `sha512:HEX`, and
+    /// what Go, pip, npm and others keep for the next build; it is used when it is there
+    #[arg(long, value_name = "DIR", default_value = "./melange-cache/")]
+    pub(crate) cache_dir: PathBuf,
     /// A BuildKit daemon: tcp://host:port, unix:///path or docker:///path; the sandbox when missing
     #[arg(long, value_name = "ADDR")]
     pub(crate) buildkit_addr: Option<String>,
@@ -334,14 +395,16 @@ pub(crate) struct RunArgs {
     #[arg(long, env = "MELANGE_STATE_DIR", value_name = "DIR")]
     pub(crate) state_dir: Option<PathBuf>,
     /// The namespace of package URLs
-    #[arg(long, default_value = "wolfi")]
+    #[arg(long, default_value = "unknown")]
     pub(crate) namespace: String,
     /// Trace every command of the steps
     #[arg(long)]
     pub(crate) debug: bool,
     /// A package added to the environment of every test (repeatable)
-    #[arg(long = "test-package-append", value_name = "PACKAGE")]
+    #[arg(long = "test-package-append", value_name = "PACKAGE", value_delimiter = ',')]
     pub(crate) test_package_append: Vec<String>,
+    #[command(flatten)]
+    pub(crate) guest: GuestArgs,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
 }
@@ -364,20 +427,25 @@ pub(crate) struct BuildArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) signing_key: Option<PathBuf>,
     /// A package added to the environment (repeatable)
-    #[arg(long = "package-append", value_name = "PACKAGE")]
+    #[arg(long = "package-append", value_name = "PACKAGE", value_delimiter = ',')]
     pub(crate) package_append: Vec<String>,
     /// Seconds since 1970 stamped on everything
-    #[arg(long, env = "SOURCE_DATE_EPOCH", default_value_t = 0, value_parser = epoch_seconds)]
-    pub(crate) source_date_epoch: i64,
+    #[arg(long, env = "SOURCE_DATE_EPOCH", value_parser = epoch_seconds)]
+    pub(crate) source_date_epoch: Option<Epoch>,
     /// Test the packages too; nothing is written when a test fails
     #[arg(long)]
     pub(crate) test: bool,
+    #[command(flatten)]
+    pub(crate) emit: EmitArgs,
 }
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct TestArgs {
     /// The definition, `-` for standard input
     pub(crate) file: PathBuf,
+    /// An option that melange knows and does not use
+    #[arg(long, hide = true)]
+    pub(crate) test_option: Vec<String>,
     /// The package that the main test is about, such as hello=2.10-r0; the definition's own when missing
     pub(crate) package: Option<String>,
     /// The architecture
@@ -545,9 +613,12 @@ fn parse_interval(text: &str) -> Result<std::time::Duration, String> {
     Ok(std::time::Duration::from_millis(milliseconds))
 }
 
-/// Seconds since 1970; an empty variable counts as missing.
-fn epoch_seconds(text: &str) -> Result<i64, std::num::ParseIntError> {
-    if text.is_empty() { Ok(0) } else { text.parse() }
+/// Seconds since 1970, or none: an empty variable counts as missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Epoch(pub(crate) Option<i64>);
+
+fn epoch_seconds(text: &str) -> Result<Epoch, std::num::ParseIntError> {
+    if text.is_empty() { Ok(Epoch(None)) } else { text.parse().map(|seconds| Epoch(Some(seconds))) }
 }
 
 #[cfg(test)]

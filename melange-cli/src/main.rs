@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use melange_remote_sdk::error::Error;
 
-use crate::args::Output;
+use crate::args::{LogLevel, LogPolicy, Output};
 use crate::exit::Exit;
 
 mod args;
@@ -36,11 +36,25 @@ async fn work() -> ExitCode {
         Err(error) => return answer(&error).into(),
     };
     let output = args.output();
-    commands::init_logging(args.verbose);
+    if let Err(error) = place_notes(&args) {
+        return end(&error, output).into();
+    }
+    commands::init_logging(args.verbose || args.log_level == Some(LogLevel::Debug));
     match commands::run(args.command, output).await {
         Ok(code) => code.into(),
         Err(error) => end(&error, output).into(),
     }
+}
+
+/// Sends what is said to where the call wants it.
+fn place_notes(args: &args::Args) -> Result<(), Error> {
+    let file = match &args.log_policy {
+        Some(LogPolicy::File(path)) => Some(path.as_path()),
+        Some(LogPolicy::Discard) => None,
+        Some(LogPolicy::Stderr) | None if args.log_level == Some(LogLevel::Error) => None,
+        Some(LogPolicy::Stderr) | None => return Ok(()),
+    };
+    note::send_to(file).map_err(|e| input::failed("write to", file.unwrap_or(std::path::Path::new("")), e))
 }
 
 /// Tells the error that ended the command.

@@ -3,8 +3,10 @@
 //!
 //! On a terminal the last line may be a status that is rewritten; messages go above it.
 
+use std::fs::File;
 use std::io::{IsTerminal, Write};
-use std::sync::{LazyLock, Mutex, PoisonError};
+use std::path::Path;
+use std::sync::{LazyLock, Mutex, OnceLock, PoisonError};
 
 use melange_remote_sdk::error::Error;
 
@@ -15,6 +17,19 @@ static TERMINAL: LazyLock<bool> = LazyLock::new(|| std::io::stderr().is_terminal
 
 /// The status line as it stands on the terminal; empty when there is none.
 static STATUS: Mutex<String> = Mutex::new(String::new());
+
+/// Where messages go that are no errors; nothing is said where they go nowhere. Standard error when it is not set.
+static PLACE: OnceLock<Option<File>> = OnceLock::new();
+
+/// Sends messages that are no errors to the end of a file, or nowhere.
+///
+/// # Errors
+/// When the file cannot be written.
+pub(crate) fn send_to(file: Option<&Path>) -> std::io::Result<()> {
+    let open = |path: &Path| File::options().append(true).create(true).open(path);
+    let _ = PLACE.set(file.map(open).transpose()?);
+    Ok(())
+}
 
 /// Columns of a terminal that does not tell how many it has.
 const COLUMNS: usize = 80;
@@ -29,6 +44,18 @@ pub(crate) fn text(text: &str) {
     if text.is_empty() {
         return;
     }
+    match PLACE.get() {
+        Some(Some(file)) => {
+            // See the module.
+            let _ = (&*file).write_all(text.as_bytes());
+        }
+        Some(None) => {}
+        None => say(text),
+    }
+}
+
+/// Says whole lines on standard error, whatever becomes of other messages: what went wrong.
+pub(crate) fn say(text: &str) {
     let status = STATUS.lock().unwrap_or_else(PoisonError::into_inner);
     if is_terminal() {
         put(&format!("{}{}{}", clear(&status), shown::escaped(text), *status));
@@ -45,14 +72,14 @@ pub(crate) fn line(line: &str) {
 /// Says what went wrong, in the form that was asked for.
 pub(crate) fn error(error: &Error, output: Output) {
     match output {
-        Output::Text => text(&render::error(error)),
-        Output::Json => text(&format!("{}\n", shown::json(&render::error_json(error)))),
+        Output::Text => say(&render::error(error)),
+        Output::Json => say(&format!("{}\n", shown::json(&render::error_json(error)))),
     }
 }
 
 /// Writes the status line anew, on a terminal; an empty one removes it.
 pub(crate) fn status(line: &str) {
-    if !is_terminal() {
+    if !is_terminal() || PLACE.get().is_some() {
         return;
     }
     let columns = terminal_size::terminal_size_of(std::io::stderr())

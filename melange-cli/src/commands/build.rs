@@ -1,12 +1,13 @@
 //! `melange build`: definitions, on this machine.
 
 use std::collections::BTreeSet;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use melange_remote_sdk::apk::index::Index;
+use melange_remote_sdk::apk::index::{Index, IndexPackage};
 use melange_remote_sdk::arch::Arch;
-use melange_remote_sdk::builder::{BuildOutcome, BuildStatus, Builder, BuiltFile};
+use melange_remote_sdk::builder::{BuildOutcome, BuildSink, BuildStatus, Builder, BuiltFile};
 use melange_remote_sdk::buildkit::{BuildkitOptions, BuildkitRunner};
 use melange_remote_sdk::engine::EngineBuilder;
 use melange_remote_sdk::error::{Error, Result};
@@ -14,6 +15,7 @@ use melange_remote_sdk::melange::{self, Compiled};
 use tokio_util::sync::CancellationToken;
 
 use super::local::{self, Extras, Printer};
+use super::trace::Trace;
 use super::{definition, signing_key};
 use crate::args::{BuildArgs, Output, chosen, host};
 use crate::exit::{self, Exit};
@@ -27,10 +29,12 @@ pub(super) async fn run(args: BuildArgs, output: Output) -> Result<Exit> {
     }
     let extras = Extras {
         signing_key: args.signing_key.as_deref().map(signing_key).transpose()?,
-        epoch_seconds: args.source_date_epoch,
+        epoch_seconds: epoch_seconds(&args),
         packages: args.package_append.clone(),
+        strip_origin: args.emit.strip_origin_name,
     };
     let builder = local::builder(&args.run, extras)?;
+    let trace = args.emit.trace.as_ref().map(|_| Trace::start());
     let cancel = local::cancelled_by_signals();
     let mut exit = Exit::Ok;
     let mut bad = Vec::new();
@@ -38,7 +42,7 @@ pub(super) async fn run(args: BuildArgs, output: Output) -> Result<Exit> {
         if cancel.is_cancelled() {
             break;
         }
-        let one = match build(&args, job, &builder, &cancel, output).await {
+        let one = match build(&args, job, (&builder, trace.as_ref()), &cancel, output).await {
             Ok(one) => one,
             // With a single build, its error is the command's.
             Err(error) if jobs.len() == 1 || out::reader_is_gone(&error) => return Err(error),
@@ -51,6 +55,9 @@ pub(super) async fn run(args: BuildArgs, output: Output) -> Result<Exit> {
             bad.push(job.name(&args));
         }
         exit = exit.and(one);
+    }
+    if let (Some(trace), Some(path)) = (trace, &args.emit.trace) {
+        trace.write(path).map_err(|e| input::failed("write", path, e))?;
     }
     if jobs.len() > 1 && !bad.is_empty() && output == Output::Text {
         let (count, all) = (bad.len(), jobs.len());
@@ -120,21 +127,33 @@ fn own_architectures(file: &Path, args: &BuildArgs, runs: impl Fn(Arch) -> bool)
 async fn build(
     args: &BuildArgs,
     job: &Job<'_>,
-    builder: &EngineBuilder,
+    (builder, trace): (&EngineBuilder, Option<&Trace>),
     cancel: &CancellationToken,
     output: Output,
 ) -> Result<Exit> {
     let (file, arch) = (job.file, job.arch);
     let mut input = local::input(file, arch, &args.run)?;
     input.with_test = args.test;
+    input.source_except.push(args.out_dir.clone());
+    input.source_except.extend(args.signing_key.clone());
+    if args.emit.empty_workspace {
+        input.source_dir = None;
+    }
     let printer = Printer::new(output);
-    let outcome = builder.build(&input, Arc::clone(&printer) as _, cancel.clone()).await?;
+    let mut sink: Arc<dyn BuildSink> = Arc::clone(&printer) as _;
+    if let Some(trace) = trace {
+        sink = trace.of(format!("{} ({arch})", input::name(file)), sink);
+    }
+    let outcome = builder.build(&input, sink, cancel.clone()).await?;
     // The status line goes before the results come.
     drop(printer);
     let exit = local::exit_of(&outcome, output)?;
     let mut placed = Vec::new();
     if outcome.status == BuildStatus::Succeeded {
         placed = put_away(args, file, &outcome)?;
+        if args.emit.create_build_log {
+            log_packages(&outcome)?;
+        }
     }
     if output == Output::Json {
         out::json_line(&local::as_json(file, arch, &outcome, &placed))?;
@@ -143,6 +162,26 @@ async fn build(
         local::print_times(&outcome);
     }
     Ok(exit)
+}
+
+/// The time that is stamped on everything.
+fn epoch_seconds(args: &BuildArgs) -> i64 {
+    args.source_date_epoch.and_then(|epoch| epoch.0).or(args.emit.build_date).unwrap_or(0)
+}
+
+/// Adds what was built to `packages.log` in this folder.
+fn log_packages(outcome: &BuildOutcome) -> Result<()> {
+    let mut text = String::new();
+    for built in outcome.files.iter().filter(|file| file.name.ends_with("/APKINDEX.tar.gz")) {
+        for package in Index::read(&input::read(&built.path, input::INDEX_BYTES_MAX)?, None)?.packages {
+            let IndexPackage { arch, origin, name, version, .. } = package;
+            text.push_str(&format!("{arch}|{origin}|{name}|{version}\n"));
+        }
+    }
+    let path = Path::new("packages.log");
+    let file = std::fs::OpenOptions::new().append(true).create(true).open(path);
+    // In one piece, so that builds at once do not mix their lines.
+    file.and_then(|mut file| file.write_all(text.as_bytes())).map_err(|e| input::failed("write", path, e))
 }
 
 /// Finds out before the work whether its results can be put away. Makes nothing: a build that fails leaves no folder.
@@ -177,6 +216,7 @@ fn put_away(args: &BuildArgs, file: &Path, outcome: &BuildOutcome) -> Result<Vec
     let (indexes, packages): (Vec<_>, Vec<_>) =
         outcome.files.iter().partition(|file| file.name.ends_with("/APKINDEX.tar.gz"));
     let mut placed = Vec::new();
+    let indexes = indexes.into_iter().filter(|_| args.emit.generate_index);
     for built in packages.into_iter().chain(indexes) {
         match put(args, built) {
             Ok(path) => placed.push(path.display().to_string()),

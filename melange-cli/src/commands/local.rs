@@ -28,7 +28,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::{collect_pipelines, definition};
-use crate::args::{Output, RunArgs};
+use crate::args::{Output, RunArgs, Runner};
 use crate::exit::Exit;
 use crate::progress::Progress;
 use crate::{input, note, shown};
@@ -99,18 +99,21 @@ pub(super) struct Extras {
     pub(super) signing_key: Option<SigningKey>,
     pub(super) epoch_seconds: i64,
     pub(super) packages: Vec<String>,
+    pub(super) strip_origin: bool,
 }
 
 /// The engine that the arguments describe.
 pub(super) fn builder(args: &RunArgs, extras: Extras) -> Result<EngineBuilder> {
+    for (flag, why) in args.guest.without_effect() {
+        note::line(&format!("note: {flag} changes nothing: {why}"));
+    }
     let state = state_dir(args.state_dir.as_deref())?;
     let mut options = EngineOptions::new(&state);
-    options.source_cache = args
-        .cache_dir
-        .clone()
-        .map(std::path::absolute)
-        .transpose()
-        .map_err(|e| Error::unexpected("no current folder").source(e))?;
+    let cache_dir = cache_dir(&args.cache_dir)?;
+    options.source_cache.clone_from(&cache_dir);
+    options.strip_origin = extras.strip_origin;
+    options.timeout = Some(args.guest.timeout).filter(|timeout| !timeout.is_zero());
+    options.default_resources = args.guest.resources()?;
     options.signing_key = extras.signing_key.map(Arc::new);
     options.namespace.clone_from(&args.namespace);
     options.epoch_seconds = extras.epoch_seconds;
@@ -122,13 +125,16 @@ pub(super) fn builder(args: &RunArgs, extras: Extras) -> Result<EngineBuilder> {
         // Whoever names repositories does not want the default ones: a definition that names none gets theirs alone.
         options.repository_defaults = RepositoryDefaults::new(options.extra_repositories.clone(), Vec::new());
     }
-    if args.buildkit_addr.is_none() {
+    if address(args)? == sandbox::ADDRESS {
         preflight::check_sandbox_user()?;
     }
-    let cache = StateCache::new(&state, limits::CACHE_BYTES_DEFAULT);
+    let kept = args.guest.apk_cache_dir.as_deref().map(std::path::absolute).transpose();
+    let kept = kept.map_err(|e| Error::unexpected("no current folder").source(e))?;
+    let cache = StateCache::new(kept.as_deref().unwrap_or(&state), limits::CACHE_BYTES_DEFAULT);
     let mut sandbox = SandboxOptions::with_cache(Arc::clone(&cache));
     sandbox.extra_capabilities = true;
     sandbox.host_ports.clone_from(&args.sandbox_allow_host_port);
+    sandbox.shared_cache = cache_dir;
     let runners = AddressedRunners::new(sandbox, BuildkitOptions::default());
     let mut assembler = Assembler::new(cache, fetcher()?, LocalAccess::Any);
     if args.repositories.allow_untrusted {
@@ -137,10 +143,45 @@ pub(super) fn builder(args: &RunArgs, extras: Extras) -> Result<EngineBuilder> {
     Ok(EngineBuilder::new(options, assembler, Arc::new(runners)))
 }
 
+/// The folder of the cache, when it is there.
+fn cache_dir(given: &Path) -> Result<Option<PathBuf>> {
+    if let Some((scheme @ ("gs" | "s3"), _)) = given.to_str().and_then(|text| text.split_once("://")) {
+        let error = Error::new(
+            ErrorKind::Unsupported,
+            format!("`--cache-dir` takes folders, no {scheme}:// addresses"),
+        );
+        return Err(error.hint("a server keeps sources in its storage, which may be a bucket"));
+    }
+    if !given.is_dir() {
+        return Ok(None);
+    }
+    given.canonicalize().map(Some).map_err(|e| Error::io("find", given, e))
+}
+
+/// What runs the steps.
+pub(super) fn address(args: &RunArgs) -> Result<String> {
+    match (&args.buildkit_addr, args.guest.runner) {
+        (Some(addr), _) => Ok(addr.clone()),
+        (None, None | Some(Runner::Bubblewrap)) => Ok(sandbox::ADDRESS.to_owned()),
+        (None, Some(Runner::Docker)) => Ok("docker://".to_owned()),
+        (None, Some(Runner::Qemu)) => {
+            let error = Error::new(ErrorKind::Unsupported, "there is no runner with virtual machines");
+            Err(error.hint("take `--runner bubblewrap` or `--runner docker`"))
+        }
+    }
+}
+
 /// The folder of files beside a definition, when there is one: `hello/` for `hello.yaml`.
 pub(super) fn beside(file: &Path) -> Option<PathBuf> {
     let folder = file.with_extension("");
     (!input::is_stdin(file) && folder.is_dir()).then_some(folder)
+}
+
+/// The folder in which a definition lies, as melange takes it.
+fn folder_of(file: &Path) -> Option<PathBuf> {
+    let folder =
+        file.parent().map(|folder| if folder.as_os_str().is_empty() { Path::new(".") } else { folder });
+    folder.filter(|_| !input::is_stdin(file)).map(Path::to_owned)
 }
 
 /// What scratch folders are named after.
@@ -154,7 +195,6 @@ pub(super) fn attempt(file: &Path) -> String {
 /// The definition in `file` for one architecture, with everything that the arguments say of it.
 pub(super) fn input(file: &Path, arch: Arch, args: &RunArgs) -> Result<BuildInput> {
     let text = definition::source(file)?.text.clone();
-    let beside = beside(file);
     let files = |paths: &[PathBuf]| {
         let named =
             |path: &PathBuf| definition::source(path).map(|read| (read.name.clone(), read.text.clone()));
@@ -165,8 +205,17 @@ pub(super) fn input(file: &Path, arch: Arch, args: &RunArgs) -> Result<BuildInpu
     input.config_name = input::name(file);
     input.pipelines = collect_pipelines(&args.definition.pipeline_dirs)?;
     input.debug = args.debug;
-    input.backend_addr = args.buildkit_addr.clone().unwrap_or_else(|| sandbox::ADDRESS.to_owned());
-    input.source_dir = args.source_dir.clone().or(beside);
+    input.backend_addr = address(args)?;
+    let given = args.source_dir.clone().or_else(|| beside(file));
+    let is_whole = given.is_none();
+    input.source_dir = given.or_else(|| folder_of(file));
+    let state = state_dir(args.state_dir.as_deref())?;
+    input.source_except = vec![state, args.cache_dir.clone()];
+    input.source_except.extend(args.guest.apk_cache_dir.clone());
+    if is_whole {
+        // The history of the definitions is none of their files.
+        input.source_except.extend(folder_of(file).map(|folder| folder.join(".git")));
+    }
     input.test_packages.clone_from(&args.test_package_append);
     let options = &mut input.options;
     options.build_options.clone_from(&args.definition.build_options);
@@ -226,13 +275,13 @@ fn failed(reason: &str, failure: Option<&StepFailure>, output: Output) {
     if output == Output::Json {
         let error =
             serde_json::json!({ "code": "build_failed", "message": reason, "hint": null, "details": [] });
-        note::text(&format!("{}\n", shown::json(&serde_json::json!({ "error": error }).to_string())));
+        note::say(&format!("{}\n", shown::json(&serde_json::json!({ "error": error }).to_string())));
         return;
     }
-    note::line(&format!("failed: {reason}"));
+    note::say(&format!("failed: {reason}\n"));
     if let Some(failure) = failure {
-        note::line("its last lines:");
-        failure.tail.iter().for_each(|line| note::line(&format!("  {line}")));
+        note::say("its last lines:\n");
+        failure.tail.iter().for_each(|line| note::say(&format!("  {line}\n")));
     }
 }
 

@@ -25,6 +25,7 @@ mod query;
 mod remote;
 mod sign;
 mod test;
+mod trace;
 
 /// Runs the verb.
 pub(crate) async fn run(command: Command, output: Output) -> Result<Exit> {

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 mod codes;
+mod dropin;
 mod events;
 mod files;
 mod json;

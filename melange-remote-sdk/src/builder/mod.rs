@@ -51,6 +51,8 @@ pub struct BuildInput {
     pub memory_bytes: Option<u64>,
     /// Files beside the definition, copied into the workspace; `None` means there are none.
     pub source_dir: Option<PathBuf>,
+    /// Files and folders below it that are left out: those of the builder itself, such as its state and its keys.
+    pub source_except: Vec<PathBuf>,
     /// Whether the packages are tested once they are made; a test that fails fails the build.
     pub with_test: bool,
     /// Packages added to the environment of every test.
@@ -83,6 +85,7 @@ impl BuildInput {
             backend_addr: String::new(),
             memory_bytes: None,
             source_dir: None,
+            source_except: Vec::new(),
             with_test: false,
             test_packages: Vec::new(),
             options: DefinitionOptions::default(),

@@ -86,7 +86,10 @@ impl Emission {
             pkgver: package.full_version(),
             arch: self.plan.arch.apk_name().to_owned(),
             size: writer::installed_size(tree),
-            origin: self.plan.package.name.clone(),
+            origin: match self.options.strip_origin {
+                true => package.name.clone(),
+                false => self.plan.package.name.clone(),
+            },
             pkgdesc: package.description.clone(),
             url: package.url.clone(),
             commit: package.commit.clone(),

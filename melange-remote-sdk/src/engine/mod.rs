@@ -99,6 +99,10 @@ pub struct EngineOptions {
     pub config_repository: String,
     /// The commit of definitions that name none.
     pub commit: String,
+    /// Whether each package is its own origin, as bootstraps have it.
+    pub strip_origin: bool,
+    /// What steps may use whose definition says nothing.
+    pub default_resources: GuestResources,
     /// The time that a build may take whose definition says nothing; `None` for no limit.
     pub timeout: Option<Duration>,
     /// The time that a guest may be silent before it is stopped; `None` for no limit.
@@ -121,6 +125,8 @@ impl EngineOptions {
             config_license: "NOASSERTION".to_owned(),
             config_repository: "https://unknown/unknown/unknown".to_owned(),
             commit: "unknown".to_owned(),
+            strip_origin: false,
+            default_resources: GuestResources::default(),
             timeout: None,
             silence: None,
         }
@@ -475,8 +481,8 @@ impl EngineBuilder {
     ) -> Result<GuestPlan> {
         let GuestParts { plan, environment, rootfs, sources, steps } = parts;
         let user = guest_user(environment, rootfs)?;
-        let workspace =
-            workspace::write(scratch, plan, &self.options.namespace, input.source_dir.as_deref(), user)?;
+        let beside = (input.source_dir.as_deref(), &*input.source_except);
+        let workspace = workspace::write(scratch, plan, &self.options.namespace, beside, user)?;
         let scripts: Vec<&str> = steps.iter().map(|step| step.script.as_str()).collect();
         let sources = source_files(self.options.source_cache.as_deref(), &scripts, sources)?;
         let mut capabilities: BTreeSet<String> =
@@ -496,7 +502,9 @@ impl EngineBuilder {
             shared_root: true,
             user,
             capabilities: capabilities.into_iter().collect(),
-            resources: GuestResources::of(&plan.document.package.resources)?.with_memory(input.memory_bytes),
+            resources: GuestResources::of(&plan.document.package.resources)?
+                .or(self.options.default_resources)
+                .with_memory(input.memory_bytes),
         })
     }
 }

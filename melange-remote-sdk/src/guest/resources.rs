@@ -22,16 +22,34 @@ impl GuestResources {
     /// # Errors
     /// A quantity that is none, with the field that it stands in.
     pub fn of(resources: &Resources) -> Result<Self> {
+        Self::read(&resources.cpu, &resources.memory, &resources.disk)
+    }
+
+    /// The quantities in three texts; an empty one says nothing.
+    ///
+    /// # Errors
+    /// A quantity that is none, with the field that it stands in.
+    pub fn read(cpu: &str, memory: &str, disk: &str) -> Result<Self> {
         let read = |field: &'static str, text: &str| match quantity(text) {
             Some(value) => Ok(value),
             None => Err(Error::invalid(format!("`resources.{field}` is no quantity: {text:?}"))
                 .hint("write a number, with a unit where one is meant: 8Gi, 500M, 2, 1500m")),
         };
         Ok(Self {
-            memory_bytes: read("memory", &resources.memory)?.map(|thousandths| thousandths / 1_000),
-            cpu_millis: read("cpu", &resources.cpu)?,
-            disk_bytes: read("disk", &resources.disk)?.map(|thousandths| thousandths / 1_000),
+            memory_bytes: read("memory", memory)?.map(|thousandths| thousandths / 1_000),
+            cpu_millis: read("cpu", cpu)?,
+            disk_bytes: read("disk", disk)?.map(|thousandths| thousandths / 1_000),
         })
+    }
+
+    /// The same, with what `others` say where it says nothing.
+    #[must_use]
+    pub fn or(self, others: Self) -> Self {
+        Self {
+            memory_bytes: self.memory_bytes.or(others.memory_bytes),
+            cpu_millis: self.cpu_millis.or(others.cpu_millis),
+            disk_bytes: self.disk_bytes.or(others.disk_bytes),
+        }
     }
 
     /// The same with so much memory at least, where it asks for any.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::apk::checksum::HashingWriter;
 use crate::apk::tar_writer::{EntryType, Header, TarWriter};
@@ -16,7 +16,7 @@ use crate::sources::{self, SourceFile};
 const OUTPUT: &str = "melange-out";
 
 /// Writes the workspace as two tars into `folder`: first what all builds of a user have, then what this one has, with
-/// the output folder.
+/// the output folder. The files beside the definition come from a folder, without those that are excepted.
 ///
 /// # Errors
 /// The disk's, and those of [`sources::list`].
@@ -24,13 +24,13 @@ pub fn write(
     folder: &Path,
     plan: &Plan,
     namespace: &str,
-    source_dir: Option<&Path>,
+    (source_dir, except): (Option<&Path>, &[PathBuf]),
     user: GuestUser,
 ) -> Result<Vec<Blob>> {
     let common = write_tar(&folder.join("workspace-common.tar"), &common_files(), user, false)?;
     let mut files = package_files(plan, namespace);
     if let Some(folder) = source_dir {
-        for file in sources::list(folder)?.files {
+        for file in sources::list_except(folder, except)?.files {
             if file.path == OUTPUT {
                 let message = format!("{} is where the packages' files go", folder.join(OUTPUT).display());
                 return Err(Error::invalid(message).hint("give the source file another name"));

@@ -174,6 +174,7 @@ impl SandboxRunner {
         let environment_bytes: usize =
             plan.steps.iter().flat_map(|step| &step.environment).map(variable_bytes).sum();
         let environment_bytes = u64::try_from(environment_bytes).unwrap_or(u64::MAX);
+        let shared = self.options.shared_cache.as_ref();
         GuestOrder {
             folder: folder.to_owned(),
             scripts: of_steps.chain(others).map(|(name, text)| (name, text.clone())).collect(),
@@ -181,7 +182,14 @@ impl SandboxRunner {
             workspace: own_workspace.map(|blob| blob.path.clone()).collect(),
             output: output.to_owned(),
             steps: steps.collect(),
-            sources: plan.sources.iter().map(|file| (file.blob.path.clone(), file.name.clone())).collect(),
+            sources: plan
+                .sources
+                .iter()
+                // What lies in the shared folder is there already.
+                .filter(|file| shared.is_none_or(|folder| !file.blob.path.starts_with(folder)))
+                .map(|file| (file.blob.path.clone(), file.name.clone()))
+                .collect(),
+            shared_cache: shared.cloned(),
             uid: plan.user.uid,
             gid: plan.user.gid,
             masks: self.masks.clone(),

@@ -26,6 +26,9 @@ pub struct SandboxOptions {
     pub ready_launcher: bool,
     /// Ports of this machine's loopback that steps with network find on their own; otherwise they reach none.
     pub host_ports: Vec<u16>,
+    /// A folder that all guests find, and may write to, as `/var/cache/melange`; otherwise each has one of its own, which
+    /// goes with it. What one build leaves there another one uses: only for definitions that are trusted with it.
+    pub shared_cache: Option<PathBuf>,
     /// What one guest may use.
     pub bounds: SandboxBounds,
 }
@@ -74,6 +77,7 @@ impl SandboxOptions {
             extra_capabilities: false,
             launcher: None,
             ready_launcher: false,
+            shared_cache: None,
             host_ports: Vec::new(),
             bounds: SandboxBounds::default(),
         }

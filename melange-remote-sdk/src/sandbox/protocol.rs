@@ -86,6 +86,8 @@ pub(super) struct GuestOrder {
     pub(super) steps: Vec<StepOrder>,
     /// Files offered in the cache: where they lie, and their names there.
     pub(super) sources: Vec<(PathBuf, String)>,
+    /// What is the cache in place of a folder of the guest's own.
+    pub(super) shared_cache: Option<PathBuf>,
     /// Who runs the steps.
     pub(super) uid: u32,
     /// Its group.

@@ -71,11 +71,22 @@ impl SourceList {
 /// `InvalidRequest` for patterns of files to leave out that are none; `Unsupported` for what is no file, folder or link, and for names that are no UTF-8; `LimitExceeded` for more than
 /// [`limits::SOURCE_FILES_MAX`] entries and paths longer than [`limits::SOURCE_PATH_BYTES_MAX`]; the disk's.
 pub fn list(folder: &Path) -> Result<SourceList> {
+    list_except(folder, &[])
+}
+
+/// The same without these files and folders, wherever they are named from, which count as ignored.
+///
+/// # Errors
+/// As [`list`].
+pub fn list_except(folder: &Path, except: &[PathBuf]) -> Result<SourceList> {
     let mut list = SourceList::default();
     if !folder.exists() {
         return Ok(list);
     }
     let ignored = Ignored::of(folder)?;
+    // What does not exist is not there to be left out.
+    let except: Vec<PathBuf> = except.iter().filter_map(|path| path.canonicalize().ok()).collect();
+    let place = folder.canonicalize().map_err(|e| Error::io("find", folder, e))?;
     let (mut seen, mut bytes, mut waiting) = (0usize, 0usize, vec![PathBuf::new()]);
     while let Some(below) = waiting.pop() {
         let here = folder.join(&below);
@@ -90,6 +101,10 @@ pub fn list(folder: &Path) -> Result<SourceList> {
             }
             if bytes > limits::SOURCE_PATHS_BYTES_MAX {
                 return Err(too_many(folder, &format!("{} bytes of paths", limits::SOURCE_PATHS_BYTES_MAX)));
+            }
+            if !except.is_empty() && except.contains(&place.join(&below).join(entry.file_name())) {
+                list.ignored += 1;
+                continue;
             }
             // Of a link it is what the link is.
             let meta = entry.metadata().map_err(|e| Error::io("read", &path, e))?;

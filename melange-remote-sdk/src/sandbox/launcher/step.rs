@@ -162,6 +162,9 @@ impl Steps<'_> {
         if step.network {
             command.args(["--ro-bind", RESOLVER, "/etc/resolv.conf"]);
         }
+        if let Some(folder) = &self.order.shared_cache {
+            command.arg("--bind").arg(folder).arg(guest::CACHE);
+        }
         for (file, name) in &self.sources {
             command.arg("--ro-bind").arg(file).arg(format!("{}/{name}", guest::CACHE));
         }
