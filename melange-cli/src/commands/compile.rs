@@ -26,7 +26,9 @@ struct Printed<'a> {
 }
 
 pub(super) fn run(args: &CompileArgs, output: Output) -> Result<Exit> {
-    let (pipelines, options) = definition::compiler(&args.definition)?;
+    let (pipelines, mut options) = definition::compiler(&args.definition)?;
+    // What melange compiles is shown; builds and lint refuse versions that apk cannot compare.
+    options.any_version = true;
     let files = definition::files(&args.files)?;
     // `--format` is about the results only, `--message-format` about the mistakes only.
     let complaints = args.output.output.unwrap_or_default();

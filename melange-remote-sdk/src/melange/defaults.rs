@@ -54,6 +54,11 @@ const VARIABLES: [(&str, &str); 7] = [
     ("npm_config_cache", "/var/cache/melange/npm"),
 ];
 
+/// Whether a variable is one that environments have by themselves.
+pub(super) fn is_variable(name: &str, value: &str) -> bool {
+    VARIABLES.contains(&(name, value))
+}
+
 /// Adds the build account and, where they are missing or empty, the variables of the tools.
 pub(super) fn complete_environment(environment: &mut Environment, with_variables: bool) {
     let Accounts { users, groups, .. } = &mut environment.accounts;

@@ -3,10 +3,15 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::Serialize;
 
-use super::document::{BuildOption, Checks, Copyright, Cpe, Resources, SetCap, Text, TextMap, Update};
+use super::defaults;
+use super::document::{
+    self, BaseImage, BuildOption, Checks, Copyright, Cpe, Document, Entrypoint, PathMutation, Resources,
+    SetCap, Text, TextMap, Update,
+};
 use super::plan::{Plan, PlanEnvironment, PlanPackage, PlanStep, PlanTest};
 use crate::error::{Error, Result};
 use crate::redact::redact;
@@ -15,6 +20,8 @@ use crate::redact::redact;
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct CompiledDefinition<'a> {
+    #[serde(skip)]
+    timeout: Option<Duration>,
     package: Package<'a>,
     environment: Environment<'a>,
     #[serde(skip_serializing_if = "Capabilities::is_empty")]
@@ -102,8 +109,13 @@ impl<'a> From<CompiledDefinition<'a>> for CompiledObject<'a> {
             common: sub.common,
             test: sub.test.map(TestObject::from),
         };
+        let mut package = definition.package;
+        if let Some(timeout) = definition.timeout {
+            let nanoseconds = u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX);
+            package.timeout = Some(Timeout::Nanoseconds(nanoseconds));
+        }
         Self {
-            package: definition.package,
+            package,
             environment: definition.environment.into(),
             capabilities: definition.capabilities,
             pipeline: definition.pipeline,
@@ -132,10 +144,28 @@ struct Package<'a> {
     #[serde(skip_serializing_if = "is_default")]
     cpe: &'a Cpe,
     #[serde(skip_serializing_if = "Option::is_none")]
-    timeout: Option<String>,
+    timeout: Option<Timeout>,
     resources: &'a Resources,
     #[serde(skip_serializing_if = "is_default")]
     test_resources: &'a Resources,
+}
+
+/// A time as Go writes it: in texts with units, in objects as a number of nanoseconds.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Timeout {
+    Text(String),
+    Nanoseconds(u64),
+}
+
+/// A time such as `1h30m0s`; parts of a second are cut off, as no timeout has any.
+fn go_duration(time: Duration) -> String {
+    let (hours, minutes, seconds) = (time.as_secs() / 3_600, time.as_secs() / 60 % 60, time.as_secs() % 60);
+    match (hours, minutes) {
+        (0, 0) => format!("{seconds}s"),
+        (0, _) => format!("{minutes}m{seconds}s"),
+        _ => format!("{hours}h{minutes}m{seconds}s"),
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -236,17 +266,39 @@ impl Capabilities<'_> {
 #[derive(Debug, Serialize)]
 struct Environment<'a> {
     contents: Contents<'a>,
+    #[serde(skip_serializing_if = "is_default")]
+    entrypoint: &'a Entrypoint,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    cmd: &'a str,
+    #[serde(rename = "stop-signal", skip_serializing_if = "str::is_empty")]
+    stop_signal: &'a str,
+    #[serde(rename = "work-dir", skip_serializing_if = "str::is_empty")]
+    work_dir: &'a str,
     accounts: Accounts<'a>,
     archs: [&'a str; 1],
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    environment: &'a BTreeMap<String, String>,
+    environment: BTreeMap<&'a str, &'a str>,
+    #[serde(skip_serializing_if = "<[PathMutation]>::is_empty")]
+    paths: &'a [PathMutation],
+    #[serde(rename = "vcs-url", skip_serializing_if = "str::is_empty")]
+    vcs_url: &'a str,
+    #[serde(skip_serializing_if = "is_empty_map")]
+    annotations: &'a TextMap,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    include: &'a str,
+    #[serde(skip_serializing_if = "<[Text]>::is_empty")]
+    volumes: &'a [Text],
 }
 
 #[derive(Debug, Serialize)]
 struct Contents<'a> {
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    build_repositories: Vec<Cow<'a, str>>,
     repositories: Vec<Cow<'a, str>>,
     keyring: Vec<Cow<'a, str>>,
     packages: &'a [String],
+    #[serde(skip_serializing_if = "is_default")]
+    baseimage: &'a BaseImage,
 }
 
 #[derive(Debug, Serialize)]
@@ -388,6 +440,7 @@ fn view<'a>(plan: &'a Plan, packages: &'a [String]) -> CompiledDefinition<'a> {
     let test = |name: &str| tests.get(name).map(|test| self::test(test, plan));
     let package = &document.package;
     CompiledDefinition {
+        timeout: package.timeout,
         package: Package {
             name: &plan.package.name,
             version: &plan.package.version,
@@ -396,11 +449,11 @@ fn view<'a>(plan: &'a Plan, packages: &'a [String]) -> CompiledDefinition<'a> {
             target_architecture: &package.target_architecture,
             copyright: &package.copyright,
             cpe: &package.cpe,
-            timeout: package.timeout.map(|timeout| format!("{}s", timeout.as_secs_f64())),
+            timeout: package.timeout.map(|timeout| Timeout::Text(go_duration(timeout))),
             resources: &package.resources,
             test_resources: &package.test_resources,
         },
-        environment: environment(&plan.environment, packages, plan),
+        environment: environment(&plan.environment, packages, (&document.environment, true), plan),
         capabilities: Capabilities { add: &plan.capabilities_add, drop: &plan.capabilities_drop },
         pipeline: steps(&plan.package.pipeline, true),
         subpackages: plan
@@ -447,18 +500,55 @@ fn option(option: &BuildOption) -> Options<'_> {
     Options { vars: &option.vars, environment }
 }
 
-fn test<'a>(test: &'a PlanTest, plan: &Plan) -> Test<'a> {
+fn test<'a>(test: &'a PlanTest, plan: &'a Plan) -> Test<'a> {
     Test {
-        environment: environment(&test.environment, &test.environment.packages, plan),
+        environment: environment(
+            &test.environment,
+            &test.environment.packages,
+            (written_for(test, &plan.document), false),
+            plan,
+        ),
         pipeline: steps(&test.pipeline, true),
     }
 }
 
-fn environment<'a>(environment: &'a PlanEnvironment, packages: &'a [String], plan: &Plan) -> Environment<'a> {
+/// What a definition says of the environment of a test.
+fn written_for<'a>(test: &PlanTest, document: &'a Document) -> &'a document::Environment {
+    let own = document.subpackages.iter().find(|sub| *sub.name == test.subject);
+    let test = own.map_or(document.test.as_ref(), |sub| sub.test.as_ref());
+    test.map_or(&document.environment, |test| &test.environment)
+}
+
+/// An environment as it is planned and as it is written, which tells whether variables that it has by itself are shown.
+fn environment<'a>(
+    environment: &'a PlanEnvironment,
+    packages: &'a [String],
+    (written, with_defaults): (&'a document::Environment, bool),
+    plan: &Plan,
+) -> Environment<'a> {
+    // The record goes into every package.
+    let lines = |lines: &'a [String]| lines.iter().map(|line| redact(line)).collect();
+    let (own, others) = environment
+        .repositories
+        .split_at_checked(written.contents.build_repositories.len())
+        .unwrap_or((&[], &environment.repositories));
+    let variables = environment.variables.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    let shown = variables.filter(|(name, value)| with_defaults || !defaults::is_variable(name, value));
+    let image = &written.image;
     Environment {
+        entrypoint: &image.entrypoint,
+        cmd: &image.cmd,
+        stop_signal: &image.stop_signal,
+        work_dir: &image.work_dir,
+        paths: &written.paths,
+        vcs_url: &image.vcs_url,
+        annotations: &image.annotations,
+        include: &image.include,
+        volumes: &image.volumes,
         contents: Contents {
-            // The record goes into every package.
-            repositories: environment.repositories.iter().map(|line| redact(line)).collect(),
+            build_repositories: lines(own),
+            repositories: lines(others),
+            baseimage: &written.contents.baseimage,
             keyring: environment.keyring.iter().map(|line| redact(line)).collect(),
             packages,
         },
@@ -482,7 +572,7 @@ fn environment<'a>(environment: &'a PlanEnvironment, packages: &'a [String], pla
                 .collect(),
         },
         archs: [plan.arch.oci_name()],
-        environment: &environment.variables,
+        environment: shown.collect(),
     }
 }
 

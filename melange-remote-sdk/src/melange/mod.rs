@@ -54,6 +54,9 @@ pub struct CompileOptions {
     pub commit: String,
     /// Repositories for definitions that name none; `None` injects nothing.
     pub defaults: Option<RepositoryDefaults>,
+    /// Whether a version may be one that apk cannot compare, as melange takes it: for those who read definitions and build
+    /// nothing.
+    pub any_version: bool,
     /// Once it is true, the compilation comes to an end with a mistake that says so.
     pub cancel: Arc<AtomicBool>,
 }
@@ -73,6 +76,7 @@ impl Default for CompileOptions {
             libc_flavor: "gnu".to_owned(),
             commit: "unknown".to_owned(),
             defaults: Some(RepositoryDefaults::default()),
+            any_version: false,
             cancel: Arc::default(),
         }
     }

@@ -87,7 +87,7 @@ pub(super) fn prepare(
         errors.push(too_large(&document));
         return None;
     }
-    validate::validate(&document, errors);
+    validate::validate(&document, options.any_version, errors);
     Some(Prepared { document, transformed, patterns })
 }
 

@@ -50,6 +50,9 @@ pub(super) fn compile(pattern: &str, budget: &mut Budget) -> Result<Regex, Refus
         return Err(Refusal::TooLarge(format!("all expressions together have more than {bound} bytes")));
     };
     budget.pattern_bytes = left;
+    if let Some(unknown) = unknown_syntax(pattern) {
+        return Err(Refusal::Invalid(unknown));
+    }
     let translated = translate(pattern);
     let parsed = regex_syntax::parse(&translated).map_err(|error| Refusal::Invalid(last_line(&error)))?;
     let Some(left) = budget.states.checked_sub(states(&parsed)) else {
@@ -157,6 +160,61 @@ fn number(name: &str) -> Option<usize> {
     let digits =
         name.bytes().all(|byte| byte.is_ascii_digit()) && (name.len() == 1 || !name.starts_with('0'));
     digits.then(|| name.parse().ok()).flatten().filter(|number| *number < 1_000_000_000)
+}
+
+/// What the crate would take and RE2 does not: a repetition of a repetition, flags and escapes that it has not.
+fn unknown_syntax(pattern: &str) -> Option<String> {
+    let mut rest = pattern;
+    let (mut in_class, mut repeated) = (false, false);
+    while let Some(c) = rest.chars().next() {
+        let mut after = &rest[c.len_utf8()..];
+        let repeats_before = std::mem::take(&mut repeated);
+        match c {
+            '\\' => {
+                let escaped = after.chars().next()?;
+                if matches!(escaped, 'u' | 'U') {
+                    return Some(format!("the escape `\\{escaped}` is not known; write `\\x{{…}}`"));
+                }
+                after = match escaped {
+                    'Q' => after.split_once("\\E").map_or("", |(_, behind)| behind),
+                    _ => &after[escaped.len_utf8()..],
+                };
+            }
+            '[' if !in_class => {
+                in_class = true;
+                after = after.strip_prefix('^').unwrap_or(after);
+                after = after.strip_prefix(']').unwrap_or(after);
+            }
+            '[' if after.starts_with(':') => {
+                after = after.split_once(":]").map_or(after, |(_, behind)| behind)
+            }
+            ']' => in_class = false,
+            '(' if !in_class
+                && after.starts_with('?')
+                && !after.starts_with("?P")
+                && !after.starts_with("?<") =>
+            {
+                let flags: String = after.chars().skip(1).take_while(|c| c.is_ascii_alphanumeric()).collect();
+                if let Some(unknown) = flags.chars().find(|flag| !"imsU".contains(*flag)) {
+                    return Some(format!("the flag `{unknown}` is not known; there are i, m, s and U"));
+                }
+            }
+            '*' | '+' | '?' | '{' if !in_class && (c != '{' || repeats(after)) => {
+                if repeats_before {
+                    return Some(format!("`{c}` repeats what is a repetition already"));
+                }
+                if c == '{' {
+                    after = after.split_once('}').map_or(after, |(_, behind)| behind);
+                }
+                // The lazy form.
+                after = after.strip_prefix('?').unwrap_or(after);
+                repeated = true;
+            }
+            _ => {}
+        }
+        rest = after;
+    }
+    None
 }
 
 fn translate(pattern: &str) -> String {
@@ -306,7 +364,21 @@ mod tests {
             let regex = compile(pattern, &mut Budget::default()).unwrap();
             assert_eq!(regex.find(text).map(|found| found.as_str()), expected, "{pattern}");
         }
-        for pattern in ["(", "*a", r"(?=x)", r"\1", "[a"] {
+        for pattern in [
+            "a+?b*?",
+            "a{2}?",
+            r"\+\+",
+            "[*+]+",
+            "(?i:a+)+",
+            "(?P<n>a)*",
+            r"\Q++\E+",
+            "[[:alpha:]]*",
+            "a{,2}*",
+        ] {
+            assert!(compile(pattern, &mut Budget::default()).is_ok(), "{pattern}");
+        }
+        let unknown = ["a++", "a**", "a+*", "a{2}{3}", "a{2}*", "(?R)a", "(?x) a b", r"\u0041", "a*?*"];
+        for pattern in ["(", "*a", r"(?=x)", r"\1", "[a"].into_iter().chain(unknown) {
             let refused = compile(pattern, &mut Budget::default());
             assert!(matches!(refused, Err(Refusal::Invalid(_))), "{pattern}");
         }
@@ -338,7 +410,7 @@ mod tests {
     fn costly_patterns_and_searches_are_refused_by_their_bound() {
         let mut budget = Budget::default();
         for pattern in
-            ["(a{1000}){1000}", r"\p{L}{1000}", r"((\pL{100}){100}){100}", r"(?i)[a-zà-ÿ]{900}{900}"]
+            ["(a{1000}){1000}", r"\p{L}{1000}", r"((\pL{100}){100}){100}", r"(?i)(?:[a-zà-ÿ]{900}){900}"]
         {
             let refused = compile(pattern, &mut budget);
             assert!(matches!(refused, Err(Refusal::TooLarge(_))), "{pattern}: {refused:?}");

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use regex::Regex;
 
-use super::document::{Document, Step, Text};
+use super::document::{Document, Package, Step, Text};
 use crate::apk::dependency::Dependency;
 use crate::apk::version::Version;
 use crate::limits;
@@ -14,9 +14,9 @@ use crate::text::diagnostics::{Diagnostic, Position};
 const SETCAP_ALLOWED: [&str; 5] =
     ["cap_net_bind_service", "cap_net_admin", "cap_net_raw", "cap_ipc_lock", "cap_sys_admin"];
 
-/// Adds every mistake of `document` to `errors`.
-pub(super) fn validate(document: &Document, errors: &mut Vec<Diagnostic>) {
-    let mut checker = Checker { document, errors };
+/// Adds every mistake of `document` to `errors`; with `any_version` a version that apk cannot compare is none.
+pub(super) fn validate(document: &Document, any_version: bool, errors: &mut Vec<Diagnostic>) {
+    let mut checker = Checker { document, any_version, errors };
     checker.package();
     checker.subpackages();
     checker.setcaps();
@@ -33,8 +33,14 @@ pub(super) fn dependency_mistake(text: &str) -> Option<(String, String)> {
     Some((error.message().to_owned(), error.hint_text().unwrap_or_default().to_owned()))
 }
 
+/// Whether apk can compare the version of a package.
+fn is_version(package: &Package) -> bool {
+    Version::parse(&format!("{}-r{}", &*package.version, package.epoch)).is_some()
+}
+
 struct Checker<'a> {
     document: &'a Document,
+    any_version: bool,
     errors: &'a mut Vec<Diagnostic>,
 }
 
@@ -69,7 +75,7 @@ impl Checker<'_> {
         }
         if package.version.is_empty() {
             self.report(&package.version, "the package has no `version`".to_owned(), "add `version:`");
-        } else if Version::parse(&format!("{}-r{}", &*package.version, package.epoch)).is_none() {
+        } else if !self.any_version && !is_version(package) {
             let message = format!("{:?} is not an apk version", package.version.value);
             self.report(
                 &package.version,

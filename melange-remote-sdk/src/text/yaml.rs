@@ -3,7 +3,9 @@
 //! Only the first document of a stream counts. Scalars keep their source text whatever type YAML would give
 //! them, duplicate keys are errors, merge keys (`<<`) are applied, aliases are copied under a budget.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 use std::sync::Arc;
 
 use saphyr_parser::{Event, Parser, ScalarStyle, Span};
@@ -105,13 +107,55 @@ pub fn read(source: &Arc<Source>) -> Result<Option<Node>, Diagnostic> {
         );
         return Err(Diagnostic::new(source, Position { line: 1, column: 1 }, message));
     }
-    let mut reader = Reader {
-        source,
-        events: Parser::new_from_str(&source.text),
-        anchors: HashMap::new(),
-        nodes: 0,
-        bytes: 0,
-    };
+    if let Some(diagnostic) = control_character(source) {
+        return Err(diagnostic);
+    }
+    let mut text = Cow::Borrowed(&*source.text);
+    for _ in 0..TABS_MAX {
+        match read_text(source, &text) {
+            Err(diagnostic) if diagnostic.message.ends_with(TAB_COMPLAINT) => {
+                let tabs = diagnostic.at.and_then(|at| tabs_before(&text, at));
+                let Some(tabs) = tabs else { return Err(diagnostic) };
+                let spaces = " ".repeat(tabs.len());
+                text.to_mut().replace_range(tabs, &spaces);
+            }
+            read => return read,
+        }
+    }
+    read_text(source, &text)
+}
+
+/// What the parser says of a tab between a `:` and its value, which YAML allows.
+const TAB_COMPLAINT: &str = "':' must be followed by a valid YAML whitespace";
+/// How many such tabs a text may have: it is read anew for each.
+const TABS_MAX: usize = 64;
+
+/// The tabs that end at a place.
+fn tabs_before(text: &str, at: Position) -> Option<Range<usize>> {
+    let index = |number: u32| usize::try_from(number).ok()?.checked_sub(1);
+    let line = text.split_inclusive('\n').nth(index(at.line)?)?;
+    let begin = line.as_ptr().addr() - text.as_ptr().addr();
+    let before: usize = line.chars().take(index(at.column)?).map(char::len_utf8).sum();
+    let rest = line[..before].trim_end_matches('\t').len();
+    (rest < before).then(|| begin + rest..begin + before)
+}
+
+/// The first character that YAML allows nowhere.
+fn control_character(source: &Arc<Source>) -> Option<Diagnostic> {
+    let is_control = |c: char| matches!(c, '\0'..='\u{8}' | '\u{b}' | '\u{c}' | '\u{e}'..='\u{1f}' | '\u{7f}'..='\u{84}' | '\u{86}'..='\u{9f}');
+    let (offset, found) = source.text.char_indices().find(|(_, c)| is_control(*c))?;
+    let before = &source.text[..offset];
+    let (line, column) =
+        (before.matches('\n').count() + 1, before.chars().rev().take_while(|c| *c != '\n').count() + 1);
+    let number = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+    let at = Position { line: number(line), column: number(column) };
+    let message = format!("the control character U+{:04X} is not allowed", u32::from(found));
+    Some(Diagnostic::new(source, at, message).hint("remove it, or write it as an escape in double quotes"))
+}
+
+fn read_text(source: &Arc<Source>, text: &str) -> Result<Option<Node>, Diagnostic> {
+    let mut reader =
+        Reader { source, events: Parser::new_from_str(text), anchors: HashMap::new(), nodes: 0, bytes: 0 };
     loop {
         let (event, span) = reader.next()?;
         match event {
@@ -229,9 +273,13 @@ impl<'a> Reader<'a> {
         }
         self.count(at, (1, 0))?;
         let (anchor, value) = match event {
-            Event::Scalar(text, style, anchor, _) => {
+            Event::Scalar(text, style, anchor, tag) => {
                 let block = matches!(style, ScalarStyle::Literal | ScalarStyle::Folded);
-                let plain = style == ScalarStyle::Plain;
+                // A tag says what quotes would.
+                let plain = match tag.as_deref().filter(|tag| tag.is_yaml_core_schema()) {
+                    Some(tag) => tag.suffix != "str",
+                    None => style == ScalarStyle::Plain,
+                };
                 (anchor, Value::Scalar { text: text.into_owned(), plain, block })
             }
             Event::SequenceStart(anchor, _) => (anchor, self.list(depth)?),
@@ -277,6 +325,10 @@ impl<'a> Reader<'a> {
             };
             let (event, span) = self.next()?;
             let node = self.node(event, span, depth + 1)?;
+            if plain && matches!(text.as_str(), "~" | "null" | "Null" | "NULL") {
+                // What has no name is nowhere, as in melange.
+                continue;
+            }
             if text == "<<" && plain {
                 merges.push(node);
                 continue;

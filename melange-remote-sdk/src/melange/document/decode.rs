@@ -161,14 +161,18 @@ impl<'a> Decoder<'a> {
         self.map_of(node, |decoder, item| decoder.text(Some(item)))
     }
 
+    /// A boolean as melange reads it: `true` and `false` of YAML 1.2 without quotes, and some words of YAML 1.1.
     pub(super) fn boolean(&mut self, node: Option<&Node>) -> bool {
         let text = self.text(node);
-        match text.to_ascii_lowercase().as_str() {
-            "" | "false" | "n" | "no" | "off" => false,
-            "true" | "y" | "yes" | "on" => true,
+        let plain = node.is_none_or(|node| matches!(&node.value, Value::Scalar { plain: true, .. }));
+        match &*text.value {
+            "n" | "N" | "no" | "off" => false,
+            "y" | "Y" | "yes" | "on" => true,
+            "" | "false" | "False" | "FALSE" if plain => false,
+            "true" | "True" | "TRUE" if plain => true,
             _ => {
                 self.error(text.at, format!("{:?} is not a boolean", text.value)).hint =
-                    Some("write `true` or `false`".to_owned());
+                    Some("write `true` or `false`, without quotes".to_owned());
                 false
             }
         }
@@ -193,7 +197,7 @@ impl<'a> Decoder<'a> {
         });
         let decimal =
             || whole.bytes().all(|byte| byte.is_ascii_digit()).then(|| whole.parse().ok()).flatten();
-        let parsed = parsed.or_else(decimal);
+        let parsed = parsed.or_else(decimal).or_else(|| with_exponent(&digits));
         let parsed = parsed.filter(|_| plain);
         if parsed.is_none() {
             self.error(node.at, format!("{:?} is not a whole number", text.value)).hint =
@@ -201,4 +205,16 @@ impl<'a> Decoder<'a> {
         }
         parsed
     }
+}
+
+/// A number such as `1e2`, when it is whole.
+fn with_exponent(digits: &str) -> Option<u64> {
+    /// Up to here every whole number has a floating-point number of its own.
+    const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
+    let begins = digits.starts_with(|c: char| c.is_ascii_digit());
+    let number: f64 = digits.parse().ok().filter(|_| begins && digits.contains(['e', 'E']))?;
+    if number.fract() != 0.0 || !(0.0..=EXACT_MAX).contains(&number) {
+        return None;
+    }
+    format!("{number:.0}").parse().ok()
 }

@@ -1,5 +1,7 @@
 //! The `environment` section: apko's image configuration as far as builds use it.
 
+use serde::Serialize;
+
 use super::decode::Decoder;
 use super::{Text, TextMap};
 use crate::text::yaml::Node;
@@ -54,7 +56,8 @@ pub struct Image {
 }
 
 /// What an image runs.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 #[cfg_attr(
     feature = "schema",
     derive(schemars::JsonSchema),
@@ -63,12 +66,16 @@ pub struct Image {
 pub struct Entrypoint {
     /// `service-bundle` or empty.
     #[cfg_attr(feature = "schema", schemars(rename = "type"))]
+    #[serde(rename = "type", skip_serializing_if = "is_blank")]
     pub kind: Text,
     /// A command.
+    #[serde(skip_serializing_if = "is_blank")]
     pub command: Text,
     /// A line for a shell.
+    #[serde(skip_serializing_if = "is_blank")]
     pub shell_fragment: Text,
     /// Services by name.
+    #[serde(skip_serializing_if = "TextMap::is_empty")]
     pub services: TextMap,
 }
 
@@ -88,6 +95,21 @@ pub struct Contents {
     pub keyring: Vec<Text>,
     /// Packages, with constraints.
     pub packages: Vec<Text>,
+    /// An image to build on, which builds do not use.
+    #[cfg_attr(feature = "schema", schemars(rename = "baseimage"))]
+    pub baseimage: BaseImage,
+}
+
+/// An image to build on.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(deny_unknown_fields))]
+pub struct BaseImage {
+    /// Where it lies.
+    #[serde(skip_serializing_if = "is_blank")]
+    pub image: Text,
+    /// Where the index of what it holds lies.
+    #[serde(skip_serializing_if = "is_blank")]
+    pub apkindex: Text,
 }
 
 /// Users and groups.
@@ -143,7 +165,8 @@ pub struct Group {
 }
 
 /// A change to the file tree after all packages are installed.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize)]
+#[serde(rename_all = "kebab-case")]
 #[cfg_attr(
     feature = "schema",
     derive(schemars::JsonSchema),
@@ -154,17 +177,31 @@ pub struct PathMutation {
     pub path: Text,
     /// `directory`, `empty-file`, `hardlink`, `symlink` or `permissions`.
     #[cfg_attr(feature = "schema", schemars(rename = "type"))]
+    #[serde(rename = "type")]
     pub kind: Text,
     /// The owner.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub uid: Option<u32>,
     /// The group.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub gid: Option<u32>,
     /// Permission bits.
+    #[serde(skip_serializing_if = "is_zero")]
     pub permissions: u32,
     /// The target of a link.
+    #[serde(skip_serializing_if = "is_blank")]
     pub source: Text,
     /// Whether the change goes for everything below.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub recursive: bool,
+}
+
+fn is_blank(text: &Text) -> bool {
+    text.is_empty()
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// What a path may be.
@@ -234,17 +271,20 @@ impl Decoder<'_> {
             repositories: self.texts(fields.get("repositories")),
             keyring: self.texts(fields.get("keyring")),
             packages: self.texts(fields.get("packages")),
+            baseimage: fields.get("baseimage").map(|node| self.baseimage(node)).unwrap_or_default(),
         };
         self.texts(fields.get("runtime_repositories"));
         self.list(fields.get("runtime_keyring"), Self::named_content);
-        if let Some(image) = fields.get("baseimage") {
-            let mut inner = self.fields(image, "`baseimage`");
-            self.text(inner.get("image"));
-            self.text(inner.get("apkindex"));
-            self.refuse_unknown(&inner);
-        }
         self.refuse_unknown(&fields);
         contents
+    }
+
+    fn baseimage(&mut self, node: &Node) -> BaseImage {
+        let mut fields = self.fields(node, "`baseimage`");
+        let image =
+            BaseImage { image: self.text(fields.get("image")), apkindex: self.text(fields.get("apkindex")) };
+        self.refuse_unknown(&fields);
+        image
     }
 
     fn accounts(&mut self, node: Option<&Node>) -> Accounts {

@@ -21,7 +21,9 @@ mod update;
 
 use decode::Decoder;
 
-pub use environment::{Accounts, Contents, Entrypoint, Environment, Group, Image, PathMutation, User};
+pub use environment::{
+    Accounts, BaseImage, Contents, Entrypoint, Environment, Group, Image, PathMutation, User,
+};
 pub use package::{
     Checks, Copyright, Cpe, Dependencies, Package, PackageOptions, Resources, Scriptlets, SetCap,
 };
