@@ -235,6 +235,9 @@ pub const TAR_RECORDS_BYTES_MAX: u64 = 1 << 20;
 pub const TAR_KEPT_BYTES_MAX: usize = 64 << 20;
 /// The same of all packages of a root filesystem.
 pub const ROOTFS_KEPT_BYTES_MAX: usize = 128 << 20;
+/// The unpacked data of a package that is looked at file by file: the largest real ones have a few GB, and compressed
+/// zeros would fill a disk.
+pub const APK_UNPACKED_BYTES_MAX: u64 = 16 << 30;
 /// Items that one finding of a linter tells: a package's files may all be in one.
 pub const LINT_DETAILS_MAX: usize = 10_000;
 /// Bytes that they take.

@@ -14,7 +14,7 @@ use melange_remote_sdk::melange::{self, Compiled};
 use tokio_util::sync::CancellationToken;
 
 use super::local::{self, Extras, Printer};
-use super::{definition, signing_key};
+use super::{definition, lint, signing_key};
 use crate::args::{BuildArgs, Output, chosen, host};
 use crate::exit::{self, Exit};
 use crate::{input, note, out};
@@ -29,6 +29,7 @@ pub(super) async fn run(args: BuildArgs, output: Output) -> Result<Exit> {
         signing_key: args.signing_key.as_deref().map(signing_key).transpose()?,
         epoch_seconds: args.source_date_epoch,
         packages: args.package_append.clone(),
+        linters: args.linters.sets(),
     };
     let builder = local::builder(&args.run, extras)?;
     let cancel = local::cancelled_by_signals();
@@ -133,6 +134,10 @@ async fn build(
     drop(printer);
     let exit = local::exit_of(&outcome, output)?;
     let mut placed = Vec::new();
+    if args.linters.persist_lint_results {
+        // Also of packages that are not made for it.
+        outcome.lint.iter().try_for_each(|lint| lint::persist(&args.out_dir, arch.apk_name(), lint))?;
+    }
     if outcome.status == BuildStatus::Succeeded {
         placed = put_away(args, file, &outcome)?;
     }

@@ -5,6 +5,7 @@ mod codes;
 mod events;
 mod files;
 mod json;
+mod lint;
 mod outputs;
 mod plan;
 mod remote;

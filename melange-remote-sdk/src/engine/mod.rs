@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
+use crate::analysis::lint::{LinterSets, unknown_linters};
 use crate::apk::index::Index;
 use crate::apk::signature::SigningKey;
 use crate::builder::{
@@ -42,7 +43,7 @@ mod session;
 mod sources;
 mod watch;
 
-use emission::Emission;
+use emission::{Emission, Emitted};
 use package_tests::Tests;
 use sources::{StepSources, source_files};
 use watch::{Watch, Watched};
@@ -103,6 +104,8 @@ pub struct EngineOptions {
     pub timeout: Option<Duration>,
     /// The time that a guest may be silent before it is stopped; `None` for no limit.
     pub silence: Option<Duration>,
+    /// The linters of packages, and which of them fail a build.
+    pub linters: LinterSets,
 }
 
 impl EngineOptions {
@@ -123,6 +126,7 @@ impl EngineOptions {
             commit: "unknown".to_owned(),
             timeout: None,
             silence: None,
+            linters: LinterSets::default(),
         }
     }
 }
@@ -176,7 +180,7 @@ impl Builder for EngineBuilder {
         cancel: CancellationToken,
     ) -> Result<BuildOutcome> {
         let mut run = Run::new(sink);
-        let compiled = run.phase(Phase::Compile, self.compile(input)).await;
+        let compiled = run.phase(Phase::Compile, self.compile(input)).await.and_then(with_known_linters);
         let plan = match compiled {
             Ok(Compiled::Plan(mut plan)) => {
                 plan.add_packages(&self.options.extra_packages);
@@ -216,6 +220,15 @@ impl Builder for EngineBuilder {
             Err(error) => into_outcome(run, error),
         }
     }
+}
+
+/// Refuses a plan that switches off linters which there are not: before its steps run, not after them.
+fn with_known_linters(compiled: Compiled) -> Result<Compiled> {
+    let mistakes = match &compiled {
+        Compiled::Plan(plan) => unknown_linters(&plan.document),
+        Compiled::Skipped { .. } => Vec::new(),
+    };
+    if mistakes.is_empty() { Ok(compiled) } else { Err(Diagnostics(mistakes).into_error()) }
 }
 
 /// Runs blocking work where it does not hold up the async world.
@@ -376,11 +389,16 @@ impl EngineBuilder {
         };
         let sink = Arc::clone(&run.sink);
         let emit = tokio::task::spawn_blocking(move || emission.emit(&*sink));
-        let files = run
+        let emitted = run
             .phase(Phase::Package, emit)
             .await
             .map_err(|e| Error::unexpected("the packaging died").source(e))?
             .map_err(blame_plan)?;
+        let Emitted { files, lint, refusal } = emitted;
+        if let Some(reason) = refusal {
+            let status = BuildStatus::Failed { reason, failure: None };
+            return Ok(BuildOutcome { lock, lint, ..BuildOutcome::without_files(status) });
+        }
         let tests = if input.with_test && !plan.tests.is_empty() {
             let own = self.made_packages(&plan, scratch.path()).await?;
             let plan = Arc::new(plan.with_exact_subjects());
@@ -396,7 +414,7 @@ impl EngineBuilder {
         let status = package_tests::status_of(&tests);
         let files = if status == BuildStatus::Succeeded { files } else { Vec::new() };
         let scratch = Some(Arc::new(scratch));
-        Ok(BuildOutcome { files, lock, result, tests, scratch, ..BuildOutcome::without_files(status) })
+        Ok(BuildOutcome { files, lock, result, lint, tests, scratch, ..BuildOutcome::without_files(status) })
     }
 
     /// What the runner of a build needs to know.

@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 
 use super::events::StepAtWork;
+use crate::analysis::lint::Linter;
 use crate::builder::{BuildLimit, BuildOutcome, BuildStatus, LogStream, Shortage, StepFailure};
 use crate::error::{Blame, Error, ErrorKind, Result, causes};
 use crate::failure::{Failure, FailureInput, FailureLine, KnownCause, diagnose, plain};
@@ -67,12 +68,19 @@ pub(super) fn known_cause(result: &Result<BuildOutcome>) -> Option<KnownCause<'s
     match result {
         Ok(outcome) => match &outcome.status {
             BuildStatus::Failed { failure: Some(failure), .. } => cause_of_step(failure),
+            BuildStatus::Failed { failure: None, .. } => broken_rule(outcome),
             BuildStatus::LimitExceeded { limit: BuildLimit::Time, .. } => Some(KnownCause::Timeout),
             BuildStatus::LimitExceeded { limit: BuildLimit::Silence, .. } => Some(KnownCause::Silence),
             _ => None,
         },
         Err(error) => cause_of_error(error),
     }
+}
+
+/// The first linter that stands against a package.
+fn broken_rule(outcome: &BuildOutcome) -> Option<KnownCause<'static>> {
+    let required = outcome.lint.iter().find_map(|lint| lint.required().next())?;
+    required.linter.parse::<Linter>().ok().map(|linter| KnownCause::Lint(linter.name()))
 }
 
 fn cause_of_step(failure: &StepFailure) -> Option<KnownCause<'static>> {

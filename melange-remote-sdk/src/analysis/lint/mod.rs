@@ -7,7 +7,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::{Error, Result};
 use crate::limits;
+use crate::text::diagnostics::Severity;
+use crate::text::sarif::SarifResult;
 
 mod definition;
 mod details;
@@ -21,7 +24,7 @@ pub use definition::{TestSteps, unknown_linters};
 pub use details::{LintDetails, LintedArch, LintedCopies, LintedMode, LintedPlatform};
 pub use linter::{LintSeverity, Linter, LinterSets};
 #[cfg(feature = "apk")]
-pub use run::{LintInput, lint};
+pub use run::{LintInput, lint, lint_apk};
 
 /// Something that a linter found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,6 +86,8 @@ impl Finding {
         if untold > 0 {
             lines.push(format!("    - and {untold} more"));
         }
+        // A path may hold what would end the line.
+        lines.iter_mut().for_each(|line| *line = line.replace('\n', "\\n").replace('\r', "\\r"));
         lines
     }
 }
@@ -133,8 +138,15 @@ impl PackageLint {
     }
 
     /// The name of the file that melange keeps the findings in.
-    pub fn file_name(&self) -> String {
-        format!("lint-{}-{}.json", self.package, self.version)
+    ///
+    /// # Errors
+    /// `InvalidRequest` for a package whose name or version is no part of a file's name.
+    pub fn file_name(&self) -> Result<String> {
+        let name = format!("lint-{}-{}.json", self.package, self.version);
+        if name.contains(['/', '\0']) || name.len() > limits::FILE_NAME_BYTES_MAX {
+            return Err(Error::invalid(format!("no file can be called {name:.80?}")));
+        }
+        Ok(name)
     }
 
     /// The content of that file.
@@ -166,6 +178,26 @@ impl PackageLint {
     }
 }
 
+/// The findings of a package's file for SARIF; each tells at most [`limits::LINT_DETAILS_LOGGED`] of the files in it.
+pub fn sarif(file: &str, lint: &PackageLint) -> Vec<SarifResult> {
+    let result = |finding: &Finding| SarifResult {
+        rule: finding.linter.clone(),
+        about: finding.explain.clone(),
+        severity: match finding.severity {
+            LintSeverity::Required => Severity::Error,
+            LintSeverity::Warning => Severity::Warning,
+        },
+        message: finding.message.trim_end_matches(':').to_owned(),
+        file: file.to_owned(),
+        region: None,
+        members: {
+            let paths = finding.details.as_ref().map(LintDetails::paths).unwrap_or_default();
+            paths.into_iter().take(limits::LINT_DETAILS_LOGGED).map(str::to_owned).collect()
+        },
+    };
+    lint.findings.iter().map(result).collect()
+}
+
 /// Why packages are not made: the first finding that stands against one, and how many more there are. `None` when none
 /// does.
 pub fn refusal(packages: &[PackageLint]) -> Option<String> {
@@ -194,7 +226,8 @@ mod tests {
             Finding::new(Linter::Dev, LintSeverity::Required, "a writes to /dev").with_details(paths(2));
         let empty = Finding::new(Linter::Empty, LintSeverity::Warning, "package is empty");
         let lint = PackageLint::new("a", "1-r0", vec![empty, found]);
-        assert_eq!(lint.file_name(), "lint-a-1-r0.json");
+        assert_eq!(lint.file_name().unwrap(), "lint-a-1-r0.json");
+        assert!(PackageLint::new("../a", "1-r0", Vec::new()).file_name().is_err());
         insta::assert_snapshot!(lint.document());
     }
 
@@ -213,6 +246,13 @@ mod tests {
         let found = Finding::new(Linter::Dev, LintSeverity::Required, "m").with_details(long);
         let lint = PackageLint::new("a", "1-r0", vec![found]);
         assert!(lint.size_bytes() <= limits::LINT_DETAILS_BYTES_MAX + 1_000, "{}", lint.size_bytes());
+    }
+
+    #[test]
+    fn a_line_of_the_log_is_one_line() {
+        let details = LintDetails::Paths { paths: vec!["dev/a\nb\r".to_owned()] };
+        let found = Finding::new(Linter::Dev, LintSeverity::Required, "m").with_details(details);
+        assert_eq!(found.log_lines()[2], "    - dev/a\\nb\\r");
     }
 
     #[test]

@@ -1,9 +1,12 @@
 //! Runs linters over one package.
 
 use super::rules::{self, Subject};
-use super::{Finding, LinterSets, PackageLint, TestSteps};
+use super::{Finding, Linter, LinterSets, PackageLint, TestSteps};
+use crate::apk::reader::ApkFile;
 use crate::apk::tree::Tree;
 use crate::error::{Error, Result};
+use crate::melange::document::Document;
+use crate::text::diagnostics::{Diagnostics, Source};
 
 /// A package as linters see it.
 #[derive(Debug, Clone, Copy)]
@@ -42,4 +45,43 @@ pub fn lint(input: &LintInput<'_>) -> Result<PackageLint> {
         }
     }
     Ok(PackageLint::new(input.package, input.version, findings))
+}
+
+/// What the linters find in a package that is made already, and why the definition in it could not be read, when it
+/// could not. What that definition switches off counts; names that no linter has are passed over, for the package may
+/// be another version's.
+///
+/// # Errors
+/// `Untrusted` for a damaged package, otherwise as [`ApkFile::tree`] and [`lint`].
+pub fn lint_apk(apk: &ApkFile, sets: &LinterSets) -> Result<(PackageLint, Option<Diagnostics>)> {
+    let tree = apk.tree()?;
+    let name = apk.info.pkgname.as_str();
+    let (mut tests, mut disabled, mut unread) = (TestSteps::Unknown, Vec::new(), None);
+    if let Some((_, text)) = apk.scripts.get(DEFINITION) {
+        match Document::parse(&Source::new(DEFINITION, String::from_utf8_lossy(text))) {
+            Ok(document) => {
+                tests = TestSteps::of(&document, name);
+                disabled = disabled_linters(&document, name);
+            }
+            Err(mistakes) => unread = Some(mistakes),
+        }
+    }
+    let sets = sets.for_package(&disabled)?;
+    let input =
+        LintInput { package: name, version: &apk.info.pkgver, tree: &tree, tests: &tests, sets: &sets };
+    Ok((lint(&input)?, unread))
+}
+
+/// The definition of a package, in its control section.
+const DEFINITION: &str = ".melange.yaml";
+
+/// The linters that a definition switches off for one of its packages.
+fn disabled_linters(document: &Document, package: &str) -> Vec<String> {
+    let checks = if *document.package.name == *package {
+        Some(&document.package.checks)
+    } else {
+        document.subpackages.iter().find(|sub| *sub.name == *package).map(|sub| &sub.checks)
+    };
+    let names = checks.into_iter().flat_map(|checks| &checks.disabled).map(|name| name.value.clone());
+    names.filter(|name| name.parse::<Linter>().is_ok()).collect()
 }
