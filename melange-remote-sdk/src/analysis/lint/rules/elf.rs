@@ -119,7 +119,8 @@ fn header(bytes: &mut Bytes) -> io::Result<Result<Header, String>> {
         number(&whole, if is_64 { wide } else { narrow }, size, is_big)
     };
     let place = if is_64 { 8 } else { 4 };
-    if ident.get(6) != Some(&1) || at(20, 20, 4) != 1 {
+    // Go looks at the lowest byte of the version alone.
+    if ident.get(6) != Some(&1) || at(20, 20, 4) & 0xff != 1 {
         return Ok(Err("unknown ELF version".to_owned()));
     }
     let segments = Table { offset: at(28, 32, place), count: at(44, 56, 2), size: at(42, 54, 2) };
