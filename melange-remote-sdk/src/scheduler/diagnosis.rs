@@ -185,6 +185,25 @@ mod tests {
     }
 
     #[test]
+    fn the_rule_that_a_package_broke_is_known() {
+        use crate::analysis::lint::{Finding, LintSeverity, PackageLint};
+        let failed = || {
+            let status = BuildStatus::Failed { reason: "unable to lint".to_owned(), failure: None };
+            BuildOutcome::without_files(status)
+        };
+        let (required, warning) = (LintSeverity::Required, LintSeverity::Warning);
+        let mut outcome = failed();
+        outcome.lint = vec![
+            PackageLint::new("a", "1-r0", vec![Finding::new(Linter::Opt, warning, "m")]),
+            PackageLint::new("b", "1-r0", vec![Finding::new(Linter::Dev, required, "m")]),
+        ];
+        assert_eq!(known_cause(&Ok(outcome)), Some(KnownCause::Lint("dev")));
+        let mut outcome = failed();
+        outcome.lint = vec![PackageLint::new("a", "1-r0", vec![Finding::new(Linter::Opt, warning, "m")])];
+        assert_eq!(known_cause(&Ok(outcome)), None, "a warning is no cause");
+    }
+
+    #[test]
     fn lines_are_bounded_in_number_and_bytes() {
         let mut last = LastLines::default();
         let many = vec![(Some(0), LogStream::Stdout, "x"); limits::FAILURE_LINES + 5];

@@ -129,8 +129,8 @@ async fn a_job_tells_what_linters_found() {
     let build = farm.build(&[("a", "")]).await;
     ended(&farm, &build).await;
     let list = farm.get("/api/v1/jobs").await.json();
-    let id = list["jobs"][0]["id"].as_str().unwrap().to_owned();
-    assert_eq!(list["jobs"][0]["lint"], Value::Null, "lists do not tell it");
+    let id = list[0]["id"].as_str().unwrap().to_owned();
+    assert_eq!(list[0]["lint"], Value::Null, "lists do not tell it");
     let job = farm.get(&format!("/api/v1/jobs/{id}")).await.json();
     let lint = &job["lint"][0];
     assert_eq!((&lint["package"], &lint["version"]), (&json!("a"), &json!("1.0-r0")));
