@@ -8,7 +8,7 @@ use melange_remote_sdk::apk::tree::Tree;
 use melange_remote_sdk::apk::writer::{AccountNames, EmitOptions, write_package};
 use serde_json::Value;
 
-use crate::support::{GOOD, distro, melange, refused, text};
+use crate::support::{GOOD, Server, distro, job, melange, refused, text};
 
 /// Writes an unsigned package with these files, and with a definition in it when there is one.
 fn package(folder: &Path, name: &str, files: &[(&str, u32)], definition: Option<&str>) {
@@ -28,6 +28,8 @@ fn package(folder: &Path, name: &str, files: &[(&str, u32)], definition: Option<
     let path = folder.join(format!("{name}.apk"));
     write_package(&path, &tree, &mut info, &control, &EmitOptions::new(&names)).unwrap();
 }
+
+const ID: &str = "0197a3c2-1111-7aaa-8000-000000000001";
 
 const OFF: &str = "package:\n  name: off\n  version: '1'\n  epoch: 0\n  checks:\n    disabled: [dev, ancient]\ntest:\n  \
                    pipeline:\n    - uses: test/ldd-check\n";
@@ -163,4 +165,41 @@ fn a_build_is_refused_and_what_was_found_is_kept() {
     let lint = melange(at, &["lint", "packages/x86_64/good-1-r0.apk"]);
     assert_eq!(lint.status.code(), Some(1), "the definition in it switches nothing off");
     assert!(!text(&lint.stderr).contains("is not read"), "{}", text(&lint.stderr));
+}
+
+/// A package's name and what a linter says of it are a stranger's words.
+#[test]
+fn a_job_shows_what_linters_found() {
+    let found = serde_json::json!([{ "package": "hello", "version": "2.10-r0", "findings": [
+        {
+            "linter": "duplicate", "severity": "warning", "message": "hello contains duplicates:", "explain": "x",
+        },
+        {
+            "linter": "dev", "severity": "required", "message": "hello writes to /dev", "explain": "x",
+            "details": { "paths": ["dev/\u{1b}x", "dev/y"] }, "omitted": 8,
+        },
+    ] }]);
+    let server = Server::start(move |line, _| {
+        let mut told = job(ID, "failed");
+        told["lint"] = found.clone();
+        (200, if line.contains("/logs") { Vec::new() } else { told.to_string().into_bytes() })
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let status = server.melange(folder.path(), &["remote", "status", ID]);
+    let said = text(&status.stdout);
+    let lines: Vec<&str> = said.lines().filter(|line| line.contains("hello: ")).map(str::trim).collect();
+    assert_eq!(
+        lines,
+        [
+            "lint       hello: warning [duplicate] hello contains duplicates",
+            "lint       hello: required [dev] hello writes to /dev: dev/\\u{1b}x and 9 more",
+        ],
+        "{said}"
+    );
+    let waited = server.melange(folder.path(), &["remote", "wait", ID]);
+    let said = text(&waited.stdout) + &text(&waited.stderr);
+    assert!(
+        said.contains("lint of hello: required [dev] hello writes to /dev: dev/\\u{1b}x and 9 more"),
+        "{said}"
+    );
 }

@@ -387,14 +387,7 @@ impl EngineBuilder {
             output,
             folder: scratch.path().to_owned(),
         };
-        let sink = Arc::clone(&run.sink);
-        let emit = tokio::task::spawn_blocking(move || emission.emit(&*sink));
-        let emitted = run
-            .phase(Phase::Package, emit)
-            .await
-            .map_err(|e| Error::unexpected("the packaging died").source(e))?
-            .map_err(blame_plan)?;
-        let Emitted { files, lint, refusal } = emitted;
+        let Emitted { files, lint, refusal } = Self::emit(emission, run).await?;
         if let Some(reason) = refusal {
             let status = BuildStatus::Failed { reason, failure: None };
             return Ok(BuildOutcome { lock, lint, ..BuildOutcome::without_files(status) });
@@ -415,6 +408,16 @@ impl EngineBuilder {
         let files = if status == BuildStatus::Succeeded { files } else { Vec::new() };
         let scratch = Some(Arc::new(scratch));
         Ok(BuildOutcome { files, lock, result, lint, tests, scratch, ..BuildOutcome::without_files(status) })
+    }
+
+    /// Lints and packs what the steps left.
+    async fn emit(emission: Emission, run: &mut Run) -> Result<Emitted> {
+        let sink = Arc::clone(&run.sink);
+        let emit = tokio::task::spawn_blocking(move || emission.emit(&*sink));
+        run.phase(Phase::Package, emit)
+            .await
+            .map_err(|e| Error::unexpected("the packaging died").source(e))?
+            .map_err(blame_plan)
     }
 
     /// What the runner of a build needs to know.

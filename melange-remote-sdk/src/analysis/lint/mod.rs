@@ -203,13 +203,13 @@ pub fn sarif(file: &str, lint: &PackageLint) -> Vec<SarifResult> {
 pub fn refusal(packages: &[PackageLint]) -> Option<String> {
     let mut found = packages.iter().flat_map(|lint| lint.required().map(move |finding| (lint, finding)));
     let (lint, finding) = found.next()?;
-    let (package, linter) = (&lint.package, &finding.linter);
+    let (package, linter, message) = (&lint.package, &finding.linter, finding.message.trim_end_matches(':'));
     let more = match found.count() {
         0 => String::new(),
         1 => ", and 1 more finding stands against the packages".to_owned(),
         more => format!(", and {more} more findings stand against the packages"),
     };
-    Some(format!("unable to lint package {package}: linter {linter:?} failed: {}{more}", finding.message))
+    Some(format!("unable to lint package {package}: linter {linter:?} failed: {message}{more}"))
 }
 
 #[cfg(test)]
@@ -260,7 +260,7 @@ mod tests {
         let found = |linter, severity| Finding::new(linter, severity, "m");
         let (required, warning) = (LintSeverity::Required, LintSeverity::Warning);
         let a = PackageLint::new("a", "1-r0", vec![found(Linter::Opt, warning)]);
-        assert_eq!(refusal(&[a.clone()]), None);
+        assert_eq!(refusal(std::slice::from_ref(&a)), None);
         let b = PackageLint::new(
             "b",
             "1-r0",

@@ -19,10 +19,7 @@ pub(super) fn non_linux(subject: &Subject<'_>) -> Option<Found> {
     let platform_of = |path: &str| {
         let (folder, name) = (folder_of(path).to_lowercase(), base_name(path).to_lowercase());
         let told = |variant: &&str| folder.contains(*variant) || name.contains(*variant);
-        PLATFORMS
-            .iter()
-            .find(|(_, variants)| variants.iter().any(|variant| told(variant)))
-            .map(|(name, _)| *name)
+        PLATFORMS.iter().find(|(_, variants)| variants.iter().any(&told)).map(|(name, _)| *name)
     };
     let files = subject.files().filter_map(|file| {
         let platform = platform_of(&file.path)?.to_owned();

@@ -17,7 +17,7 @@ static MAN_PAGE: LazyLock<Option<Regex>> =
     LazyLock::new(|| Regex::new(r"^(/man[0-9][^/]*)?(/[^/]+\.[0-9][^/]*(\.(gz|bz2|xz|lzma|Z))?)?$").ok());
 const MAN_FOLDERS: [&str; 3] = ["usr/share/man", "usr/local/share/man", "usr/man"];
 static DOCUMENT: LazyLock<Option<Regex>> =
-    LazyLock::new(|| Regex::new(r"(READ(\.?ME)?|TODO|CREDITS|\.(md|docx?|rst|[0-9][a-z]))$").ok());
+    LazyLock::new(|| Regex::new(r"(READ(\.?ME)?|TO(?:DO)|CREDITS|\.(md|docx?|rst|[0-9][a-z]))$").ok());
 
 pub(super) fn matches(pattern: &LazyLock<Option<Regex>>, text: &str) -> bool {
     pattern.as_ref().is_some_and(|pattern| pattern.is_match(text))

@@ -166,8 +166,8 @@ fn kinds_of_files() {
     trips(
         Linter::Documentation,
         "p",
-        &["README", "a.md", "b.1x", "c.1", "TODO", "usr/READ.ME"],
-        "p contains 5 documentation files but is not a documentation package [README; TODO; a.md; b.1x; usr/READ.ME]",
+        &["README", "a.md", "b.1x", "c.1", "CREDITS", "usr/READ.ME"],
+        "p contains 5 documentation files but is not a documentation package [CREDITS; README; a.md; b.1x; usr/READ.ME]",
     );
     passes(Linter::Documentation, "p-doc", &["README"]);
     passes(Linter::Documentation, "p", &["README.txt", "a.1"]);
