@@ -4,13 +4,15 @@ use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
+use melange_remote_sdk::analysis::lint::{Linter, LinterSets};
 use melange_remote_sdk::arch::Arch;
+use melange_remote_sdk::error::Error;
 
 mod compat;
 mod plan;
 mod remote;
 
-pub(crate) use compat::{EmitArgs, GuestArgs, Runner};
+pub(crate) use compat::{EmitArgs, GuestArgs, LogLevel, LogPolicy, Runner};
 pub(crate) use plan::{
     CutArg, DependenciesArg, PlanArgs, PlanCommand, PlanFormat, PlanOptions, PlanPart, RebuildArg, word,
 };
@@ -43,45 +45,6 @@ pub(crate) struct Args {
     pub(crate) output: OutputArgs,
     #[command(subcommand)]
     pub(crate) command: Command,
-}
-
-/// How much is said of what happens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum LogLevel {
-    /// All of it.
-    Debug,
-    /// The lines of builds, and what is doubtful.
-    #[value(alias = "warn", alias = "warning")]
-    Info,
-    /// What goes wrong.
-    Error,
-}
-
-/// Where what is said goes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum LogPolicy {
-    /// Standard error.
-    Stderr,
-    /// Nowhere.
-    Discard,
-    /// The end of a file.
-    File(PathBuf),
-}
-
-impl std::str::FromStr for LogPolicy {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "builtin:stderr" => Ok(Self::Stderr),
-            "builtin:discard" => Ok(Self::Discard),
-            "" => Err("it is empty".to_owned()),
-            _ if text.starts_with("builtin:") => {
-                Err(format!("{text:?} is not builtin:stderr or builtin:discard"))
-            }
-            path => Ok(Self::File(path.into())),
-        }
-    }
 }
 
 /// How results and errors are printed.
@@ -118,7 +81,7 @@ pub(crate) enum Command {
     Compile(CompileArgs),
     /// Tell what a build of many definitions would do: in which order, and why
     Plan(Box<PlanArgs>),
-    /// Look for mistakes and doubtful places in definitions
+    /// Look for mistakes and doubtful places in definitions, and for broken rules in packages
     Lint(LintArgs),
     /// Print what a definition says, by a template such as '{{.Package.Version}}'
     Query(QueryArgs),
@@ -173,7 +136,7 @@ impl Args {
             Command::Test(args) => args.run.output,
             Command::Compile(args) => OutputArgs { output: args.output.output.or(args.format) },
             Command::Plan(args) => args.output(),
-            Command::Lint(args) => OutputArgs { output: args.output },
+            Command::Lint(args) => OutputArgs { output: args.output.map(LintOutput::plain) },
             Command::Query(args) => args.output,
             Command::Sign(args) => args.output,
             Command::SignIndex(args) => args.output,
@@ -307,10 +270,11 @@ pub(crate) enum PipelinesCommand {
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct LintArgs {
-    /// Definitions; a folder stands for the `.yaml` files in it, `-` for standard input
+    /// Definitions and packages, which are told apart by their bytes; a folder stands for the `.yaml` files in it, `-` for
+    /// a definition on standard input
     #[arg(required = true, value_name = "FILE")]
     pub(crate) files: Vec<PathBuf>,
-    /// Read the files as definitions, which is what this verb does
+    /// Read the files as definitions, whatever they are
     #[arg(long, hide = true)]
     pub(crate) definitions: bool,
     /// The architecture
@@ -318,12 +282,86 @@ pub(crate) struct LintArgs {
     pub(crate) arch: Arch,
     #[command(flatten)]
     pub(crate) definition: DefinitionArgs,
-    /// How diagnostics are printed: for people, or in the form of the Language Server Protocol, one file a line
+    #[command(flatten)]
+    pub(crate) linters: LinterArgs,
+    /// Where the findings of packages are written, below a folder named after the architecture
+    #[arg(long, default_value = "packages")]
+    pub(crate) out_dir: PathBuf,
+    /// How findings are printed: for people, one file a line (of definitions in the form of the Language Server Protocol),
+    /// or all in one document of SARIF 2.1.0
     #[arg(long, alias = "message-format", value_enum, value_name = "FORMAT")]
-    pub(crate) output: Option<Output>,
+    pub(crate) output: Option<LintOutput>,
     /// Fail for warnings too
     #[arg(long)]
     pub(crate) strict: bool,
+}
+
+/// How findings are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LintOutput {
+    /// For people.
+    #[value(alias = "yaml")]
+    Text,
+    /// For programs.
+    Json,
+    /// For code hosts and editors.
+    Sarif,
+}
+
+impl LintOutput {
+    /// The form of errors that goes with it.
+    fn plain(self) -> Output {
+        match self {
+            Self::Text => Output::Text,
+            Self::Json | Self::Sarif => Output::Json,
+        }
+    }
+}
+
+/// Which linters of packages run.
+#[derive(Debug, Clone, Default, ClapArgs)]
+pub(crate) struct LinterArgs {
+    /// Linters whose findings fail it, separated by commas; those of melange when missing, none when empty
+    #[arg(long, value_name = "LINTER", value_delimiter = ',')]
+    pub(crate) lint_require: Option<Vec<LinterName>>,
+    /// Linters whose findings are told, in the same form
+    #[arg(long, value_name = "LINTER", value_delimiter = ',')]
+    pub(crate) lint_warn: Option<Vec<LinterName>>,
+    /// Write what linters find in packages to `lint-NAME-VERSION.json` files in the packages' folder
+    #[arg(long)]
+    pub(crate) persist_lint_results: bool,
+}
+
+impl LinterArgs {
+    /// The linters that run.
+    pub(crate) fn sets(&self) -> LinterSets {
+        let mut sets = LinterSets::default();
+        for (given, set) in [(&self.lint_require, &mut sets.required), (&self.lint_warn, &mut sets.warned)] {
+            if let Some(names) = given {
+                *set = names.iter().filter_map(|name| name.0).collect();
+            }
+        }
+        sets
+    }
+}
+
+/// A linter; an empty word stands for none.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LinterName(Option<Linter>);
+
+impl std::str::FromStr for LinterName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.trim().is_empty() {
+            return Ok(Self(None));
+        }
+        let told = |error: Error| match error.hint_text() {
+            Some(hint) => format!("{error}; {hint}"),
+            None => error.to_string(),
+        };
+        text.trim().parse().map(|linter| Self(Some(linter))).map_err(told)
+    }
 }
 
 /// This machine's architecture.
@@ -341,7 +379,7 @@ pub(crate) enum ArchChoice {
 }
 
 impl std::str::FromStr for ArchChoice {
-    type Err = melange_remote_sdk::error::Error;
+    type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text {
@@ -437,6 +475,8 @@ pub(crate) struct BuildArgs {
     pub(crate) test: bool,
     #[command(flatten)]
     pub(crate) emit: EmitArgs,
+    #[command(flatten)]
+    pub(crate) linters: LinterArgs,
 }
 
 #[derive(Debug, ClapArgs)]

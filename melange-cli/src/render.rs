@@ -6,8 +6,10 @@ pub(crate) mod reports;
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use melange_remote_sdk::analysis::lint::LintDetails;
 use melange_remote_sdk::api::v1::{
-    BackendStateView, BackendView, DiagnosisView, ErrorBody, ErrorResponse, JobView, diagnostic_details,
+    BackendStateView, BackendView, DiagnosisView, ErrorBody, ErrorResponse, FindingView, JobView,
+    diagnostic_details,
 };
 use melange_remote_sdk::client::Refusal;
 use melange_remote_sdk::error::Error;
@@ -120,6 +122,9 @@ pub(crate) fn job(job: &JobView, now: Timestamp) -> String {
     if let Some(note) = &job.note {
         line("note", note);
     }
+    for (package, finding) in findings(job) {
+        line("lint", &format!("{package}: {}", finding_line(finding)));
+    }
     for test in &job.tests {
         let error = test.error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
         line("test", &format!("{} {}{error}", test.package, test.status));
@@ -129,6 +134,25 @@ pub(crate) fn job(job: &JobView, now: Timestamp) -> String {
     }
     text.push_str(&failure(job));
     text
+}
+
+/// What linters found, with the package that it is about.
+fn findings(job: &JobView) -> impl Iterator<Item = (&str, &FindingView)> {
+    job.lint.iter().flat_map(|lint| lint.findings.iter().map(|finding| (lint.package.as_str(), finding)))
+}
+
+/// A finding in one line, with the first of what it is about.
+fn finding_line(finding: &FindingView) -> String {
+    let details = finding.details.as_ref().map(LintDetails::lines).unwrap_or_default();
+    let more =
+        u64::try_from(details.len().saturating_sub(1)).unwrap_or(u64::MAX).saturating_add(finding.omitted);
+    let about = match (details.first(), more) {
+        (None, _) => String::new(),
+        (Some(first), 0) => format!(": {first}"),
+        (Some(first), more) => format!(": {first} and {more} more"),
+    };
+    let FindingView { linter, severity, message, .. } = finding;
+    format!("{} [{linter}] {}{about}", severity.name(), message.trim_end_matches(':'))
 }
 
 /// What failed: the step at fault, when a step is, with the lines around its error or else with its last ones.
@@ -289,6 +313,13 @@ fn seconds(milliseconds: u64) -> String {
 /// How a job ended: what failed first, with lines of the log.
 pub(crate) fn finished(job: &JobView) -> String {
     let mut text = failure(job);
+    for (package, finding) in findings(job) {
+        text.push_str(&format!(
+            "lint of {}: {}\n",
+            shown::word(package),
+            shown::word(&finding_line(finding))
+        ));
+    }
     for test in &job.tests {
         let took = test.duration_ms.map(|took| format!(" ({})", seconds(took))).unwrap_or_default();
         text.push_str(&format!("test {}: {}{took}\n", test.package, test.status));

@@ -19,7 +19,6 @@ pub mod redact;
 pub mod text;
 
 // The pure engine.
-#[cfg(feature = "apk")]
 pub mod analysis;
 pub mod apk;
 pub mod melange;

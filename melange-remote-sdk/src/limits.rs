@@ -235,6 +235,25 @@ pub const TAR_RECORDS_BYTES_MAX: u64 = 1 << 20;
 pub const TAR_KEPT_BYTES_MAX: usize = 64 << 20;
 /// The same of all packages of a root filesystem.
 pub const ROOTFS_KEPT_BYTES_MAX: usize = 128 << 20;
+/// The unpacked data of a package that is looked at file by file: the largest real ones have a few GB, and compressed
+/// zeros would fill a disk.
+pub const APK_UNPACKED_BYTES_MAX: u64 = 16 << 30;
+/// Items that one finding of a linter tells: a package's files may all be in one.
+pub const LINT_DETAILS_MAX: usize = 10_000;
+/// Bytes that they take.
+pub const LINT_DETAILS_BYTES_MAX: usize = 1 << 20;
+/// What an item of a finding takes besides its paths.
+pub const LINT_DETAIL_OVERHEAD_BYTES: usize = 64;
+/// Items of one finding that a log tells.
+pub const LINT_DETAILS_LOGGED: usize = 100;
+/// Findings of one build with all that they tell; those of later packages tell [`LINT_DETAILS_TOLD`] items each.
+pub const LINT_BUILD_BYTES_MAX: usize = 16 << 20;
+/// Items of one finding that a job tells.
+pub const LINT_DETAILS_TOLD: usize = 20;
+/// Bytes that they take.
+pub const LINT_DETAILS_TOLD_BYTES: usize = 4 << 10;
+/// Findings of linters that an attempt of a job keeps: ten for each package of the largest definitions.
+pub const LINT_FINDINGS_MAX: usize = 1_000;
 /// A path inside a package or root filesystem.
 pub const TREE_PATH_BYTES_MAX: usize = 4_096;
 /// An assembled root filesystem.

@@ -143,6 +143,12 @@ pub struct Args {
     /// Namespace of package URLs [default: wolfi]
     #[arg(long, value_name = "NAME")]
     pub namespace: Option<String>,
+    /// Linters whose findings fail the build of a package, separated by commas; `none` for none [default: those of melange]
+    #[arg(long, value_name = "LINTERS")]
+    pub lint_require: Option<String>,
+    /// Linters whose findings are told, in the same form [default: those of melange]
+    #[arg(long, value_name = "LINTERS")]
+    pub lint_warn: Option<String>,
     /// Port of this machine's loopback that steps in the sandbox may reach, as their own 127.0.0.1:PORT; may be
     /// repeated; otherwise they reach none
     #[arg(long, value_name = "PORT")]

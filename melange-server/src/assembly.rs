@@ -284,6 +284,7 @@ pub fn engine(config: &BuildConfig, backends: &[Backend]) -> Result<Engine> {
     options.source_cache.clone_from(&config.cache_dir);
     options.signing_key = config.signing_key.as_deref().map(signing_key).transpose()?.map(Arc::new);
     options.namespace.clone_from(&config.namespace);
+    options.linters = config.linters.clone();
     options.timeout = config.job_timeout;
     options.silence = config.job_silence;
     options.repository_defaults = config.repositories.clone();

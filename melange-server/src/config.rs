@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Parser;
+use melange_remote_sdk::analysis::lint::LinterSets;
 use melange_remote_sdk::arch::Arch;
 use melange_remote_sdk::backend::{Backend, check_max_jobs, file};
 use melange_remote_sdk::engine::preflight;
@@ -23,6 +24,7 @@ use melange_remote_sdk::text::diagnostics::Source;
 
 use crate::args::{Args, Choice, GcArgs, LogFormat, Output};
 
+mod linters;
 mod logins;
 mod retention;
 mod scheduling;
@@ -179,6 +181,8 @@ pub struct BuildConfig {
     pub cache_bytes: u64,
     /// The namespace of package URLs.
     pub namespace: String,
+    /// The linters of packages.
+    pub linters: LinterSets,
     /// Names by which browsers reach the server.
     pub public_hosts: Vec<String>,
     /// The bytes of a job's log.
@@ -625,6 +629,7 @@ impl Reader<'_> {
                 .or_else(|| self.user_folder("XDG_CACHE_HOME", ".cache", "melange-remote/server"))
                 .unwrap_or_else(|| PathBuf::from(STATE_DIR)),
             namespace: self.value("--namespace", args.namespace).unwrap_or_else(|| NAMESPACE.to_owned()),
+            linters: self.linters(args.lint_require, args.lint_warn),
             public_hosts: args.public_host,
             job_log_bytes: self.log_bytes(args.job_log_bytes),
             job_timeout: self.time("--job-timeout", args.job_timeout, limits::JOB_TIMEOUT),

@@ -18,6 +18,7 @@ mod fetched;
 mod git;
 mod hostile;
 mod isolation;
+mod linters;
 mod odd;
 mod oracles;
 mod packages;

@@ -117,6 +117,45 @@ pub(crate) struct EmitArgs {
     pub(crate) fail_on_lint_warning: bool,
 }
 
+/// How much is said of what happens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogLevel {
+    /// All of it.
+    Debug,
+    /// The lines of builds, and what is doubtful.
+    #[value(alias = "warn", alias = "warning")]
+    Info,
+    /// What goes wrong.
+    Error,
+}
+
+/// Where what is said goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum LogPolicy {
+    /// Standard error.
+    Stderr,
+    /// Nowhere.
+    Discard,
+    /// The end of a file.
+    File(PathBuf),
+}
+
+impl std::str::FromStr for LogPolicy {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "builtin:stderr" => Ok(Self::Stderr),
+            "builtin:discard" => Ok(Self::Discard),
+            "" => Err("it is empty".to_owned()),
+            _ if text.starts_with("builtin:") => {
+                Err(format!("{text:?} is not builtin:stderr or builtin:discard"))
+            }
+            path => Ok(Self::File(path.into())),
+        }
+    }
+}
+
 /// A time as Go writes it: `1h30m`, `90s`, `1.5h`, `300ms`, or `0`.
 fn duration(text: &str) -> Result<Duration, String> {
     let wrong = || format!("{text:?} is no time such as 90s, 30m or 1h30m");

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::local::{self, Extras, Printer};
 use super::trace::Trace;
-use super::{definition, signing_key};
+use super::{definition, lint, signing_key};
 use crate::args::{BuildArgs, Output, chosen, host};
 use crate::exit::{self, Exit};
 use crate::{input, note, out};
@@ -32,6 +32,7 @@ pub(super) async fn run(args: BuildArgs, output: Output) -> Result<Exit> {
         epoch_seconds: epoch_seconds(&args),
         packages: args.package_append.clone(),
         strip_origin: args.emit.strip_origin_name,
+        linters: args.linters.sets(),
     };
     let builder = local::builder(&args.run, extras)?;
     let trace = args.emit.trace.as_ref().map(|_| Trace::start());
@@ -149,6 +150,10 @@ async fn build(
     drop(printer);
     let exit = local::exit_of(&outcome, output)?;
     let mut placed = Vec::new();
+    if args.linters.persist_lint_results {
+        // Also of packages that are not made for it.
+        outcome.lint.iter().try_for_each(|lint| lint::persist(&args.out_dir, arch.apk_name(), lint))?;
+    }
     if outcome.status == BuildStatus::Succeeded {
         placed = put_away(args, file, &outcome)?;
         if args.emit.create_build_log {

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use melange_remote_sdk::analysis::lint::LinterSets;
 use melange_remote_sdk::apk::signature::SigningKey;
 use melange_remote_sdk::arch::Arch;
 use melange_remote_sdk::builder::{
@@ -100,6 +101,7 @@ pub(super) struct Extras {
     pub(super) epoch_seconds: i64,
     pub(super) packages: Vec<String>,
     pub(super) strip_origin: bool,
+    pub(super) linters: LinterSets,
 }
 
 /// The engine that the arguments describe.
@@ -118,6 +120,7 @@ pub(super) fn builder(args: &RunArgs, extras: Extras) -> Result<EngineBuilder> {
     options.namespace.clone_from(&args.namespace);
     options.epoch_seconds = extras.epoch_seconds;
     options.extra_packages = extras.packages;
+    options.linters = extras.linters;
     let lines = |list: &[String]| list.iter().map(|line| absolute(line)).collect::<Result<Vec<_>>>();
     options.extra_repositories = lines(&args.repositories.repositories)?;
     options.extra_keyring = lines(&args.repositories.keyring)?;
@@ -321,6 +324,7 @@ pub(super) fn as_json(
         "reason": reason,
         "failure": failure,
         "files": files,
+        "lint": outcome.lint,
         "tests": tests,
         "phases": phases,
     })
@@ -380,6 +384,7 @@ impl Printer {
             BuildEvent::TestFinished { index, report } => {
                 json!({ "event": "test_finished", "index": index, "test": test_json(report) })
             }
+            BuildEvent::Linted { report } => json!({ "event": "linted", "report": report }),
             BuildEvent::Log { stream, step, line } => {
                 let stream = match stream {
                     LogStream::Stdout => "stdout",

@@ -6,6 +6,7 @@ mod dropin;
 mod events;
 mod files;
 mod json;
+mod lint;
 mod outputs;
 mod plan;
 mod remote;

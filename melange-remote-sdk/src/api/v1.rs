@@ -16,6 +16,7 @@ use crate::job::{JobId, Priority, Project, SourceDigest, UncheckedSpec};
 use crate::text::diagnostics::Diagnostics;
 
 mod events;
+mod lint;
 mod logs;
 mod queue;
 pub(in crate::api) mod read;
@@ -23,6 +24,7 @@ mod views;
 mod waiting;
 
 pub use events::EventsResponse;
+pub use lint::{FindingView, LintView};
 pub use logs::{
     LogHitView, LogHitsView, LogLineView, LogLinesView, LogMessage, LogOutlineView, LogStateView,
     StepHitsView, StepLinesView,

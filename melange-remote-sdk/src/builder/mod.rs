@@ -14,6 +14,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
+use crate::analysis::lint::PackageLint;
 use crate::arch::Arch;
 use crate::error::{Error, Result};
 use crate::job::{JobId, ResultDigest};
@@ -203,6 +204,11 @@ pub enum BuildEvent {
         index: usize,
         /// How it ended.
         report: TestReport,
+    },
+    /// Linters found something in a package.
+    Linted {
+        /// What.
+        report: PackageLint,
     },
     /// The most memory that the guest used at a time so far, in bytes, the files that it read included; of builders that
     /// know.
@@ -438,6 +444,8 @@ pub struct BuildOutcome {
     pub lock: Option<Arc<EnvironmentLock>>,
     /// Names all that the result comes from; `None` when the builder does not know.
     pub result: Option<ResultDigest>,
+    /// What linters found in the packages, those in which they found nothing left out; of a build that fails for it too.
+    pub lint: Vec<PackageLint>,
     /// The tests that were run to their end, in order.
     pub tests: Vec<TestReport>,
     /// Time spent in each phase that was reached.
@@ -459,6 +467,7 @@ impl BuildOutcome {
             files: Vec::new(),
             lock: None,
             result: None,
+            lint: Vec::new(),
             tests: Vec::new(),
             timings: BTreeMap::new(),
             scratch: None,

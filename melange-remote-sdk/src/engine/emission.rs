@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::EngineOptions;
+use crate::analysis::lint::{self, Finding, LintInput, PackageLint, TestSteps};
 use crate::analysis::sbom::{self, SbomInput};
 use crate::analysis::scan::{self, ScanInput};
 use crate::apk::checksum;
@@ -15,6 +16,7 @@ use crate::apk::tree::{EntryKind, Tree};
 use crate::apk::writer::{self, EmitOptions, Written};
 use crate::builder::{BuildEvent, BuildSink, BuiltFile, LogStream};
 use crate::error::{Error, Result};
+use crate::limits;
 use crate::melange::emit;
 use crate::melange::plan::{Plan, PlanPackage};
 use crate::rootfs::{Resolution, Rootfs};
@@ -30,38 +32,88 @@ pub(super) struct Emission {
     pub(super) folder: PathBuf,
 }
 
+/// What packaging came to.
+pub(super) struct Emitted {
+    /// Packages and their index; none when they are refused.
+    pub(super) files: Vec<BuiltFile>,
+    /// What the linters found in each package in which they found something.
+    pub(super) lint: Vec<PackageLint>,
+    /// Why they are not made, when a finding stands against one.
+    pub(super) refusal: Option<String>,
+}
+
 impl Emission {
-    /// Packs everything; tells `sink` what was packed.
-    pub(super) fn emit(&self, sink: &dyn BuildSink) -> Result<Vec<BuiltFile>> {
+    /// Lints and packs everything; tells `sink` what was found and what was packed.
+    pub(super) fn emit(&self, sink: &dyn BuildSink) -> Result<Emitted> {
         let output = Tree::read_tar(&self.output)?;
-        let packages: Vec<&PlanPackage> = self.plan.packages().collect();
         let mut trees = Vec::new();
-        for package in &packages {
+        for package in self.plan.packages() {
             let mut tree = output.subtree(&package.name);
             apply_setcap(&mut tree, package)?;
-            let sbom = sbom::document(&SbomInput {
-                namespace: &self.options.namespace,
-                arch: self.plan.arch.apk_name(),
-                main: &self.plan.package,
-                package,
-                config_name: &self.config_name,
-                config_license: &self.options.config_license,
-                repository: &self.options.config_repository,
-                epoch_seconds: self.options.epoch_seconds,
-            });
-            tree.add_file(&sbom::path(package), 0o644, &sbom)?;
             trees.push(tree);
         }
+        let lint = self.lint(&trees, sink)?;
+        if let Some(refusal) = lint::refusal(&lint) {
+            say(sink, format!("error: {refusal}"));
+            say(sink, "hint: mend the package, or name the linter under its `checks.disabled`".to_owned());
+            return Ok(Emitted { files: Vec::new(), lint, refusal: Some(refusal) });
+        }
+        for (package, tree) in self.plan.packages().zip(&mut trees) {
+            self.add_sbom(package, tree)?;
+        }
+        Ok(Emitted { files: self.pack(&trees, sink)?, lint, refusal: None })
+    }
+
+    /// Lints every package, also behind one that is refused: whoever mends one sees them all.
+    fn lint(&self, trees: &[Tree], sink: &dyn BuildSink) -> Result<Vec<PackageLint>> {
+        let mut reports = Vec::new();
+        let mut bytes = 0usize;
+        for (package, tree) in self.plan.packages().zip(trees) {
+            let tests = TestSteps::of(&self.plan.document, &package.name);
+            let sets = self.options.linters.for_package(&package.checks_disabled)?;
+            let version = package.full_version();
+            let (package, tests, sets) = (package.name.as_str(), &tests, &sets);
+            let report = lint::lint(&LintInput { package, version: &version, tree, tests, sets })?;
+            if report.findings.is_empty() {
+                continue;
+            }
+            report.findings.iter().flat_map(Finding::log_lines).for_each(|line| say(sink, line));
+            bytes = bytes.saturating_add(report.size_bytes());
+            let report = if bytes > limits::LINT_BUILD_BYTES_MAX {
+                report.shortened(limits::LINT_DETAILS_TOLD, limits::LINT_DETAILS_TOLD_BYTES)
+            } else {
+                report
+            };
+            sink.emit(BuildEvent::Linted { report: report.clone() });
+            reports.push(report);
+        }
+        Ok(reports)
+    }
+
+    fn add_sbom(&self, package: &PlanPackage, tree: &mut Tree) -> Result<()> {
+        let sbom = sbom::document(&SbomInput {
+            namespace: &self.options.namespace,
+            arch: self.plan.arch.apk_name(),
+            main: &self.plan.package,
+            package,
+            config_name: &self.config_name,
+            config_license: &self.options.config_license,
+            repository: &self.options.config_repository,
+            epoch_seconds: self.options.epoch_seconds,
+        });
+        tree.add_file(&sbom::path(package), 0o644, &sbom)
+    }
+
+    fn pack(&self, trees: &[Tree], sink: &dyn BuildSink) -> Result<Vec<BuiltFile>> {
         let definition = emit::locked_definition(&self.plan, &self.resolution.lock)?;
         let folder = self.folder.join(self.plan.arch.apk_name());
         std::fs::create_dir_all(&folder).map_err(|e| Error::io("create", &folder, e))?;
         let mut index = Index::default();
         let mut files = Vec::new();
-        for (package, tree) in packages.iter().zip(&trees) {
-            let (path, written) = self.emit_package(package, tree, &trees, &definition, &folder)?;
-            let line =
-                format!("packed {} ({} bytes, {} files)", file_name(&path), written.size_bytes, tree.len());
-            sink.emit(BuildEvent::Log { stream: LogStream::Engine, step: None, line });
+        for (package, tree) in self.plan.packages().zip(trees) {
+            let (path, written) = self.emit_package(package, tree, trees, &definition, &folder)?;
+            let (name, bytes) = (file_name(&path), written.size_bytes);
+            say(sink, format!("packed {name} ({bytes} bytes, {} files)", tree.len()));
             index.put(IndexPackage::from_apk(&ApkFile::open_control(&path)?));
             files.push(self.built(path, written.size_bytes, written.sha256));
         }
@@ -133,6 +185,10 @@ impl Emission {
         let name = format!("{}/{}", self.plan.arch, file_name(&path));
         BuiltFile::new(name, path, size_bytes, sha256)
     }
+}
+
+fn say(sink: &dyn BuildSink, line: String) {
+    sink.emit(BuildEvent::Log { stream: LogStream::Engine, step: None, line });
 }
 
 fn file_name(path: &Path) -> String {

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
+use crate::analysis::lint::{LinterSets, unknown_linters};
 use crate::apk::index::Index;
 use crate::apk::signature::SigningKey;
 use crate::builder::{
@@ -42,7 +43,7 @@ mod session;
 mod sources;
 mod watch;
 
-use emission::Emission;
+use emission::{Emission, Emitted};
 use package_tests::Tests;
 use sources::{StepSources, source_files};
 use watch::{Watch, Watched};
@@ -107,6 +108,8 @@ pub struct EngineOptions {
     pub timeout: Option<Duration>,
     /// The time that a guest may be silent before it is stopped; `None` for no limit.
     pub silence: Option<Duration>,
+    /// The linters of packages, and which of them fail a build.
+    pub linters: LinterSets,
 }
 
 impl EngineOptions {
@@ -129,6 +132,7 @@ impl EngineOptions {
             default_resources: GuestResources::default(),
             timeout: None,
             silence: None,
+            linters: LinterSets::default(),
         }
     }
 }
@@ -182,7 +186,7 @@ impl Builder for EngineBuilder {
         cancel: CancellationToken,
     ) -> Result<BuildOutcome> {
         let mut run = Run::new(sink);
-        let compiled = run.phase(Phase::Compile, self.compile(input)).await;
+        let compiled = run.phase(Phase::Compile, self.compile(input)).await.and_then(with_known_linters);
         let plan = match compiled {
             Ok(Compiled::Plan(mut plan)) => {
                 plan.add_packages(&self.options.extra_packages);
@@ -222,6 +226,15 @@ impl Builder for EngineBuilder {
             Err(error) => into_outcome(run, error),
         }
     }
+}
+
+/// Refuses a plan that switches off linters which there are not: before its steps run, not after them.
+fn with_known_linters(compiled: Compiled) -> Result<Compiled> {
+    let mistakes = match &compiled {
+        Compiled::Plan(plan) => unknown_linters(&plan.document),
+        Compiled::Skipped { .. } => Vec::new(),
+    };
+    if mistakes.is_empty() { Ok(compiled) } else { Err(Diagnostics(mistakes).into_error()) }
 }
 
 /// Runs blocking work where it does not hold up the async world.
@@ -380,13 +393,11 @@ impl EngineBuilder {
             output,
             folder: scratch.path().to_owned(),
         };
-        let sink = Arc::clone(&run.sink);
-        let emit = tokio::task::spawn_blocking(move || emission.emit(&*sink));
-        let files = run
-            .phase(Phase::Package, emit)
-            .await
-            .map_err(|e| Error::unexpected("the packaging died").source(e))?
-            .map_err(blame_plan)?;
+        let Emitted { files, lint, refusal } = Self::emit(emission, run).await?;
+        if let Some(reason) = refusal {
+            let status = BuildStatus::Failed { reason, failure: None };
+            return Ok(BuildOutcome { lock, lint, ..BuildOutcome::without_files(status) });
+        }
         let tests = if input.with_test && !plan.tests.is_empty() {
             let own = self.made_packages(&plan, scratch.path()).await?;
             let plan = Arc::new(plan.with_exact_subjects());
@@ -402,7 +413,17 @@ impl EngineBuilder {
         let status = package_tests::status_of(&tests);
         let files = if status == BuildStatus::Succeeded { files } else { Vec::new() };
         let scratch = Some(Arc::new(scratch));
-        Ok(BuildOutcome { files, lock, result, tests, scratch, ..BuildOutcome::without_files(status) })
+        Ok(BuildOutcome { files, lock, result, lint, tests, scratch, ..BuildOutcome::without_files(status) })
+    }
+
+    /// Lints and packs what the steps left.
+    async fn emit(emission: Emission, run: &mut Run) -> Result<Emitted> {
+        let sink = Arc::clone(&run.sink);
+        let emit = tokio::task::spawn_blocking(move || emission.emit(&*sink));
+        run.phase(Phase::Package, emit)
+            .await
+            .map_err(|e| Error::unexpected("the packaging died").source(e))?
+            .map_err(blame_plan)
     }
 
     /// What the runner of a build needs to know.

@@ -57,6 +57,8 @@ impl EngineBuilder {
         texts.put(&options.epoch_seconds.to_string());
         let told = [&options.namespace, &options.config_license, &options.config_repository, &options.commit];
         texts.all(told.into_iter().map(String::as_str));
+        // What nothing stood against may be refused by another set.
+        texts.all(options.linters.required.iter().map(|linter| linter.name()));
         let is_tested = input.with_test && !plan.tests.is_empty();
         texts.put(if is_tested { "tested" } else { "made" });
         if is_tested {

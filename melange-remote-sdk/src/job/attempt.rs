@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{JobBackend, JobError, JobStepFailure, LogArchive, ServerId};
+use crate::analysis::lint::PackageLint;
 use crate::failure::Failure;
 use crate::limits;
 
@@ -33,6 +34,9 @@ pub struct JobAttempt {
     pub steps: Vec<JobStep>,
     /// Time spent in its phases, in order.
     pub phases: Vec<JobPhase>,
+    /// What linters found in its packages, at most [`limits::LINT_FINDINGS_MAX`] findings.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lint: Vec<PackageLint>,
     /// Its tests, in order.
     pub tests: Vec<JobTest>,
     /// The most memory that one of its guests used at a time, in bytes, files that it read included; `None` where nobody
@@ -188,6 +192,11 @@ pub enum Progress {
         /// Its exit code.
         exit_code: i32,
     },
+    /// Linters found something in a package.
+    Linted {
+        /// What.
+        report: PackageLint,
+    },
     /// The most memory that a guest used at a time.
     MemoryPeak {
         /// In bytes.
@@ -257,6 +266,7 @@ impl JobAttempt {
             backend,
             steps: Vec::new(),
             phases: Vec::new(),
+            lint: Vec::new(),
             tests: Vec::new(),
             peak_memory_bytes: None,
             log_begin: 0,
@@ -266,7 +276,8 @@ impl JobAttempt {
         }
     }
 
-    /// Adds what the attempt tells. What is above [`limits::STEPS_RECORDED_MAX`] is left out.
+    /// Adds what the attempt tells. What is above [`limits::STEPS_RECORDED_MAX`] and
+    /// [`limits::LINT_FINDINGS_MAX`] is left out.
     pub fn apply(&mut self, row: ProgressRow) {
         let ProgressRow { at, progress } = row;
         match progress {
@@ -293,6 +304,12 @@ impl JobAttempt {
                     let took = at.duration_since(begun).as_millis();
                     step.took_ms = Some(u64::try_from(took).unwrap_or(0));
                     step.exit_code = Some(exit_code);
+                }
+            }
+            Progress::Linted { report } => {
+                let known: usize = self.lint.iter().map(|lint| lint.findings.len()).sum();
+                if known.saturating_add(report.findings.len()) <= limits::LINT_FINDINGS_MAX {
+                    self.lint.push(report);
                 }
             }
             Progress::MemoryPeak { bytes } => {
@@ -331,6 +348,30 @@ impl JobAttempt {
 mod tests {
     use super::*;
     use crate::failure::{FailureClass, FailureInput, diagnose};
+
+    /// Job stores hold documents that were written before packages were linted.
+    #[test]
+    fn documents_without_lint_are_read_and_findings_are_bounded() {
+        use crate::analysis::lint::{Finding, LintDetails, LintSeverity, Linter};
+        let mut attempt = JobAttempt::begin(1, None, None, Timestamp::UNIX_EPOCH);
+        let document = serde_json::to_string(&attempt).unwrap();
+        assert!(!document.contains("lint"), "{document}");
+        assert_eq!(serde_json::from_str::<JobAttempt>(&document).unwrap(), attempt);
+        let details = LintDetails::Paths { paths: vec!["dev/x".to_owned()] };
+        let finding =
+            Finding::new(Linter::Dev, LintSeverity::Required, "a writes to /dev").with_details(details);
+        let report = |count| PackageLint::new("a", "1-r0", vec![finding.clone(); count]);
+        let tell = |attempt: &mut JobAttempt, report| {
+            attempt.apply(ProgressRow { at: Timestamp::UNIX_EPOCH, progress: Progress::Linted { report } });
+        };
+        tell(&mut attempt, report(1));
+        tell(&mut attempt, report(limits::LINT_FINDINGS_MAX));
+        tell(&mut attempt, report(limits::LINT_FINDINGS_MAX - 1));
+        let counts: Vec<usize> = attempt.lint.iter().map(|lint| lint.findings.len()).collect();
+        assert_eq!(counts, [1, limits::LINT_FINDINGS_MAX - 1]);
+        let document = serde_json::to_string(&attempt).unwrap();
+        assert_eq!(serde_json::from_str::<JobAttempt>(&document).unwrap(), attempt);
+    }
 
     /// Job stores hold documents that were written before it was known what attempts failed of.
     #[test]

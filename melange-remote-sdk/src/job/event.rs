@@ -361,7 +361,7 @@ impl Event {
                 duration_ms: Some(*took_ms),
                 error: error.clone(),
             }),
-            Progress::MemoryPeak { .. } => return None,
+            Progress::MemoryPeak { .. } | Progress::Linted { .. } => return None,
         };
         Some(Self::of_job(job, row.at, kind))
     }

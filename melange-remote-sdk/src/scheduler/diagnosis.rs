@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 
 use super::events::StepAtWork;
+use crate::analysis::lint::Linter;
 use crate::builder::{BuildLimit, BuildOutcome, BuildStatus, LogStream, Shortage, StepFailure};
 use crate::error::{Blame, Error, ErrorKind, Result, causes};
 use crate::failure::{Failure, FailureInput, FailureLine, KnownCause, diagnose, plain};
@@ -67,12 +68,19 @@ pub(super) fn known_cause(result: &Result<BuildOutcome>) -> Option<KnownCause<'s
     match result {
         Ok(outcome) => match &outcome.status {
             BuildStatus::Failed { failure: Some(failure), .. } => cause_of_step(failure),
+            BuildStatus::Failed { failure: None, .. } => broken_rule(outcome),
             BuildStatus::LimitExceeded { limit: BuildLimit::Time, .. } => Some(KnownCause::Timeout),
             BuildStatus::LimitExceeded { limit: BuildLimit::Silence, .. } => Some(KnownCause::Silence),
             _ => None,
         },
         Err(error) => cause_of_error(error),
     }
+}
+
+/// The first linter that stands against a package.
+fn broken_rule(outcome: &BuildOutcome) -> Option<KnownCause<'static>> {
+    let required = outcome.lint.iter().find_map(|lint| lint.required().next())?;
+    required.linter.parse::<Linter>().ok().map(|linter| KnownCause::Lint(linter.name()))
 }
 
 fn cause_of_step(failure: &StepFailure) -> Option<KnownCause<'static>> {
@@ -174,6 +182,25 @@ mod tests {
         assert_eq!(numbers(&last, 1), [11, 14], "what others write changes nothing");
         last.take(&block(17, &[(Some(2), LogStream::Stdout, "next")]), 2);
         assert_eq!((numbers(&last, 1), numbers(&last, 2)), (vec![], vec![17]));
+    }
+
+    #[test]
+    fn the_rule_that_a_package_broke_is_known() {
+        use crate::analysis::lint::{Finding, LintSeverity, PackageLint};
+        let failed = || {
+            let status = BuildStatus::Failed { reason: "unable to lint".to_owned(), failure: None };
+            BuildOutcome::without_files(status)
+        };
+        let (required, warning) = (LintSeverity::Required, LintSeverity::Warning);
+        let mut outcome = failed();
+        outcome.lint = vec![
+            PackageLint::new("a", "1-r0", vec![Finding::new(Linter::Opt, warning, "m")]),
+            PackageLint::new("b", "1-r0", vec![Finding::new(Linter::Dev, required, "m")]),
+        ];
+        assert_eq!(known_cause(&Ok(outcome)), Some(KnownCause::Lint("dev")));
+        let mut outcome = failed();
+        outcome.lint = vec![PackageLint::new("a", "1-r0", vec![Finding::new(Linter::Opt, warning, "m")])];
+        assert_eq!(known_cause(&Ok(outcome)), None, "a warning is no cause");
     }
 
     #[test]

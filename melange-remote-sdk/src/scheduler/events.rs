@@ -222,6 +222,10 @@ impl BuildSink for EventQueue {
                 let finished = Progress::TestFinished { index, took_ms, error: reason, step, lines: 0 };
                 state.push_event(finished, own.at);
             }
+            BuildEvent::Linted { report } => {
+                let (items, bytes) = (limits::LINT_DETAILS_TOLD, limits::LINT_DETAILS_TOLD_BYTES);
+                state.push_event(Progress::Linted { report: report.shortened(items, bytes) }, own.at);
+            }
             BuildEvent::MemoryPeak { bytes } => state.peak_bytes = state.peak_bytes.max(Some(bytes)),
             BuildEvent::PhaseStarted { .. } => {}
         }

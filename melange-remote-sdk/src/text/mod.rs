@@ -3,6 +3,7 @@
 
 pub mod diagnostics;
 pub mod quantity;
+pub mod sarif;
 pub(crate) mod strict;
 pub mod yaml;
 

@@ -95,6 +95,18 @@ fn jobs_live_in_a_file_unless_it_is_said_otherwise() {
 }
 
 #[test]
+fn linters_are_those_of_melange_unless_they_are_named() {
+    use melange_remote_sdk::analysis::lint::{Linter, LinterSets};
+    let linters = |args: &[&str], variables: &[(&str, &str)]| read(args, variables).map(|c| c.build.linters);
+    assert_eq!(linters(&[], &[]).unwrap(), LinterSets::default());
+    let named = linters(&["--lint-require", "dev, opt"], &[("MELANGE_LINT_WARN", "none")]).unwrap();
+    assert_eq!((named.required, named.warned), (vec![Linter::Dev, Linter::Opt], Vec::new()));
+    assert_eq!(linters(&["--lint-require="], &[]).unwrap().required, Vec::new());
+    let wrong = read(&["--lint-warn", "srvv"], &[]).unwrap_err().to_string();
+    assert!(wrong.contains("--lint-warn: unknown linter: \"srvv\""), "{wrong}");
+}
+
+#[test]
 fn flags_go_before_variables_and_variables_before_defaults() {
     let variables = [("MELANGE_LISTEN_ADDR", "127.0.0.1:1"), ("MELANGE_NAMESPACE", "mine")];
     let config = read(&["--listen-addr", "127.0.0.1:2"], &variables).unwrap();

@@ -78,18 +78,39 @@ pub(crate) fn markdown(document: &Value) -> String {
     text.push_str("\n## Types\n");
     for (name, schema) in object(&document["components"]["schemas"]) {
         let description = schema["description"].as_str().unwrap_or_default();
-        let _ = writeln!(text, "\n### {name}\n\n{description}\n\n| Field | Type | What |\n|---|---|---|");
-        // A type that holds another one lists both.
-        let own = std::slice::from_ref(schema);
-        let parts = schema["allOf"].as_array().map_or(own, Vec::as_slice);
-        for part in parts {
-            fields(&mut text, part);
-            if let Some(other) = reference(part) {
-                let _ = writeln!(text, "| | | and the fields of [{other}](#{}) |", other.to_lowercase());
-            }
-        }
+        let _ = writeln!(text, "\n### {name}\n\n{description}");
+        of_type(&mut text, schema);
     }
     text
+}
+
+/// What a value of a type can be.
+fn of_type(text: &mut String, schema: &Value) {
+    if let Some(words) = schema["enum"].as_array() {
+        let words: Vec<String> =
+            words.iter().filter_map(Value::as_str).map(|word| format!("`{word}`")).collect();
+        let _ = writeln!(text, "\nOne of {}.", words.join(", "));
+        return;
+    }
+    for (index, choice) in schema["oneOf"].as_array().into_iter().flatten().enumerate() {
+        let either = if index == 0 { "Either" } else { "Or" };
+        let what = choice["description"].as_str().map(|what| format!(": {what}")).unwrap_or_default();
+        let _ = writeln!(text, "\n{either}{what}");
+        of_type(text, choice);
+    }
+    if schema["oneOf"].is_array() {
+        return;
+    }
+    text.push_str("\n| Field | Type | What |\n|---|---|---|\n");
+    // A type that holds another one lists both.
+    let own = std::slice::from_ref(schema);
+    let parts = schema["allOf"].as_array().map_or(own, Vec::as_slice);
+    for part in parts {
+        fields(text, part);
+        if let Some(other) = reference(part) {
+            let _ = writeln!(text, "| | | and the fields of [{other}](#{}) |", other.to_lowercase());
+        }
+    }
 }
 
 fn fields(text: &mut String, schema: &Value) {

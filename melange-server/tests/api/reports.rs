@@ -111,3 +111,34 @@ async fn a_build_that_runs_says_when_it_will_end() {
     hold.notify_one();
     assert_eq!(ended(&farm, &build).await["expected_at"], Value::Null);
 }
+
+/// What linters found in the package of a job that fails for it.
+#[tokio::test]
+async fn a_job_tells_what_linters_found() {
+    use melange_remote_sdk::analysis::lint::{Finding, LintDetails, LintSeverity, Linter, PackageLint};
+    let details = LintDetails::Paths { paths: (0..30).map(|number| format!("dev/{number}")).collect() };
+    let dev = Finding::new(Linter::Dev, LintSeverity::Required, "a writes to /dev").with_details(details);
+    let empty = Finding::new(Linter::Empty, LintSeverity::Warning, "package is empty");
+    let report = PackageLint::new("a", "1.0-r0", vec![empty, dev]);
+    let reason = "unable to lint package a: linter \"dev\" failed: a writes to /dev".to_owned();
+    let script = vec![
+        Act::Emit(BuildEvent::Linted { report }),
+        Act::Finish(BuildStatus::Failed { reason, failure: None }),
+    ];
+    let farm = Planned::start(vec![script], None);
+    let build = farm.build(&[("a", "")]).await;
+    ended(&farm, &build).await;
+    let list = farm.get("/api/v1/jobs").await.json();
+    let id = list[0]["id"].as_str().unwrap().to_owned();
+    assert_eq!(list[0]["lint"], Value::Null, "lists do not tell it");
+    let job = farm.get(&format!("/api/v1/jobs/{id}")).await.json();
+    let lint = &job["lint"][0];
+    assert_eq!((&lint["package"], &lint["version"]), (&json!("a"), &json!("1.0-r0")));
+    let (empty, dev) = (&lint["findings"][0], &lint["findings"][1]);
+    assert_eq!((&empty["linter"], &empty["severity"]), (&json!("empty"), &json!("warning")));
+    assert_eq!((&dev["severity"], &dev["message"]), (&json!("required"), &json!("a writes to /dev")));
+    let told = dev["details"]["paths"].as_array().unwrap().len();
+    assert_eq!((told, &dev["omitted"]), (20, &json!(10)), "of long lists the first ones");
+    let attempts = farm.get(&format!("/api/v1/jobs/{id}/attempts")).await.json();
+    assert_eq!(attempts[0]["lint"], job["lint"]);
+}

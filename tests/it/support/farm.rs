@@ -210,6 +210,13 @@ impl Farm {
         engine(&self.places, &self.key, &self.runners, defaults)
     }
 
+    /// An engine over the same runners and repositories with other options.
+    pub(crate) fn engine_with_options(&self, change: impl FnOnce(&mut EngineOptions)) -> EngineBuilder {
+        let mut options = engine_options(&self.places, &self.key, self.defaults());
+        change(&mut options);
+        EngineBuilder::new(options, assembler(&self.places.state), Arc::new(self.runners.clone()))
+    }
+
     /// What builds of `yaml` are given.
     pub(crate) fn input(backend: Backend, name: &str, yaml: &str) -> BuildInput {
         let mut input = BuildInput::new(yaml, Arch::host().unwrap());
@@ -343,11 +350,16 @@ fn assembler(state: &Path) -> Assembler {
     )
 }
 
-fn engine(places: &Places, key: &str, runners: &Runners, defaults: RepositoryDefaults) -> EngineBuilder {
+fn engine_options(places: &Places, key: &str, defaults: RepositoryDefaults) -> EngineOptions {
     let mut options = EngineOptions::new(&places.state);
     options.source_cache = Some(places.distro.join("cache"));
     options.signing_key = Some(Arc::new(signing_key(key)));
     options.repository_defaults = defaults;
+    options
+}
+
+fn engine(places: &Places, key: &str, runners: &Runners, defaults: RepositoryDefaults) -> EngineBuilder {
+    let options = engine_options(places, key, defaults);
     EngineBuilder::new(options, assembler(&places.state), Arc::new(runners.clone()))
 }
 

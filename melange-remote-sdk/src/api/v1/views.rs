@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{BackendView, WaitingView};
+use super::{BackendView, LintView, WaitingView};
 use crate::failure::{ExtractLine, Failure};
 use crate::job::{
     AttemptOutcome, Job, JobAttempt, JobBackend, JobError, JobFacts, JobId, JobPhase, JobSpec, JobState,
@@ -156,6 +156,9 @@ pub struct JobView {
     /// Time spent in the phases of the present or last attempt.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub phases: Vec<PhaseView>,
+    /// What linters found in the packages of the present or last attempt.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lint: Vec<LintView>,
     /// The tests of the present or last attempt.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tests: Vec<TestView>,
@@ -349,6 +352,9 @@ pub struct AttemptView {
     /// Time spent in its phases.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub phases: Vec<PhaseView>,
+    /// What linters found in its packages.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lint: Vec<LintView>,
     /// Its tests.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tests: Vec<TestView>,
@@ -385,6 +391,7 @@ impl From<&JobAttempt> for AttemptView {
             server: attempt.server.as_ref().map(ToString::to_string),
             steps: steps_of(attempt),
             phases: attempt.phases.iter().map(PhaseView::from).collect(),
+            lint: attempt.lint.iter().map(LintView::from).collect(),
             tests: attempt.tests.iter().map(TestView::from).collect(),
             peak_memory_bytes: attempt.peak_memory_bytes,
             log_lines: attempt.log.as_ref().map(|log| log.lines),
@@ -466,6 +473,7 @@ impl JobView {
             server: job.server.as_ref().map(ToString::to_string),
             steps: Vec::new(),
             phases: Vec::new(),
+            lint: Vec::new(),
             tests: Vec::new(),
             artifacts: job.artifacts.iter().map(ArtifactView::from).collect(),
             published: None,
@@ -486,6 +494,7 @@ impl JobView {
     pub fn with_attempt(mut self, attempt: &JobAttempt) -> Self {
         self.steps = steps_of(attempt);
         self.phases = attempt.phases.iter().map(PhaseView::from).collect();
+        self.lint = attempt.lint.iter().map(LintView::from).collect();
         self.tests = attempt.tests.iter().map(TestView::from).collect();
         // A job that is given up while it waits, or tried again, did not fail of what its last attempt failed of.
         let failed = self.status == JobState::Failed.name() && attempt.outcome == AttemptOutcome::Failed;

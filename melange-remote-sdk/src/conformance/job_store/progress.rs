@@ -1,6 +1,7 @@
 //! Promises about what attempts tell.
 
 use super::*;
+use crate::analysis::lint::{Finding, LintDetails, LintSeverity, Linter, PackageLint};
 use crate::job::{LogArchive, StepLines};
 
 pub(super) async fn all(store: &dyn JobStore) {
@@ -127,6 +128,15 @@ async fn rows_are_numbered_and_repeats_skipped(store: &dyn JobStore) {
     assert_eq!(steps().await, ["a", "b", "c"]);
 }
 
+/// What linters found in a package: a finding with details, and some without.
+fn linted(package: &str, plain: usize) -> Progress {
+    let details = LintDetails::Paths { paths: vec!["dev/ü\u{1b}".to_owned()] };
+    let mut found = vec![Finding::new(Linter::Dev, LintSeverity::Required, "x").with_details(details)];
+    found[0].omitted = 3;
+    found.extend((0..plain).map(|_| Finding::new(Linter::Empty, LintSeverity::Warning, "y")));
+    Progress::Linted { report: PackageLint::new(package, "1-r0", found) }
+}
+
 /// Rows that leave traces in every field of an attempt.
 fn rows() -> Vec<ProgressRow> {
     let phase = |name: &str, took_ms| JobPhase { name: name.to_owned(), took_ms };
@@ -154,6 +164,8 @@ fn rows() -> Vec<ProgressRow> {
         test(1, "a-doc"),
         ended(1, Some("no such file")),
         Progress::StepFailed { exit_code: 2 },
+        linted("a", 1),
+        linted("a-doc", 2),
     ];
     rows.into_iter().map(row).collect()
 }
