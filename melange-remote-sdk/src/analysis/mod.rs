@@ -2,5 +2,6 @@
 //! [`crate::apk::tree`], which packages are written from.
 
 mod license;
+mod purl;
 pub mod sbom;
 pub mod scan;

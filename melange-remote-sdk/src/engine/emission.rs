@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::EngineOptions;
+use super::{EngineOptions, licenses};
 use crate::analysis::sbom::{self, SbomInput};
 use crate::analysis::scan::{self, ScanInput};
 use crate::apk::checksum;
@@ -35,6 +35,7 @@ impl Emission {
     pub(super) fn emit(&self, sink: &dyn BuildSink) -> Result<Vec<BuiltFile>> {
         let output = Tree::read_tar(&self.output)?;
         let packages: Vec<&PlanPackage> = self.plan.packages().collect();
+        let license_texts = licenses::texts(&self.plan.package, &output)?;
         let mut trees = Vec::new();
         for package in &packages {
             let mut tree = output.subtree(&package.name);
@@ -44,9 +45,11 @@ impl Emission {
                 arch: self.plan.arch.apk_name(),
                 main: &self.plan.package,
                 package,
+                license_texts: &license_texts,
                 config_name: &self.config_name,
                 config_license: &self.options.config_license,
                 repository: &self.options.config_repository,
+                commit: &self.options.commit,
                 epoch_seconds: self.options.epoch_seconds,
             });
             tree.add_file(&sbom::path(package), 0o644, &sbom)?;

@@ -33,6 +33,7 @@ use crate::scratch::ScratchFolder;
 use crate::text::diagnostics::{Diagnostics, Source};
 
 mod emission;
+mod licenses;
 pub mod package_tests;
 pub mod preflight;
 mod result;
@@ -337,6 +338,7 @@ impl EngineBuilder {
             return cancelled();
         }
         let runner = self.runners.runner(&input.backend_addr).map_err(blame_backend)?;
+        let license_files = licenses::files(&plan.package).map_err(blame_plan)?;
         let build = input.repositories.as_ref();
         let resolve = self.assembler.resolve_in(build, &plan.environment, input.arch);
         let resolve = run.phase(Phase::Resolve, resolve);
@@ -359,7 +361,8 @@ impl EngineBuilder {
         };
         let scratch = self.scratch(&input.attempt)?;
         let output = scratch.path().join("output.tar");
-        let guest = self.guest(input, &plan, (&rootfs, &sources), scratch.path())?;
+        let mut guest = self.guest(input, &plan, (&rootfs, &sources), scratch.path())?;
+        guest.license_files = license_files;
         let count = guest.steps.len();
         if let Some(status) = self.run_steps(&*runner, &guest, &output, run, cancel).await? {
             return Ok(BuildOutcome::without_files(status));
@@ -497,6 +500,7 @@ impl EngineBuilder {
             user,
             capabilities: capabilities.into_iter().collect(),
             resources: GuestResources::of(&plan.document.package.resources)?.with_memory(input.memory_bytes),
+            license_files: Vec::new(),
         })
     }
 }
