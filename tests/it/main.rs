@@ -18,6 +18,7 @@ mod fetched;
 mod git;
 mod hostile;
 mod isolation;
+mod licenses;
 mod oracles;
 mod packages;
 mod pipelines;

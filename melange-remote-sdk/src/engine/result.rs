@@ -10,7 +10,7 @@ use crate::melange::plan::Plan;
 use crate::rootfs::{self, Resolution};
 
 /// Changes when the same input makes other packages than before; so does the version of this library.
-const FORMAT: &str = concat!("result 1 ", env!("CARGO_PKG_VERSION"));
+const FORMAT: &str = concat!("result 2 ", env!("CARGO_PKG_VERSION"));
 
 /// A digest of texts, each with its length.
 struct Texts(Sha256);

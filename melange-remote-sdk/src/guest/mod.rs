@@ -43,6 +43,7 @@ pub(crate) fn script_name(index: usize) -> String {
 }
 
 /// What is wrong when a file of [`GuestPlan::license_files`] is not there.
+#[cfg(feature = "apk")]
 pub(crate) fn lacks_license_file(path: &str) -> String {
     format!("`license-path` names {path}, which is no file of the workspace when all steps have run")
 }

@@ -104,7 +104,11 @@ pub fn from_plan(plan: &GuestPlan, options: &PlanOptions<'_>) -> Result<LoweredP
         tree = graph.exec(exec, &name);
         step_names.push(name);
     }
-    let copy = FileActions::on_scratch().copy_contents(&tree, OUTPUT, "/");
+    let mut copy = FileActions::on_scratch().copy_contents(&tree, OUTPUT, "/");
+    if !plan.license_files.is_empty() {
+        // Whatever a step has put in its place.
+        copy = copy.remove(&format!("/{LICENSE_FILES}"));
+    }
     let mut output = graph.file(copy, "collect the output folder");
     let mut license_files = BTreeMap::new();
     for path in &plan.license_files {
