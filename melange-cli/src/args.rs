@@ -346,6 +346,21 @@ pub(crate) struct RunArgs {
     pub(crate) output: OutputArgs,
 }
 
+/// Where definitions come from, for packages and their SBOMs.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct OriginArgs {
+    /// The commit of the definitions' repository; that of their checkout when missing
+    #[arg(long, value_name = "COMMIT")]
+    pub(crate) git_commit: Option<String>,
+    /// The address of the definitions' repository, such as https://host/owner/name; that of the remote `origin` of their
+    /// checkout when missing
+    #[arg(long, value_name = "URL")]
+    pub(crate) git_repo_url: Option<String>,
+    /// The licence of the definitions themselves, as an SPDX expression
+    #[arg(long, value_name = "LICENSE", default_value = "NOASSERTION")]
+    pub(crate) license: String,
+}
+
 #[derive(Debug, ClapArgs)]
 pub(crate) struct BuildArgs {
     /// Definitions, built one after the other; `-` for standard input
@@ -366,6 +381,8 @@ pub(crate) struct BuildArgs {
     /// A package added to the environment (repeatable)
     #[arg(long = "package-append", value_name = "PACKAGE")]
     pub(crate) package_append: Vec<String>,
+    #[command(flatten)]
+    pub(crate) origin: OriginArgs,
     /// Seconds since 1970 stamped on everything
     #[arg(long, env = "SOURCE_DATE_EPOCH", default_value_t = 0, value_parser = epoch_seconds)]
     pub(crate) source_date_epoch: i64,

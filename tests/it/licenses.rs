@@ -1,9 +1,10 @@
 //! The texts of licences, from the workspace of a guest into the SBOMs of its packages.
 
 use melange_remote_sdk::apk::reader::ApkFile;
+use melange_remote_sdk::builder::DefinitionOrigin;
 use serde_json::{Value, json};
 
-use crate::support::farm::{Built, Farm, on_farm};
+use crate::support::farm::{Built, Farm, on_farm, run};
 use crate::support::package::{Sections, entries};
 
 fn definition(paths: &[&str]) -> String {
@@ -97,5 +98,31 @@ fn what_is_no_file_of_the_workspace_fails_the_build() {
                 assert!(!complaint.contains("[1/"), "no step ran: {complaint}");
             }
         }
+    });
+}
+
+#[test]
+fn packages_tell_where_their_definition_comes_from() {
+    on_farm(async |farm: &Farm| {
+        let Some(&backend) = farm.backends().first() else { return };
+        let yaml = "package:\n  name: origin\n  version: \"1\"\n  epoch: 0\n  description: x\n  copyright: [license: MIT]\n\
+                    environment: {contents: {packages: [busybox]}}\npipeline:\n  - runs: \"true\"\n";
+        let mut input = Farm::input(backend, "origin", yaml);
+        input.origin = DefinitionOrigin::of_git("git@github.com:Owner/Defs.git", "c0ffee");
+        input.origin.license = "Apache-2.0".to_owned();
+        let built = run(farm.engine(), input).await;
+        let bytes = built.bytes();
+        let sections = Sections::of(&bytes["x86_64/origin-1-r0.apk"]);
+        assert!(sections.pkginfo().contains("\ncommit = c0ffee\n"), "{}", sections.pkginfo());
+        let data = entries(&sections.data, true);
+        let document = data.iter().find(|entry| entry.name().ends_with(".spdx.json")).unwrap();
+        let document: Value = serde_json::from_slice(&document.content).unwrap();
+        let config = &document["packages"][2];
+        assert_eq!(
+            (&config["versionInfo"], &config["licenseDeclared"]),
+            (&json!("c0ffee"), &json!("Apache-2.0"))
+        );
+        let url = &config["externalRefs"][0]["referenceLocator"];
+        assert_eq!(url, "pkg:github/owner/defs@c0ffee#origin.yaml");
     });
 }

@@ -14,7 +14,7 @@ use melange_remote_sdk::melange::{self, Compiled};
 use tokio_util::sync::CancellationToken;
 
 use super::local::{self, Extras, Printer};
-use super::{definition, signing_key};
+use super::{definition, origin, signing_key};
 use crate::args::{BuildArgs, Output, chosen, host};
 use crate::exit::{self, Exit};
 use crate::{input, note, out};
@@ -127,6 +127,7 @@ async fn build(
     let (file, arch) = (job.file, job.arch);
     let mut input = local::input(file, arch, &args.run)?;
     input.with_test = args.test;
+    input.origin = origin::of(file, &args.origin).await;
     let printer = Printer::new(output);
     let outcome = builder.build(&input, Arc::clone(&printer) as _, cancel.clone()).await?;
     // The status line goes before the results come.

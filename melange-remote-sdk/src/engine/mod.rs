@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
+use crate::analysis::sbom::UNKNOWN_REPOSITORY;
 use crate::apk::index::Index;
 use crate::apk::signature::SigningKey;
 use crate::builder::{
@@ -120,11 +121,23 @@ impl EngineOptions {
             extra_repositories: Vec::new(),
             extra_keyring: Vec::new(),
             config_license: "NOASSERTION".to_owned(),
-            config_repository: "https://unknown/unknown/unknown".to_owned(),
+            config_repository: UNKNOWN_REPOSITORY.to_owned(),
             commit: "unknown".to_owned(),
             timeout: None,
             silence: None,
         }
+    }
+
+    /// What is said of the definition of a build, and what of all where nothing is.
+    fn of(&self, input: &BuildInput) -> Self {
+        let mut options = self.clone();
+        let told = [
+            (&mut options.commit, &input.origin.commit),
+            (&mut options.config_repository, &input.origin.repository),
+            (&mut options.config_license, &input.origin.license),
+        ];
+        told.into_iter().filter(|(_, own)| !own.is_empty()).for_each(|(all, own)| all.clone_from(own));
+        options
     }
 }
 
@@ -313,7 +326,7 @@ impl EngineBuilder {
         };
         let options = CompileOptions {
             defaults: Some(self.options.repository_defaults.clone()),
-            commit: self.options.commit.clone(),
+            commit: self.options.of(input).commit,
             build_options: input.options.build_options.iter().cloned().collect(),
             vars_files: sources(&input.options.vars_files),
             env_files: sources(&input.options.env_files),
@@ -369,7 +382,7 @@ impl EngineBuilder {
         }
         let plan = Arc::new(plan);
         let emission = Emission {
-            options: self.options.clone(),
+            options: self.options.of(input),
             config_name: input.config_name.clone(),
             plan: Arc::clone(&plan),
             resolution,

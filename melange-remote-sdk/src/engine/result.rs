@@ -55,8 +55,11 @@ impl EngineBuilder {
         texts.put(&key.map(|key| key.public_name()).unwrap_or_default());
         texts.put(&key.and_then(|key| key.public_pem().ok()).unwrap_or_default());
         texts.put(&options.epoch_seconds.to_string());
+        // Not the origin of this one definition: what an earlier commit made of the same definition is what it made, and
+        // says so.
         let told = [&options.namespace, &options.config_license, &options.config_repository, &options.commit];
         texts.all(told.into_iter().map(String::as_str));
+        texts.put(&input.origin.license);
         let is_tested = input.with_test && !plan.tests.is_empty();
         texts.put(if is_tested { "tested" } else { "made" });
         if is_tested {
