@@ -140,6 +140,7 @@ impl Args {
                 ApkCommand::Resolve(resolve) | ApkCommand::Install { resolve, .. } => resolve.output,
                 ApkCommand::Version { output, .. }
                 | ApkCommand::Info { output, .. }
+                | ApkCommand::Scan { output, .. }
                 | ApkCommand::Verify { output, .. } => *output,
             },
             Command::ExitCodes { output } => *output,
@@ -495,6 +496,22 @@ pub(crate) enum ApkCommand {
     Info {
         /// The package
         file: PathBuf,
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+    /// Derive anew what a package needs and provides, from its files and the definition that it carries
+    ///
+    /// Prints `depend`, `provides` and `# vendored` lines as a package's description has them.
+    Scan {
+        /// The package
+        file: PathBuf,
+        /// A package that was made beside it, whose libraries its links lead to (repeatable)
+        #[arg(long = "beside", value_name = "FILE")]
+        beside: Vec<PathBuf>,
+        /// Print what differs from the package's description: `-` before what only that has, `+` before what was found;
+        /// exits with 1 when anything does
+        #[arg(long)]
+        diff: bool,
         #[command(flatten)]
         output: OutputArgs,
     },

@@ -235,6 +235,9 @@ pub const TAR_RECORDS_BYTES_MAX: u64 = 1 << 20;
 pub const TAR_KEPT_BYTES_MAX: usize = 64 << 20;
 /// The same of all packages of a root filesystem.
 pub const ROOTFS_KEPT_BYTES_MAX: usize = 128 << 20;
+/// The unpacked data of a package that is looked at file by file: the largest real ones have a few GB, and compressed
+/// zeros would fill a disk.
+pub const APK_UNPACKED_BYTES_MAX: u64 = 16 << 30;
 /// A path inside a package or root filesystem.
 pub const TREE_PATH_BYTES_MAX: usize = 4_096;
 /// An assembled root filesystem.

@@ -23,6 +23,7 @@ mod oracles;
 mod packages;
 mod pipelines;
 mod plans;
+mod recorded;
 mod sandbox;
 mod schema;
 mod service;

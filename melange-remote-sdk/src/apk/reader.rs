@@ -15,6 +15,7 @@ use super::pkginfo::PkgInfo;
 use super::signature::Keyring;
 use super::tar_reader::{RawEntry, TarReader};
 use super::tar_writer::EntryType;
+use super::tree::Tree;
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits;
 
@@ -119,6 +120,25 @@ impl ApkFile {
             data_offset,
             size_bytes,
         })
+    }
+
+    /// The files of the data section, unpacked into a file without a name that goes when the tree does.
+    ///
+    /// # Errors
+    /// `Untrusted` for damage, `LimitExceeded` for more than [`limits::APK_UNPACKED_BYTES_MAX`] bytes, otherwise as
+    /// [`Tree::read_tar`].
+    pub fn tree(&self) -> Result<Tree> {
+        let mut data = self.data()?;
+        let mut file =
+            tempfile::tempfile().map_err(|e| Error::unexpected("cannot make a temporary file").source(e))?;
+        let most = limits::APK_UNPACKED_BYTES_MAX;
+        let copied = io::copy(&mut Read::by_ref(&mut data).take(most + 1), &mut file);
+        if copied.map_err(broken(&self.path))? > most {
+            let message = format!("{} unpacks to more than {most} bytes", self.path.display());
+            return Err(Error::new(ErrorKind::LimitExceeded, message));
+        }
+        data.finish()?;
+        Tree::from_tar(file, &self.path)
     }
 
     fn data_file(&self) -> Result<File> {

@@ -112,10 +112,22 @@ impl Tree {
     /// # Errors
     /// `InvalidRequest` for hostile entries, `LimitExceeded` for too many, `Unexpected` for a broken archive.
     pub fn read_tar(path: &Path) -> Result<Self> {
-        let open = || File::open(path).map_err(|e| Error::io("open", path, e));
+        Self::from_tar(File::open(path).map_err(|e| Error::io("open", path, e))?, path)
+    }
+
+    /// As [`Self::read_tar`] from an open file, which may have no name any more; `path` is what it is called.
+    ///
+    /// # Errors
+    /// As [`Self::read_tar`].
+    pub fn from_tar(file: File, path: &Path) -> Result<Self> {
         let broken = |e: io::Error| Error::io("read the archive", path, e);
-        let mut tree = Self { file: Some(Arc::new(open()?)), entries: BTreeMap::new() };
-        let mut reader = TarReader::new(std::io::BufReader::with_capacity(1 << 20, open()?));
+        let file = Arc::new(file);
+        let size = file.metadata().map_err(broken)?.len();
+        // Whole, from its beginning, wherever the file's own position is.
+        let whole =
+            ContentReader { file: Some(Arc::clone(&file)), bytes: Arc::from([]), begin: 0, size, at: 0 };
+        let mut tree = Self { file: Some(file), entries: BTreeMap::new() };
+        let mut reader = TarReader::new(std::io::BufReader::with_capacity(1 << 20, whole));
         while let Some(entry) = reader.next().map_err(broken)? {
             tree.add_tar_entry(&entry)?;
             if tree.entries.len() > limits::TREE_ENTRIES_MAX {
