@@ -12,7 +12,7 @@ mod compat;
 mod plan;
 mod remote;
 
-pub(crate) use compat::{EmitArgs, GuestArgs, LogLevel, LogPolicy, Runner};
+pub(crate) use compat::{EmitArgs, GuestArgs, LogLevel, LogPolicy, OriginArgs, Runner};
 pub(crate) use plan::{
     CutArg, DependenciesArg, PlanArgs, PlanCommand, PlanFormat, PlanOptions, PlanPart, RebuildArg, word,
 };
@@ -150,6 +150,7 @@ impl Args {
                 ApkCommand::Resolve(resolve) | ApkCommand::Install { resolve, .. } => resolve.output,
                 ApkCommand::Version { output, .. }
                 | ApkCommand::Info { output, .. }
+                | ApkCommand::Scan { output, .. }
                 | ApkCommand::Verify { output, .. } => *output,
             },
             Command::ExitCodes { output } => *output,
@@ -467,6 +468,8 @@ pub(crate) struct BuildArgs {
     /// A package added to the environment (repeatable)
     #[arg(long = "package-append", value_name = "PACKAGE", value_delimiter = ',')]
     pub(crate) package_append: Vec<String>,
+    #[command(flatten)]
+    pub(crate) origin: OriginArgs,
     /// Seconds since 1970 stamped on everything
     #[arg(long, env = "SOURCE_DATE_EPOCH", value_parser = epoch_seconds)]
     pub(crate) source_date_epoch: Option<Epoch>,
@@ -586,6 +589,22 @@ pub(crate) enum ApkCommand {
     Info {
         /// The package
         file: PathBuf,
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+    /// Derive anew what a package needs and provides, from its files and the definition that it carries
+    ///
+    /// Prints `depend`, `provides` and `# vendored` lines as a package's description has them.
+    Scan {
+        /// The package
+        file: PathBuf,
+        /// A package that was made beside it, whose libraries its links lead to (repeatable)
+        #[arg(long = "beside", value_name = "FILE")]
+        beside: Vec<PathBuf>,
+        /// Print what differs from the package's description: `-` before what only that has, `+` before what was found;
+        /// exits with 1 when anything does
+        #[arg(long)]
+        diff: bool,
         #[command(flatten)]
         output: OutputArgs,
     },

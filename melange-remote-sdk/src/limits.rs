@@ -258,6 +258,10 @@ pub const LINT_FINDINGS_MAX: usize = 1_000;
 pub const TREE_PATH_BYTES_MAX: usize = 4_096;
 /// An assembled root filesystem.
 pub const ROOTFS_BYTES_MAX: u64 = 64 << 30;
+/// The text of one licence, which a package's SBOM holds: the longest of distributions are collections of some MB.
+pub const LICENSE_TEXT_BYTES_MAX: u64 = 16 << 20;
+/// Files with texts of licences that one definition names: real ones name a handful.
+pub const LICENSE_FILES_MAX: usize = 1_000;
 /// What a guest may leave behind in its output folder.
 pub const OUTPUT_BYTES_MAX: u64 = 64 << 30;
 /// The least memory of a guest: its launcher needs some of it.

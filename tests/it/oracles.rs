@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use melange_remote_sdk::analysis::scan;
 use melange_remote_sdk::apk::index::Index;
+use melange_remote_sdk::apk::reader::ApkFile;
 use melange_remote_sdk::apk::version::Version;
 use melange_remote_sdk::solver::{Policy, RepositoryPackages, Solver};
 use serde_json::Value;
@@ -154,4 +156,36 @@ fn explain(found: &Result<Vec<String>, String>, expected: Option<&[&str]>) -> St
             format!("too many {more:?}, missing {less:?}")
         }
     }
+}
+
+/// Packages that melange made, scanned anew: they say what their analysis found.
+#[test]
+fn packages_need_and_provide_what_melange_found() {
+    // Made before melange knew the rule: modules of Perl need it, programs that are libraries too provide those.
+    let known = [
+        (
+            "libcap",
+            "-so:libcap.so.2 -so:libpsx.so.2 +so-ver:libcap.so.2=2.69-r0 +so-ver:libpsx.so.2=2.69-r0 +so:libcap.so.2=2 +so:libpsx.so.2=2",
+        ),
+        ("perl-json", "+perl~5"),
+    ];
+    let Some(folder) = oracle("apks") else { return };
+    let mut count = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let apk = ApkFile::open(&entry.unwrap().path()).unwrap();
+        let found = scan::of_packages(&apk, &[]).unwrap();
+        let pairs = [(&apk.info.depend, &found.runtime), (&apk.info.provides, &found.provides)];
+        let mut differences = Vec::new();
+        for (sign, at) in [("-", 0), ("+", 1)] {
+            for (recorded, found) in pairs {
+                let (one, other) = if at == 0 { (recorded, found) } else { (found, recorded) };
+                let only = one.iter().filter(|item| !other.contains(item));
+                differences.extend(only.map(|item| format!("{sign}{item}")));
+            }
+        }
+        let expected = known.iter().find(|(name, _)| *name == apk.info.pkgname).map_or("", |(_, text)| *text);
+        assert_eq!(differences.join(" "), expected, "{}", apk.info.pkgname);
+        count += 1;
+    }
+    assert_eq!(count, 7);
 }

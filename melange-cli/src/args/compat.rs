@@ -117,6 +117,21 @@ pub(crate) struct EmitArgs {
     pub(crate) fail_on_lint_warning: bool,
 }
 
+/// Where definitions come from, for packages and their SBOMs.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct OriginArgs {
+    /// The commit of the definitions' repository; that of their checkout when missing
+    #[arg(long, value_name = "COMMIT")]
+    pub(crate) git_commit: Option<String>,
+    /// The address of the definitions' repository, such as https://host/owner/name; that of the remote `origin` of their
+    /// checkout when missing
+    #[arg(long, value_name = "URL")]
+    pub(crate) git_repo_url: Option<String>,
+    /// The licence of the definitions themselves, as an SPDX expression
+    #[arg(long, value_name = "LICENSE", default_value = "NOASSERTION")]
+    pub(crate) license: String,
+}
+
 /// How much is said of what happens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum LogLevel {

@@ -1,7 +1,9 @@
 //! `melange apk …`: packages and repositories, looked at by our own reader and solver.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use melange_remote_sdk::analysis::scan;
 use melange_remote_sdk::apk::reader::ApkFile;
 use melange_remote_sdk::apk::signature::Keyring;
 use melange_remote_sdk::apk::version::Version;
@@ -20,6 +22,7 @@ pub(super) async fn run(command: ApkCommand, output: Output) -> Result<Exit> {
         ApkCommand::Resolve(args) => resolve(&args, output).await,
         ApkCommand::Version { a, b, .. } => version(&a, &b, output),
         ApkCommand::Info { file, .. } => info(&file, output),
+        ApkCommand::Scan { file, beside, diff, .. } => scan(&file, &beside, diff, output),
         ApkCommand::Verify { files, keyring, allow_untrusted, .. } => {
             verify(&files, &keyring, allow_untrusted, output)
         }
@@ -107,6 +110,60 @@ fn info(path: &Path, output: Output) -> Result<Exit> {
     }
     out::text(&text)?;
     Ok(Exit::Ok)
+}
+
+fn scan(path: &Path, beside: &[PathBuf], diff: bool, output: Output) -> Result<Exit> {
+    let open = |path: &Path| input::open(path).and_then(|_| ApkFile::open_control(path));
+    let apk = open(path)?;
+    let others: Vec<ApkFile> = beside.iter().map(|path| open(path)).collect::<Result<_>>()?;
+    let found = scan::of_packages(&apk, &others)?;
+    let lists = [
+        ("depend", &apk.info.depend, &found.runtime),
+        ("provides", &apk.info.provides, &found.provides),
+        ("# vendored", &apk.info.vendored, &found.vendored),
+    ];
+    if !diff {
+        match output {
+            Output::Text => {
+                let lines = lists.iter().flat_map(|(key, _, found)| {
+                    found.iter().map(move |item| format!("{key} = {}\n", shown::word(item)))
+                });
+                out::text(&lines.collect::<String>())?;
+            }
+            Output::Json => out::json(&serde_json::json!({
+                "package": apk.info.pkgname,
+                "version": apk.info.pkgver,
+                "depend": found.runtime,
+                "provides": found.provides,
+                "vendored": found.vendored,
+            }))?,
+        }
+        return Ok(Exit::Ok);
+    }
+    let (mut lines, mut differences) = (String::new(), serde_json::Map::new());
+    // What packages have as comments is no part of what they say.
+    for (key, recorded, found) in &lists[..2] {
+        let only = |one: &[String], other: &[String]| -> Vec<String> {
+            let one: BTreeSet<&String> = one.iter().collect();
+            one.into_iter().filter(|item| !other.contains(item)).cloned().collect()
+        };
+        let (recorded, found) = (only(recorded, found), only(found, recorded));
+        for (sign, items) in [("-", &recorded), ("+", &found)] {
+            lines.extend(items.iter().map(|item| format!("{sign}{key} = {}\n", shown::word(item))));
+        }
+        differences.insert((*key).to_owned(), serde_json::json!({ "recorded": recorded, "found": found }));
+    }
+    let differs = !lines.is_empty();
+    match output {
+        Output::Text => out::text(&lines)?,
+        Output::Json => out::json(&serde_json::json!({
+            "package": apk.info.pkgname,
+            "version": apk.info.pkgver,
+            "differs": differs,
+            "only": differences,
+        }))?,
+    }
+    Ok(if differs { Exit::Failed } else { Exit::Ok })
 }
 
 fn verify(files: &[PathBuf], keys: &[PathBuf], allow_untrusted: bool, output: Output) -> Result<Exit> {

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::local::{self, Extras, Printer};
 use super::trace::Trace;
-use super::{definition, lint, signing_key};
+use super::{definition, lint, origin, signing_key};
 use crate::args::{BuildArgs, Output, chosen, host};
 use crate::exit::{self, Exit};
 use crate::{input, note, out};
@@ -140,6 +140,7 @@ async fn build(
     if args.emit.empty_workspace {
         input.source_dir = None;
     }
+    input.origin = origin::of(file, &args.origin).await;
     let printer = Printer::new(output);
     let mut sink: Arc<dyn BuildSink> = Arc::clone(&printer) as _;
     if let Some(trace) = trace {

@@ -19,6 +19,7 @@ mod index;
 mod keygen;
 mod lint;
 mod local;
+mod origin;
 mod pipelines;
 mod plan;
 mod query;

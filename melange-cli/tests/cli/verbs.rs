@@ -267,3 +267,29 @@ fn passwords_of_repositories_reach_no_message() {
     let told = text(&output.stderr);
     assert!(told.contains("http://me:xxxxx@127.0.0.1:1/r") && !told.contains("topsecret"), "{told}");
 }
+
+#[test]
+fn a_package_is_scanned_anew() {
+    let Some(distro) = distro() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    // Made from another system's package, so its description has no such names.
+    std::fs::copy(format!("{distro}/x86_64/acl-2.3.1-r3.apk"), at.join("acl.apk")).unwrap();
+    let scan = melange(at, &["apk", "scan", "acl.apk"]);
+    assert!(scan.status.success(), "{}", text(&scan.stderr));
+    assert!(text(&scan.stdout).contains("provides = cmd:getfacl=2.3.1-r3\n"), "{}", text(&scan.stdout));
+    let json = melange(at, &["apk", "scan", "acl.apk", "--output", "json"]);
+    let json: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    assert_eq!((&json["package"], &json["version"]), (&"acl".into(), &"2.3.1-r3".into()));
+    let depends = json["depend"].as_array().unwrap();
+    assert!(depends.contains(&"so:libacl.so.1".into()), "{depends:?}");
+    let diff = melange(at, &["apk", "scan", "--diff", "acl.apk"]);
+    let lines = text(&diff.stdout);
+    assert_eq!(diff.status.code(), Some(i32::from(!lines.is_empty())), "{lines}");
+    let json = melange(at, &["apk", "scan", "--diff", "acl.apk", "--output", "json"]);
+    let json: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    assert_eq!(json["differs"], !lines.is_empty());
+    std::fs::write(at.join("x.apk"), "no package").unwrap();
+    assert!(refused(at, &["apk", "scan", "x.apk"], 1).contains("is no intact package"));
+    assert!(refused(at, &["apk", "scan", "nosuch.apk"], 5).contains("nosuch.apk"));
+}

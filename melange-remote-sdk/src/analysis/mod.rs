@@ -5,6 +5,8 @@
 mod license;
 pub mod lint;
 #[cfg(feature = "apk")]
+mod purl;
+#[cfg(feature = "apk")]
 pub mod sbom;
 #[cfg(feature = "apk")]
 pub mod scan;

@@ -22,11 +22,13 @@ use crate::pointers::hand_on;
 
 mod inputs;
 pub mod lines;
+mod origin;
 #[cfg(feature = "apk")]
 mod repositories;
 pub mod scripted;
 
 pub use inputs::{EnvironmentLock, JobInputs, KnownResults, LockedPackage, LockedRepository, NoInputs};
+pub use origin::{DefinitionOrigin, repository_of};
 #[cfg(feature = "apk")]
 pub use repositories::BuildRepositories;
 
@@ -62,6 +64,8 @@ pub struct BuildInput {
     pub options: DefinitionOptions,
     /// Names the files beside the definition, whatever folder they lie in; `None` without any.
     pub source_digest: Option<String>,
+    /// Where the definition comes from; what is not known of it is what the builder says of all definitions.
+    pub origin: DefinitionOrigin,
     /// Repositories behind those of every environment.
     pub extra_repositories: Vec<String>,
     /// Keys besides those of every environment.
@@ -91,6 +95,7 @@ impl BuildInput {
             test_packages: Vec::new(),
             options: DefinitionOptions::default(),
             source_digest: None,
+            origin: DefinitionOrigin::default(),
             extra_repositories: Vec::new(),
             extra_keyring: Vec::new(),
             #[cfg(feature = "apk")]

@@ -21,12 +21,15 @@ use super::upload::blobs;
 use crate::backend::BackendAddress;
 use crate::builder::{BuildSink, StepFailure};
 use crate::error::{Blame, Error, ErrorKind, Result};
-use crate::guest::{GuestOutcome, GuestPlan, GuestRunner};
+use crate::guest::{self, GuestOutcome, GuestPlan, GuestRunner};
 use crate::limits;
 use crate::llb::{CacheMounts, LoweredPlan, PlanOptions, from_plan};
 
 /// The exit code of a step that SIGKILL ended.
 const KILLED: i32 = 128 + 9;
+
+/// What a daemon says of a file that is not there.
+const MISSING: [&str; 3] = ["no such file or directory", "not a directory", "not found"];
 
 /// What a runner needs besides an address.
 #[derive(Debug, Clone)]
@@ -170,7 +173,7 @@ impl BuildkitRunner {
             Solved::Cancelled { confirmed: false } => {
                 Err(self.lost("the BuildKit daemon did not confirm the end of a cancelled build"))
             }
-            Solved::Failed(status) => self.failed(plan, progress, &received, status),
+            Solved::Failed(status) => self.failed(plan, lowered, progress, &received, status),
         }
     }
 
@@ -182,6 +185,7 @@ impl BuildkitRunner {
     fn failed(
         &self,
         plan: &GuestPlan,
+        lowered: &LoweredPlan,
         progress: &Progress,
         received: &Received,
         status: tonic::Status,
@@ -201,6 +205,12 @@ impl BuildkitRunner {
             let tail = progress.tail();
             let failure = StepFailure { tail, out_of_memory, ..StepFailure::new(step, exit_code) };
             return Ok(GuestOutcome::StepFailed { index, failure });
+        }
+        if let Some((name, message)) = progress.other_failure()
+            && let Some(path) = lowered.license_files.get(name)
+            && MISSING.iter().any(|words| message.contains(words))
+        {
+            return Err(Error::invalid(guest::lacks_license_file(path)).blame(Blame::Definition));
         }
         let mut error = status_error(status, "the BuildKit daemon did not finish the build")
             .with("address", &self.address);

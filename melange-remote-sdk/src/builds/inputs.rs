@@ -15,9 +15,9 @@ use super::storage::{BuildFiles, Made};
 use crate::apk::checksum::sha256_hex;
 use crate::apk::index::{Index, IndexPackage};
 use crate::artifact_storage::layout::artifact_key;
-use crate::builder::{BuildInput, BuildRepositories, JobInputs, KnownResults};
+use crate::builder::{BuildInput, BuildRepositories, DefinitionOrigin, JobInputs, KnownResults};
 use crate::error::{Blame, Error, ErrorKind, Result};
-use crate::job::{BuildId, Job, JobId, JobState, Project, ResultDigest};
+use crate::job::{BuildId, BuildSource, Job, JobId, JobState, Project, ResultDigest};
 use crate::job_store::JobStore;
 use crate::limits;
 
@@ -26,23 +26,35 @@ use crate::limits;
 pub struct BuildInputs {
     files: BuildFiles,
     job_store: Arc<dyn JobStore>,
-    /// Whether a build was planned, as of late.
-    planned: moka::future::Cache<BuildId, bool>,
+    /// What is known of builds, as of late.
+    known: moka::future::Cache<BuildId, Known>,
+}
+
+/// What does not change of a build.
+#[derive(Debug, Clone)]
+struct Known {
+    is_planned: bool,
+    origin: DefinitionOrigin,
 }
 
 impl BuildInputs {
     /// Inputs from the files of builds and the jobs of a store.
     pub fn new(files: BuildFiles, job_store: Arc<dyn JobStore>) -> Self {
-        Self { files, job_store, planned: moka::future::Cache::new(limits::PAGE_ITEMS_MAX as u64) }
+        Self { files, job_store, known: moka::future::Cache::new(limits::PAGE_ITEMS_MAX as u64) }
     }
 
-    async fn is_planned(&self, build: BuildId) -> Result<bool> {
-        if let Some(known) = self.planned.get(&build).await {
+    async fn known(&self, build: BuildId) -> Result<Known> {
+        if let Some(known) = self.known.get(&build).await {
             return Ok(known);
         }
-        let planned = self.job_store.build(build).await?.facts.is_planned;
-        self.planned.insert(build, planned).await;
-        Ok(planned)
+        let facts = self.job_store.build(build).await?.facts;
+        let origin = match &facts.source {
+            BuildSource::Git { url, commit, .. } => DefinitionOrigin::of_git(url, commit.as_str()),
+            _ => DefinitionOrigin::default(),
+        };
+        let known = Known { is_planned: facts.is_planned, origin };
+        self.known.insert(build, known.clone()).await;
+        Ok(known)
     }
 
     /// What a job has made that others wait for.
@@ -101,7 +113,9 @@ fn removed(error: Error, maker: &Job) -> Error {
 impl JobInputs for BuildInputs {
     async fn complete(&self, job: &Job, input: &mut BuildInput) -> Result<()> {
         let Some(build) = job.build else { return Ok(()) };
-        if !self.is_planned(build).await? {
+        let known = self.known(build).await?;
+        input.origin = known.origin;
+        if !known.is_planned {
             return Ok(());
         }
         let loaded = self.files.document(build).await.map_err(|error| match error.kind() {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::EngineOptions;
+use super::{EngineOptions, licenses};
 use crate::analysis::lint::{self, Finding, LintInput, PackageLint, TestSteps};
 use crate::analysis::sbom::{self, SbomInput};
 use crate::analysis::scan::{self, ScanInput};
@@ -46,6 +46,7 @@ impl Emission {
     /// Lints and packs everything; tells `sink` what was found and what was packed.
     pub(super) fn emit(&self, sink: &dyn BuildSink) -> Result<Emitted> {
         let output = Tree::read_tar(&self.output)?;
+        let license_texts = licenses::texts(&self.plan.package, &output)?;
         let mut trees = Vec::new();
         for package in self.plan.packages() {
             let mut tree = output.subtree(&package.name);
@@ -59,7 +60,7 @@ impl Emission {
             return Ok(Emitted { files: Vec::new(), lint, refusal: Some(refusal) });
         }
         for (package, tree) in self.plan.packages().zip(&mut trees) {
-            self.add_sbom(package, tree)?;
+            self.add_sbom(package, tree, &license_texts)?;
         }
         Ok(Emitted { files: self.pack(&trees, sink)?, lint, refusal: None })
     }
@@ -90,15 +91,22 @@ impl Emission {
         Ok(reports)
     }
 
-    fn add_sbom(&self, package: &PlanPackage, tree: &mut Tree) -> Result<()> {
+    fn add_sbom(
+        &self,
+        package: &PlanPackage,
+        tree: &mut Tree,
+        license_texts: &BTreeMap<String, String>,
+    ) -> Result<()> {
         let sbom = sbom::document(&SbomInput {
             namespace: &self.options.namespace,
             arch: self.plan.arch.apk_name(),
             main: &self.plan.package,
             package,
+            license_texts,
             config_name: &self.config_name,
             config_license: &self.options.config_license,
             repository: &self.options.config_repository,
+            commit: &self.options.commit,
             epoch_seconds: self.options.epoch_seconds,
         });
         tree.add_file(&sbom::path(package), 0o644, &sbom)

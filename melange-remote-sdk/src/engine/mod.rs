@@ -11,6 +11,7 @@ use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
 use crate::analysis::lint::{LinterSets, unknown_linters};
+use crate::analysis::sbom::UNKNOWN_REPOSITORY;
 use crate::apk::index::Index;
 use crate::apk::signature::SigningKey;
 use crate::builder::{
@@ -34,6 +35,7 @@ use crate::scratch::ScratchFolder;
 use crate::text::diagnostics::{Diagnostics, Source};
 
 mod emission;
+mod licenses;
 pub mod package_tests;
 pub mod preflight;
 mod result;
@@ -126,7 +128,7 @@ impl EngineOptions {
             extra_repositories: Vec::new(),
             extra_keyring: Vec::new(),
             config_license: "NOASSERTION".to_owned(),
-            config_repository: "https://unknown/unknown/unknown".to_owned(),
+            config_repository: UNKNOWN_REPOSITORY.to_owned(),
             commit: "unknown".to_owned(),
             strip_origin: false,
             default_resources: GuestResources::default(),
@@ -134,6 +136,18 @@ impl EngineOptions {
             silence: None,
             linters: LinterSets::default(),
         }
+    }
+
+    /// What is said of the definition of a build, and what of all where nothing is.
+    fn of(&self, input: &BuildInput) -> Self {
+        let mut options = self.clone();
+        let told = [
+            (&mut options.commit, &input.origin.commit),
+            (&mut options.config_repository, &input.origin.repository),
+            (&mut options.config_license, &input.origin.license),
+        ];
+        told.into_iter().filter(|(_, own)| !own.is_empty()).for_each(|(all, own)| all.clone_from(own));
+        options
     }
 }
 
@@ -331,7 +345,7 @@ impl EngineBuilder {
         };
         let options = CompileOptions {
             defaults: Some(self.options.repository_defaults.clone()),
-            commit: self.options.commit.clone(),
+            commit: self.options.of(input).commit,
             build_options: input.options.build_options.iter().cloned().collect(),
             vars_files: sources(&input.options.vars_files),
             env_files: sources(&input.options.env_files),
@@ -356,6 +370,7 @@ impl EngineBuilder {
             return cancelled();
         }
         let runner = self.runners.runner(&input.backend_addr).map_err(blame_backend)?;
+        let license_files = licenses::files(&plan.package).map_err(blame_plan)?;
         let build = input.repositories.as_ref();
         let resolve = self.assembler.resolve_in(build, &plan.environment, input.arch);
         let resolve = run.phase(Phase::Resolve, resolve);
@@ -378,14 +393,15 @@ impl EngineBuilder {
         };
         let scratch = self.scratch(&input.attempt)?;
         let output = scratch.path().join("output.tar");
-        let guest = self.guest(input, &plan, (&rootfs, &sources), scratch.path())?;
+        let mut guest = self.guest(input, &plan, (&rootfs, &sources), scratch.path())?;
+        guest.license_files = license_files;
         let count = guest.steps.len();
         if let Some(status) = self.run_steps(&*runner, &guest, &output, run, cancel).await? {
             return Ok(BuildOutcome::without_files(status));
         }
         let plan = Arc::new(plan);
         let emission = Emission {
-            options: self.options.clone(),
+            options: self.options.of(input),
             config_name: input.config_name.clone(),
             plan: Arc::clone(&plan),
             resolution,
@@ -526,6 +542,7 @@ impl EngineBuilder {
             resources: GuestResources::of(&plan.document.package.resources)?
                 .or(self.options.default_resources)
                 .with_memory(input.memory_bytes),
+            license_files: Vec::new(),
         })
     }
 }

@@ -10,7 +10,7 @@ use crate::melange::plan::Plan;
 use crate::rootfs::{self, Resolution};
 
 /// Changes when the same input makes other packages than before; so does the version of this library.
-const FORMAT: &str = concat!("result 1 ", env!("CARGO_PKG_VERSION"));
+const FORMAT: &str = concat!("result 2 ", env!("CARGO_PKG_VERSION"));
 
 /// A digest of texts, each with its length.
 struct Texts(Sha256);
@@ -55,10 +55,13 @@ impl EngineBuilder {
         texts.put(&key.map(|key| key.public_name()).unwrap_or_default());
         texts.put(&key.and_then(|key| key.public_pem().ok()).unwrap_or_default());
         texts.put(&options.epoch_seconds.to_string());
+        // Not the origin of this one definition: what an earlier commit made of the same definition is what it made, and
+        // says so.
         let told = [&options.namespace, &options.config_license, &options.config_repository, &options.commit];
         texts.all(told.into_iter().map(String::as_str));
         // What nothing stood against may be refused by another set.
         texts.all(options.linters.required.iter().map(|linter| linter.name()));
+        texts.put(&input.origin.license);
         let is_tested = input.with_test && !plan.tests.is_empty();
         texts.put(if is_tested { "tested" } else { "made" });
         if is_tested {

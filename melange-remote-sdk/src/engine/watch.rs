@@ -165,6 +165,7 @@ mod tests {
             user: GuestUser { uid: 0, gid: 0 },
             capabilities: Vec::new(),
             resources: crate::guest::GuestResources::default(),
+            license_files: Vec::new(),
         }
     }
 

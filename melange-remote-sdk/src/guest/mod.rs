@@ -25,6 +25,8 @@ pub use sources::{CachedSource, SourceCache, SourceOrigin};
 pub const WORKSPACE: &str = "/home/build";
 /// The folder whose tree is the result.
 pub const OUTPUT: &str = "/home/build/melange-out";
+/// The folder of the output's tar with the files that [`GuestPlan::license_files`] names: no package is called so.
+pub const LICENSE_FILES: &str = ".licenses";
 /// Where steps find the cache.
 pub const CACHE: &str = "/var/cache/melange";
 /// Where the scripts of the steps are mounted, read-only.
@@ -38,6 +40,12 @@ pub fn script_path(index: usize) -> String {
 /// The name of that script in its folder.
 pub(crate) fn script_name(index: usize) -> String {
     format!("script-{index:05}.sh")
+}
+
+/// What is wrong when a file of [`GuestPlan::license_files`] is not there.
+#[cfg(feature = "apk")]
+pub(crate) fn lacks_license_file(path: &str) -> String {
+    format!("`license-path` names {path}, which is no file of the workspace when all steps have run")
 }
 
 /// Capabilities of root's steps unless the definition says otherwise: runc's and Docker's default.
@@ -136,6 +144,8 @@ pub struct GuestPlan {
     pub capabilities: Vec<String>,
     /// What the definition asks for; a runner that keeps bounds takes it as one.
     pub resources: GuestResources,
+    /// Files with the texts of licences, by their paths below [`WORKSPACE`], without `..` and empty parts.
+    pub license_files: Vec<String>,
 }
 
 impl GuestPlan {
@@ -159,6 +169,7 @@ impl GuestPlan {
             user: GuestUser { uid: 0, gid: 0 },
             capabilities: Vec::new(),
             resources: GuestResources::default(),
+            license_files: Vec::new(),
         }
     }
 }
@@ -186,6 +197,9 @@ pub enum GuestOutcome {
 /// * `output` receives the tree below [`OUTPUT`] as one uncompressed tar: names relative to it, without `./`,
 ///   every entry with numeric owner, all 12 mode bits, xattrs as `SCHILY.xattr.*` records, hard links as link
 ///   entries. On anything but success the file may be missing.
+/// * The tar also has, in the folder [`LICENSE_FILES`], every file that [`GuestPlan::license_files`] names as the last
+///   step left it, under its path; links are followed within the guest. One that is not there is an error of the kind
+///   `InvalidRequest`, the definition's.
 /// * Events: `StepStarted` and `StepFinished` for every step in order, `Log` for every line in between.
 /// * Dropping the future stops the guest, as cancelling does.
 #[async_trait]

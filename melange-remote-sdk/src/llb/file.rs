@@ -45,6 +45,13 @@ impl FileActions {
         self.push_with(from, Action::Copy(copy_action(source, target)))
     }
 
+    /// Copies the file `source` of the tree `from` to the path `target`; links are followed within the tree.
+    pub fn copy_file(self, from: &OpOutput, source: &str, target: &str) -> Self {
+        let mut copy = copy_action(source, target);
+        (copy.follow_symlink, copy.dir_copy_contents) = (true, false);
+        self.push_with(from, Action::Copy(copy))
+    }
+
     /// Makes the folder `path` and those above it, unless they exist.
     pub fn make_folder(mut self, path: &str, mode: i32, owner: (u32, u32)) -> Self {
         let action = pb::FileActionMkDir {

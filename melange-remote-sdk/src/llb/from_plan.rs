@@ -23,7 +23,7 @@
 //! too) and times rounded to the second. BuildKit v0.8 leaves FIFOs out and makes empty files of device
 //! nodes; v0.25 keeps both.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::exec::{Exec, Mount, Network};
 use super::file::FileActions;
@@ -31,7 +31,8 @@ use super::graph::{Definition, Graph};
 use super::output::OpOutput;
 use crate::error::{Error, ErrorKind, Result};
 use crate::guest::{
-    self, Blob, CACHE, DEFAULT_CAPABILITIES, GuestPlan, GuestStep, OUTPUT, SCRIPTS, SourceFile, WORKSPACE,
+    self, Blob, CACHE, DEFAULT_CAPABILITIES, GuestPlan, GuestStep, LICENSE_FILES, OUTPUT, SCRIPTS,
+    SourceFile, WORKSPACE,
 };
 use crate::limits;
 
@@ -78,6 +79,8 @@ pub struct LoweredPlan {
     ///
     /// Digests would not do: newer daemons (seen with v0.25) marshal the ops anew and name them by other ones.
     pub step_names: Vec<String>,
+    /// What it calls the ops that copy files with texts of licences, with the files' paths.
+    pub license_files: BTreeMap<String, String>,
 }
 
 /// Lowers `plan` into a graph.
@@ -101,8 +104,20 @@ pub fn from_plan(plan: &GuestPlan, options: &PlanOptions<'_>) -> Result<LoweredP
         tree = graph.exec(exec, &name);
         step_names.push(name);
     }
-    let copy = FileActions::on_scratch().copy_contents(&tree, OUTPUT, "/");
-    let output = graph.file(copy, "collect the output folder");
+    let mut copy = FileActions::on_scratch().copy_contents(&tree, OUTPUT, "/");
+    if !plan.license_files.is_empty() {
+        // Whatever a step has put in its place.
+        copy = copy.remove(&format!("/{LICENSE_FILES}"));
+    }
+    let mut output = graph.file(copy, "collect the output folder");
+    let mut license_files = BTreeMap::new();
+    for path in &plan.license_files {
+        let target = format!("/{LICENSE_FILES}/{path}");
+        let copy = FileActions::on(&output).copy_file(&tree, &format!("{WORKSPACE}/{path}"), &target);
+        let name = format!("licence text {}", printable(path));
+        output = graph.file(copy, &name);
+        license_files.insert(name, path.clone());
+    }
     let definition = graph.finish(&output);
     let bytes = definition.encoded_bytes();
     if bytes > limits::BUILDKIT_DEFINITION_BYTES_MAX {
@@ -114,7 +129,7 @@ pub fn from_plan(plan: &GuestPlan, options: &PlanOptions<'_>) -> Result<LoweredP
         .with("bytes_max", limits::BUILDKIT_DEFINITION_BYTES_MAX)
         .hint("scripts and environments of all steps count; split the definition"));
     }
-    Ok(LoweredPlan { definition, step_names })
+    Ok(LoweredPlan { definition, step_names, license_files })
 }
 
 /// Root and workspace: the tree that the first step starts in.
@@ -276,6 +291,7 @@ mod tests {
             user: GuestUser { uid: 1000, gid: 1000 },
             capabilities: vec!["CAP_CHOWN".to_owned()],
             resources: crate::guest::GuestResources::default(),
+            license_files: Vec::new(),
         }
     }
 

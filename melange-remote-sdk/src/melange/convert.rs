@@ -40,6 +40,8 @@ pub(super) fn main_package(document: &Document, options: &CompileOptions) -> Pla
             .map(|entry| PlanCopyright {
                 license: entry.license.value.clone(),
                 attestation: entry.attestation.value.clone(),
+                license_path: entry.license_path.value.clone(),
+                detection_override: entry.detection_override.value.clone(),
             })
             .collect(),
         options: package.options,

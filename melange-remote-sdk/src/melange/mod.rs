@@ -36,7 +36,7 @@ use crate::text::diagnostics::{Diagnostic, Diagnostics, Position, Source};
 use defaults::RepositoryDefaults;
 use document::{Document, Reading};
 use pipelines::PipelineSet;
-use plan::Plan;
+use plan::{Plan, PlanPackage};
 
 /// What a caller decides about a compilation.
 #[derive(Debug, Clone)]
@@ -202,6 +202,27 @@ pub fn inspect(
 pub fn package_name(source: &Arc<Source>) -> Option<String> {
     let name = Document::read(source).ok()?.document.package.name.value;
     Some(name).filter(|name| !name.is_empty())
+}
+
+/// What a compiled definition, such as packages carry, declares of one of its packages; without its steps. What another
+/// version of the format has besides is passed over. `None` when it has no such package.
+///
+/// ```
+/// use melange_remote_sdk::melange::declared_package;
+/// use melange_remote_sdk::text::diagnostics::Source;
+///
+/// let text = "package:\n  name: a\n  version: 1.2\n  epoch: 3\nsubpackages:\n  - name: a-dev\n    dependencies:\n      runtime: [a]\n";
+/// let package = declared_package(&Source::new(".melange.yaml", text), "a-dev").unwrap();
+/// assert_eq!((package.full_version().as_str(), &package.runtime[0][..]), ("1.2-r3", "a"));
+/// ```
+pub fn declared_package(source: &Arc<Source>, name: &str) -> Option<PlanPackage> {
+    let document = Document::read(source).ok()?.document;
+    let main = convert::main_package(&document, &CompileOptions::default());
+    if main.name == name {
+        return Some(main);
+    }
+    let sub = document.subpackages.iter().find(|sub| sub.name.value == name)?;
+    Some(convert::subpackage(sub, &main))
 }
 
 /// The mistakes of all stages. What a later stage says about a place that an earlier one named already is left out.

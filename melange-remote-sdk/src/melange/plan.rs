@@ -153,6 +153,10 @@ pub struct PlanCopyright {
     pub license: String,
     /// The holder's statement.
     pub attestation: String,
+    /// The file of the workspace with the licence's text; empty for none.
+    pub license_path: String,
+    /// What a detection of the file may find instead of the licence; empty for nothing else.
+    pub detection_override: String,
 }
 
 /// File capabilities of one path.

@@ -181,6 +181,7 @@ impl SandboxRunner {
             root,
             workspace: own_workspace.map(|blob| blob.path.clone()).collect(),
             output: output.to_owned(),
+            license_files: plan.license_files.clone(),
             steps: steps.collect(),
             sources: plan
                 .sources

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 /// The first argument of a program that is to be the launcher.
 pub(super) const ARGUMENT: &str = "melange-sandbox-launcher";
 /// The second one: an upgraded program must not misread the orders of the one before.
-pub(super) const VERSION: &str = "5";
+pub(super) const VERSION: &str = "6";
 /// The third argument of a launcher that will get the order of a guest: it makes what guests need before it has the
 /// order. A fourth one names the guest.
 pub(super) const FOR_A_GUEST: &str = "guest";
@@ -82,6 +82,8 @@ pub(super) struct GuestOrder {
     pub(super) workspace: Vec<PathBuf>,
     /// Where the tar archive of the output goes.
     pub(super) output: PathBuf,
+    /// Files of the workspace that the output has too.
+    pub(super) license_files: Vec<String>,
     /// The steps in order.
     pub(super) steps: Vec<StepOrder>,
     /// Files offered in the cache: where they lie, and their names there.

@@ -155,6 +155,11 @@ impl RawEntry {
         octal(&self.header[100..108])
     }
 
+    /// The numbers of user and group.
+    pub(crate) fn owner(&self) -> String {
+        format!("{}:{}", octal(&self.header[108..116]), octal(&self.header[116..124]))
+    }
+
     pub(crate) fn mtime(&self) -> u64 {
         octal(&self.header[136..148])
     }

@@ -6,15 +6,17 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{File, Metadata};
 use std::io::{self, BufWriter, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{OFlags, lgetxattr, llistxattr};
+use rustix::fs::{Mode, OFlags, ResolveFlags, lgetxattr, llistxattr};
 
 use super::children::Children;
-use super::{Result, failed, program, tree};
+use super::{Result, Stop, failed, program, tree};
 use crate::apk::tar_writer::{EntryType, Header, TarWriter};
-use crate::limits;
+use crate::sandbox::protocol::TREE;
+use crate::{guest, limits};
 
 /// Entries of an output that is written here.
 const ENTRIES_MAX: usize = 1_000;
@@ -41,6 +43,46 @@ pub(super) fn collect(children: &Children, output: &Path) -> Result<()> {
     tar.args(["--format=posix", "--pax-option=delete=atime,delete=ctime", "--numeric-owner", "--sort=name"]);
     tar.args(["--xattrs", "--xattrs-include=*", "-cf"]).arg(output).arg("-C").arg(&folder).arg(".");
     children.run("collect the output", &mut tar)
+}
+
+/// Copies files of the workspace into the output folder, as if it had been a folder of its own there.
+pub(super) fn keep_license_files(files: &[String]) -> Result<()> {
+    if files.is_empty() {
+        return Ok(());
+    }
+    let output = tree::output_folder()?;
+    let kept = format!("{}/{}", guest::OUTPUT, guest::LICENSE_FILES);
+    // Whatever a step has put in its place.
+    match tree::look(&output.join(guest::LICENSE_FILES))? {
+        Some(found) if found.is_dir() => std::fs::remove_dir_all(tree::inside(&kept)),
+        Some(_) => std::fs::remove_file(tree::inside(&kept)),
+        None => Ok(()),
+    }
+    .map_err(failed("make room for the texts of licences"))?;
+    let root = open_folder(Path::new(TREE)).map_err(failed("open the guest's tree"))?;
+    for path in files {
+        let lacks = || Stop::Refused(guest::lacks_license_file(path));
+        let place = format!("{kept}/{path}");
+        let (folder, name) = place.rsplit_once('/').ok_or_else(lacks)?;
+        let folder = tree::make_folders(folder)?;
+        let mut from = open_within(&root, &format!("{}/{path}", guest::WORKSPACE)).ok_or_else(lacks)?;
+        let mut to = File::create_new(folder.join(name)).map_err(failed(format!("keep {path}")))?;
+        let text = io::Read::take(&mut from, limits::LICENSE_TEXT_BYTES_MAX + 1);
+        io::copy(&mut { text }, &mut to).map_err(failed(format!("keep {path}")))?;
+    }
+    Ok(())
+}
+
+fn open_folder(path: &Path) -> rustix::io::Result<OwnedFd> {
+    rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+}
+
+/// Opens a file of the guest as the guest would, its links too; `None` when it is none.
+fn open_within(root: &OwnedFd, path: &str) -> Option<File> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
+    let within = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let file = File::from(rustix::fs::openat2(root, path, flags, Mode::empty(), within).ok()?);
+    file.metadata().is_ok_and(|found| found.is_file()).then_some(file)
 }
 
 /// What an output of few and small files holds.

@@ -154,6 +154,7 @@ fn live(
         tree.wait()?;
         // The output may go to a place below `/tmp`.
         mounts::end_reach(&order.folder)?;
+        collect::keep_license_files(&order.license_files)?;
         collect::collect(children, &order.output)?;
         Ok(Quiet(true))
     })

@@ -89,7 +89,7 @@ pub(super) fn inside(path: &str) -> PathBuf {
 }
 
 /// What is at a place, links not followed.
-fn look(path: &Path) -> Result<Option<Metadata>> {
+pub(super) fn look(path: &Path) -> Result<Option<Metadata>> {
     match std::fs::symlink_metadata(path) {
         Ok(found) => Ok(Some(found)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
