@@ -89,6 +89,11 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: PipelinesCommand,
     },
+    /// Compare the licences that a definition declares with the texts of licences in its sources
+    ///
+    /// Looks at files such as LICENSE and COPYING in a folder and in the folders right in it, and at those that
+    /// `license-path` names. Exits with 1 when one holds a licence that the definition does not declare.
+    LicenseCheck(LicenseCheckArgs),
     /// Make a key pair for signing packages and indexes
     Keygen(KeygenArgs),
     /// Make a repository index of packages
@@ -135,6 +140,7 @@ impl Args {
                 PipelinesCommand::List { output } | PipelinesCommand::Show { output, .. } => *output,
                 PipelinesCommand::Reference => OutputArgs::default(),
             },
+            Command::LicenseCheck(args) => args.output,
             Command::Keygen(args) => args.output,
             Command::Apk { command } => match command {
                 ApkCommand::Resolve(resolve) | ApkCommand::Install { resolve, .. } => resolve.output,
@@ -345,6 +351,33 @@ pub(crate) struct RunArgs {
     pub(crate) test_package_append: Vec<String>,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct LicenseCheckArgs {
+    /// The definition
+    pub(crate) file: PathBuf,
+    /// The folder with its unpacked sources
+    #[arg(long, value_name = "DIR")]
+    pub(crate) workdir: PathBuf,
+    /// Write what was found into the definition's `copyright`
+    #[arg(long)]
+    pub(crate) fix: bool,
+    /// How `--fix` writes it: an entry for each file, or one for all
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: LicenseFormat,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+/// How licences are written into a definition.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum LicenseFormat {
+    /// An entry with `license` and `license-path` for each
+    #[default]
+    Flat,
+    /// One expression
+    Simple,
 }
 
 /// Where definitions come from, for packages and their SBOMs.

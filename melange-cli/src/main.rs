@@ -37,7 +37,7 @@ async fn work() -> ExitCode {
     };
     let output = args.output();
     commands::init_logging(args.verbose);
-    match commands::run(args.command, output).await {
+    match Box::pin(commands::run(args.command, output)).await {
         Ok(code) => code.into(),
         Err(error) => end(&error, output).into(),
     }

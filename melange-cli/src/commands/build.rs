@@ -127,7 +127,7 @@ async fn build(
     let (file, arch) = (job.file, job.arch);
     let mut input = local::input(file, arch, &args.run)?;
     input.with_test = args.test;
-    input.origin = origin::of(file, &args.origin).await;
+    input.origin = Box::pin(origin::of(file, &args.origin)).await;
     let printer = Printer::new(output);
     let outcome = builder.build(&input, Arc::clone(&printer) as _, cancel.clone()).await?;
     // The status line goes before the results come.
