@@ -9,10 +9,13 @@ use melange_remote_sdk::arch::Arch;
 use melange_remote_sdk::error::Error;
 
 mod compat;
+mod licenses;
 mod plan;
 mod remote;
+mod sign;
 
 pub(crate) use compat::{EmitArgs, GuestArgs, LogLevel, LogPolicy, OriginArgs, Runner};
+pub(crate) use licenses::{LicenseCheckArgs, LicenseFormat};
 pub(crate) use plan::{
     CutArg, DependenciesArg, PlanArgs, PlanCommand, PlanFormat, PlanOptions, PlanPart, RebuildArg, word,
 };
@@ -20,6 +23,7 @@ pub(crate) use remote::{
     BackendNameArgs, BackendsCommand, EventsArgs, LogsArgs, RemoteBuildArgs, RemoteCommand, ReportCommand,
     ServerArgs, SubmitArgs,
 };
+pub(crate) use sign::{SignArgs, SignIndexArgs};
 
 /// Build APK packages from melange definitions, here or on a build farm.
 #[derive(Debug, Parser)]
@@ -99,6 +103,11 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: PipelinesCommand,
     },
+    /// Compare the licences that a definition declares with the texts of licences in its sources
+    ///
+    /// Looks at files such as LICENSE and COPYING in a folder and in the folders right in it, and at those that
+    /// `license-path` names. Exits with 1 when one holds a licence that the definition does not declare.
+    LicenseCheck(LicenseCheckArgs),
     /// Make a key pair for signing packages and indexes
     Keygen(KeygenArgs),
     /// Make a repository index of packages
@@ -145,6 +154,7 @@ impl Args {
                 PipelinesCommand::List { output } | PipelinesCommand::Show { output, .. } => *output,
                 PipelinesCommand::Reference => OutputArgs::default(),
             },
+            Command::LicenseCheck(args) => args.output,
             Command::Keygen(args) => args.output,
             Command::Apk { command } => match command {
                 ApkCommand::Resolve(resolve) | ApkCommand::Install { resolve, .. } => resolve.output,
@@ -533,33 +543,6 @@ pub(crate) struct IndexArgs {
     /// Packages
     #[arg(required = true)]
     pub(crate) packages: Vec<PathBuf>,
-}
-
-#[derive(Debug, ClapArgs)]
-pub(crate) struct SignArgs {
-    /// The private key
-    #[arg(short = 'k', long, value_name = "FILE", default_value = "local-melange.rsa")]
-    pub(crate) signing_key: PathBuf,
-    #[command(flatten)]
-    pub(crate) output: OutputArgs,
-    /// Packages, which are replaced
-    #[arg(required = true, value_name = "FILE")]
-    pub(crate) packages: Vec<PathBuf>,
-}
-
-#[derive(Debug, ClapArgs)]
-pub(crate) struct SignIndexArgs {
-    /// The private key
-    #[arg(long, value_name = "FILE", default_value = "melange.rsa")]
-    pub(crate) signing_key: PathBuf,
-    /// Sign an index anew that is signed already
-    #[arg(short, long)]
-    pub(crate) force: bool,
-    #[command(flatten)]
-    pub(crate) output: OutputArgs,
-    /// The index, which is replaced
-    #[arg(value_name = "FILE")]
-    pub(crate) index: PathBuf,
 }
 
 #[derive(Debug, ClapArgs)]

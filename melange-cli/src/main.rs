@@ -40,7 +40,7 @@ async fn work() -> ExitCode {
         return end(&error, output).into();
     }
     commands::init_logging(args.verbose || args.log_level == Some(LogLevel::Debug));
-    match commands::run(args.command, output).await {
+    match Box::pin(commands::run(args.command, output)).await {
         Ok(code) => code.into(),
         Err(error) => end(&error, output).into(),
     }

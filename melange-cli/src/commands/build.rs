@@ -140,7 +140,7 @@ async fn build(
     if args.emit.empty_workspace {
         input.source_dir = None;
     }
-    input.origin = origin::of(file, &args.origin).await;
+    input.origin = Box::pin(origin::of(file, &args.origin)).await;
     let printer = Printer::new(output);
     let mut sink: Arc<dyn BuildSink> = Arc::clone(&printer) as _;
     if let Some(trace) = trace {

@@ -17,6 +17,7 @@ mod compile;
 mod definition;
 mod index;
 mod keygen;
+mod license_check;
 mod lint;
 mod local;
 mod origin;
@@ -48,6 +49,7 @@ pub(crate) async fn run(command: Command, output: Output) -> Result<Exit> {
         }
         Command::Pipelines { command } => pipelines::run(command, output),
         Command::Lint(args) => lint::run(&args, output),
+        Command::LicenseCheck(args) => license_check::run(&args, output),
         Command::Keygen(args) => keygen::run(&args, output),
         Command::Index(args) => index::run(&args, output),
         Command::Sign(args) => sign::packages(&args, output),

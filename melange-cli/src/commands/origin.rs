@@ -24,7 +24,7 @@ pub(super) async fn of(file: &Path, args: &OriginArgs) -> DefinitionOrigin {
         Some(commit) => commit,
         None => ask(file, &["rev-parse", "--verify", "--quiet", "HEAD"])
             .await
-            .filter(is_commit)
+            .filter(|text| is_commit(text))
             .unwrap_or_default(),
     };
     origin.repository = match given(&args.git_repo_url) {
@@ -38,7 +38,7 @@ pub(super) async fn of(file: &Path, args: &OriginArgs) -> DefinitionOrigin {
     origin
 }
 
-fn is_commit(text: &String) -> bool {
+fn is_commit(text: &str) -> bool {
     COMMIT_DIGITS.contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 

@@ -52,10 +52,10 @@ fn checkout(at: &Path) {
     fs::write(at.join("build-x86_64.env"), "GREETING=good morning\n").unwrap();
     fs::write(at.join("build-common.env"), "UNUSED=1\n").unwrap();
     fs::write(at.join("hello/beside"), "a file\n").unwrap();
-    good(melange(at, &["keygen", "local-melange.rsa", "--key-size", "2048"]));
+    good(&melange(at, &["keygen", "local-melange.rsa", "--key-size", "2048"]));
 }
 
-fn good(output: Output) -> String {
+fn good(output: &Output) -> String {
     assert!(output.status.success(), "{}", text(&output.stderr));
     text(&output.stdout)
 }
@@ -86,7 +86,7 @@ fn the_build_line_of_a_distribution_builds_and_its_test_line_tests() {
         at = at.display()
     );
     let words: Vec<&str> = line.split_whitespace().collect();
-    let build = || good(command(at, &words).env("SOURCE_DATE_EPOCH", "1714564800").output().unwrap());
+    let build = || good(&command(at, &words).env("SOURCE_DATE_EPOCH", "1714564800").output().unwrap());
     build();
     let package = at.join("packages/x86_64/hello-1.0-r2.apk");
     let read = ApkFile::open_control(&package).unwrap();
@@ -117,7 +117,7 @@ fn the_build_line_of_a_distribution_builds_and_its_test_line_tests() {
          --pipeline-dirs=./pipelines/ --test-package-append=busybox --debug --source-dir=./hello/",
         at = at.display()
     );
-    good(melange(at, &line.split_whitespace().collect::<Vec<_>>()));
+    good(&melange(at, &line.split_whitespace().collect::<Vec<_>>()));
 }
 
 #[test]
@@ -147,7 +147,7 @@ fn flags_of_melange_mean_what_they_mean_there() {
     let quiet = ["--generate-index=false", "--strip-origin-name", "--build-date", "2024-05-01T12:00:00Z"];
     let output = run(&[&quiet[..], &["--log-policy", "builtin:discard", "--empty-workspace"]].concat());
     assert_eq!(text(&output.stderr), "");
-    good(output);
+    good(&output);
     assert!(!at.join("packages/x86_64/APKINDEX.tar.gz").exists());
     let package = at.join("packages/x86_64/hello-doc-1.0-r2.apk");
     let read = ApkFile::open_control(&package).unwrap();
@@ -157,7 +157,7 @@ fn flags_of_melange_mean_what_they_mean_there() {
         |at: &Path| content(&at.join("packages/x86_64/hello-1.0-r2.apk"), "usr/share/hello/workspace");
     assert!(!workspace(at).lines().any(|name| name == "hello.yaml"));
     // A folder named after the definition has its files.
-    good(run(&[]));
+    good(&run(&[]));
     assert!(workspace(at).lines().any(|name| name == "beside"));
     // Else those of the folder in which it lies come; what is said can go to a file.
     fs::rename(at.join("hello"), at.join("other")).unwrap();
@@ -175,7 +175,7 @@ fn flags_of_melange_mean_what_they_mean_there() {
         "local-melange.rsa",
     ]);
     assert_eq!(text(&output.stderr), "");
-    good(output);
+    good(&output);
     let seen = workspace(at);
     assert!(seen.lines().any(|name| name == "hello.yaml"), "{seen}");
     for own in ["packages", ".cache", "local-melange.rsa"] {

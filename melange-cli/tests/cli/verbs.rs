@@ -277,12 +277,12 @@ fn a_package_is_scanned_anew() {
     std::fs::copy(format!("{distro}/x86_64/acl-2.3.1-r3.apk"), at.join("acl.apk")).unwrap();
     let scan = melange(at, &["apk", "scan", "acl.apk"]);
     assert!(scan.status.success(), "{}", text(&scan.stderr));
-    assert!(text(&scan.stdout).contains("provides = cmd:getfacl=2.3.1-r3\n"), "{}", text(&scan.stdout));
+    assert!(text(&scan.stdout).contains("provides = so:libacl.so.1=1\n"), "{}", text(&scan.stdout));
     let json = melange(at, &["apk", "scan", "acl.apk", "--output", "json"]);
     let json: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
     assert_eq!((&json["package"], &json["version"]), (&"acl".into(), &"2.3.1-r3".into()));
     let depends = json["depend"].as_array().unwrap();
-    assert!(depends.contains(&"so:libacl.so.1".into()), "{depends:?}");
+    assert!(depends.contains(&"so:libc.so.6".into()), "{depends:?}");
     let diff = melange(at, &["apk", "scan", "--diff", "acl.apk"]);
     let lines = text(&diff.stdout);
     assert_eq!(diff.status.code(), Some(i32::from(!lines.is_empty())), "{lines}");
@@ -292,4 +292,55 @@ fn a_package_is_scanned_anew() {
     std::fs::write(at.join("x.apk"), "no package").unwrap();
     assert!(refused(at, &["apk", "scan", "x.apk"], 1).contains("is no intact package"));
     assert!(refused(at, &["apk", "scan", "nosuch.apk"], 5).contains("nosuch.apk"));
+}
+
+#[test]
+fn licences_are_compared_with_the_texts_of_the_sources() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let sources = at.join("sources/sub");
+    std::fs::create_dir_all(&sources).unwrap();
+    std::fs::copy(concat!(env!("CARGO_MANIFEST_DIR"), "/../LICENSE"), at.join("sources/LICENSE")).unwrap();
+    std::fs::write(sources.join("COPYING"), "all that is said here is nothing that anybody knows\n").unwrap();
+    let with = |copyright: &str| {
+        let declared = "  epoch: 3\n  copyright:\n    - license: MIT\n";
+        assert!(GOOD.contains(declared));
+        let text = GOOD.replace(declared, &format!("  epoch: 3 # kept\n  copyright:\n{copyright}"));
+        std::fs::write(at.join("a.yaml"), text).unwrap();
+    };
+    let check = |more: &[&str]| {
+        let args = ["license-check", "a.yaml", "--workdir", "sources"];
+        melange(at, &args.iter().chain(more).copied().collect::<Vec<_>>())
+    };
+    for fine in [
+        "    - license: Apache-2.0\n",
+        "    - license: MIT\n      license-path: LICENSE\n      detection-override: Apache-2.0\n",
+    ] {
+        with(fine);
+        let output = check(&[]);
+        assert_eq!(output.status.code(), Some(0), "{fine}: {}", text(&output.stderr));
+        assert!(text(&output.stdout).contains("LICENSE: Apache-2.0 ("), "{}", text(&output.stdout));
+        assert!(text(&output.stdout).contains("sub/COPYING: NOASSERTION ("), "{}", text(&output.stdout));
+    }
+    with("    - license: MIT\n");
+    let output = check(&[]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        text(&output.stderr).contains("detected license differences:\n  LICENSE: Apache-2.0 is not declared")
+    );
+    with("    - license: MIT # gone\n      license-path: ./LICENSE\n");
+    let json = check(&["--output", "json"]);
+    let json: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    assert_eq!(json["differences"][0]["declared"], "MIT");
+    assert_eq!(check(&["--fix"]).status.code(), Some(0));
+    let fixed = std::fs::read_to_string(at.join("a.yaml")).unwrap();
+    assert!(
+        fixed.contains(
+            "epoch: 3 # kept\n  copyright:\n    - license: Apache-2.0\n      license-path: \"LICENSE\"\n"
+        ),
+        "{fixed}"
+    );
+    assert!(!fixed.contains("# gone"));
+    assert_eq!(check(&[]).status.code(), Some(0));
+    assert!(refused(at, &["license-check", "a.yaml", "--workdir", "nosuch"], 5).contains("nosuch"));
 }
