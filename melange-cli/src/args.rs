@@ -78,9 +78,9 @@ pub(crate) enum Command {
         command: RemoteCommand,
     },
     /// Build a definition on this machine, in the sandbox or on a BuildKit daemon
-    Build(BuildArgs),
+    Build(Box<BuildArgs>),
     /// Test packages as their definition says, in the sandbox or on a BuildKit daemon
-    Test(TestArgs),
+    Test(Box<TestArgs>),
     /// Compile definitions and print what would be built, without building
     Compile(CompileArgs),
     /// Tell what a build of many definitions would do: in which order, and why

@@ -33,10 +33,10 @@ mod trace;
 pub(crate) async fn run(command: Command, output: Output) -> Result<Exit> {
     match command {
         Command::Remote { command } => remote::run(command, output).await,
-        Command::Build(args) => build::run(args, output).await,
+        Command::Build(args) => build::run(*args, output).await,
         Command::Compile(args) => compile::run(&args, output),
         Command::Plan(args) => plan::run(*args, output).await,
-        Command::Test(args) => test::run(args, output).await,
+        Command::Test(args) => test::run(*args, output).await,
         Command::Query(args) => query::run(&args, output),
         Command::Schema { pipeline, event } => {
             let schema = match (pipeline, event) {
