@@ -66,7 +66,7 @@ pub(crate) enum Command {
         command: RemoteCommand,
     },
     /// Build a definition on this machine, in the sandbox or on a BuildKit daemon
-    Build(BuildArgs),
+    Build(Box<BuildArgs>),
     /// Test packages as their definition says, in the sandbox or on a BuildKit daemon
     Test(TestArgs),
     /// Compile definitions and print what would be built, without building

@@ -19,11 +19,11 @@ use crate::args::{BuildArgs, Output, chosen, host};
 use crate::exit::{self, Exit};
 use crate::{input, note, out};
 
-pub(super) async fn run(args: BuildArgs, output: Output) -> Result<Exit> {
+pub(super) async fn run(args: &BuildArgs, output: Output) -> Result<Exit> {
     input::check_stdin(args.files.iter().map(PathBuf::as_path))?;
-    let jobs = jobs(&args).await?;
+    let jobs = jobs(args).await?;
     for arch in jobs.iter().map(|job| job.arch).collect::<BTreeSet<_>>() {
-        check_folder(&args, arch)?;
+        check_folder(args, arch)?;
     }
     let extras = Extras {
         signing_key: args.signing_key.as_deref().map(signing_key).transpose()?,
@@ -39,7 +39,7 @@ pub(super) async fn run(args: BuildArgs, output: Output) -> Result<Exit> {
         if cancel.is_cancelled() {
             break;
         }
-        let one = match build(&args, job, &builder, &cancel, output).await {
+        let one = match build(args, job, &builder, &cancel, output).await {
             Ok(one) => one,
             // With a single build, its error is the command's.
             Err(error) if jobs.len() == 1 || out::reader_is_gone(&error) => return Err(error),
@@ -49,7 +49,7 @@ pub(super) async fn run(args: BuildArgs, output: Output) -> Result<Exit> {
             }
         };
         if one != Exit::Ok {
-            bad.push(job.name(&args));
+            bad.push(job.name(args));
         }
         exit = exit.and(one);
     }

@@ -30,7 +30,7 @@ mod test;
 pub(crate) async fn run(command: Command, output: Output) -> Result<Exit> {
     match command {
         Command::Remote { command } => remote::run(command, output).await,
-        Command::Build(args) => build::run(args, output).await,
+        Command::Build(args) => build::run(&args, output).await,
         Command::Compile(args) => compile::run(&args, output),
         Command::Plan(args) => plan::run(*args, output).await,
         Command::Test(args) => test::run(args, output).await,
