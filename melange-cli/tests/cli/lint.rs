@@ -191,8 +191,8 @@ fn a_job_shows_what_linters_found() {
     assert_eq!(
         lines,
         [
-            "lint       hello: warning [duplicate] hello contains duplicates",
-            "lint       hello: required [dev] hello writes to /dev: dev/\\u{1b}x and 9 more",
+            "lint:     hello: warning [duplicate] hello contains duplicates",
+            "lint:     hello: required [dev] hello writes to /dev: dev/\\u{1b}x and 9 more",
         ],
         "{said}"
     );
