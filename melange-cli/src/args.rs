@@ -13,6 +13,7 @@ mod licenses;
 mod plan;
 mod remote;
 mod sign;
+mod sources;
 
 pub(crate) use compat::{EmitArgs, GuestArgs, LogLevel, LogPolicy, OriginArgs, Runner};
 pub(crate) use licenses::{LicenseCheckArgs, LicenseFormat};
@@ -24,6 +25,7 @@ pub(crate) use remote::{
     ServerArgs, SubmitArgs,
 };
 pub(crate) use sign::{SignArgs, SignIndexArgs};
+pub(crate) use sources::{BumpArgs, UpdateCacheArgs};
 
 /// Build APK packages from melange definitions, here or on a build farm.
 #[derive(Debug, Parser)]
@@ -116,6 +118,10 @@ pub(crate) enum Command {
     Sign(SignArgs),
     /// Sign a repository index
     SignIndex(SignIndexArgs),
+    /// Give a definition another version, with the checksums of its sources
+    Bump(BumpArgs),
+    /// Fetch the sources of a definition into a cache
+    UpdateCache(UpdateCacheArgs),
     /// Print the name and the version of what a definition makes, as in `hello-2.12-r3`
     PackageVersion(PackageVersionArgs),
     /// Look at packages and repositories
@@ -149,6 +155,8 @@ impl Args {
             Command::Query(args) => args.output,
             Command::Sign(args) => args.output,
             Command::SignIndex(args) => args.output,
+            Command::Bump(args) => args.output,
+            Command::UpdateCache(args) => args.output,
             Command::PackageVersion(args) => args.output,
             Command::Pipelines { command } => match command {
                 PipelinesCommand::List { output } | PipelinesCommand::Show { output, .. } => *output,

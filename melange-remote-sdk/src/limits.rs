@@ -260,6 +260,8 @@ pub const TREE_PATH_BYTES_MAX: usize = 4_096;
 pub const ROOTFS_BYTES_MAX: u64 = 64 << 30;
 /// The text of one licence, which a package's SBOM holds: the longest of distributions are collections of some MB.
 pub const LICENSE_TEXT_BYTES_MAX: u64 = 16 << 20;
+/// The texts of all licences of a definition: each SBOM of its packages holds them.
+pub const LICENSE_TEXTS_BYTES_MAX: u64 = 32 << 20;
 /// Files with texts of licences that one definition names: real ones name a handful.
 pub const LICENSE_FILES_MAX: usize = 1_000;
 /// What a guest may leave behind in its output folder.
@@ -487,6 +489,8 @@ pub const BUILD_TITLE_BYTES_MAX: usize = 200;
 pub const PUBLISHED_AT_ONCE: usize = 16;
 /// Jobs whose packages come into one index together at most.
 pub const PUBLISHED_JOBS_MAX: usize = 1_000;
+/// Jobs of which a server remembers why it did not publish what they made.
+pub const REFUSED_PUBLICATIONS_KEPT: u64 = 10_000;
 /// How often a server looks for what others have published when no hint came.
 pub const PUBLISH_POLL: Duration = Duration::from_secs(30);
 /// The longest rest of a publisher after it wrote indexes; it rests for as long as it worked.

@@ -114,7 +114,7 @@ async fn a_reader_sees_a_whole_repository_while_jobs_publish() {
         }
         let (status, reason) = published(&service, other).await;
         assert_eq!(status, "no");
-        assert!(reason.starts_with("p0-1.0-r0.apk is published with other content"), "{reason}");
+        assert!(reason.starts_with("p0-1.0-r0.apk is there with other content"), "{reason}");
         assert_eq!(published(&service, next).await.0, "yes");
         done.cancel();
     };

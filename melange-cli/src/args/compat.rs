@@ -105,6 +105,9 @@ pub(crate) struct EmitArgs {
     /// Add what was built to the file packages.log in this folder: architecture, origin, name and version, with `|` between
     #[arg(long)]
     pub(crate) create_build_log: bool,
+    /// Write what each package needs and provides to FILE.ARCH, a JSON object a line
+    #[arg(long, value_name = "FILE")]
+    pub(crate) dependency_log: Option<PathBuf>,
     /// Write when each phase and step began and ended, in the form that trace viewers of browsers read
     #[arg(long, value_name = "FILE")]
     pub(crate) trace: Option<PathBuf>,

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use melange_remote_sdk::apk::index::{Index, IndexPackage};
+use melange_remote_sdk::apk::reader::ApkFile;
 use melange_remote_sdk::arch::Arch;
 use melange_remote_sdk::builder::{BuildOutcome, BuildSink, BuildStatus, Builder, BuiltFile};
 use melange_remote_sdk::buildkit::{BuildkitOptions, BuildkitRunner};
@@ -135,8 +136,8 @@ async fn build(
     let (file, arch) = (job.file, job.arch);
     let mut input = local::input(file, arch, &args.run)?;
     input.with_test = args.test;
-    input.source_except.push(args.out_dir.clone());
-    input.source_except.extend(args.signing_key.clone());
+    input.source_rules.except.push(args.out_dir.clone());
+    input.source_rules.except.extend(args.signing_key.clone());
     if args.emit.empty_workspace {
         input.source_dir = None;
     }
@@ -159,6 +160,9 @@ async fn build(
         placed = put_away(args, file, &outcome)?;
         if args.emit.create_build_log {
             log_packages(&outcome)?;
+        }
+        if let Some(path) = &args.emit.dependency_log {
+            log_dependencies(&outcome, path, arch)?;
         }
     }
     if output == Output::Json {
@@ -188,6 +192,21 @@ fn log_packages(outcome: &BuildOutcome) -> Result<()> {
     let file = std::fs::OpenOptions::new().append(true).create(true).open(path);
     // In one piece, so that builds at once do not mix their lines.
     file.and_then(|mut file| file.write_all(text.as_bytes())).map_err(|e| input::failed("write", path, e))
+}
+
+/// Writes what packages need and provide, in place of what the last build wrote.
+fn log_dependencies(outcome: &BuildOutcome, path: &Path, arch: Arch) -> Result<()> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{arch}"));
+    let mut text = String::new();
+    for built in outcome.files.iter().filter(|file| file.name.ends_with(".apk")) {
+        let info = ApkFile::open_control(&built.path)?.info;
+        let line = serde_json::json!({
+            "package": info.pkgname, "runtime": info.depend, "provides": info.provides, "vendored": info.vendored,
+        });
+        text.push_str(&format!("{line}\n"));
+    }
+    super::index::write_whole(Path::new(&name), text.as_bytes())
 }
 
 /// Finds out before the work whether its results can be put away. Makes nothing: a build that fails leaves no folder.

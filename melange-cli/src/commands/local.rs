@@ -213,11 +213,12 @@ pub(super) fn input(file: &Path, arch: Arch, args: &RunArgs) -> Result<BuildInpu
     let is_whole = given.is_none();
     input.source_dir = given.or_else(|| folder_of(file));
     let state = state_dir(args.state_dir.as_deref())?;
-    input.source_except = vec![state, args.cache_dir.clone()];
-    input.source_except.extend(args.guest.apk_cache_dir.clone());
+    input.source_rules.except = vec![state, args.cache_dir.clone()];
+    input.source_rules.skip_special = is_whole;
+    input.source_rules.except.extend(args.guest.apk_cache_dir.clone());
     if is_whole {
         // The history of the definitions is none of their files.
-        input.source_except.extend(folder_of(file).map(|folder| folder.join(".git")));
+        input.source_rules.except.extend(folder_of(file).map(|folder| folder.join(".git")));
     }
     input.test_packages.clone_from(&args.test_package_append);
     let options = &mut input.options;

@@ -26,6 +26,7 @@ mod plan;
 mod query;
 mod remote;
 mod sign;
+mod sources;
 mod test;
 mod trace;
 
@@ -54,6 +55,8 @@ pub(crate) async fn run(command: Command, output: Output) -> Result<Exit> {
         Command::Index(args) => index::run(&args, output),
         Command::Sign(args) => sign::packages(&args, output),
         Command::SignIndex(args) => sign::index(&args, output),
+        Command::Bump(args) => sources::bump(&args, output).await,
+        Command::UpdateCache(args) => sources::update_cache(&args, output).await,
         Command::PackageVersion(args) => query::package_version(&args, output),
         Command::Apk { command } => apk::run(command, output).await,
         Command::Completions { shell } => {

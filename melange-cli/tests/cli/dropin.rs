@@ -82,7 +82,8 @@ fn the_build_line_of_a_distribution_builds_and_its_test_line_tests() {
          --namespace=wolfi --package-append=busybox --pipeline-dir=./pipelines/ \
          --repository-append={at}/packages --signing-key=local-melange.rsa \
          --keyring-append={distro}/keys/test-distro.rsa.pub --repository-append={distro} --source-dir=./hello/ \
-         --create-build-log --trace=trace.json --rm",
+         --create-build-log --dependency-log=deps --trace=trace.json --rm --license=Apache-2.0 \
+         --git-repo-url=https://github.com/example/os",
         at = at.display()
     );
     let words: Vec<&str> = line.split_whitespace().collect();
@@ -103,6 +104,13 @@ fn the_build_line_of_a_distribution_builds_and_its_test_line_tests() {
     assert_eq!(fs::read_to_string(at.join("packages.log")).unwrap(), log);
     let trace = fs::read_to_string(at.join("trace.json")).unwrap();
     assert!(trace.contains(r#""cat":"step""#) && trace.contains(r#""pid":"hello.yaml (x86_64)""#), "{trace}");
+    let dependencies = fs::read_to_string(at.join("deps.x86_64")).unwrap();
+    assert!(
+        dependencies.contains(r#"{"package":"hello-doc","provides":[],"runtime":[],"vendored":[]}"#),
+        "{dependencies}"
+    );
+    let sbom = content(&package, "var/lib/db/sbom/hello-1.0-r2.spdx.json");
+    assert!(sbom.contains("pkg:github/example/os@") && sbom.contains("Apache-2.0"), "{sbom}");
     assert!(at.join("apks").is_dir(), "downloads are kept where they were wanted");
     let index = Index::read(&fs::read(at.join("packages/x86_64/APKINDEX.tar.gz")).unwrap(), None).unwrap();
     assert_eq!(index.packages.len(), 2);

@@ -1,6 +1,7 @@
 //! The command as people and scripts meet it: what it prints where, and its exit codes.
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
+mod bump;
 mod codes;
 mod dropin;
 mod events;

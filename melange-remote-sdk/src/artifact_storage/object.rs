@@ -229,7 +229,7 @@ impl ObjectArtifactStorage {
         sent
     }
 
-    /// The copy for storages that know no condition: of two at once the later one counts.
+    /// The copy for what the storage cannot do by itself: of two at once the later one counts.
     async fn copy_unless_seen(&self, from: &ArtifactKey, to: &ArtifactKey) -> Result<StoredArtifact> {
         match self.head(to).await {
             Err(error) if error.kind() == ErrorKind::NotFound => {
@@ -358,11 +358,15 @@ impl ArtifactStorage for ObjectArtifactStorage {
         match self.objects.copy_opts(&path(from), &path(to), options).await {
             Ok(()) => {}
             Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => {}
-            Err(object_store::Error::NotSupported { .. } | object_store::Error::NotImplemented { .. }) => {
+            Err(error @ object_store::Error::NotFound { .. }) => {
+                return Err(self.failure("copy", from, error));
+            }
+            // Disks without hard links, files with too many of them, objects beyond what a bucket copies at once, and
+            // buckets without conditions. A storage that is away says so again.
+            Err(_) => {
                 drop(turn);
                 return self.copy_unless_seen(from, to).await;
             }
-            Err(error) => return Err(self.failure("copy", from, error)),
         }
         drop(turn);
         self.head(to).await

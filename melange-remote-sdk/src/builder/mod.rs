@@ -54,8 +54,8 @@ pub struct BuildInput {
     pub memory_bytes: Option<u64>,
     /// Files beside the definition, copied into the workspace; `None` means there are none.
     pub source_dir: Option<PathBuf>,
-    /// Files and folders below it that are left out: those of the builder itself, such as its state and its keys.
-    pub source_except: Vec<PathBuf>,
+    /// What below it is left out: files of the builder itself, such as its state and its keys.
+    pub source_rules: SourceRules,
     /// Whether the packages are tested once they are made; a test that fails fails the build.
     pub with_test: bool,
     /// Packages added to the environment of every test.
@@ -90,7 +90,7 @@ impl BuildInput {
             backend_addr: String::new(),
             memory_bytes: None,
             source_dir: None,
-            source_except: Vec::new(),
+            source_rules: SourceRules::default(),
             with_test: false,
             test_packages: Vec::new(),
             options: DefinitionOptions::default(),
@@ -103,6 +103,17 @@ impl BuildInput {
             known: None,
         }
     }
+}
+
+/// What of the files beside a definition is left out besides what their folder itself says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SourceRules {
+    /// These files and folders, wherever they are named from; they count as ignored.
+    pub except: Vec<PathBuf>,
+    /// Whether pipes, sockets, devices and folders that may not be read are left out as well, as links are: for folders
+    /// that nobody named.
+    pub skip_special: bool,
 }
 
 /// What changes how a definition is read; files by name and text, in order.

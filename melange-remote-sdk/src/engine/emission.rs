@@ -12,7 +12,7 @@ use crate::apk::checksum;
 use crate::apk::index::{Index, IndexPackage};
 use crate::apk::pkginfo::PkgInfo;
 use crate::apk::reader::ApkFile;
-use crate::apk::tree::{EntryKind, Tree};
+use crate::apk::tree::{Content, EntryKind, Tree};
 use crate::apk::writer::{self, EmitOptions, Written};
 use crate::builder::{BuildEvent, BuildSink, BuiltFile, LogStream};
 use crate::error::{Error, Result};
@@ -59,10 +59,7 @@ impl Emission {
             say(sink, "hint: mend the package, or name the linter under its `checks.disabled`".to_owned());
             return Ok(Emitted { files: Vec::new(), lint, refusal: Some(refusal) });
         }
-        for (package, tree) in self.plan.packages().zip(&mut trees) {
-            self.add_sbom(package, tree, &license_texts)?;
-        }
-        Ok(Emitted { files: self.pack(&trees, sink)?, lint, refusal: None })
+        Ok(Emitted { files: self.pack(trees, &license_texts, sink)?, lint, refusal: None })
     }
 
     /// Lints every package, also behind one that is refused: whoever mends one sees them all.
@@ -112,16 +109,29 @@ impl Emission {
         tree.add_file(&sbom::path(package), 0o644, &sbom)
     }
 
-    fn pack(&self, trees: &[Tree], sink: &dyn BuildSink) -> Result<Vec<BuiltFile>> {
+    fn pack(
+        &self,
+        mut trees: Vec<Tree>,
+        license_texts: &BTreeMap<String, String>,
+        sink: &dyn BuildSink,
+    ) -> Result<Vec<BuiltFile>> {
         let definition = emit::locked_definition(&self.plan, &self.resolution.lock)?;
         let folder = self.folder.join(self.plan.arch.apk_name());
         std::fs::create_dir_all(&folder).map_err(|e| Error::io("create", &folder, e))?;
         let mut index = Index::default();
         let mut files = Vec::new();
-        for (package, tree) in self.plan.packages().zip(trees) {
-            let (path, written) = self.emit_package(package, tree, trees, &definition, &folder)?;
+        for (number, package) in self.plan.packages().enumerate() {
+            let Some(tree) = trees.get_mut(number) else { break };
+            self.add_sbom(package, tree, license_texts)?;
+            let count = tree.len();
+            let (path, written) = self.emit_package(package, number, &trees, &definition, &folder)?;
+            // It is large when licences are, and nobody looks at it any more.
+            let sbom = trees.get_mut(number).and_then(|tree| tree.get_mut(&sbom::path(package)));
+            if let Some(entry) = sbom {
+                entry.kind = EntryKind::File(Content::Made(Arc::from(&[][..])));
+            }
             let (name, bytes) = (file_name(&path), written.size_bytes);
-            say(sink, format!("packed {name} ({bytes} bytes, {} files)", tree.len()));
+            say(sink, format!("packed {name} ({bytes} bytes, {count} files)"));
             index.put(IndexPackage::from_apk(&ApkFile::open_control(&path)?));
             files.push(self.built(path, written.size_bytes, written.sha256));
         }
@@ -135,11 +145,12 @@ impl Emission {
     fn emit_package(
         &self,
         package: &PlanPackage,
-        tree: &Tree,
+        number: usize,
         siblings: &[Tree],
         definition: &str,
         folder: &Path,
     ) -> Result<(PathBuf, Written)> {
+        let tree = siblings.get(number).ok_or_else(|| Error::unexpected("a package has no files"))?;
         let found = scan::dependencies(&ScanInput { package, tree, siblings });
         let mut info = PkgInfo {
             pkgname: package.name.clone(),

@@ -29,7 +29,11 @@ pub(super) fn files(package: &PlanPackage) -> Result<Vec<String>> {
 /// As [`files`], and for files that are not there or too large.
 pub(super) fn texts(package: &PlanPackage, output: &Tree) -> Result<BTreeMap<String, String>> {
     let mut texts = BTreeMap::new();
+    let mut left = limits::LICENSE_TEXTS_BYTES_MAX;
     for entry in package.copyright.iter().filter(|entry| !entry.license_path.is_empty()) {
+        if texts.contains_key(&entry.license_path) {
+            continue;
+        }
         let path = plain_path(entry)?;
         let found = output.get(&format!("{}/{path}", guest::LICENSE_FILES));
         let Some(EntryKind::File(content)) = found.map(|entry| &entry.kind) else {
@@ -40,6 +44,11 @@ pub(super) fn texts(package: &PlanPackage, output: &Tree) -> Result<BTreeMap<Str
             return Err(Error::new(ErrorKind::LimitExceeded, message)
                 .with("bytes_max", limits::LICENSE_TEXT_BYTES_MAX));
         }
+        left = left.checked_sub(content.size()).ok_or_else(|| {
+            let most = limits::LICENSE_TEXTS_BYTES_MAX;
+            Error::new(ErrorKind::LimitExceeded, "the texts of the licences are too large together")
+                .with("bytes_max", most)
+        })?;
         let bytes = output
             .read(content, limits::LICENSE_TEXT_BYTES_MAX)
             .map_err(|e| Error::unexpected("cannot read the text of a licence").source(e))?;

@@ -518,7 +518,7 @@ impl EngineBuilder {
     ) -> Result<GuestPlan> {
         let GuestParts { plan, environment, rootfs, sources, steps } = parts;
         let user = guest_user(environment, rootfs)?;
-        let beside = (input.source_dir.as_deref(), &*input.source_except);
+        let beside = (input.source_dir.as_deref(), &input.source_rules);
         let workspace = workspace::write(scratch, plan, &self.options.namespace, beside, user)?;
         let scripts: Vec<&str> = steps.iter().map(|step| step.script.as_str()).collect();
         let sources = source_files(self.options.source_cache.as_deref(), &scripts, sources)?;

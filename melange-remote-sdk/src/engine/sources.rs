@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures_util::{StreamExt, stream};
+use rustix::fs::{Mode, OFlags};
 use tokio::time::Instant;
 
 use super::EngineBuilder;
@@ -166,7 +167,8 @@ fn files_of(folder: &Path, scripts: &[&str]) -> Result<Vec<SourceFile>> {
     let mut sources = Vec::new();
     for name in names {
         let path = folder.join(&name);
-        let Ok(meta) = std::fs::metadata(&path) else { continue };
+        // Guests of this machine may write into the folder: a link would offer a file of somebody's.
+        let Some(meta) = path.symlink_metadata().ok().filter(std::fs::Metadata::is_file) else { continue };
         let sha256 = match name.strip_prefix("sha256:") {
             Some(digest) => digest.to_owned(),
             None => digest_of(&path)?,
@@ -179,7 +181,9 @@ fn files_of(folder: &Path, scripts: &[&str]) -> Result<Vec<SourceFile>> {
 /// The SHA-256 of a file in lower-case hex.
 fn digest_of(path: &Path) -> Result<String> {
     let failed = |e| Error::io("read", path, e);
-    let mut file = std::fs::File::open(path).map_err(failed)?;
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let opened = rustix::fs::open(path, flags, Mode::empty()).map_err(|e| failed(e.into()))?;
+    let mut file = std::fs::File::from(opened);
     let mut sink = HashingWriter::new(std::io::sink());
     std::io::copy(&mut file, &mut sink).map_err(failed)?;
     Ok(sink.finish().1)

@@ -9,8 +9,8 @@ use serde::Serialize;
 
 use super::defaults;
 use super::document::{
-    self, BaseImage, BuildOption, Checks, Copyright, Cpe, Document, Entrypoint, PathMutation, Resources,
-    SetCap, Text, TextMap, Update,
+    self, BuildOption, Checks, Copyright, Cpe, Document, Entrypoint, PathMutation, Resources, SetCap, Text,
+    TextMap, Update,
 };
 use super::plan::{Plan, PlanEnvironment, PlanPackage, PlanStep, PlanTest};
 use crate::error::{Error, Result};
@@ -281,11 +281,11 @@ struct Environment<'a> {
     #[serde(skip_serializing_if = "<[PathMutation]>::is_empty")]
     paths: &'a [PathMutation],
     #[serde(rename = "vcs-url", skip_serializing_if = "str::is_empty")]
-    vcs_url: &'a str,
-    #[serde(skip_serializing_if = "is_empty_map")]
-    annotations: &'a TextMap,
+    vcs_url: Cow<'a, str>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    annotations: BTreeMap<&'a str, Cow<'a, str>>,
     #[serde(skip_serializing_if = "str::is_empty")]
-    include: &'a str,
+    include: Cow<'a, str>,
     #[serde(skip_serializing_if = "<[Text]>::is_empty")]
     volumes: &'a [Text],
 }
@@ -297,8 +297,8 @@ struct Contents<'a> {
     repositories: Vec<Cow<'a, str>>,
     keyring: Vec<Cow<'a, str>>,
     packages: &'a [String],
-    #[serde(skip_serializing_if = "is_default")]
-    baseimage: &'a BaseImage,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    baseimage: BTreeMap<&'static str, Cow<'a, str>>,
 }
 
 #[derive(Debug, Serialize)]
@@ -541,14 +541,21 @@ fn environment<'a>(
         stop_signal: &image.stop_signal,
         work_dir: &image.work_dir,
         paths: &written.paths,
-        vcs_url: &image.vcs_url,
-        annotations: &image.annotations,
-        include: &image.include,
+        vcs_url: redact(&image.vcs_url),
+        annotations: image.annotations.iter().map(|(name, value)| (name.as_str(), redact(value))).collect(),
+        include: redact(&image.include),
         volumes: &image.volumes,
         contents: Contents {
             build_repositories: lines(own),
             repositories: lines(others),
-            baseimage: &written.contents.baseimage,
+            baseimage: [
+                ("image", &written.contents.baseimage.image),
+                ("apkindex", &written.contents.baseimage.apkindex),
+            ]
+            .into_iter()
+            .filter(|(_, place)| !place.is_empty())
+            .map(|(name, place)| (name, redact(place)))
+            .collect(),
             keyring: environment.keyring.iter().map(|line| redact(line)).collect(),
             packages,
         },

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::arch::Arch;
 
+pub mod bump;
 mod compile;
 mod convert;
 pub mod defaults;

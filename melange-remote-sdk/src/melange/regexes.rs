@@ -177,6 +177,10 @@ fn unknown_syntax(pattern: &str) -> Option<String> {
                 }
                 after = match escaped {
                     'Q' => after.split_once("\\E").map_or("", |(_, behind)| behind),
+                    // A code or a name in braces.
+                    'x' | 'p' | 'P' if after[1..].starts_with('{') => {
+                        after.split_once('}').map_or("", |(_, behind)| behind)
+                    }
                     _ => &after[escaped.len_utf8()..],
                 };
             }
@@ -371,6 +375,11 @@ mod tests {
             "[*+]+",
             "(?i:a+)+",
             "(?P<n>a)*",
+            r"\x{20}+",
+            r"\x{0041}?",
+            r"\p{Greek}*",
+            "[]a]+",
+            "x*|y+",
             r"\Q++\E+",
             "[[:alpha:]]*",
             "a{,2}*",

@@ -28,7 +28,7 @@ use crate::arch::Arch;
 use crate::artifact_storage::{ArtifactKey, StoredArtifact};
 use crate::builds::BuildFiles;
 use crate::error::{Error, ErrorKind, Result};
-use crate::job::{Job, JobState};
+use crate::job::{Job, JobId, JobState};
 use crate::limits;
 
 mod publisher;
@@ -47,6 +47,8 @@ pub struct PublishedRepository {
     signing_key: Option<Arc<SigningKey>>,
     description: Arc<str>,
     generations: Arc<RwLock<HashMap<Arch, Arc<Generation>>>>,
+    /// Why jobs were left out, of late.
+    refused: moka::future::Cache<JobId, String>,
 }
 
 /// One state of the repository for an architecture.
@@ -90,10 +92,10 @@ pub enum Publication {
     Published,
     /// They will be in a moment.
     Waits,
-    /// They will not be: a file of this name is published with other content.
-    Taken {
-        /// The file, such as `hello-2.10-r0.apk`.
-        file: String,
+    /// They will not be.
+    Refused {
+        /// Why, in one line.
+        reason: String,
     },
 }
 
@@ -101,7 +103,13 @@ impl PublishedRepository {
     /// What lies in the storage of `files`. Indexes are signed when there is a key and say `description` of themselves, a
     /// line that `apk update` shows.
     pub fn new(files: BuildFiles, signing_key: Option<Arc<SigningKey>>, description: &str) -> Self {
-        Self { files, signing_key, description: description.into(), generations: Arc::default() }
+        Self {
+            files,
+            signing_key,
+            description: description.into(),
+            generations: Arc::default(),
+            refused: moka::future::Cache::new(limits::REFUSED_PUBLICATIONS_KEPT),
+        }
     }
 
     /// The newest generation for an architecture; it lists nothing at first.
@@ -136,28 +144,35 @@ impl PublishedRepository {
         })
     }
 
-    /// What became of the packages of a job; `None` for one that makes none, or has not succeeded.
+    /// What became of the packages of a job; `None` for one that makes none, or has not succeeded, and when that is not
+    /// known any more.
     ///
     /// # Errors
     /// The storage's.
     pub async fn publication(&self, job: &Job) -> Result<Option<Publication>> {
         let files: Vec<&str> = packages_of(job).collect();
-        if job.state != JobState::Success || files.is_empty() {
-            return Ok(None);
+        let Some(first) = files.first().filter(|_| job.state == JobState::Success) else { return Ok(None) };
+        if let Some(reason) = self.refused.get(&job.id).await {
+            return Ok(Some(Publication::Refused { reason }));
         }
         let generation = self.generation(job.facts.arch).await?;
-        if !files.iter().any(|file| generation.known.contains_key(*file)) {
-            return Ok(Some(Publication::Waits));
+        let is_listed = files.iter().all(|file| generation.known.contains_key(*file));
+        if job.artifacts_removed_at.is_some() {
+            // Its own files are gone; what it told of them is not.
+            let name = format!("{}/{first}", job.facts.arch);
+            let told = job.artifacts.iter().find(|artifact| artifact.name == name);
+            let there = self.package(job.facts.arch, first).await;
+            let same = told.is_some_and(|told| there.is_ok_and(|there| there.sha256 == told.sha256));
+            return Ok((is_listed && same).then_some(Publication::Published));
         }
         let made = match self.files.made(job).await {
             Ok(made) => made,
-            // Its files were removed: only their names can be compared.
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Some(Publication::Published)),
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
         };
         Ok(Some(match taken(&generation, &made.packages) {
-            Some(file) => Publication::Taken { file },
-            None if files.iter().all(|file| generation.known.contains_key(*file)) => Publication::Published,
+            Some(file) => Publication::Refused { reason: taken_reason(&file) },
+            None if is_listed => Publication::Published,
             None => Publication::Waits,
         }))
     }
@@ -217,6 +232,11 @@ fn packages_of(job: &Job) -> impl Iterator<Item = &str> {
     let folder = format!("{}/", job.facts.arch);
     let names = job.artifacts.iter().map(|artifact| artifact.name.as_str());
     names.filter_map(move |name| name.strip_prefix(&folder)).filter(|file| file.ends_with(".apk"))
+}
+
+/// Why a package is not published whose name another one has.
+fn taken_reason(file: &str) -> String {
+    format!("{file} is there with other content, which stays; a new version or epoch can be published")
 }
 
 /// The first of some packages whose file is published with other content.

@@ -1,6 +1,6 @@
 //! What publishes: it follows the events of a farm.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
@@ -8,7 +8,7 @@ use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{Generation, INDEX, PublishedRepository, key, packages_of, taken};
+use super::{Generation, INDEX, PublishedRepository, key, packages_of, taken, taken_reason};
 use crate::apk::index::IndexPackage;
 use crate::arch::Arch;
 use crate::artifact_storage::layout::artifact_key;
@@ -27,6 +27,8 @@ pub struct Publisher {
     seen: Option<u64>,
     /// When it last looked at the indexes in the storage.
     looked_at: Option<Instant>,
+    /// Architectures of which all jobs must be looked at.
+    behind: BTreeSet<Arch>,
 }
 
 /// Which jobs a pass is told of.
@@ -52,16 +54,10 @@ pub struct Published {
     pub indexes: usize,
 }
 
-/// A job with packages that are not listed yet.
-struct Waiting {
-    job: Arc<Job>,
-    packages: Vec<IndexPackage>,
-}
-
 impl Publisher {
     /// Publishes what the jobs of `job_store` have made.
     pub fn new(repository: PublishedRepository, job_store: Arc<dyn JobStore>) -> Self {
-        Self { repository, job_store, seen: None, looked_at: None }
+        Self { repository, job_store, seen: None, looked_at: None, behind: BTreeSet::new() }
     }
 
     /// What it publishes to.
@@ -126,43 +122,68 @@ impl Publisher {
     /// over what other servers published.
     ///
     /// # Errors
-    /// The stores'; what was published until then stays, and the next pass does the rest. A job whose files are not as
-    /// it says is told in the log and left out.
+    /// The stores'; what was published until then stays, and the next pass does the rest. Trouble with the index of one
+    /// architecture keeps no other one: the next pass looks at all jobs of that one. A job whose files are not as it says is
+    /// told in the log and left out.
     pub async fn pass(&mut self) -> Result<Published> {
         let mut done = Published::default();
         let page = self.job_store.events(&EventQuery::after(self.seen.unwrap_or(u64::MAX))).await?;
+        let mut trouble = Trouble::default();
         match self.seen {
             // The events of what lies between may be forgotten, or the store is another one.
             Some(seen) if page.oldest <= seen.saturating_add(1) && page.last >= seen => {
-                self.follow(page, &mut done).await?;
+                for arch in std::mem::take(&mut self.behind) {
+                    let query = ListQuery::default().in_state(JobState::Success).for_arch(arch);
+                    self.publish_listed(query, &mut done, &mut trouble).await?;
+                }
+                self.follow(page, &mut done, &mut trouble).await?;
             }
             _ => {
-                let mut query = ListQuery::default().in_state(JobState::Success);
-                query.limit = limits::PUBLISHED_JOBS_MAX;
-                loop {
-                    let jobs = self.job_store.list(&query.clone().oldest_after(query.after)).await?;
-                    let last = jobs.jobs.last().map(|job| job.id);
-                    let more = jobs.more && last.is_some();
-                    self.publish(jobs.jobs, Jobs::All, &mut done).await?;
-                    if !more {
-                        break;
-                    }
-                    query = query.oldest_after(last);
-                }
+                self.behind.clear();
+                let query = ListQuery::default().in_state(JobState::Success);
+                self.publish_listed(query, &mut done, &mut trouble).await?;
                 self.seen = Some(page.last);
             }
         }
+        let is_first = self.looked_at.is_none();
         if self.looked_at.is_none_or(|last| last.elapsed() >= limits::PUBLISH_POLL) {
             for arch in self.repository.archs() {
-                self.repair(arch, &mut done).await?;
+                let repaired = self.repair(arch, is_first, &mut done).await;
+                trouble.note(arch, repaired);
             }
             self.looked_at = Some(Instant::now());
         }
-        Ok(done)
+        self.behind.extend(trouble.archs);
+        trouble.first.map_or(Ok(done), Err)
     }
 
-    /// Publishes what events tell, page by page.
-    async fn follow(&mut self, mut page: EventPage, done: &mut Published) -> Result<()> {
+    /// Publishes what jobs have made that a list tells.
+    async fn publish_listed(
+        &self,
+        mut query: ListQuery,
+        done: &mut Published,
+        trouble: &mut Trouble,
+    ) -> Result<()> {
+        query.limit = limits::PUBLISHED_JOBS_MAX;
+        loop {
+            let jobs = self.job_store.list(&query.clone().oldest_after(query.after)).await?;
+            let last = jobs.jobs.last().map(|job| job.id);
+            let more = jobs.more && last.is_some();
+            self.publish(jobs.jobs, Jobs::All, done, trouble).await;
+            if !more {
+                return Ok(());
+            }
+            query = query.oldest_after(last);
+        }
+    }
+
+    /// Publishes what events tell, page by page, until one is not full: what comes meanwhile is for the next pass.
+    async fn follow(
+        &mut self,
+        mut page: EventPage,
+        done: &mut Published,
+        trouble: &mut Trouble,
+    ) -> Result<()> {
         loop {
             let mut jobs = Vec::new();
             for event in &page.events {
@@ -175,75 +196,81 @@ impl Publisher {
                     Err(error) => return Err(error),
                 }
             }
-            self.publish(jobs, Jobs::New, done).await?;
-            let is_last = page.events.is_empty();
+            self.publish(jobs, Jobs::New, done, trouble).await;
             self.seen = Some(page.last);
-            if is_last {
+            if page.events.len() < limits::EVENTS_PER_READ_MAX {
                 return Ok(());
             }
             page = self.job_store.events(&EventQuery::after(page.last)).await?;
         }
     }
 
-    /// Publishes the packages of jobs, in order.
-    async fn publish(&self, jobs: Vec<Arc<Job>>, which: Jobs, done: &mut Published) -> Result<()> {
-        let mut by_arch: BTreeMap<Arch, Vec<Waiting>> = BTreeMap::new();
+    /// Publishes the packages of jobs, in order, for each architecture.
+    async fn publish(&self, jobs: Vec<Arc<Job>>, which: Jobs, done: &mut Published, trouble: &mut Trouble) {
+        let mut by_arch: BTreeMap<Arch, Vec<Arc<Job>>> = BTreeMap::new();
         for job in jobs {
-            if job.state != JobState::Success || job.artifacts_removed_at.is_some() {
-                continue;
+            if job.state == JobState::Success && job.artifacts_removed_at.is_none() {
+                by_arch.entry(job.facts.arch).or_default().push(job);
             }
-            let arch = job.facts.arch;
-            let generation = self.repository.generation(arch).await?;
+        }
+        for (arch, jobs) in by_arch {
+            let published = self.publish_for(arch, jobs, which, done).await;
+            trouble.note(arch, published);
+        }
+    }
+
+    async fn publish_for(
+        &self,
+        arch: Arch,
+        jobs: Vec<Arc<Job>>,
+        which: Jobs,
+        done: &mut Published,
+    ) -> Result<()> {
+        let mut generation = self.newest(arch).await?;
+        let mut added: Vec<IndexPackage> = Vec::new();
+        let mut names: BTreeMap<String, IndexPackage> = BTreeMap::new();
+        for job in jobs {
             // Those of long ago were compared when they were new; a job that was not built has what another one made.
             if (which == Jobs::All || job.reused.is_some())
                 && packages_of(&job).all(|file| generation.known.contains_key(file))
             {
                 continue;
             }
-            match self.repository.files.made(&job).await {
-                Ok(made) if made.packages.is_empty() => {}
-                Ok(made) => {
-                    let packages = made.packages.clone();
-                    by_arch.entry(arch).or_default().push(Waiting { job, packages });
+            let packages = match self.repository.files.made(&job).await {
+                Ok(made) => made.packages.clone(),
+                Err(error) if is_of_job(&error) => {
+                    self.leave_out(&job, &error).await;
+                    continue;
                 }
-                Err(error) if error.kind().is_retryable() => return Err(error),
-                Err(error) => leave_out(&job, &error),
-            }
-        }
-        for (arch, waiting) in by_arch {
-            self.publish_for(arch, waiting, done).await?;
-        }
-        Ok(())
-    }
-
-    async fn publish_for(&self, arch: Arch, waiting: Vec<Waiting>, done: &mut Published) -> Result<()> {
-        let mut generation = self.newest(arch).await?;
-        let mut added: Vec<IndexPackage> = Vec::new();
-        let mut names: BTreeMap<String, IndexPackage> = BTreeMap::new();
-        for Waiting { job, packages } in waiting {
+                Err(error) => return Err(error),
+            };
             let new: Vec<IndexPackage> =
                 packages.into_iter().filter(|package| !is_listed(&generation, &names, package)).collect();
             if new.is_empty() {
                 continue;
             }
-            if let Some(file) = taken(&generation, &new).or_else(|| taken_among(&names, &new)) {
-                done.taken += 1;
-                refuse(&job, &file);
-                continue;
+            let mut other = taken(&generation, &new).or_else(|| taken_among(&names, &new));
+            if other.is_none() {
+                match self.copy(&job, &new).await {
+                    Ok(found) => other = found,
+                    Err(error) if is_of_job(&error) => {
+                        self.leave_out(&job, &error).await;
+                        continue;
+                    }
+                    Err(error) => return Err(error),
+                }
             }
-            match self.copy(&job, &new).await {
-                Ok(None) => {
+            match other {
+                Some(file) => {
+                    done.taken += 1;
+                    self.refuse(&job, &file).await;
+                }
+                None => {
                     done.jobs += 1;
                     done.packages += new.len();
                     names.extend(new.iter().map(|package| (package.file_name(), package.clone())));
                     added.extend(new);
                 }
-                Ok(Some(file)) => {
-                    done.taken += 1;
-                    refuse(&job, &file);
-                }
-                Err(error) if error.kind().is_retryable() => return Err(error),
-                Err(error) => leave_out(&job, &error),
             }
         }
         if !added.is_empty() {
@@ -297,20 +324,26 @@ impl Publisher {
         self.repository.make(arch, packages).await
     }
 
-    /// Puts the index again when what lies in the storage is not all that is known: another server was overtaken, the key
-    /// is a new one, or the index was lost.
-    async fn repair(&self, arch: Arch, done: &mut Published) -> Result<()> {
+    /// Puts the index again when the one in the storage lacks what is known: another server was overtaken, or it was lost.
+    /// The first look also puts one that differs otherwise, such as by its key; later ones leave that to whoever starts.
+    async fn repair(&self, arch: Arch, is_first: bool, done: &mut Published) -> Result<()> {
         let generation = self.newest(arch).await?;
         self.repository.set(arch, &generation);
         if generation.is_empty() {
             return Ok(());
         }
-        let stored = self.repository.files.storage().head(&key(arch, INDEX)?).await;
-        match stored {
-            Ok(stored) if stored.sha256 == generation.sha256 => Ok(()),
-            Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
-            _ => self.write(arch, &generation, done).await,
-        }
+        let whole = match self.repository.files.storage().head(&key(arch, INDEX)?).await {
+            Ok(stored) if stored.sha256 == generation.sha256 => true,
+            Ok(_) if is_first => false,
+            Ok(_) => {
+                let stored = self.repository.stored(arch).await?.unwrap_or_default();
+                let names: BTreeSet<String> = stored.iter().map(IndexPackage::file_name).collect();
+                generation.known.keys().all(|file| names.contains(file))
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => false,
+            Err(error) => return Err(error),
+        };
+        if whole { Ok(()) } else { self.write(arch, &generation, done).await }
     }
 
     async fn write(&self, arch: Arch, generation: &Generation, done: &mut Published) -> Result<()> {
@@ -346,16 +379,44 @@ fn taken_among(names: &BTreeMap<String, IndexPackage>, packages: &[IndexPackage]
     packages.iter().map(IndexPackage::file_name).find(|file| names.contains_key(file))
 }
 
-fn refuse(job: &Job, file: &str) {
-    tracing::warn!(
-        job = %job.id,
-        "its packages are not published: {file} is published with other content; \
-         a package whose content changes needs a new version or epoch"
-    );
+/// Whether an error is of the files of one job, so that others can be published without it.
+fn is_of_job(error: &Error) -> bool {
+    use ErrorKind::{InvalidRequest, LimitExceeded, NotFound, Untrusted};
+    matches!(error.kind(), NotFound | Untrusted | InvalidRequest | LimitExceeded)
 }
 
-fn leave_out(job: &Job, error: &Error) {
-    tracing::warn!(job = %job.id, error = %error.chain(), "its packages cannot be published");
+impl Publisher {
+    async fn refuse(&self, job: &Job, file: &str) {
+        self.repository.refused.insert(job.id, taken_reason(file)).await;
+        tracing::warn!(
+            job = %job.id,
+            "its packages are not published: {file} is there with other content; \
+             a package whose content changes needs a new version or epoch"
+        );
+    }
+
+    async fn leave_out(&self, job: &Job, error: &Error) {
+        let reason = format!("its files cannot be read: {}", error.chain());
+        self.repository.refused.insert(job.id, reason).await;
+        tracing::warn!(job = %job.id, error = %error.chain(), "its packages cannot be published");
+    }
+}
+
+/// Architectures whose index could not be made or written.
+#[derive(Default)]
+struct Trouble {
+    archs: BTreeSet<Arch>,
+    /// What went wrong first.
+    first: Option<Error>,
+}
+
+impl Trouble {
+    fn note(&mut self, arch: Arch, result: Result<()>) {
+        if let Err(error) = result {
+            self.archs.insert(arch);
+            self.first.get_or_insert(error.with("arch", arch));
+        }
+    }
 }
 
 fn tell(done: Published) {

@@ -96,7 +96,7 @@ impl Farm {
 }
 
 fn taken_by(file: &str) -> Option<Publication> {
-    Some(Publication::Taken { file: file.to_owned() })
+    Some(Publication::Refused { reason: taken_reason(file) })
 }
 
 #[tokio::test]
@@ -147,6 +147,13 @@ async fn published_content_never_changes() {
     }
     assert_eq!(farm.publication(&publisher, other).await, taken_by("a-1-r0.apk"));
     assert_eq!(farm.publication(&publisher, same_pass).await, taken_by("a-1-r1.apk"));
+    // Another server, or this one later, tells the same; files that went change nothing.
+    let later = farm.publisher();
+    assert_eq!(farm.publication(&later, other).await, taken_by("a-1-r0.apk"));
+    for (id, expected) in [(first, Some(Publication::Published)), (other, None)] {
+        farm.store.note_removed(id, Holding::Artifacts, at(9)).await.unwrap();
+        assert_eq!(farm.publication(&later, id).await, expected);
+    }
 }
 
 #[tokio::test]
@@ -201,10 +208,11 @@ async fn an_index_that_an_overtaken_server_put_is_whole_again() {
 #[tokio::test]
 async fn an_index_that_cannot_be_read_is_kept_and_told() {
     let farm = Farm::new();
-    farm.makes(&[("a", "1-r0", 1)]).await;
     let index = key(Arch::X86_64, INDEX).unwrap();
-    farm.storage.put(&index, bytes(vec![b"broken".to_vec()])).await.unwrap();
     let mut publisher = farm.publisher();
+    publisher.pass().await.unwrap();
+    farm.storage.put(&index, bytes(vec![b"broken".to_vec()])).await.unwrap();
+    farm.makes(&[("a", "1-r0", 1)]).await;
     let error = publisher.pass().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Untrusted);
     assert!(error.hint_text().unwrap().contains("melange index"), "{}", error.chain());

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::apk::checksum::HashingWriter;
 use crate::apk::tar_writer::{EntryType, Header, TarWriter};
 use crate::arch::Arch;
+use crate::builder::SourceRules;
 use crate::error::{Error, Result};
 use crate::guest::{Blob, GuestUser};
 use crate::melange::plan::Plan;
@@ -16,7 +17,7 @@ use crate::sources::{self, SourceFile};
 const OUTPUT: &str = "melange-out";
 
 /// Writes the workspace as two tars into `folder`: first what all builds of a user have, then what this one has, with
-/// the output folder. The files beside the definition come from a folder, without those that are excepted.
+/// the output folder. The files beside the definition come from a folder, without what the rules leave out.
 ///
 /// # Errors
 /// The disk's, and those of [`sources::list`].
@@ -24,13 +25,13 @@ pub fn write(
     folder: &Path,
     plan: &Plan,
     namespace: &str,
-    (source_dir, except): (Option<&Path>, &[PathBuf]),
+    (source_dir, rules): (Option<&Path>, &SourceRules),
     user: GuestUser,
 ) -> Result<Vec<Blob>> {
     let common = write_tar(&folder.join("workspace-common.tar"), &common_files(), user, false)?;
     let mut files = package_files(plan, namespace);
     if let Some(folder) = source_dir {
-        for file in sources::list_except(folder, except)?.files {
+        for file in sources::list_by(folder, rules)?.files {
             if file.path == OUTPUT {
                 let message = format!("{} is where the packages' files go", folder.join(OUTPUT).display());
                 return Err(Error::invalid(message).hint("give the source file another name"));

@@ -6,8 +6,8 @@
 //! user it works in a user namespace with a mapped range of ids (`newuidmap`), so that `chown` and `install -o`
 //! behave as in a container. No new privileges, a filter of system calls, nothing writable of the kernel, bounds on
 //! memory, processes and disk, and a network only for steps that may need one, from which this machine is not
-//! reached. `/var/cache/melange` belongs to the guest alone: what builds shared there, one could poison for the
-//! others.
+//! reached. `/var/cache/melange` belongs to the guest alone, unless the operator shares a folder
+//! ([`SandboxOptions::shared_cache`]): what builds share there, one can poison for the others.
 //!
 //! What is masked, refused, bounded and reachable stands in `docs/sandbox.md`.
 
@@ -174,7 +174,8 @@ impl SandboxRunner {
         let environment_bytes: usize =
             plan.steps.iter().flat_map(|step| &step.environment).map(variable_bytes).sum();
         let environment_bytes = u64::try_from(environment_bytes).unwrap_or(u64::MAX);
-        let shared = self.options.shared_cache.as_ref();
+        // Whom the guest's steps run as otherwise may not reach the folder, nor write to it.
+        let shared = self.options.shared_cache.as_ref().filter(|_| plan.user.uid == 0);
         GuestOrder {
             folder: folder.to_owned(),
             scripts: of_steps.chain(others).map(|(name, text)| (name, text.clone())).collect(),

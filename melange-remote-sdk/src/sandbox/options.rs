@@ -26,8 +26,8 @@ pub struct SandboxOptions {
     pub ready_launcher: bool,
     /// Ports of this machine's loopback that steps with network find on their own; otherwise they reach none.
     pub host_ports: Vec<u16>,
-    /// A folder that all guests find, and may write to, as `/var/cache/melange`; otherwise each has one of its own, which
-    /// goes with it. What one build leaves there another one uses: only for definitions that are trusted with it.
+    /// A folder that all guests whose steps run as root find, and may write to, as `/var/cache/melange`; otherwise each
+    /// has one of its own, which goes with it. What one build leaves there another one uses: only for definitions that are trusted with it.
     pub shared_cache: Option<PathBuf>,
     /// What one guest may use.
     pub bounds: SandboxBounds,

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Mode, OFlags};
 
 use super::ignore::Ignored;
+use crate::builder::SourceRules;
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits;
 
@@ -52,7 +53,7 @@ impl SourceFile {
 pub struct SourceList {
     /// Its files, sorted by path.
     pub files: Vec<SourceFile>,
-    /// How many links were left out.
+    /// How many links were left out, and what else the rules leave out like them.
     pub links: usize,
     /// How many files were left out as [`IGNORE_FILE`](super::IGNORE_FILE) says.
     pub ignored: usize,
@@ -71,26 +72,32 @@ impl SourceList {
 /// `InvalidRequest` for patterns of files to leave out that are none; `Unsupported` for what is no file, folder or link, and for names that are no UTF-8; `LimitExceeded` for more than
 /// [`limits::SOURCE_FILES_MAX`] entries and paths longer than [`limits::SOURCE_PATH_BYTES_MAX`]; the disk's.
 pub fn list(folder: &Path) -> Result<SourceList> {
-    list_except(folder, &[])
+    list_by(folder, &SourceRules::default())
 }
 
-/// The same without these files and folders, wherever they are named from, which count as ignored.
+/// The same by rules.
 ///
 /// # Errors
-/// As [`list`].
-pub fn list_except(folder: &Path, except: &[PathBuf]) -> Result<SourceList> {
+/// As [`list`], less what the rules leave out.
+pub fn list_by(folder: &Path, rules: &SourceRules) -> Result<SourceList> {
     let mut list = SourceList::default();
     if !folder.exists() {
         return Ok(list);
     }
     let ignored = Ignored::of(folder)?;
     // What does not exist is not there to be left out.
-    let except: Vec<PathBuf> = except.iter().filter_map(|path| path.canonicalize().ok()).collect();
+    let except: Vec<PathBuf> = rules.except.iter().filter_map(|path| path.canonicalize().ok()).collect();
     let place = folder.canonicalize().map_err(|e| Error::io("find", folder, e))?;
     let (mut seen, mut bytes, mut waiting) = (0usize, 0usize, vec![PathBuf::new()]);
     while let Some(below) = waiting.pop() {
         let here = folder.join(&below);
-        let entries = std::fs::read_dir(&here).map_err(|e| Error::io("list", &here, e))?;
+        let entries = match std::fs::read_dir(&here) {
+            Err(_) if rules.skip_special && !below.as_os_str().is_empty() => {
+                list.links += 1;
+                continue;
+            }
+            entries => entries.map_err(|e| Error::io("list", &here, e))?,
+        };
         for entry in entries {
             let entry = entry.map_err(|e| Error::io("list", &here, e))?;
             let path = entry.path();
@@ -109,7 +116,8 @@ pub fn list_except(folder: &Path, except: &[PathBuf]) -> Result<SourceList> {
             // Of a link it is what the link is.
             let meta = entry.metadata().map_err(|e| Error::io("read", &path, e))?;
             let name = below.join(entry.file_name());
-            if meta.is_symlink() {
+            let is_special = !meta.is_symlink() && !meta.is_dir() && !meta.is_file();
+            if meta.is_symlink() || rules.skip_special && is_special {
                 list.links += 1;
             } else if meta.is_dir() {
                 waiting.push(name);

@@ -34,6 +34,6 @@ mod unpack;
 pub use folders::{SourceFolder, SourceFolders, SourceIntake};
 pub use ignore::IGNORE_FILE;
 pub use known::known;
-pub use list::{SourceFile, SourceList, list, list_except};
+pub use list::{SourceFile, SourceList, list, list_by};
 pub use pack::{PackedSources, check_texts, pack, pack_texts};
 pub use unpack::{SourceSummary, check, unpack};

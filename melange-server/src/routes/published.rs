@@ -97,12 +97,7 @@ pub(super) async fn of(app: &App, job: &Job) -> Option<PublicationView> {
     Some(match publication.unwrap_or_else(|error| tell_failure(job, &error))? {
         Publication::Published => PublicationView::new("yes", None),
         Publication::Waits => PublicationView::new("soon", None),
-        Publication::Taken { file } => {
-            let reason = format!(
-                "{file} is published with other content, which stays; a new version or epoch can be published"
-            );
-            PublicationView::new("no", Some(reason))
-        }
+        Publication::Refused { reason } => PublicationView::new("no", Some(reason)),
         _ => return None,
     })
 }

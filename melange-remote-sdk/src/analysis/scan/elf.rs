@@ -6,6 +6,12 @@ use object::read::elf::{Dyn, FileHeader, ProgramHeader};
 
 /// The most of one part of an ELF file that is read: the names in the largest programs take a few MB.
 const PART_BYTES_MAX: u64 = 16 << 20;
+/// The names that are read of one file; programs with the most libraries need some hundred.
+const NAMES_MAX: usize = 4_096;
+/// What is read of a name.
+const NAME_BYTES_MAX: usize = 4_096;
+/// A count of segments that stands for one that lies elsewhere in the file, and may be any number.
+const COUNT_ELSEWHERE: u16 = 0xffff;
 
 /// What is read of an ELF file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -38,6 +44,9 @@ where
     let endian = header.endian().ok()?;
     let mut facts = ElfFacts { shared: header.e_type(endian) == elf::ET_DYN, ..ElfFacts::default() };
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    if header.e_phnum(endian) == COUNT_ELSEWHERE {
+        return Some(facts);
+    }
     let segments = header.program_headers(endian, data).ok()?;
     let small = |segment: &&H::ProgramHeader| segment.p_filesz(endian).into() <= PART_BYTES_MAX;
     for segment in segments.iter().filter(small) {
@@ -55,14 +64,16 @@ where
         return Some(facts);
     };
     let offset = segments.iter().find_map(|segment| file_offset(segment, endian, address, size))?;
-    let strings = data.read_bytes_at(offset, size).ok().filter(|_| size <= PART_BYTES_MAX)?;
-    for entry in dynamic {
+    if size > PART_BYTES_MAX {
+        return None;
+    }
+    let strings = data.read_bytes_at(offset, size).ok()?;
+    let is_name = |entry: &&H::Dyn| matches!(entry.tag(endian), elf::DT_NEEDED | elf::DT_SONAME);
+    for entry in dynamic.iter().filter(is_name).take(NAMES_MAX) {
         let tag = entry.tag(endian);
-        if tag != elf::DT_NEEDED && tag != elf::DT_SONAME {
-            continue;
-        }
         let at = usize::try_from(entry.d_val(endian).into()).ok()?;
         let rest = strings.get(at..)?;
+        let rest = rest.get(..NAME_BYTES_MAX).unwrap_or(rest);
         let name = text(rest.split(|byte| *byte == 0).next().unwrap_or_default());
         if tag == elf::DT_NEEDED { facts.needed.push(name) } else { facts.sonames.push(name) }
     }

@@ -83,6 +83,10 @@ where
         let size = section.sh_size(endian).into();
         return read(section.sh_addr(endian).into(), section.sh_offset(endian).into(), size);
     }
+    // This count stands for one that lies elsewhere in the file, and may be any number.
+    if header.e_phnum(endian) == 0xffff {
+        return None;
+    }
     let segments = header.program_headers(endian, data).ok()?;
     let is_data = |segment: &&H::ProgramHeader| {
         let flags = segment.p_flags(endian);

@@ -1,11 +1,14 @@
 //! Kernels and their modules: which version of Linux they are of.
 
+use std::cell::Cell;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 
 use flate2::bufread::{GzDecoder, MultiGzDecoder};
 
 /// What is searched through of one file once it is unpacked: kernels with all symbols have some hundred MB.
 const SEARCHED_BYTES_MAX: u64 = 1 << 30;
+/// What is read of all files of a package together once they are unpacked; what lies behind tells nothing.
+pub(super) const PACKAGE_BYTES_MAX: u64 = 8 << 30;
 /// The window of a file's compression: modules have 8 MB at most.
 const WINDOW_LOG_MAX: u32 = 26;
 /// The same for xz, in KiB.
@@ -35,8 +38,23 @@ enum Image {
     },
 }
 
+/// A reader that pays for what it gives, and ends when nothing is left.
+struct Paid<'c, R> {
+    inner: R,
+    left: &'c Cell<u64>,
+}
+
+impl<R: Read> Read for Paid<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let most = usize::try_from(self.left.get()).unwrap_or(usize::MAX).min(buffer.len());
+        let read = self.inner.read(&mut buffer[..most])?;
+        self.left.set(self.left.get().saturating_sub(read as u64));
+        Ok(read)
+    }
+}
+
 /// The version of a kernel image: as its boot header says, otherwise as the kernel in it does.
-pub(super) fn image_version<R: Read + Seek>(open: impl Fn() -> R) -> Option<String> {
+pub(super) fn image_version<R: Read + Seek>(open: impl Fn() -> R, left: &Cell<u64>) -> Option<String> {
     let image = if begins_with(&mut open(), GZIP) {
         Image::Gzip
     } else {
@@ -44,14 +62,15 @@ pub(super) fn image_version<R: Read + Seek>(open: impl Fn() -> R) -> Option<Stri
     };
     let unpacked = || -> io::Result<Box<dyn Read + '_>> {
         let mut reader = open();
-        Ok(match image {
+        let inner: Box<dyn Read + '_> = match image {
             Image::Whole => Box::new(reader.take(SEARCHED_BYTES_MAX)),
             Image::Gzip => Box::new(MultiGzDecoder::new(BufReader::new(reader)).take(SEARCHED_BYTES_MAX)),
             Image::Section { offset, size } => {
                 reader.seek(SeekFrom::Start(offset))?;
                 Box::new(reader.take(size.min(SEARCHED_BYTES_MAX)))
             }
-        })
+        };
+        Ok(Box::new(Paid { inner, left }))
     };
     let mut head = Vec::new();
     unpacked().ok()?.take(HEAD_BYTES).read_to_end(&mut head).ok();
@@ -60,13 +79,14 @@ pub(super) fn image_version<R: Read + Seek>(open: impl Fn() -> R) -> Option<Stri
         let mut reader = BufReader::with_capacity(CHUNK_BYTES, unpacked().ok()?);
         skip_to(&mut reader, GZIP).ok().filter(|found| *found)?;
         let packed = GZIP.chain(reader);
-        line_behind(GzDecoder::new(BufReader::new(packed)).take(SEARCHED_BYTES_MAX), b"Linux version ")
+        let inner = GzDecoder::new(BufReader::new(packed)).take(SEARCHED_BYTES_MAX);
+        line_behind(Paid { inner, left }, b"Linux version ")
     });
     version(&text.or_else(|| line_behind(unpacked().ok()?, b"Linux version "))?)
 }
 
 /// The version that a module was made for.
-pub(super) fn module_version<R: Read + Seek>(open: impl Fn() -> R) -> Option<String> {
+pub(super) fn module_version<R: Read + Seek>(open: impl Fn() -> R, left: &Cell<u64>) -> Option<String> {
     let begins = |magic| begins_with(&mut open(), magic);
     let reader = BufReader::with_capacity(CHUNK_BYTES, open());
     let unpacked: Box<dyn Read + '_> = if begins(GZIP) {
@@ -80,7 +100,8 @@ pub(super) fn module_version<R: Read + Seek>(open: impl Fn() -> R) -> Option<Str
     } else {
         Box::new(reader)
     };
-    version(&line_behind(unpacked.take(SEARCHED_BYTES_MAX), b"vermagic=")?)
+    let inner = unpacked.take(SEARCHED_BYTES_MAX);
+    version(&line_behind(Paid { inner, left }, b"vermagic=")?)
 }
 
 fn begins_with(reader: &mut impl Read, magic: &[u8]) -> bool {
@@ -198,11 +219,11 @@ mod tests {
     use super::*;
 
     fn image(bytes: &[u8]) -> Option<String> {
-        image_version(|| Cursor::new(bytes))
+        image_version(|| Cursor::new(bytes), &Cell::new(PACKAGE_BYTES_MAX))
     }
 
     fn module(bytes: &[u8]) -> Option<String> {
-        module_version(|| Cursor::new(bytes))
+        module_version(|| Cursor::new(bytes), &Cell::new(PACKAGE_BYTES_MAX))
     }
 
     fn gzip(bytes: &[u8]) -> Vec<u8> {

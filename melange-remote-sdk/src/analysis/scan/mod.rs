@@ -1,6 +1,7 @@
 //! What a tree needs and provides, read off its files: shared objects, commands, documents, pkg-config,
 //! language modules, shebangs, kernels and their modules. The results are merged with what the definition declares.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 
 use object::read::ReadCache;
@@ -40,6 +41,9 @@ const TEXT_BYTES_MAX: u64 = 1 << 20;
 const SHEBANG_BYTES: u64 = 80;
 /// Links that are followed from one to the next.
 const LINKS_MAX: usize = 16;
+
+/// Folders with libraries that packages may name; each link to a library is looked for in all of them.
+const FOLDERS_MAX: usize = 256;
 
 /// Names found in a tree.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -105,6 +109,7 @@ pub fn dependencies(input: &ScanInput<'_>) -> Dependencies {
         input,
         version: input.package.full_version(),
         library_folders: library_folders(input),
+        kernel_bytes: Cell::new(kernel::PACKAGE_BYTES_MAX),
         found: Scan::default(),
     };
     scan.run();
@@ -138,26 +143,25 @@ fn merge(package: &PlanPackage, mut found: Scan) -> Dependencies {
     }
 }
 
-/// The usual library folders, then those that any sibling's `etc/ld.so.conf.d/*.conf` names.
+/// The usual library folders, then those that any sibling's `etc/ld.so.conf.d/*.conf` names, at most
+/// [`FOLDERS_MAX`] of them.
 fn library_folders(input: &ScanInput<'_>) -> Vec<String> {
     let mut folders: Vec<String> = LIBRARY_FOLDERS.iter().map(|folder| (*folder).to_owned()).collect();
+    let mut known: BTreeSet<String> = folders.iter().cloned().collect();
+    let is_listing = |parts: &[String]| matches!(parts, [etc, folder, .., name] if etc == "etc" && folder == "ld.so.conf.d" && name.ends_with(".conf"));
     for tree in input.siblings {
-        for (path, entry) in tree.iter() {
-            let name = path.joined();
-            if !(name.starts_with("etc/ld.so.conf.d/") && name.ends_with(".conf")) {
-                continue;
-            }
-            if let EntryKind::File(content) = &entry.kind
-                && let Ok(bytes) = tree.read(content, TEXT_BYTES_MAX)
-            {
-                let text = String::from_utf8_lossy(&bytes);
-                // The loader takes a slash at the end, and nothing else behind the path.
-                let named = text.lines().filter_map(|line| line.strip_prefix('/'));
-                let named = named.map(|folder| folder.strip_suffix('/').unwrap_or(folder).to_owned());
-                for folder in named {
-                    if !folders.contains(&folder) {
-                        folders.push(folder);
-                    }
+        for (_, entry) in tree.iter().filter(|(path, _)| is_listing(path.parts())) {
+            let EntryKind::File(content) = &entry.kind else { continue };
+            let Ok(bytes) = tree.read(content, TEXT_BYTES_MAX) else { continue };
+            let text = String::from_utf8_lossy(&bytes);
+            // The loader takes a slash at the end, and nothing else behind the path.
+            for folder in text.lines().filter_map(|line| line.strip_prefix('/')) {
+                let folder = folder.strip_suffix('/').unwrap_or(folder);
+                if folders.len() >= FOLDERS_MAX {
+                    return folders;
+                }
+                if known.insert(folder.to_owned()) {
+                    folders.push(folder.to_owned());
                 }
             }
         }
@@ -169,6 +173,8 @@ struct Scanner<'a> {
     input: &'a ScanInput<'a>,
     version: String,
     library_folders: Vec<String>,
+    /// What may still be read of kernels and modules, unpacked.
+    kernel_bytes: Cell<u64>,
     found: Scan,
 }
 
@@ -238,11 +244,11 @@ impl Scanner<'_> {
             return;
         }
         let open = || self.input.tree.open(content);
-        if let Some(version) = kernel::image_version(open) {
+        if let Some(version) = kernel::image_version(open, &self.kernel_bytes) {
             self.found.provides.insert(format!("linux:{version}"));
         }
         if !name.starts_with("boot/")
-            && let Some(version) = kernel::module_version(open)
+            && let Some(version) = kernel::module_version(open, &self.kernel_bytes)
         {
             self.found.runtime.insert(format!("linux:{version}"));
         }

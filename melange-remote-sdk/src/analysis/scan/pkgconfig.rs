@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Texts of a file's variables, each made of those before it: what doubles with every line is no file of pkg-config's.
 const EXPANDED_BYTES_MAX: usize = 64 << 10;
+/// All texts of a file's variables and fields; a file beyond it requires nothing.
+const FILE_BYTES_MAX: usize = 4 << 20;
 /// The fields that name what a file requires.
 const FIELDS: [&str; 3] = ["Requires", "Requires.private", "Requires.internal"];
 
@@ -14,10 +16,15 @@ pub(super) fn required(text: &str) -> BTreeSet<String> {
     let mut variables: BTreeMap<String, String> = BTreeMap::new();
     let mut fields: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     let text = text.replace("\\\n", " ");
+    let mut bytes = 0usize;
     for line in text.lines() {
         let line = line.split('#').next().unwrap_or_default().trim();
         let Some((at, sign)) = line.char_indices().find(|(_, c)| matches!(c, ':' | '=')) else { continue };
         let (key, value) = (line[..at].trim(), expand(line[at + 1..].trim(), &variables));
+        bytes += value.len();
+        if bytes > FILE_BYTES_MAX {
+            return BTreeSet::new();
+        }
         if sign == '=' {
             variables.insert(key.to_owned(), value);
         } else if let Some(field) = FIELDS.into_iter().find(|field| *field == key) {
@@ -106,5 +113,8 @@ mod tests {
         }
         text.push_str("Requires: ${a} b\n");
         assert!(required(&text).len() <= 2);
+        let many: String = (0..1_000).map(|number| format!("a{number}=${{x}}\n")).collect();
+        let text = format!("x={}\n{many}Requires: b\n", "y".repeat(10_000));
+        assert!(names(&text).is_empty(), "all together are bounded too");
     }
 }

@@ -101,14 +101,12 @@ pub struct Contents {
 }
 
 /// An image to build on.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(deny_unknown_fields))]
 pub struct BaseImage {
     /// Where it lies.
-    #[serde(skip_serializing_if = "is_blank")]
     pub image: Text,
     /// Where the index of what it holds lies.
-    #[serde(skip_serializing_if = "is_blank")]
     pub apkindex: Text,
 }
 
