@@ -76,9 +76,11 @@ fn packages_are_those_that_melange_made() {
         if farm.runners.sandbox.is_none() {
             return;
         }
+        // What linters find is compared elsewhere: here every package is made.
+        let engine = farm.engine_with_options(|options| options.linters.required.clear());
         let (mut found, mut count) = (BTreeSet::new(), 0);
         for (name, expected) in &recorded {
-            let built = run(farm.engine(), input(&folder, name)).await;
+            let built = run(&engine, input(&folder, name)).await;
             let packages = built.bytes();
             let names: Vec<&String> = packages.keys().filter(|name| name.ends_with(".apk")).collect();
             let expected = expected["packages"].as_object().unwrap();
