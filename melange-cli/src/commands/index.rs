@@ -55,7 +55,7 @@ pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
 /// Makes a file beside its place and puts it there when it is whole.
 pub(super) fn place(path: &Path, fill: impl FnOnce(&mut File) -> std::io::Result<()>) -> Result<()> {
     let failed = |e| input::failed("write", path, e);
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = input::folder(path);
     let readable = std::fs::Permissions::from_mode(0o666);
     // The mode is what the caller's umask leaves of it.
     let made = tempfile::Builder::new().prefix(".melange-").permissions(readable).tempfile_in(folder);

@@ -47,7 +47,7 @@ fn exists(path: &Path) -> Error {
 /// The whole key in a file beside its place.
 fn written(path: &Path, mode: u32, text: &str) -> Result<NamedTempFile> {
     let failed = |e| input::failed("write", path, e);
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = input::folder(path);
     let permissions = std::fs::Permissions::from_mode(mode);
     let made = tempfile::Builder::new().prefix(".melange-").permissions(permissions).tempfile_in(folder);
     let mut file = made.map_err(failed)?;

@@ -180,13 +180,6 @@ pub(super) fn beside(file: &Path) -> Option<PathBuf> {
     (!input::is_stdin(file) && folder.is_dir()).then_some(folder)
 }
 
-/// The folder in which a definition lies, as melange takes it.
-fn folder_of(file: &Path) -> Option<PathBuf> {
-    let folder =
-        file.parent().map(|folder| if folder.as_os_str().is_empty() { Path::new(".") } else { folder });
-    folder.filter(|_| !input::is_stdin(file)).map(Path::to_owned)
-}
-
 /// What scratch folders are named after.
 pub(super) fn attempt(file: &Path) -> String {
     if input::is_stdin(file) {
@@ -211,14 +204,15 @@ pub(super) fn input(file: &Path, arch: Arch, args: &RunArgs) -> Result<BuildInpu
     input.backend_addr = address(args)?;
     let given = args.source_dir.clone().or_else(|| beside(file));
     let is_whole = given.is_none();
-    input.source_dir = given.or_else(|| folder_of(file));
+    let whole = (!input::is_stdin(file)).then(|| input::folder(file));
+    input.source_dir = given.or_else(|| whole.map(Path::to_owned));
     let state = state_dir(args.state_dir.as_deref())?;
     input.source_rules.except = vec![state, args.cache_dir.clone()];
     input.source_rules.skip_special = is_whole;
     input.source_rules.except.extend(args.guest.apk_cache_dir.clone());
     if is_whole {
         // The history of the definitions is none of their files.
-        input.source_rules.except.extend(folder_of(file).map(|folder| folder.join(".git")));
+        input.source_rules.except.extend(whole.map(|folder| folder.join(".git")));
     }
     input.test_packages.clone_from(&args.test_package_append);
     let options = &mut input.options;

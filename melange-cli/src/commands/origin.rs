@@ -47,7 +47,7 @@ async fn ask(file: &Path, question: &[&str]) -> Option<String> {
     if input::is_stdin(file) {
         return None;
     }
-    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = input::folder(file);
     let mut git = Command::new("git");
     git.arg("-C").arg(folder).args(question).env("GIT_OPTIONAL_LOCKS", "0").env("LC_ALL", "C");
     git.stdin(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);

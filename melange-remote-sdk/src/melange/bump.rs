@@ -265,12 +265,9 @@ fn is_of_version(root: Option<&Node>, text: &str) -> bool {
 
 /// Replaces the scalar that begins at a place; in quotes it keeps them, unless the new one brings its own.
 fn replace(text: &mut String, at: Position, new: &str) {
-    let index = |number: u32| usize::try_from(number).ok()?.checked_sub(1);
     let found = (|| {
-        let line = text.split_inclusive('\n').nth(index(at.line)?)?;
-        let begin = line.as_ptr().addr() - text.as_ptr().addr();
-        let before: usize = line.chars().take(index(at.column)?).map(char::len_utf8).sum();
-        let rest = &line[before..];
+        let begin = at.offset_in(text)?;
+        let rest = text[begin..].split_inclusive('\n').next()?;
         let quote = rest.chars().next().filter(|c| matches!(c, '"' | '\''));
         let end = match quote {
             Some(quote) => rest.get(1..)?.find(quote)? + 2,
@@ -278,7 +275,7 @@ fn replace(text: &mut String, at: Position, new: &str) {
                 rest.find(|c: char| c.is_whitespace() || matches!(c, ',' | '}' | ']')).unwrap_or(rest.len())
             }
         };
-        Some((begin + before..begin + before + end, quote))
+        Some((begin..begin + end, quote))
     })();
     let Some((range, quote)) = found else { return };
     let new = match quote {

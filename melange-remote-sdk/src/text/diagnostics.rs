@@ -29,6 +29,16 @@ pub struct Position {
     pub column: u32,
 }
 
+impl Position {
+    /// How many bytes of a text are before this place; the end of its line when that is shorter.
+    pub(crate) fn offset_in(self, text: &str) -> Option<usize> {
+        let index = |number: u32| usize::try_from(number).ok()?.checked_sub(1);
+        let before: usize = text.split_inclusive('\n').take(index(self.line)?).map(str::len).sum();
+        let line = text[before..].split_inclusive('\n').next()?;
+        Some(before + line.chars().take(index(self.column)?).map(char::len_utf8).sum::<usize>())
+    }
+}
+
 /// A source text with its name.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Source {

@@ -132,12 +132,9 @@ const TABS_MAX: usize = 64;
 
 /// The tabs that end at a place.
 fn tabs_before(text: &str, at: Position) -> Option<Range<usize>> {
-    let index = |number: u32| usize::try_from(number).ok()?.checked_sub(1);
-    let line = text.split_inclusive('\n').nth(index(at.line)?)?;
-    let begin = line.as_ptr().addr() - text.as_ptr().addr();
-    let before: usize = line.chars().take(index(at.column)?).map(char::len_utf8).sum();
-    let rest = line[..before].trim_end_matches('\t').len();
-    (rest < before).then(|| begin + rest..begin + before)
+    let end = at.offset_in(text)?;
+    let begin = text[..end].trim_end_matches('\t').len();
+    (begin < end).then_some(begin..end)
 }
 
 /// The first character that YAML allows nowhere.
