@@ -38,6 +38,8 @@ pub const STEPS_MAX: usize = 20_000;
 pub const SUBPACKAGES_MAX: usize = 5_000;
 /// The name of a definition's file, and of a package asked for.
 pub const FILE_NAME_BYTES_MAX: usize = 255;
+/// The commit and the licence of a definition, each.
+pub const ORIGIN_BYTES_MAX: usize = 512;
 /// Packages that a submission adds to the environments of tests.
 pub const TEST_PACKAGES_MAX: usize = 200;
 /// Requested labels of one job.

@@ -14,7 +14,7 @@ use melange_remote_sdk::backend_selector::{Candidate, Requirements};
 use melange_remote_sdk::builds::{BuildFiles, BuildOptions, BuildRequest, LoadedBuild, PlannedBuild};
 use melange_remote_sdk::error::{Error, ErrorKind};
 use melange_remote_sdk::git::GitSource;
-use melange_remote_sdk::job::{BuildSource, Job, JobState, Priority, Project};
+use melange_remote_sdk::job::{BuildSource, DefinitionOrigin, Job, JobState, Priority, Project};
 use melange_remote_sdk::labels::{LabelSelector, Labels};
 use melange_remote_sdk::limits;
 use melange_remote_sdk::melange::pipelines::PipelinePath;
@@ -136,6 +136,18 @@ impl Mistakes {
         options.priority = priority.and_then(|read| self.of("options.priority", read)).unwrap_or_default();
         let labels = self.of("options.backend_selector", Labels::new(view.backend_selector));
         options.backend_selector = LabelSelector::new(labels.unwrap_or_default());
+        let mut origin = DefinitionOrigin::default();
+        origin.commit = view.git_commit.unwrap_or_default();
+        origin.repository = view.git_repo_url.unwrap_or_default();
+        origin.license = view.license.unwrap_or_default();
+        match origin.stated() {
+            Ok(origin) => options.origin = origin,
+            Err(mistakes) => {
+                for mistake in mistakes {
+                    self.wrong(&format!("options.{}", mistake.field), &mistake.error);
+                }
+            }
+        }
         options.extra_repositories = view.extra_repos;
         options.extra_keyring = view.extra_keys;
         options.with_test = view.with_test;

@@ -1,7 +1,7 @@
 //! The texts of licences, from the workspace of a guest into the SBOMs of its packages.
 
 use melange_remote_sdk::apk::reader::ApkFile;
-use melange_remote_sdk::builder::DefinitionOrigin;
+use melange_remote_sdk::job::DefinitionOrigin;
 use serde_json::{Value, json};
 
 use crate::support::farm::{Built, Farm, on_farm, run};

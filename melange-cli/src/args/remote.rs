@@ -294,6 +294,8 @@ pub(crate) struct SubmitArgs {
     /// Files that go along; the folder named after the definition if it exists
     #[arg(long, value_name = "DIR")]
     pub(crate) source_dir: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) origin: OriginArgs,
     /// A label that the backend must have (repeatable)
     #[arg(long = "backend-selector", value_name = "KEY=VALUE", value_parser = parse_pair)]
     pub(crate) backend_selector: Vec<(String, String)>,
@@ -359,6 +361,8 @@ pub(crate) struct RemoteBuildArgs {
     /// A folder of pipelines that go along (repeatable)
     #[arg(long = "pipeline-dir", value_name = "DIR")]
     pub(crate) pipeline_dirs: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) origin: OriginArgs,
     /// The name of the key that signs; the server must have it
     #[arg(long, value_name = "NAME")]
     pub(crate) signing_key: Option<String>,

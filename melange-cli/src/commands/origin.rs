@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
-use melange_remote_sdk::builder::{DefinitionOrigin, repository_of};
+use melange_remote_sdk::job::{DefinitionOrigin, repository_of};
 use tokio::process::Command;
 
 use crate::args::OriginArgs;
@@ -15,14 +15,23 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// A commit in hexadecimal digits, of SHA-1 or SHA-256.
 const COMMIT_DIGITS: [usize; 2] = [40, 64];
 
-/// The origin of the definition in `file`. What cannot be found out is not known, and no reason to fail.
+/// What SPDX writes where nothing is known.
+const NOT_STATED: &str = "NOASSERTION";
+
+/// The origin of the definition in `file`.
 pub(super) async fn of(file: &Path, args: &OriginArgs) -> DefinitionOrigin {
+    let folder = (!input::is_stdin(file)).then(|| input::folder(file));
+    of_folder(folder, args).await
+}
+
+/// The origin of the definitions in a folder. What cannot be found out is not known, and no reason to fail.
+pub(super) async fn of_folder(folder: Option<&Path>, args: &OriginArgs) -> DefinitionOrigin {
     let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
     let mut origin = DefinitionOrigin::default();
     origin.license.clone_from(&args.license);
     origin.commit = match given(&args.git_commit) {
         Some(commit) => commit,
-        None => ask(file, &["rev-parse", "--verify", "--quiet", "HEAD"])
+        None => ask(folder, &["rev-parse", "--verify", "--quiet", "HEAD"])
             .await
             .filter(|text| is_commit(text))
             .unwrap_or_default(),
@@ -31,23 +40,26 @@ pub(super) async fn of(file: &Path, args: &OriginArgs) -> DefinitionOrigin {
         // What is no address of a repository is told as it is, but for what must not be told.
         Some(url) => repository_of(&url).unwrap_or(url),
         None => {
-            let address = ask(file, &["config", "--get", "remote.origin.url"]).await.unwrap_or_default();
+            let address = ask(folder, &["config", "--get", "remote.origin.url"]).await.unwrap_or_default();
             repository_of(&address).unwrap_or_default()
         }
     };
     origin
 }
 
+/// The commit, the address and the licence of an origin as a request states them.
+pub(super) fn stated(origin: DefinitionOrigin) -> [Option<String>; 3] {
+    [origin.commit, origin.repository, origin.license]
+        .map(|text| Some(text).filter(|text| !text.is_empty() && text != NOT_STATED))
+}
+
 fn is_commit(text: &str) -> bool {
     COMMIT_DIGITS.contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-/// What git says of the checkout around a file, in one line.
-async fn ask(file: &Path, question: &[&str]) -> Option<String> {
-    if input::is_stdin(file) {
-        return None;
-    }
-    let folder = input::folder(file);
+/// What git says of the checkout around a folder, in one line.
+async fn ask(folder: Option<&Path>, question: &[&str]) -> Option<String> {
+    let folder = folder?;
     let mut git = Command::new("git");
     git.arg("-C").arg(folder).args(question).env("GIT_OPTIONAL_LOCKS", "0").env("LC_ALL", "C");
     git.stdin(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);

@@ -12,7 +12,7 @@ use crate::arch::Arch;
 use crate::backend::Backend;
 use crate::backend::pool::BackendState;
 use crate::error::{Error, ErrorKind};
-use crate::job::{JobId, Priority, Project, SourceDigest, UncheckedSpec};
+use crate::job::{DefinitionOrigin, JobId, Priority, Project, SourceDigest, UncheckedSpec};
 use crate::text::diagnostics::Diagnostics;
 
 mod events;
@@ -147,6 +147,15 @@ pub struct SubmitRequest {
     /// The digest of the files beside the definition, `sha256:` and 64 digits, which were sent before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
+    /// The commit of the definition's repository, for packages and SBOMs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub git_commit: Option<String>,
+    /// The address of the definition's repository, such as `https://host/owner/name`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub git_repo_url: Option<String>,
+    /// The licence of the definition itself, an SPDX expression.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub license: Option<String>,
     /// Instead of a new job, the one of an equal submission of the last so many seconds, unless it failed, was skipped or
     /// cancelled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -216,6 +225,11 @@ impl SubmitRequest {
             with_test: self.with_test,
             debug: self.debug,
             source: self.source,
+            origin: DefinitionOrigin {
+                commit: self.git_commit.unwrap_or_default(),
+                repository: self.git_repo_url.unwrap_or_default(),
+                license: self.license.unwrap_or_default(),
+            },
         }
     }
 }

@@ -1,20 +1,21 @@
 //! An index as it is kept beside its file, so that the same file needs neither decompression nor parsing again.
 //!
-//! Pure. The form holds the SHA-256 of the file that it was read from and that of its own content: what was cut off,
-//! mixed up or written by another version is no form, and the file is read instead. It says nothing of signatures, which
-//! are checked on the file itself.
+//! Pure. The form holds the SHA-256 of the file that it was read from, and the length and the CRC-32 of its own content: what
+//! was cut off, mixed up or written by another version is no form, and the file is read instead. Against whoever may write
+//! into the folder no checksum helps, and the sum is what a resolution waits for. It says nothing of signatures, which are
+//! checked on the file itself.
 //!
-//! `magic, source, digest, description, count, heads, text`: each head has the numbers of a record and the lengths of its
+//! `magic, source, length, checksum, description, count, heads, text`: each head has the numbers of a record and the lengths of its
 //! texts, which stand behind all heads, one after the other.
 
-use sha2::{Digest, Sha256};
+use flate2::Crc;
 
 use super::index::{Index, IndexPackage};
 use crate::limits;
 
 /// The last byte is the version of the form. Raise it with each change of what is written here, and of what
 /// `Index::read_content` keeps of a file or refuses: forms that lie there would still be read.
-const MAGIC: &[u8; 8] = b"MRINDEX\x01";
+const MAGIC: &[u8; 8] = b"MRINDEX\x02";
 const DIGEST_BYTES: usize = 32;
 /// How many texts a record has.
 const TEXTS: usize = 12;
@@ -42,14 +43,14 @@ pub(crate) fn write(index: &Index, source: &[u8; DIGEST_BYTES]) -> Option<Vec<u8
     if content.len() as u64 > limits::INDEX_BYTES_MAX {
         return None;
     }
-    Some([MAGIC, source.as_slice(), &Sha256::digest(&content), &content].concat())
+    Some([MAGIC, source.as_slice(), &seal(&content), &content].concat())
 }
 
 /// The index that a form was made of, if it is whole and of the file with this SHA-256.
 pub(crate) fn read(bytes: &[u8], source: &[u8; DIGEST_BYTES]) -> Option<Index> {
     let rest = bytes.strip_prefix(MAGIC)?.strip_prefix(source)?;
-    let (digest, content) = rest.split_at_checked(DIGEST_BYTES)?;
-    if Sha256::digest(content).as_slice() != digest {
+    let (sealed, content) = rest.split_first_chunk()?;
+    if *sealed != seal(content) {
         return None;
     }
     let mut heads = Reader { rest: content };
@@ -64,6 +65,16 @@ pub(crate) fn read(bytes: &[u8], source: &[u8; DIGEST_BYTES]) -> Option<Index> {
         packages.push(heads.package(&mut text)?);
     }
     text.is_empty().then_some(Index { description, packages })
+}
+
+/// The length and the checksum of a content.
+fn seal(content: &[u8]) -> [u8; 12] {
+    let mut checksum = Crc::new();
+    checksum.update(content);
+    let mut sealed = [0; 12];
+    sealed[..8].copy_from_slice(&(content.len() as u64).to_le_bytes());
+    sealed[8..].copy_from_slice(&checksum.sum().to_le_bytes());
+    sealed
 }
 
 fn put_length(content: &mut Vec<u8>, length: usize) -> Option<()> {
@@ -186,12 +197,12 @@ mod tests {
             damaged[at] ^= 0x40;
             assert!(read(&damaged, &source).is_none(), "damaged at {at}");
         }
-        // Whoever knows the digests still cannot make it read beyond its end.
-        for at in 72..form.len() {
+        // Whoever knows the checksums still cannot make it read beyond its end.
+        for at in 52..form.len() {
             let mut forged = form.clone();
             forged[at] = 0xff;
-            let digest = Sha256::digest(&forged[72..]);
-            forged[40..72].copy_from_slice(&digest);
+            let sealed = seal(&forged[52..]);
+            forged[40..52].copy_from_slice(&sealed);
             let _ = read(&forged, &source);
         }
     }

@@ -17,18 +17,16 @@ use tokio_util::sync::CancellationToken;
 use crate::analysis::lint::PackageLint;
 use crate::arch::Arch;
 use crate::error::{Error, Result};
-use crate::job::{JobId, ResultDigest};
+use crate::job::{DefinitionOrigin, JobId, ResultDigest};
 use crate::pointers::hand_on;
 
 mod inputs;
 pub mod lines;
-mod origin;
 #[cfg(feature = "apk")]
 mod repositories;
 pub mod scripted;
 
 pub use inputs::{EnvironmentLock, JobInputs, KnownResults, LockedPackage, LockedRepository, NoInputs};
-pub use origin::{DefinitionOrigin, repository_of};
 #[cfg(feature = "apk")]
 pub use repositories::BuildRepositories;
 

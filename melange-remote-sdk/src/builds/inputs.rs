@@ -15,9 +15,9 @@ use super::storage::{BuildFiles, Made};
 use crate::apk::checksum::sha256_hex;
 use crate::apk::index::{Index, IndexPackage};
 use crate::artifact_storage::layout::artifact_key;
-use crate::builder::{BuildInput, BuildRepositories, DefinitionOrigin, JobInputs, KnownResults};
+use crate::builder::{BuildInput, BuildRepositories, JobInputs, KnownResults};
 use crate::error::{Blame, Error, ErrorKind, Result};
-use crate::job::{BuildId, BuildSource, Job, JobId, JobState, Project, ResultDigest};
+use crate::job::{BuildId, BuildSource, DefinitionOrigin, Job, JobId, JobState, Project, ResultDigest};
 use crate::job_store::JobStore;
 use crate::limits;
 
@@ -114,7 +114,7 @@ impl JobInputs for BuildInputs {
     async fn complete(&self, job: &Job, input: &mut BuildInput) -> Result<()> {
         let Some(build) = job.build else { return Ok(()) };
         let known = self.known(build).await?;
-        input.origin = known.origin;
+        input.origin = known.origin.or(std::mem::take(&mut input.origin));
         if !known.is_planned {
             return Ok(());
         }
@@ -123,6 +123,7 @@ impl JobInputs for BuildInputs {
             _ => error,
         })?;
         let options = &loaded.document().options;
+        input.origin = std::mem::take(&mut input.origin).or(options.origin.clone());
         input.extra_repositories.extend(options.extra_repositories.iter().cloned());
         input.extra_keyring.extend(options.extra_keyring.iter().cloned());
         if let Some(seen) = self.seen(&loaded, job).await? {

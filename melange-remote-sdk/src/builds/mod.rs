@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::arch::Arch;
-use crate::job::{BuildSource, Priority, SourceDigest};
+use crate::job::{BuildSource, DefinitionOrigin, Priority, SourceDigest};
 use crate::labels::LabelSelector;
 use crate::planner::PlanRequest;
 
@@ -95,4 +95,6 @@ pub struct BuildOptions {
     pub priority: Priority,
     /// The labels that their backends must have.
     pub backend_selector: LabelSelector,
+    /// Where the definitions come from, as the request states; what a git source tells counts before it.
+    pub origin: DefinitionOrigin,
 }

@@ -30,6 +30,7 @@ mod build;
 mod event;
 mod id;
 mod log;
+mod origin;
 mod resources;
 mod result;
 mod source;
@@ -49,6 +50,7 @@ pub use event::{
 };
 pub use id::{BuildId, ClaimToken, JobId, Project, ServerId};
 pub use log::{LogArchive, LogPosition, StepLines};
+pub use origin::{DefinitionOrigin, repository_of};
 pub use resources::{BackendCapacity, BackendLoad, JobResources};
 pub use result::ResultDigest;
 pub use source::SourceDigest;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{JobResources, SourceDigest};
+use super::{DefinitionOrigin, JobResources, SourceDigest};
 use crate::arch::Arch;
 use crate::error::{Error, Result};
 use crate::labels::{LabelSelector, Labels};
@@ -47,6 +47,9 @@ pub struct UncheckedSpec {
     /// The digest of the files beside the definition, as [`SourceDigest`] is written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
+    /// Where the definition comes from.
+    #[serde(default, skip_serializing_if = "DefinitionOrigin::is_empty")]
+    pub origin: DefinitionOrigin,
 }
 
 impl UncheckedSpec {
@@ -136,6 +139,7 @@ pub struct JobSpec {
     config_yaml: String,
     test_packages: Vec<String>,
     pipelines: BTreeMap<PipelinePath, String>,
+    origin: DefinitionOrigin,
     facts: JobFacts,
 }
 
@@ -185,11 +189,13 @@ impl JobSpec {
         let source =
             parts.source.as_deref().filter(|source| !source.is_empty()).map(str::parse::<SourceDigest>);
         let source = source.transpose().map_err(|error| wrong("source", error));
-        match (arch, labels, source) {
-            (Ok(arch), Ok(labels), Ok(source)) if mistakes.is_empty() => Ok(Self {
+        let origin = parts.origin.stated().map_err(|found| mistakes.extend(found));
+        match (arch, labels, source, origin) {
+            (Ok(arch), Ok(labels), Ok(source), Ok(origin)) if mistakes.is_empty() => Ok(Self {
                 config_yaml: parts.config_yaml,
                 test_packages: parts.test_packages,
                 pipelines,
+                origin,
                 facts: JobFacts {
                     package: parts.package,
                     config_name,
@@ -266,6 +272,11 @@ impl JobSpec {
         self.facts.source
     }
 
+    /// Where the definition comes from, as its submitter states.
+    pub fn origin(&self) -> &DefinitionOrigin {
+        &self.origin
+    }
+
     /// The memory that the texts take, in bytes.
     pub fn size_bytes(&self) -> usize {
         let pipelines = self.pipelines.iter().map(|(path, text)| path.as_str().len() + text.len());
@@ -329,6 +340,7 @@ impl From<JobSpec> for UncheckedSpec {
             with_test: facts.with_test,
             debug: facts.debug,
             source: facts.source.map(String::from),
+            origin: spec.origin,
         }
     }
 }

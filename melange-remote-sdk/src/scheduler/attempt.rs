@@ -248,6 +248,7 @@ impl Attempt {
             test_packages: spec.test_packages().to_vec(),
             source_dir: source.path(),
             source_digest: spec.source().map(|digest| digest.to_string()),
+            origin: spec.origin().clone(),
             ..BuildInput::new(spec.config_yaml(), spec.arch())
         };
         let complete = self.parts.inputs.complete(&self.job, &mut input);

@@ -7,7 +7,7 @@ use melange_remote_sdk::artifact_storage::layout::artifact_key;
 use melange_remote_sdk::builds::{BuildFiles, BuildIndexes, BuildInputs, BuildPlanner, PlannerRules};
 use melange_remote_sdk::cache::StateCache;
 use melange_remote_sdk::git::{GitFetcher, GitPolicy};
-use melange_remote_sdk::job::BuildId;
+use melange_remote_sdk::job::{BuildId, DefinitionOrigin};
 use melange_remote_sdk::melange::defaults::RepositoryDefaults;
 use melange_remote_sdk::publishing::PublishedRepository;
 use melange_remote_sdk::rootfs::Assembler;
@@ -21,6 +21,7 @@ pub(crate) struct Planned {
     pub(crate) service: Service,
     /// What is published, for those who plan: nothing at first.
     pub(crate) folder: tempfile::TempDir,
+    builder: Arc<ScriptedBuilder>,
 }
 
 impl std::ops::Deref for Planned {
@@ -92,7 +93,7 @@ impl Planned {
         let parts = SchedulerParts::new(
             Arc::clone(&job_store),
             storage,
-            builder,
+            Arc::clone(&builder) as _,
             BackendPool::new([backend]).unwrap(),
         )
         .with_registry(Arc::new(store))
@@ -113,7 +114,7 @@ impl Planned {
         let service = Service::of(app);
         let stop = service.shutdown.clone();
         tokio::spawn(async move { scheduler.run(stop).await });
-        Self { service, folder }
+        Self { service, folder, builder }
     }
 
     /// Reads a path until what it tells fits.
@@ -280,4 +281,31 @@ async fn a_definition_whose_repository_cannot_be_had_is_left_out_and_says_so() {
         .collect();
     let answer = service.post("/api/v2/plans", &json!({ "source": { "definitions": many } })).await;
     insta::assert_snapshot!("too_many_unread_repositories", refusal(&answer));
+}
+
+#[tokio::test(start_paused = true)]
+async fn builders_are_told_where_definitions_come_from() {
+    let planned = Planned::start(vec![makes("a"), makes("b")], None);
+    let stated = |url: &str| {
+        let options = json!({ "git_commit": "c0ffee", "git_repo_url": url, "license": "MIT" });
+        json!({ "source": { "definitions": { "a.yaml": definition("a", "") } }, "options": options })
+    };
+    let refused = planned.post("/api/v2/builds", &stated("../os")).await;
+    assert_eq!(refused.status, StatusCode::BAD_REQUEST);
+    assert_eq!(refused.json()["error"]["details"][0]["field"], "options.git_repo_url", "{}", refused.text());
+    let answer = planned.post("/api/v2/builds", &stated("https://u:topsecret@git.example/o/os.git")).await;
+    planned.succeeded(answer.json()["build_id"].as_str().unwrap(), 1).await;
+    let mut body = json!({ "config_yaml": definition("b", ""), "git_commit": "c0ffee", "license": "MIT" });
+    body["git_repo_url"] = json!("git@git.example:o/os.git");
+    let id = planned.submit(&body).await;
+    let job = planned.wait(&id, "success").await;
+    assert_eq!(job["spec"]["git_repo_url"], "https://git.example/o/os");
+    assert_eq!((&job["spec"]["git_commit"], &job["spec"]["license"]), (&json!("c0ffee"), &json!("MIT")));
+    body["git_commit"] = json!("a\nb");
+    let refused = planned.post("/api/v1/jobs", &body).await;
+    assert_eq!(refused.json()["error"]["details"][0]["field"], "git_commit", "{}", refused.text());
+    let told: Vec<_> = planned.builder.builds().into_iter().map(|input| input.origin).collect();
+    let mut expected = DefinitionOrigin::of_git("https://git.example/o/os", "c0ffee");
+    expected.license = "MIT".to_owned();
+    assert_eq!(told, [expected.clone(), expected]);
 }

@@ -16,10 +16,10 @@ use melange_remote_sdk::planner::Selection;
 use super::submit::Sources;
 use super::{client, ids, show, watch_build};
 use crate::args::{Output, RemoteBuildArgs, ServerArgs, chosen, word};
-use crate::commands::{collect_pipelines, definition, local, plan};
+use crate::commands::{collect_pipelines, definition, local, origin, plan};
 use crate::exit::Exit;
 use crate::render::{builds as render, plan as render_plan};
-use crate::{note, out, shown};
+use crate::{input, note, out, shown};
 
 /// The request that the arguments make, and the folders beside definitions by the paths of these.
 fn request(args: &RemoteBuildArgs) -> Result<(CreateBuildRequest, BTreeMap<String, PathBuf>)> {
@@ -96,6 +96,12 @@ async fn send_sources(
 
 pub(super) async fn run(args: &RemoteBuildArgs, output: Output) -> Result<Exit> {
     let (client, (mut request, folders)) = (client(&args.server)?, request(args)?);
+    let options = &mut request.options;
+    // Of a repository the server knows more than any checkout here.
+    let folder = args.paths.first().filter(|_| args.git.is_none());
+    let folder = folder.map(|path| if path.is_dir() { path.as_path() } else { input::folder(path) });
+    [options.git_commit, options.git_repo_url, options.license] =
+        origin::stated(origin::of_folder(folder, &args.origin).await);
     if args.plan {
         let plan = client.plan_build(&request).await?;
         match output {

@@ -14,7 +14,7 @@ use melange_remote_sdk::text::diagnostics::{Diagnostic, Diagnostics, Position, S
 
 use super::{POLL, client, ids, watch};
 use crate::args::{Output, SubmitArgs, chosen};
-use crate::commands::{collect_pipelines, definition, local};
+use crate::commands::{collect_pipelines, definition, local, origin};
 use crate::exit::{self, Exit};
 use crate::{input, note, out, shown};
 
@@ -92,6 +92,8 @@ async fn submit(
     request.waits_for = waits_for.to_vec();
     // Less than a second is one.
     request.dedupe_seconds = args.dedupe.map(|time| u32::try_from(time.as_secs().max(1)).unwrap_or(u32::MAX));
+    [request.git_commit, request.git_repo_url, request.license] =
+        origin::stated(origin::of(config, &args.origin).await);
     if let Some(folder) = args.source_dir.clone().or_else(|| local::beside(config)) {
         request.source = sources.send(folder).await?.map(String::from);
     }

@@ -26,6 +26,9 @@ pub fn read_submit(body: &[u8]) -> Result<SubmitRequest, Vec<ErrorDetail>> {
         priority: fields.number("priority"),
         waits_for: fields.list("waits_for"),
         source: fields.text("source"),
+        git_commit: fields.text("git_commit"),
+        git_repo_url: fields.text("git_repo_url"),
+        license: fields.text("license"),
         dedupe_seconds: fields.number("dedupe_seconds"),
     };
     fields.finish(request)

@@ -42,6 +42,15 @@ pub struct SpecView {
     /// The digest of the files beside the definition.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
+    /// The commit of the definition's repository.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub git_commit: String,
+    /// The address of the definition's repository.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub git_repo_url: String,
+    /// The licence of the definition itself.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub license: String,
 }
 
 impl From<UncheckedSpec> for SpecView {
@@ -56,6 +65,9 @@ impl From<UncheckedSpec> for SpecView {
             with_test: parts.with_test,
             debug: parts.debug,
             source: parts.source,
+            git_commit: parts.origin.commit,
+            git_repo_url: parts.origin.repository,
+            license: parts.origin.license,
         }
     }
 }
@@ -522,6 +534,9 @@ impl From<&JobFacts> for SpecView {
             with_test: facts.with_test,
             debug: facts.debug,
             source: facts.source.map(String::from),
+            git_commit: String::new(),
+            git_repo_url: String::new(),
+            license: String::new(),
         }
     }
 }

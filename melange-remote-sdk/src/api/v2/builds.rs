@@ -170,6 +170,15 @@ pub struct BuildOptionsView {
     /// Whether steps trace each command.
     #[serde(default, skip_serializing_if = "crate::api::is_default")]
     pub debug: bool,
+    /// The commit of the definitions' repository, for packages and SBOMs; that of a git source is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub git_commit: Option<String>,
+    /// The address of the definitions' repository, such as `https://host/owner/name`; that of a git source is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub git_repo_url: Option<String>,
+    /// The licence of the definitions themselves, an SPDX expression.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub license: Option<String>,
 }
 
 /// Reads the body of `POST /api/v2/builds` and `POST /api/v2/plans`. A git repository may also stand under `git_source`,
@@ -247,6 +256,9 @@ fn read_options(mut fields: Fields) -> Result<BuildOptionsView, Vec<ErrorDetail>
         no_cache: fields.flag("no_cache"),
         backend_selector: fields.texts("backend_selector"),
         debug: fields.flag("debug"),
+        git_commit: fields.text("git_commit"),
+        git_repo_url: fields.text("git_repo_url"),
+        license: fields.text("license"),
     };
     fields.finish(options)
 }
