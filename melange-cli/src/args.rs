@@ -548,6 +548,9 @@ pub(crate) struct IndexArgs {
     /// The key that signs the index
     #[arg(long, value_name = "FILE")]
     pub(crate) signing_key: Option<PathBuf>,
+    /// Read the data of the packages too, and refuse what is damaged
+    #[arg(long)]
+    pub(crate) verify: bool,
     /// Packages
     #[arg(required = true)]
     pub(crate) packages: Vec<PathBuf>,

@@ -23,19 +23,23 @@ pub(super) fn run(args: &IndexArgs, output: Output) -> Result<Exit> {
     let mut index = Index::default();
     let sources = args.source.iter().chain(args.merge.then_some(&args.output).filter(|path| path.exists()));
     for source in sources {
-        for package in Index::read(&input::read(source, input::INDEX_BYTES_MAX)?, None)?.packages {
-            index.put(package);
-        }
+        index.put_all(Index::read(&input::read(source, input::INDEX_BYTES_MAX)?, None)?.packages);
     }
     for path in &args.packages {
         input::open(path)?;
-        let apk = ApkFile::open(path)?;
-        if args.arch.is_some_and(|arch| arch.apk_name() != apk.info.arch) {
-            note::line(&format!("warning: {} is for {} and is skipped", path.display(), apk.info.arch));
+        if args.verify {
+            ApkFile::open(path)?;
+        }
+    }
+    let mut packages = Vec::with_capacity(args.packages.len());
+    for (path, package) in args.packages.iter().zip(IndexPackage::of_files(&args.packages)?) {
+        if args.arch.is_some_and(|arch| arch.apk_name() != package.arch) {
+            note::line(&format!("warning: {} is for {} and is skipped", path.display(), package.arch));
             continue;
         }
-        index.put(IndexPackage::from_apk(&apk));
+        packages.push(package);
     }
+    index.put_all(packages);
     let key = args.signing_key.as_deref().map(signing_key).transpose()?;
     let bytes = index.write(key.as_ref())?;
     write_whole(&args.output, &bytes)?;

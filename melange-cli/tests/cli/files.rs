@@ -206,3 +206,34 @@ fn several_architectures_are_built_in_one_call_and_what_does_not_exist_yet_is_no
     let said = text(&output.stderr);
     assert!(said.contains("2 of 2 builds failed: bad.yaml (x86_64), bad.yaml (aarch64)"), "{said}");
 }
+
+#[test]
+fn an_index_is_made_of_what_packages_say_and_of_whole_ones_when_asked_for() {
+    let Some(distro) = distro() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let mut names: Vec<String> = std::fs::read_dir(format!("{distro}/x86_64"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name.starts_with("bash-") || name.starts_with("acl-"))
+        .collect();
+    names.sort();
+    for name in &names {
+        let bytes = std::fs::read(format!("{distro}/x86_64/{name}")).unwrap();
+        std::fs::write(at.join(name), &bytes[..bytes.len() - 1]).unwrap();
+    }
+    // Twice: what is there already keeps its place.
+    let args: Vec<&str> =
+        ["index"].into_iter().chain(names.iter().chain(&names).map(String::as_str)).collect();
+    let output = melange(at, &args);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let index = std::fs::read(at.join("APKINDEX.tar.gz")).unwrap();
+    let listed = melange_remote_sdk::apk::index::Index::read(&index, None).unwrap().packages;
+    let listed: Vec<String> = listed.iter().map(|package| package.file_name()).collect();
+    assert_eq!(listed, names);
+    let output = melange(at, &[&args[..], &["--verify"]].concat());
+    assert_eq!(output.status.code(), Some(1));
+    let said = text(&output.stderr);
+    assert!(said.contains(&format!("{} is no intact package", names[0])), "{said}");
+    assert_eq!(std::fs::read(at.join("APKINDEX.tar.gz")).unwrap(), index, "the one that is there stays");
+}

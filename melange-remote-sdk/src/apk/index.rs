@@ -1,8 +1,12 @@
 //! `APKINDEX`: what a repository offers. Reading with its signature, merging, writing, signing.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::io::{self, BufRead, BufReader, Read, Write};
+use std::path::PathBuf;
 
 use flate2::bufread::{GzDecoder, MultiGzDecoder};
+use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 
 use super::checksum::{self, Sha1Bytes};
 use super::dependency::Dependency;
@@ -111,6 +115,17 @@ impl IndexPackage {
             provides: info.provides.join(" "),
             provider_priority: info.provider_priority.parse().unwrap_or_default(),
         }
+    }
+
+    /// The records of packages on disk, in order, read on all processors. Of each its control section is read and not its
+    /// data: who needs to know that those are whole opens them with [`ApkFile::open`].
+    ///
+    /// # Errors
+    /// As [`ApkFile::open_control`], of the first package that has some.
+    pub fn of_files(paths: &[PathBuf]) -> Result<Vec<Self>> {
+        let records = paths.par_iter().map(|path| Ok(Self::from_apk(&ApkFile::open_control(path)?)));
+        // Whichever is found first, the one that is told is the same in each run.
+        records.collect::<Vec<Result<Self>>>().into_iter().collect()
     }
 
     fn write(&self, text: &mut String) {
@@ -256,6 +271,23 @@ impl Index {
         match self.packages.iter_mut().find(same) {
             Some(known) => *known = package,
             None => self.packages.push(package),
+        }
+    }
+
+    /// As [`Self::put`] for many packages, in their order.
+    pub fn put_all(&mut self, packages: impl IntoIterator<Item = IndexPackage>) {
+        let key = |package: &IndexPackage| (package.name.clone(), package.version.clone());
+        let known = self.packages.iter().enumerate();
+        let mut places = HashMap::new();
+        known.for_each(|(place, package)| _ = places.entry(key(package)).or_insert(place));
+        for package in packages {
+            match places.entry(key(&package)) {
+                Entry::Occupied(place) => self.packages[*place.get()] = package,
+                Entry::Vacant(free) => {
+                    free.insert(self.packages.len());
+                    self.packages.push(package);
+                }
+            }
         }
     }
 
@@ -482,7 +514,16 @@ mod tests {
         index.put(newer.clone());
         assert_eq!((index.packages.len(), index.packages[0].description.as_str()), (1, "other"));
         newer.version = "2-r0".to_owned();
-        index.put(newer);
+        index.put(newer.clone());
         assert_eq!(index.packages.len(), 2);
+        let mut one_by_one = index.clone();
+        let mut other = newer.clone();
+        other.name = "other".to_owned();
+        newer.description = "newest".to_owned();
+        let many = [other.clone(), newer.clone(), other, newer];
+        many.iter().for_each(|package| one_by_one.put(package.clone()));
+        index.put_all(many);
+        assert_eq!(format!("{index:?}"), format!("{one_by_one:?}"));
+        assert_eq!(index.packages.len(), 3);
     }
 }
