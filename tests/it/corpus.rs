@@ -3,7 +3,7 @@
 //! The figures of the part that is here were counted with another YAML reader on the text of the files; those of the
 //! whole distribution stand beside them, as far as they do not depend on how built-in pipelines are divided into steps.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -13,6 +13,7 @@ use melange_remote_sdk::melange::pipelines::PipelineSet;
 use melange_remote_sdk::melange::plan::{Plan, PlanStep};
 use melange_remote_sdk::melange::{CompileOptions, Compiled, compile};
 use melange_remote_sdk::text::diagnostics::Source;
+use melange_remote_sdk::text::shell;
 
 use crate::support::corpus::{corpus, definitions, pipelines};
 
@@ -52,6 +53,8 @@ struct Counted {
     skipped: usize,
     tests: usize,
     mistakes: Vec<String>,
+    /// Different scripts of steps that run, which the compiler took for shell.
+    scripts: BTreeSet<String>,
 }
 
 impl Counted {
@@ -97,6 +100,10 @@ impl Counted {
         if texts.into_iter().chain(&step.needs).chain(step.with.values()).any(|text| text.contains("${{")) {
             self.mistakes.push(format!("{name}: a reference is left in {}", step.title()));
         }
+        if !step.enabled {
+            return;
+        }
+        self.scripts.insert(step.runs.clone());
         step.pipeline.iter().for_each(|child| self.check(name, child));
     }
 }
@@ -159,4 +166,30 @@ fn every_definition_compiles_for_both_architectures_and_the_counts_are_right() {
             assert!(in_proportion(here, whole), "{name}: {here} of {whole}");
         }
     }
+}
+
+/// The script without its last line, when that is the outermost end of a block.
+fn without_its_end(script: &str) -> Option<(&str, &str)> {
+    let (before, last) = script.trim_end().rsplit_once('\n')?;
+    matches!(last, "fi" | "done" | "esac" | "}").then_some((before, last))
+}
+
+#[test]
+fn scripts_without_their_last_word_are_refused_where_the_block_begins() {
+    let Some(counted) = compile_all(Arch::X86_64) else { return };
+    let mut refused = 0;
+    for (broken, end) in counted.scripts.iter().filter_map(|script| without_its_end(script)) {
+        let mistake = shell::check(broken).expect_err(broken);
+        let line = broken.lines().nth(mistake.line - 1).unwrap_or_default();
+        let begins = match end {
+            "fi" => line.starts_with("if ") || line.contains(" if "),
+            "done" => ["for ", "while ", "until ", "| while ", "done"].iter().any(|word| line.contains(word)),
+            "esac" => line.contains("case "),
+            _ => line.contains('{'),
+        };
+        assert!(begins, "{mistake} at {line:?} without the last `{end}`:\n{broken}");
+        refused += 1;
+    }
+    println!("{refused} of {} scripts are refused without their last line", counted.scripts.len());
+    assert!(refused > 1_000, "only {refused} scripts end with a block");
 }

@@ -87,7 +87,7 @@ fn odd_definitions_compile_as_in_melange() {
     let text = std::fs::read_to_string(oracle("melange-compile-odd.json").unwrap()).unwrap();
     let cases: BTreeMap<String, Value> = serde_json::from_str(&text).unwrap();
     let mut options = CompileOptions::default();
-    (options.defaults, options.any_version) = (None, true);
+    (options.defaults, options.any_version, options.any_script) = (None, true, true);
     let (mut equal, mut wrong) = (0, Vec::new());
     for (name, case) in &cases {
         // Each character is a byte.

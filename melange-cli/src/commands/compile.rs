@@ -27,8 +27,9 @@ struct Printed<'a> {
 
 pub(super) fn run(args: &CompileArgs, output: Output) -> Result<Exit> {
     let (pipelines, mut options) = definition::compiler(&args.definition)?;
-    // What melange compiles is shown; builds and lint refuse versions that apk cannot compare.
-    options.any_version = true;
+    // What melange compiles is shown; builds and lint refuse versions that apk cannot compare, and scripts that no shell
+    // can read.
+    (options.any_version, options.any_script) = (true, true);
     let files = definition::files(&args.files)?;
     // `--format` is about the results only, `--message-format` about the mistakes only.
     let complaints = args.output.output.unwrap_or_default();

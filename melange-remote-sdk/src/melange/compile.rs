@@ -13,8 +13,8 @@ use super::plan::{Plan, PlanStep, PlanTest};
 use super::prepare::Prepared;
 use super::strict::{substitute_or_report, variable_error};
 use super::substitute::{Lookup, Scope, Variables, substitute, substitute_quoted};
-use super::validate::dependency_mistake;
-use super::{CompileOptions, Compiled, convert};
+use super::validate::{checksum_mistake, dependency_mistake};
+use super::{CompileOptions, Compiled, convert, scripts};
 use crate::arch::Arch;
 use crate::limits;
 use crate::text::diagnostics::{Diagnostic, Diagnostics, Note, Source, nearest};
@@ -71,6 +71,9 @@ pub(super) fn compile(
         }
     }
     errors.append(&mut compiler.errors);
+    if !options.any_script {
+        scripts::scriptlets(document, errors);
+    }
     let copies =
         environment.variables.iter().map(|(name, value)| 64 + name.len() + value.len()).sum::<usize>();
     if copies.saturating_mul(compiler.steps) > limits::EXPANDED_BYTES_MAX {
@@ -211,6 +214,8 @@ struct Compiler<'p> {
     pipelines: &'p PipelineSet,
     options: &'p CompileOptions,
     errors: Vec<Diagnostic>,
+    /// Scripts and pipelines whose mistakes are told.
+    told: scripts::Told,
     /// Pipelines that came with the definition and were found by a `uses`.
     inline: BTreeSet<String>,
     steps: usize,
@@ -220,7 +225,8 @@ struct Compiler<'p> {
 
 impl<'p> Compiler<'p> {
     fn new(pipelines: &'p PipelineSet, options: &'p CompileOptions) -> Self {
-        Self { pipelines, options, errors: Vec::new(), inline: BTreeSet::new(), steps: 0, bytes: 0 }
+        let (errors, told, inline) = (Vec::new(), scripts::Told::default(), BTreeSet::new());
+        Self { pipelines, options, errors, told, inline, steps: 0, bytes: 0 }
     }
 
     fn globals(&mut self, prepared: &Prepared, arch: Arch, options: &CompileOptions) -> Variables {
@@ -369,6 +375,20 @@ impl<'p> Compiler<'p> {
         value
     }
 
+    /// The script of a step; what is not `reached` need not be readable.
+    fn script(&mut self, (text, chain): (&Text, &Chain<'_>), scope: &Scope<'_>, reached: bool) -> String {
+        let before = self.errors.len();
+        let script = self.text((text, chain), scope);
+        if reached && !self.options.any_script && self.has_room() && self.errors.len() == before {
+            let mistake = scripts::mistake(&script, text, chain.source, scope);
+            mistake
+                .and_then(|mistake| self.told.once(mistake))
+                .into_iter()
+                .for_each(|it| self.report(it, chain));
+        }
+        script
+    }
+
     /// Whether a condition holds, and its text with the variables replaced.
     ///
     /// A condition that is not `reached`, because a step around it does not run, need not be readable.
@@ -459,6 +479,13 @@ impl<'p> Compiler<'p> {
             Body { step, definition: found.map(|(_, step)| step).zip(inner.as_ref()), own: outer.chain };
         if let Some((_, definition)) = found {
             self.refuse_undeclared(step, definition, outer.chain);
+            let idle = inner.as_ref().filter(|_| !self.options.any_script && outer.enabled);
+            let idle = idle.and_then(|own| Some((scripts::idle(&step.uses, definition, own.source)?, own)));
+            if let Some((mistake, own)) = idle
+                && let Some(mistake) = self.told.once(mistake)
+            {
+                self.report(mistake, own);
+            }
         }
         let network = found.map_or(outer.network, |(definition, _)| definition.network());
         self.compile_body(&body, outer, network)
@@ -497,7 +524,7 @@ impl<'p> Compiler<'p> {
                     body.step.with.iter().map(|(name, text)| (name.clone(), text.value.clone())).collect()
                 }
             },
-            runs: self.text(body.text(|step| &step.runs), &scope),
+            runs: self.script(body.text(|step| &step.runs), &scope, outer.enabled && enabled),
             enabled,
             pipeline,
             needs: needs
@@ -661,26 +688,4 @@ fn required_hint(name: &str, input: &Input) -> String {
     } else {
         format!("add `{name}:` to its `with` ({})", input.description.trim())
     }
-}
-
-/// What is wrong with a checksum, and what to do.
-fn checksum_mistake(name: &str, value: &str) -> Option<(String, String)> {
-    let length = match name {
-        "expected-sha256" => 64,
-        "expected-sha512" => 128,
-        "expected-commit" => 40,
-        _ => return None,
-    };
-    if value.is_empty() || value.len() == length && value.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        return None;
-    }
-    if value.contains("${{") {
-        let message = format!("`{name}` is checked before its variables are replaced");
-        let hint = "write it out, or use a variable that is replaced early: `${{vars.…}}`, without spaces";
-        return Some((message, hint.to_owned()));
-    }
-    let count = value.chars().count();
-    let message = format!("`{name}` must have {length} hex digits, this has {count} characters");
-    let what = if name == "expected-commit" { "commit" } else { "checksum" };
-    Some((message, format!("write the {length} digits of the {what}, 0-9 and a-f")))
 }

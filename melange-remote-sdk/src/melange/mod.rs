@@ -28,6 +28,7 @@ pub mod pipelines;
 pub mod plan;
 mod prepare;
 mod regexes;
+mod scripts;
 mod strict;
 pub mod substitute;
 mod transforms;
@@ -58,6 +59,9 @@ pub struct CompileOptions {
     /// Whether a version may be one that apk cannot compare, as melange takes it: for those who read definitions and build
     /// nothing.
     pub any_version: bool,
+    /// Whether scripts may be such that no shell reads them, and pipelines such that run nothing, as melange compiles them:
+    /// for those who read definitions and build nothing.
+    pub any_script: bool,
     /// Once it is true, the compilation comes to an end with a mistake that says so.
     pub cancel: Arc<AtomicBool>,
 }
@@ -78,6 +82,7 @@ impl Default for CompileOptions {
             commit: "unknown".to_owned(),
             defaults: Some(RepositoryDefaults::default()),
             any_version: false,
+            any_script: false,
             cancel: Arc::default(),
         }
     }

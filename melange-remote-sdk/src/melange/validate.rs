@@ -29,8 +29,41 @@ pub(super) fn validate(document: &Document, any_version: bool, errors: &mut Vec<
 
 /// What is wrong with a dependency, and what to do; nothing while it holds variables.
 pub(super) fn dependency_mistake(text: &str) -> Option<(String, String)> {
-    let error = if text.contains("${{") { return None } else { Dependency::checked(text).err()? };
-    Some((error.message().to_owned(), error.hint_text().unwrap_or_default().to_owned()))
+    if text.contains("${{") {
+        return None;
+    }
+    let name = match Dependency::checked(text) {
+        Ok(dependency) => dependency.name,
+        Err(error) => {
+            return Some((error.message().to_owned(), error.hint_text().unwrap_or_default().to_owned()));
+        }
+    };
+    let character = name.chars().find(|c| !c.is_ascii_alphanumeric() && !"+,-./:[]_".contains(*c))?;
+    let message =
+        format!("the dependency {text:?} has {character:?} in its name, which installers cannot read");
+    Some((message, "names have letters, digits and `+,-./:[]_`".to_owned()))
+}
+
+/// What is wrong with a checksum, and what to do.
+pub(super) fn checksum_mistake(name: &str, value: &str) -> Option<(String, String)> {
+    let length = match name {
+        "expected-sha256" => 64,
+        "expected-sha512" => 128,
+        "expected-commit" => 40,
+        _ => return None,
+    };
+    if value.is_empty() || value.len() == length && value.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return None;
+    }
+    if value.contains("${{") {
+        let message = format!("`{name}` is checked before its variables are replaced");
+        let hint = "write it out, or use a variable that is replaced early: `${{vars.…}}`, without spaces";
+        return Some((message, hint.to_owned()));
+    }
+    let count = value.chars().count();
+    let message = format!("`{name}` must have {length} hex digits, this has {count} characters");
+    let what = if name == "expected-commit" { "commit" } else { "checksum" };
+    Some((message, format!("write the {length} digits of the {what}, 0-9 and a-f")))
 }
 
 /// Whether apk can compare the version of a package.

@@ -4,6 +4,7 @@
 pub mod diagnostics;
 pub mod quantity;
 pub mod sarif;
+pub mod shell;
 pub(crate) mod strict;
 pub mod yaml;
 
