@@ -372,7 +372,12 @@ impl EngineBuilder {
         let runner = self.runners.runner(&input.backend_addr).map_err(blame_backend)?;
         let license_files = licenses::files(&plan.package).map_err(blame_plan)?;
         let build = input.repositories.as_ref();
-        let resolve = self.assembler.resolve_in(build, &plan.environment, input.arch);
+        let resolve = async {
+            // A runner may have to look what this machine can do.
+            let form = runner.root_form();
+            let resolve = self.assembler.resolve_in(build, &plan.environment, input.arch);
+            tokio::join!(resolve, form).0
+        };
         let resolve = run.phase(Phase::Resolve, resolve);
         let resolution = tokio::select! {
             result = resolve => result.map_err(blame_environment)?,
@@ -386,7 +391,8 @@ impl EngineBuilder {
             return Ok(BuildOutcome { lock, result, ..BuildOutcome::without_files(status) });
         }
         let sink = Arc::clone(&run.sink);
-        let assemble = run.phase(Phase::Environment, self.prepare_guest(&plan, &resolution, &*sink));
+        let assemble =
+            run.phase(Phase::Environment, self.prepare_guest(&plan, &resolution, &*runner, &*sink));
         let (rootfs, sources) = tokio::select! {
             result = assemble => result.map_err(blame_environment)?,
             () = cancel.cancelled() => return cancelled(),
@@ -532,6 +538,7 @@ impl EngineBuilder {
             name: folder_name(&input.attempt),
             arch: input.arch,
             root: rootfs.blob.clone(),
+            layers: rootfs.layers.clone(),
             workspace,
             sources,
             steps,
