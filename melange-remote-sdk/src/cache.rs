@@ -83,6 +83,29 @@ impl StateCache {
         })
     }
 
+    /// Bytes as people write them: a number and a unit of 1024, `K`, `M`, `G` or `T`, also as `GB` and `GiB`.
+    ///
+    /// ```
+    /// use melange_remote_sdk::cache::StateCache;
+    /// assert_eq!(StateCache::parse_size("20G"), Some(20 << 30));
+    /// assert_eq!(StateCache::parse_size("a lot"), None);
+    /// ```
+    pub fn parse_size(text: &str) -> Option<u64> {
+        let text = text.trim();
+        let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+        let (number, unit) = text.split_at_checked(digits)?;
+        let unit = unit.trim().to_ascii_uppercase();
+        let power = match unit.trim_end_matches('B').trim_end_matches('I') {
+            "" => 0,
+            "K" => 1,
+            "M" => 2,
+            "G" => 3,
+            "T" => 4,
+            _ => return None,
+        };
+        number.parse::<u64>().ok()?.checked_mul(1024_u64.pow(power))
+    }
+
     /// What it may keep besides what is in use.
     #[cfg(feature = "http")]
     pub(crate) fn bytes_max(&self) -> u64 {

@@ -54,9 +54,8 @@ pub(crate) enum FolderUse {
 pub(crate) fn hold_folder(folder: &Path) -> Result<File> {
     let path = folder.join(FOLDER_LOCK);
     // What is there is not written to: file systems would have to record that.
-    let lock = File::open(&path)
-        .or_else(|_| File::create(&path))
-        .map_err(|e| Error::io("create", &path, e))?;
+    let lock =
+        File::open(&path).or_else(|_| File::create(&path)).map_err(|e| Error::io("create", &path, e))?;
     lock.try_lock_shared().map_err(|e| Error::io("lock", &path, e.into()))?;
     Ok(lock)
 }

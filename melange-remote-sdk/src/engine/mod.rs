@@ -372,13 +372,9 @@ impl EngineBuilder {
         let runner = self.runners.runner(&input.backend_addr).map_err(blame_backend)?;
         let license_files = licenses::files(&plan.package).map_err(blame_plan)?;
         let build = input.repositories.as_ref();
-        let resolve = async {
-            // A runner may have to look what this machine can do.
-            let form = runner.root_form();
-            let resolve = self.assembler.resolve_in(build, &plan.environment, input.arch);
-            tokio::join!(resolve, form).0
-        };
-        let resolve = run.phase(Phase::Resolve, resolve);
+        let resolve = self.assembler.resolve_in(build, &plan.environment, input.arch);
+        // A runner may have to look what this machine can do.
+        let resolve = run.phase(Phase::Resolve, async { tokio::join!(resolve, runner.root_form()).0 });
         let resolution = tokio::select! {
             result = resolve => result.map_err(blame_environment)?,
             () = cancel.cancelled() => return cancelled(),

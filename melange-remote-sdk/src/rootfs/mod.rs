@@ -422,7 +422,13 @@ impl Assembler {
         resolution: &Resolution,
         arch: Arch,
     ) -> Result<(Vec<InputPackage>, Vec<Option<Held>>)> {
-        let got = resolution.choices.iter().enumerate().map(|(position, choice)| async move {
+        let mut choices: Vec<(usize, &Choice)> = resolution.choices.iter().enumerate().collect();
+        let bytes = |choice: &Choice| {
+            resolution.repositories[choice.repository].index.packages[choice.package].size_bytes
+        };
+        // The largest first: they take longest, and others fit beside them.
+        choices.sort_by_key(|(_, choice)| std::cmp::Reverse(bytes(choice)));
+        let got = choices.into_iter().map(|(position, choice)| async move {
             let repository = &resolution.repositories[choice.repository];
             let record = &repository.index.packages[choice.package];
             let fetch = || repository.package_file(record, arch, &*self.fetcher, &self.cache);

@@ -141,7 +141,9 @@ impl SandboxRunner {
     }
 
     fn check_capabilities(&self, plan: &GuestPlan) -> Result<()> {
-        let known = |name: &String| guest::DEFAULT_CAPABILITIES.contains(&name.as_str());
+        let allowed = &self.options.allowed_capabilities;
+        let known =
+            |name: &String| guest::DEFAULT_CAPABILITIES.contains(&name.as_str()) || allowed.contains(name);
         match plan.capabilities.iter().find(|name| !known(name)) {
             Some(name) if !self.options.extra_capabilities => Err(Error::new(
                 ErrorKind::Unsupported,
