@@ -118,6 +118,7 @@ fn scripts(installed: &[Installed]) -> std::io::Result<Vec<u8>> {
             let name = format!("{}-{}.{sum}{script}", info.pkgname, info.pkgver);
             let mut header = Header::new(&name, EntryType::File, *mode);
             header.size = content.len() as u64;
+            (header.uname, header.gname) = ("root", "root");
             tar.append(&header, &mut &content[..])?;
         }
     }

@@ -12,6 +12,9 @@ use crate::apk::dependency::Dependency;
 use crate::error::{Error, Result};
 use crate::melange::plan::PlanPath;
 
+/// The shell of accounts that name none.
+const DEFAULT_SHELL: &str = "/bin/sh";
+
 /// Bundles of certificates whose checksums stand beside them.
 const CA_BUNDLES: [&str; 4] = [
     "etc/ssl/certs/ca-certificates.crt",
@@ -176,7 +179,8 @@ fn image_description(assembly: &mut Assembly, input: &Input) -> Result<()> {
         username: &user.name,
         uid: user.uid,
         gid: user.gid,
-        shell: &user.shell,
+        // As the definition has it, where the default is not written.
+        shell: if user.shell == DEFAULT_SHELL { "" } else { &user.shell },
         homedir: &user.home,
     });
     let groups = environment.groups.iter();

@@ -315,3 +315,68 @@ async fn a_damaged_package_leaves_no_layer() {
     assert_eq!(error.kind(), crate::error::ErrorKind::Untrusted);
     assert_eq!(std::fs::read_dir(farm.folder.path().join("layers")).unwrap().count(), 0);
 }
+
+/// The content of a file of an archive.
+fn content(archive: &Path, wanted: &str) -> (u32, String) {
+    let mut reader = TarReader::new(std::fs::File::open(archive).unwrap());
+    while let Some(entry) = reader.next().unwrap() {
+        if entry.name_lossy() == wanted {
+            let text = reader.read_content(1 << 20).unwrap();
+            return (entry.mode, String::from_utf8(text).unwrap());
+        }
+    }
+    panic!("{wanted} is not there");
+}
+
+#[tokio::test]
+async fn what_is_written_at_the_end_is_as_apko_writes_it() {
+    let mut farm = Farm::new();
+    let shadow = "root:*:19000:0:::::\n";
+    let bundle = ("etc/ssl/certs/ca-certificates.crt", F, 0o644, 1, "PEM");
+    // A file is listed where its folder is.
+    let folder = |name| (name, D, 0o755, 1, "");
+    let folders = [folder("etc"), folder("etc/ssl"), folder("etc/ssl/certs")];
+    let files = [
+        ("etc/shadow", F, 0o600, 1, shadow),
+        bundle,
+        ("etc/pki/tls/certs/ca-bundle.crt", F, 0o644, 1, "PEM"),
+    ];
+    farm.add("a", "origin = a\nprovider_priority = 7\n", &[&folders[..], &files].concat());
+    farm.add("b", "origin = b\n", &[&folders[..], &[bundle]].concat());
+    let mut environment = farm.environment(vec![change("permissions", "/etc/ssl", "")]);
+    let user = |name: &str, shell: &str| crate::melange::plan::PlanUser {
+        name: name.to_owned(),
+        uid: 1000,
+        gid: 1000,
+        shell: shell.to_owned(),
+        home: format!("/home/{name}"),
+    };
+    environment.users = vec![user("build", "/bin/sh"), user("other", "/bin/x")];
+    let assembler = farm.assembler();
+    let resolution = assembler.resolve(&environment, Arch::X86_64).await.unwrap();
+    let root =
+        assembler.assemble_as(RootForm::Layered, &resolution, &environment, Arch::X86_64).await.unwrap();
+    let file = |name: &str| content(&root.blob.path, name);
+    assert_eq!(file("etc/shadow"), (0o600, "root:*::0:::::\nbuild:!:::::::\nother:!:::::::\n".to_owned()));
+    assert_eq!(file("etc/apk/world").1, "a=1-r0\nb=1-r0\n");
+    let sum = checksum::sha256_hex(b"PEM");
+    let beside = file("etc/ssl/certs/.ca-certificates.crt.sha256");
+    assert_eq!(beside, (0o444, format!("{sum}  ca-certificates.crt\n")));
+    let place = farm.folder.path().join("main");
+    let expected = format!(
+        "{}{}{}",
+        format_args!(
+            r#"{{"contents":{{"repositories":["{}"],"packages":["a=1-r0","b=1-r0"]}},"#,
+            place.display()
+        ),
+        r#""entrypoint":{},"accounts":{"users":[{"username":"build","uid":1000,"gid":1000,"homedir":"/home/build"},{"username":"other","uid":1000,"gid":1000,"shell":"/bin/x","homedir":"/home/other"}]},"#,
+        r#""archs":["amd64"],"paths":[{"path":"/etc/ssl","type":"permissions","uid":0,"gid":0,"permissions":384}]}"#,
+    );
+    assert_eq!(file("etc/apko.json"), (0o444, format!("{expected}\n")));
+    let installed = file("usr/lib/apk/db/installed").1;
+    // Both packages list the file that they have in common.
+    assert_eq!(installed.matches("R:ca-certificates.crt\n").count(), 2, "{installed}");
+    assert!(installed.contains("\ni:[]\n") && installed.contains("\nk:7\n") && installed.contains("\nk:0\n"));
+    let names = std::fs::read(&root.blob.path).unwrap();
+    assert!(!String::from_utf8_lossy(&names).contains(".ca-bundle.crt.sha256"));
+}

@@ -153,7 +153,7 @@ impl Assembly {
         let mut sha1 = None;
         match entry.kind {
             EntryType::Directory => self.install_directory(name, entry, owner)?,
-            EntryType::File => sha1 = self.install_file(name, entry, from, owner)?,
+            EntryType::File => sha1 = Some(self.install_file(name, entry, from, owner)?),
             EntryType::Symlink => {
                 let target = text(&entry.link)?;
                 let sum = checksum::sha1(target.as_bytes());
@@ -166,8 +166,8 @@ impl Assembly {
                         ..node(NodeKind::Symlink(target), 0o777)
                     };
                     self.nodes.insert(path, made);
-                    sha1 = Some(sum);
                 }
+                sha1 = Some(sum);
             }
             EntryType::HardLink => {
                 let target = text(&entry.link)?;
@@ -221,14 +221,14 @@ impl Assembly {
         }
     }
 
-    /// Has the content, then decides; returns the checksum when the file is this package's now.
+    /// Has the content, then decides; returns the checksum.
     fn install_file(
         &mut self,
         name: &str,
         entry: &RawEntry,
         from: From<'_>,
         owner: usize,
-    ) -> Result<Option<Sha1Bytes>> {
+    ) -> Result<Sha1Bytes> {
         let path = self.place(name, 0o755)?;
         self.bytes = self.bytes.saturating_add(entry.size);
         self.check_size()?;
@@ -240,7 +240,8 @@ impl Assembly {
             }
         };
         if !self.may_install(&path, &sum, owner)? {
-            return Ok(None);
+            // The package lists it all the same.
+            return Ok(sum);
         }
         let made = Node {
             mtime: entry.mtime,
@@ -250,7 +251,7 @@ impl Assembly {
             ..node(NodeKind::File { content, size: entry.size }, entry.mode)
         };
         self.nodes.insert(path, made);
-        Ok(Some(sum))
+        Ok(sum)
     }
 
     /// Writes a file of an archive into the spool.
