@@ -6,6 +6,7 @@ use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
 use melange_remote_sdk::analysis::lint::{Linter, LinterSets};
 use melange_remote_sdk::arch::Arch;
+use melange_remote_sdk::cache::StateCache;
 use melange_remote_sdk::error::Error;
 
 mod compat;
@@ -451,6 +452,9 @@ pub(crate) struct RunArgs {
     /// Where downloads, root filesystems and scratch folders are kept
     #[arg(long, env = "MELANGE_STATE_DIR", value_name = "DIR")]
     pub(crate) state_dir: Option<PathBuf>,
+    /// What the state folder may keep of packages, indexes and root filesystems; what was not used for longest leaves first
+    #[arg(long, env = "MELANGE_CACHE_SIZE", value_name = "SIZE", default_value = "20G", value_parser = cache_size)]
+    pub(crate) cache_size: u64,
     /// The namespace of package URLs
     #[arg(long, default_value = "unknown")]
     pub(crate) namespace: String,
@@ -672,6 +676,11 @@ pub(crate) struct Epoch(pub(crate) Option<i64>);
 
 fn epoch_seconds(text: &str) -> Result<Epoch, std::num::ParseIntError> {
     if text.is_empty() { Ok(Epoch(None)) } else { text.parse().map(|seconds| Epoch(Some(seconds))) }
+}
+
+/// A size as `--cache-size` takes it.
+fn cache_size(text: &str) -> Result<u64, String> {
+    StateCache::parse_size(text).ok_or_else(|| "write a number and a unit, such as 500M or 20G".to_owned())
 }
 
 #[cfg(test)]

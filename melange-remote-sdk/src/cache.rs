@@ -6,14 +6,12 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use rustix::fs::{AtFlags, CWD, FlockOperation, Timespec, Timestamps, UTIME_NOW, flock, utimensat};
 
 use crate::error::{Error, Result};
-#[cfg(any(test, feature = "sandbox"))]
-use crate::locks::hold_folder;
-use crate::locks::{FOLDER_LOCK, FolderUse, folder_use, wait_for};
+use crate::locks::{FOLDER_LOCK, FolderUse, folder_use, hold_folder, wait_for};
 
 /// The folders of cached files, below the folder of the state.
 const FOLDERS: [&str; 5] = ["rootfs", "packages", "indexes", "keys", SOURCES];
@@ -85,6 +83,29 @@ impl StateCache {
         })
     }
 
+    /// Bytes as people write them: a number and a unit of 1024, `K`, `M`, `G` or `T`, also as `GB` and `GiB`.
+    ///
+    /// ```
+    /// use melange_remote_sdk::cache::StateCache;
+    /// assert_eq!(StateCache::parse_size("20G"), Some(20 << 30));
+    /// assert_eq!(StateCache::parse_size("a lot"), None);
+    /// ```
+    pub fn parse_size(text: &str) -> Option<u64> {
+        let text = text.trim();
+        let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+        let (number, unit) = text.split_at_checked(digits)?;
+        let unit = unit.trim().to_ascii_uppercase();
+        let power = match unit.trim_end_matches('B').trim_end_matches('I') {
+            "" => 0,
+            "K" => 1,
+            "M" => 2,
+            "G" => 3,
+            "T" => 4,
+            _ => return None,
+        };
+        number.parse::<u64>().ok()?.checked_mul(1024_u64.pow(power))
+    }
+
     /// What it may keep besides what is in use.
     #[cfg(feature = "http")]
     pub(crate) fn bytes_max(&self) -> u64 {
@@ -97,7 +118,6 @@ impl StateCache {
     }
 
     /// Sweeps the folders of `shelf` too, as long as it is there.
-    #[cfg(any(test, feature = "sandbox"))]
     pub(crate) fn add(&self, shelf: Weak<dyn Shelf>) {
         self.shelves.lock().unwrap_or_else(PoisonError::into_inner).push(shelf);
     }
@@ -121,7 +141,6 @@ impl StateCache {
     ///
     /// # Errors
     /// When it cannot be locked.
-    #[cfg(any(test, feature = "sandbox"))]
     pub(crate) fn hold_folder(&self, folder: &Path) -> Result<Option<File>> {
         let _open = self.gate(FlockOperation::LockShared)?;
         if !is_whole(folder) {
@@ -137,7 +156,6 @@ impl StateCache {
     ///
     /// # Errors
     /// When it cannot be named.
-    #[cfg(any(test, feature = "sandbox"))]
     pub(crate) fn put_folder(&self, made: &Path, bytes: u64, folder: &Path) -> Result<bool> {
         let size = made.join(SIZE);
         std::fs::write(&size, bytes.to_string()).map_err(|e| Error::io("write", &size, e))?;
@@ -227,8 +245,15 @@ pub(crate) fn is_whole(folder: &Path) -> bool {
     !unfinished && folder.join(SIZE).exists()
 }
 
+/// A mark that is younger than this is not renewed: that costs the file system a record each time.
+const MARK_AGAIN: Duration = Duration::from_secs(60);
+
 /// The mark only orders what leaves first; what is not there yet gets its time when it is written.
 pub(crate) fn mark_used(path: &Path) {
+    let marked = std::fs::metadata(path).and_then(|meta| meta.modified()).ok();
+    if marked.and_then(|at| at.elapsed().ok()).is_some_and(|age| age < MARK_AGAIN) {
+        return;
+    }
     let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
     let _ = utimensat(CWD, path, &Timestamps { last_access: now, last_modification: now }, AtFlags::empty());
 }
@@ -284,8 +309,6 @@ fn list_folders(shelf: &Arc<dyn Shelf>, items: &mut Vec<Item>) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn used_before(path: &Path, seconds: u64) {

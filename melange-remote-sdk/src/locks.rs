@@ -53,7 +53,9 @@ pub(crate) enum FolderUse {
 /// When the lock cannot be made or another process examines the folder.
 pub(crate) fn hold_folder(folder: &Path) -> Result<File> {
     let path = folder.join(FOLDER_LOCK);
-    let lock = File::create(&path).map_err(|e| Error::io("create", &path, e))?;
+    // What is there is not written to: file systems would have to record that.
+    let lock =
+        File::open(&path).or_else(|_| File::create(&path)).map_err(|e| Error::io("create", &path, e))?;
     lock.try_lock_shared().map_err(|e| Error::io("lock", &path, e.into()))?;
     Ok(lock)
 }

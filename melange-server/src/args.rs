@@ -153,6 +153,10 @@ pub struct Args {
     /// repeated; otherwise they reach none
     #[arg(long, value_name = "PORT")]
     pub sandbox_allow_host_port: Vec<String>,
+    /// Capability that definitions may ask for in the sandbox besides those of containers, such as CAP_SYS_ADMIN, which is
+    /// then the machine's own where the server runs as root; may be repeated; otherwise none
+    #[arg(long, value_name = "CAPABILITY")]
+    pub sandbox_allow_capability: Vec<String>,
     /// Certificate authority of tcp:// BuildKit daemons (PEM)
     #[arg(long, value_name = "FILE")]
     pub buildkit_tls_ca: Option<String>,

@@ -297,6 +297,7 @@ pub fn engine(config: &BuildConfig, backends: &[Backend]) -> Result<Engine> {
     let tls = config.buildkit_tls.as_ref().map(tls_options).transpose()?;
     let mut sandbox = SandboxOptions::with_cache(Arc::clone(&cache));
     sandbox.host_ports.clone_from(&config.sandbox_host_ports);
+    sandbox.allowed_capabilities.clone_from(&config.sandbox_capabilities);
     sandbox.launcher.clone_from(&config.sandbox_launcher);
     sandbox.ready_launcher = true;
     let mut buildkit = BuildkitOptions::default();

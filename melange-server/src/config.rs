@@ -11,6 +11,7 @@ use clap::Parser;
 use melange_remote_sdk::analysis::lint::LinterSets;
 use melange_remote_sdk::arch::Arch;
 use melange_remote_sdk::backend::{Backend, check_max_jobs, file};
+use melange_remote_sdk::cache::StateCache;
 use melange_remote_sdk::engine::preflight;
 use melange_remote_sdk::error::Error;
 use melange_remote_sdk::git::GitCredential;
@@ -195,6 +196,8 @@ pub struct BuildConfig {
     pub job_lease: Duration,
     /// Ports of this machine's loopback that steps in the sandbox find on their own.
     pub sandbox_host_ports: Vec<u16>,
+    /// Capabilities that definitions may ask for in the sandbox besides those of containers.
+    pub sandbox_capabilities: Vec<String>,
     /// The program that starts the sandbox's guests, for programs that embed the server; `None` for this one.
     pub sandbox_launcher: Option<PathBuf>,
     /// TLS for tcp:// daemons.
@@ -463,7 +466,7 @@ impl Reader<'_> {
     /// A number of bytes, such as `64MiB`, within the bounds of a job's log.
     fn log_bytes(&mut self, given: Option<String>) -> u64 {
         let Some(text) = self.value("--job-log-bytes", given) else { return limits::JOB_LOG_BYTES };
-        let bytes = size(&text);
+        let bytes = StateCache::parse_size(&text);
         let (least, most) = (limits::JOB_LOG_BYTES_MIN, limits::JOB_LOG_BYTES_MAX);
         match bytes {
             Some(bytes) if (least..=most).contains(&bytes) => bytes,
@@ -546,7 +549,7 @@ impl Reader<'_> {
 
     fn cache_size(&mut self, given: Option<String>) -> u64 {
         let Some(text) = self.value("--cache-size", given) else { return limits::CACHE_BYTES_DEFAULT };
-        size(&text).unwrap_or_else(|| {
+        StateCache::parse_size(&text).unwrap_or_else(|| {
             self.wrong(format!("--cache-size: {text:?} is no size, such as 500M or 20G"));
             limits::CACHE_BYTES_DEFAULT
         })
@@ -608,8 +611,16 @@ impl Reader<'_> {
                 Ok(port) => sandbox_host_ports.push(port),
             }
         }
+        for name in &args.sandbox_allow_capability {
+            if !is_capability(name) {
+                self.wrong(format!(
+                    "--sandbox-allow-capability: {name} is no capability, such as CAP_SYS_ADMIN"
+                ));
+            }
+        }
         BuildConfig {
             sandbox_host_ports,
+            sandbox_capabilities: args.sandbox_allow_capability,
             sandbox_launcher: None,
             default_arch,
             signing_key: self.file("--signing-key", args.signing_key),
@@ -665,19 +676,10 @@ pub fn read_backends(path: &Path) -> Result<Vec<Backend>, Vec<String>> {
         .map_err(|diagnostics| diagnostics.0.iter().map(|mistake| mistake.summary()).collect())
 }
 
-/// Bytes as people write them: a number and a unit of 1024, `K`, `M`, `G` or `T`, also as `GB` and `GiB`.
-fn size(text: &str) -> Option<u64> {
-    let text = text.trim();
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let power = match text[digits..].trim().to_ascii_uppercase().trim_end_matches('B').trim_end_matches('I') {
-        "" => 0,
-        "K" => 1,
-        "M" => 2,
-        "G" => 3,
-        "T" => 4,
-        _ => return None,
-    };
-    text[..digits].parse::<u64>().ok()?.checked_mul(1024_u64.pow(power))
+/// Whether a text has the form of a capability's name.
+fn is_capability(name: &str) -> bool {
+    name.strip_prefix("CAP_")
+        .is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|b| b.is_ascii_uppercase() || b == b'_'))
 }
 
 #[cfg(test)]

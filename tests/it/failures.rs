@@ -181,7 +181,8 @@ impl SmallRepository {
 
     async fn build(&self, farm: &Farm, backend: Backend) -> Built {
         let (folder, key) = (self.folder.display().to_string(), self.key.display().to_string());
-        let engine = farm.engine_with(RepositoryDefaults::new(vec![folder], vec![key]));
+        let state = self.folder.join("state");
+        let engine = farm.new_engine_with(RepositoryDefaults::new(vec![folder], vec![key]), &state);
         run(&engine, Farm::input(backend, "careful", &one_step("echo fine"))).await
     }
 

@@ -133,7 +133,7 @@ pub(super) fn builder(args: &RunArgs, extras: Extras) -> Result<EngineBuilder> {
     }
     let kept = args.guest.apk_cache_dir.as_deref().map(std::path::absolute).transpose();
     let kept = kept.map_err(|e| Error::unexpected("no current folder").source(e))?;
-    let cache = StateCache::new(kept.as_deref().unwrap_or(&state), limits::CACHE_BYTES_DEFAULT);
+    let cache = StateCache::new(kept.as_deref().unwrap_or(&state), args.cache_size);
     let mut sandbox = SandboxOptions::with_cache(Arc::clone(&cache));
     sandbox.extra_capabilities = true;
     sandbox.host_ports.clone_from(&args.sandbox_allow_host_port);

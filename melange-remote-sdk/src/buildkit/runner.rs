@@ -21,7 +21,7 @@ use super::upload::blobs;
 use crate::backend::BackendAddress;
 use crate::builder::{BuildSink, StepFailure};
 use crate::error::{Blame, Error, ErrorKind, Result};
-use crate::guest::{self, GuestOutcome, GuestPlan, GuestRunner};
+use crate::guest::{self, GuestOutcome, GuestPlan, GuestRunner, RootForm};
 use crate::limits;
 use crate::llb::{CacheMounts, LoweredPlan, PlanOptions, from_plan};
 
@@ -246,6 +246,10 @@ async fn check_blobs(plan: &GuestPlan) -> Result<()> {
 
 #[async_trait]
 impl GuestRunner for BuildkitRunner {
+    async fn root_form(&self) -> RootForm {
+        RootForm::Archive
+    }
+
     async fn run(
         &self,
         plan: &GuestPlan,

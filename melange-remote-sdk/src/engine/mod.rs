@@ -373,7 +373,8 @@ impl EngineBuilder {
         let license_files = licenses::files(&plan.package).map_err(blame_plan)?;
         let build = input.repositories.as_ref();
         let resolve = self.assembler.resolve_in(build, &plan.environment, input.arch);
-        let resolve = run.phase(Phase::Resolve, resolve);
+        // A runner may have to look what this machine can do.
+        let resolve = run.phase(Phase::Resolve, async { tokio::join!(resolve, runner.root_form()).0 });
         let resolution = tokio::select! {
             result = resolve => result.map_err(blame_environment)?,
             () = cancel.cancelled() => return cancelled(),
@@ -386,7 +387,8 @@ impl EngineBuilder {
             return Ok(BuildOutcome { lock, result, ..BuildOutcome::without_files(status) });
         }
         let sink = Arc::clone(&run.sink);
-        let assemble = run.phase(Phase::Environment, self.prepare_guest(&plan, &resolution, &*sink));
+        let assemble =
+            run.phase(Phase::Environment, self.prepare_guest(&plan, &resolution, &*runner, &*sink));
         let (rootfs, sources) = tokio::select! {
             result = assemble => result.map_err(blame_environment)?,
             () = cancel.cancelled() => return cancelled(),
@@ -532,6 +534,7 @@ impl EngineBuilder {
             name: folder_name(&input.attempt),
             arch: input.arch,
             root: rootfs.blob.clone(),
+            layers: rootfs.layers.clone(),
             workspace,
             sources,
             steps,

@@ -173,11 +173,12 @@ impl EngineBuilder {
             let resolution =
                 self.assembler.resolve_test(own, build, &test.subject, environment, arch).await?;
             // Packages that were just made are not asked for again: their root filesystem is not kept.
+            let form = runner.root_form().await;
             let rootfs = if transient {
                 let path = scratch.path().join("root.tar");
-                self.assembler.assemble_at(&path, &resolution, &test.environment, arch).await?
+                self.assembler.assemble_at(&path, form, &resolution, environment, arch).await?
             } else {
-                self.assembler.assemble(&resolution, &test.environment, arch).await?
+                self.assembler.assemble_as(form, &resolution, environment, arch).await?
             };
             Ok((rootfs, self.cached_sources(&test.pipeline, &**sink).await))
         };

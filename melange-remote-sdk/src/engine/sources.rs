@@ -13,7 +13,7 @@ use super::EngineBuilder;
 use crate::apk::hashing::HashingWriter;
 use crate::builder::{BuildEvent, BuildSink, LogStream};
 use crate::error::{Error, ErrorKind, Result};
-use crate::guest::{Blob, CachedSource, SourceCache, SourceFile, SourceOrigin};
+use crate::guest::{Blob, CachedSource, GuestRunner, SourceCache, SourceFile, SourceOrigin};
 use crate::limits;
 use crate::melange::fetches::{Fetch, fetches};
 use crate::melange::plan::{Plan, PlanStep};
@@ -32,11 +32,14 @@ impl EngineBuilder {
         &self,
         plan: &Plan,
         resolution: &Resolution,
+        runner: &dyn GuestRunner,
         sink: &dyn BuildSink,
     ) -> Result<(Rootfs, StepSources)> {
         let steps = plan.packages().flat_map(|package| &package.pipeline);
         let sources = async { Ok(self.cached_sources(steps, sink).await) };
-        tokio::try_join!(self.assembler.assemble(resolution, &plan.environment, plan.arch), sources)
+        let form = runner.root_form().await;
+        let root = self.assembler.assemble_as(form, resolution, &plan.environment, plan.arch);
+        tokio::try_join!(root, sources)
     }
 
     /// What the farm has of that which `steps` fetch by a checksum. It ends within [`limits::FETCHED_JOB_TIME`]; dropping

@@ -127,7 +127,7 @@ mod tests {
     use super::*;
     use crate::arch::Arch;
     use crate::builder::NullSink;
-    use crate::guest::{Blob, GuestUser};
+    use crate::guest::{Blob, GuestUser, Layers, RootForm};
 
     /// Speaks once a minute for some minutes, then is silent until it is cancelled.
     #[derive(Debug)]
@@ -135,6 +135,10 @@ mod tests {
 
     #[async_trait]
     impl GuestRunner for Mumbler {
+        async fn root_form(&self) -> RootForm {
+            RootForm::Archive
+        }
+
         async fn run(
             &self,
             _plan: &GuestPlan,
@@ -157,6 +161,7 @@ mod tests {
             name: "x".to_owned(),
             arch: Arch::X86_64,
             root: nothing.clone(),
+            layers: Layers::default(),
             workspace: vec![nothing],
             sources: Vec::new(),
             steps: Vec::new(),

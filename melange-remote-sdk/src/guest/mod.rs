@@ -77,6 +77,35 @@ pub struct Blob {
     pub size_bytes: u64,
 }
 
+/// The form of a root filesystem that a runner takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RootForm {
+    /// All of it in [`GuestPlan::root`].
+    Archive,
+    /// [`GuestPlan::root`] over [`GuestPlan::layers`].
+    Layered,
+}
+
+/// Folders with trees that lie one over another below a root filesystem's archive, as an overlay shows them: of files
+/// with one name the topmost counts, folders with one name are one. Nobody changes them.
+#[derive(Debug, Clone, Default)]
+pub struct Layers {
+    folders: Vec<PathBuf>,
+    _held: Option<Arc<dyn std::fmt::Debug + Send + Sync>>,
+}
+
+impl Layers {
+    /// The folders, the topmost first, which stay as long as `held` does.
+    pub fn new(folders: Vec<PathBuf>, held: Arc<dyn std::fmt::Debug + Send + Sync>) -> Self {
+        Self { folders, _held: Some(held) }
+    }
+
+    /// The folders, the topmost first.
+    pub fn folders(&self) -> &[PathBuf] {
+        &self.folders
+    }
+}
+
 /// A file offered to steps, read-only, at `/var/cache/melange/<name>`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SourceFile {
@@ -126,6 +155,8 @@ pub struct GuestPlan {
     pub arch: Arch,
     /// The root filesystem: an uncompressed tar with owners, modes and xattrs.
     pub root: Blob,
+    /// What lies below it; nothing, unless the runner takes [`RootForm::Layered`].
+    pub layers: Layers,
     /// Uncompressed tars unpacked at [`WORKSPACE`] on top of the root, one after the other; the last holds the output
     /// folder. What other guests have too comes first, so that a runner may keep what it made of it.
     pub workspace: Vec<Blob>,
@@ -161,6 +192,7 @@ impl GuestPlan {
             name: name.into(),
             arch,
             root,
+            layers: Layers::default(),
             workspace,
             sources: Vec::new(),
             steps,
@@ -204,6 +236,9 @@ pub enum GuestOutcome {
 /// * Dropping the future stops the guest, as cancelling does.
 #[async_trait]
 pub trait GuestRunner: Send + Sync + std::fmt::Debug {
+    /// The form of root filesystems that it takes with the least work; it takes archives in any case.
+    async fn root_form(&self) -> RootForm;
+
     /// Runs `plan` to its end, writing the output tree to the file `output`.
     async fn run(
         &self,
@@ -215,6 +250,7 @@ pub trait GuestRunner: Send + Sync + std::fmt::Debug {
 }
 
 hand_on!(GuestRunner; {
+    async fn root_form(&self) -> RootForm;
     async fn run(
         &self,
         plan: &GuestPlan,

@@ -283,6 +283,7 @@ mod tests {
             name: "hello".to_owned(),
             arch: Arch::X86_64,
             root: blob('a'),
+            layers: crate::guest::Layers::default(),
             workspace: vec![blob('d'), blob('b')],
             sources: vec![SourceFile { name: "sha256:cc".to_owned(), blob: blob('c') }],
             steps: vec![step("hello: fetch", "set -e\necho fetch\n"), step("hello: make", "make install\n")],

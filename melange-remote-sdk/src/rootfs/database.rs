@@ -54,11 +54,12 @@ fn record(package: &Installed) -> String {
         ('p', info.provides.join(" ")),
         ('r', info.replaces.join(" ")),
         ('c', info.commit.clone()),
-        ('i', info.install_if.join(" ")),
+        // As Go prints a list.
+        ('i', format!("[{}]", info.install_if.join(" "))),
         ('t', info.builddate.to_string()),
         ('S', package.size_bytes.to_string()),
         ('I', info.size.to_string()),
-        ('k', info.provider_priority.clone()),
+        ('k', info.provider_priority.parse::<u64>().unwrap_or_default().to_string()),
         ('C', checksum::q1(&package.control_sha1)),
     ] {
         if key != 'r' || !value.is_empty() {
@@ -117,6 +118,7 @@ fn scripts(installed: &[Installed]) -> std::io::Result<Vec<u8>> {
             let name = format!("{}-{}.{sum}{script}", info.pkgname, info.pkgver);
             let mut header = Header::new(&name, EntryType::File, *mode);
             header.size = content.len() as u64;
+            (header.uname, header.gname) = ("root", "root");
             tar.append(&header, &mut &content[..])?;
         }
     }

@@ -1,6 +1,10 @@
 //! What apko does to a tree after the last package: accounts, path changes, checksum sidecars of CA bundles,
 //! busybox links, the loader's cache.
 
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
 use super::assembly::{Assembly, Input};
 use super::ldcache;
 use crate::apk::checksum;
@@ -8,11 +12,15 @@ use crate::apk::dependency::Dependency;
 use crate::error::{Error, Result};
 use crate::melange::plan::PlanPath;
 
+/// The shell of accounts that name none.
+const DEFAULT_SHELL: &str = "/bin/sh";
+
+/// Bundles of certificates whose checksums stand beside them.
 const CA_BUNDLES: [&str; 4] = [
     "etc/ssl/certs/ca-certificates.crt",
+    "var/lib/ecs/deps/execute-command/certs/tls-ca-bundle.pem",
+    "kaniko/ssl/certs/ca-certificates.crt",
     "etc/ssl/certs/java/cacerts",
-    "etc/pki/tls/certs/ca-bundle.crt",
-    "etc/ssl/ca-bundle.pem",
 ];
 
 /// Finishes the tree and returns the contents of `/etc/passwd` and `/etc/group`.
@@ -48,7 +56,8 @@ fn accounts(assembly: &mut Assembly, input: &Input) -> Result<(String, String)> 
         group.push_str(&format!("{}:x:{}:{}\n", entry.name, entry.gid, entry.members.join(",")));
     }
     let mut passwd = text(assembly, "etc/passwd")?;
-    let mut shadow = text(assembly, "etc/shadow")?;
+    let shadow = text(assembly, "etc/shadow")?;
+    let mut shadow: String = shadow.lines().map(without_last_change).collect();
     for user in &input.environment.users {
         for field in [&user.name, &user.home, &user.shell] {
             refuse_separators(field)?;
@@ -59,9 +68,14 @@ fn accounts(assembly: &mut Assembly, input: &Input) -> Result<(String, String)> 
         ));
         shadow.push_str(&format!("{}:!:::::::\n", user.name));
     }
-    assembly.put_file("etc/group", 0o644, group.as_bytes())?;
-    assembly.put_file("etc/passwd", 0o644, passwd.as_bytes())?;
-    assembly.put_file("etc/shadow", 0o640, shadow.as_bytes())?;
+    for (path, mode, content) in
+        [("etc/group", 0o644, &group), ("etc/passwd", 0o644, &passwd), ("etc/shadow", 0o640, &shadow)]
+    {
+        // What a package made keeps its mode.
+        let found = assembly.follow(path)?.and_then(|real| assembly.nodes.get(&real));
+        let mode = found.map_or(mode, |node| node.mode);
+        assembly.put_file(path, mode, content.as_bytes())?;
+    }
     for line in passwd.lines() {
         let fields: Vec<&str> = line.split(':').collect();
         let [_, _, uid, gid, _, home, ..] = fields[..] else { continue };
@@ -74,6 +88,15 @@ fn accounts(assembly: &mut Assembly, input: &Input) -> Result<(String, String)> 
     Ok((passwd, group))
 }
 
+/// A line of `/etc/shadow` as apko writes it again: it does not keep when the password was changed.
+fn without_last_change(line: &str) -> String {
+    let mut fields: Vec<&str> = line.trim().split(':').collect();
+    if let [_, _, changed, _, _, _, _, _, _] = &mut fields[..] {
+        *changed = "";
+    }
+    format!("{}\n", fields.join(":"))
+}
+
 fn refuse_separators(field: &str) -> Result<()> {
     if field.contains([':', '\n']) {
         return Err(Error::invalid(format!("the account field {field:?} holds a colon or a newline")));
@@ -81,13 +104,115 @@ fn refuse_separators(field: &str) -> Result<()> {
     Ok(())
 }
 
-/// `/etc/apko.json`: what the image was made of.
+/// `/etc/apko.json`: what the image was made of, in the order of apko's fields. Its environment variables are left out:
+/// environments that differ in nothing else are one root filesystem.
+#[derive(Serialize)]
+struct ImageDescription<'a> {
+    contents: ImageContents<'a>,
+    entrypoint: BTreeMap<&'a str, &'a str>,
+    accounts: ImageAccounts<'a>,
+    archs: [&'a str; 1],
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    paths: Vec<ImagePath<'a>>,
+}
+
+#[derive(Serialize)]
+struct ImageContents<'a> {
+    repositories: &'a [String],
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    keyring: &'a [String],
+    packages: &'a [String],
+}
+
+#[derive(Serialize)]
+struct ImageAccounts<'a> {
+    #[serde(rename = "run-as", skip_serializing_if = "str::is_empty")]
+    run_as: &'a str,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    users: Vec<ImageUser<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    groups: Vec<ImageGroup<'a>>,
+}
+
+#[derive(Serialize)]
+struct ImageUser<'a> {
+    username: &'a str,
+    #[serde(skip_serializing_if = "is_zero")]
+    uid: u32,
+    gid: u32,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    shell: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    homedir: &'a str,
+}
+
+#[derive(Serialize)]
+struct ImageGroup<'a> {
+    groupname: &'a str,
+    #[serde(skip_serializing_if = "is_zero")]
+    gid: u32,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    members: &'a [String],
+}
+
+#[derive(Serialize)]
+struct ImagePath<'a> {
+    path: &'a str,
+    #[serde(rename = "type")]
+    kind: &'a str,
+    uid: u32,
+    gid: u32,
+    #[serde(skip_serializing_if = "is_zero")]
+    permissions: u32,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    source: &'a str,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "what the serializer asks gets references")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
 fn image_description(assembly: &mut Assembly, input: &Input) -> Result<()> {
-    let description = serde_json::json!({
-        "contents": { "repositories": input.repositories, "packages": input.world },
-        "archs": [input.arch.oci_name()],
+    let environment = &input.environment;
+    let users = environment.users.iter().map(|user| ImageUser {
+        username: &user.name,
+        uid: user.uid,
+        gid: user.gid,
+        // As the definition has it, where the default is not written.
+        shell: if user.shell == DEFAULT_SHELL { "" } else { &user.shell },
+        homedir: &user.home,
     });
-    assembly.put_file("etc/apko.json", 0o444, description.to_string().as_bytes())
+    let groups = environment.groups.iter();
+    let groups =
+        groups.map(|group| ImageGroup { groupname: &group.name, gid: group.gid, members: &group.members });
+    let paths = environment.paths.iter().map(|path| ImagePath {
+        path: &path.path,
+        kind: &path.kind,
+        uid: path.uid,
+        gid: path.gid,
+        permissions: path.mode,
+        source: &path.source,
+    });
+    let description = ImageDescription {
+        contents: ImageContents {
+            repositories: &input.repositories,
+            keyring: &environment.keyring,
+            packages: &input.world,
+        },
+        entrypoint: BTreeMap::new(),
+        accounts: ImageAccounts {
+            run_as: &environment.run_as,
+            users: users.collect(),
+            groups: groups.collect(),
+        },
+        archs: [input.arch.oci_name()],
+        paths: paths.collect(),
+    };
+    let mut text = serde_json::to_vec(&description)
+        .map_err(|e| Error::unexpected("cannot describe the image").source(e))?;
+    text.push(b'\n');
+    assembly.put_file("etc/apko.json", 0o444, &text)
 }
 
 fn change_path(assembly: &mut Assembly, change: &PlanPath) -> Result<()> {

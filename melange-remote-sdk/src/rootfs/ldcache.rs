@@ -100,11 +100,12 @@ fn scan_folder(
         .collect();
     for name in names {
         let Some(target) = assembly.follow(&format!("{prefix}{name}"))? else { continue };
-        let Some(NodeKind::File { offset, size }) = assembly.nodes.get(&target).map(|node| node.kind.clone())
+        let Some(NodeKind::File { content, size }) =
+            assembly.nodes.get(&target).map(|node| node.kind.clone())
         else {
             continue;
         };
-        let content = ReadCache::new(assembly.window(offset, size)?);
+        let content = ReadCache::new(assembly.content(&content, size)?);
         let Some(facts) = elf_facts(&content).filter(|facts| facts.shared) else { continue };
         let soname = match facts.sonames.into_iter().next() {
             Some(soname) => soname,

@@ -23,7 +23,7 @@ use crate::arch::Arch;
 use crate::builder::{BuildRepositories, EnvironmentLock, LockedPackage, LockedRepository};
 use crate::cache::{Held, StateCache};
 use crate::error::{Error, Result};
-use crate::guest::Blob;
+use crate::guest::{Blob, Layers, RootForm};
 use crate::limits;
 use crate::locks::NamedLocks;
 use crate::melange::plan::PlanEnvironment;
@@ -35,21 +35,25 @@ pub mod credentials;
 mod database;
 pub mod fetch;
 mod finish;
+mod layers;
 mod ldcache;
 pub mod line;
 pub mod repository;
 pub mod workspace;
 
+use assembly::{InputPackage, PackageFrom, Written};
 use fetch::Fetcher;
+use layers::{Layer, LayerStore};
 use repository::{LoadedRepository, LocalAccess, Location, RepositoryCache};
 
 /// Changes when the assembly changes, so that older cached root filesystems are not used.
-const FORMAT: &str = "rootfs 4";
+const FORMAT: &str = "rootfs 5";
 
 /// What assembles environments.
 #[derive(Debug)]
 pub struct Assembler {
     cache: Arc<StateCache>,
+    layers: LayerStore,
     making: NamedLocks,
     fetcher: Arc<dyn Fetcher>,
     local: LocalAccess,
@@ -68,7 +72,8 @@ pub struct Resolution {
     pub choices: Vec<Choice>,
     /// `name=version` of every package, sorted: the lock.
     pub lock: Vec<String>,
-    /// The requested packages, sorted.
+    /// What was asked for when the packages were chosen last: the lock where builds resolve that again, otherwise the
+    /// requested packages, sorted.
     pub world: Vec<String>,
 }
 
@@ -111,8 +116,10 @@ impl Resolution {
 /// An assembled root filesystem.
 #[derive(Debug, Clone)]
 pub struct Rootfs {
-    /// The tar.
+    /// The tar: all of it, or what its layers do not have.
     pub blob: Blob,
+    /// What lies below the tar.
+    pub layers: Layers,
     /// Names of its accounts.
     pub names: AccountNames,
     /// Whether it was there already.
@@ -121,10 +128,18 @@ pub struct Rootfs {
     _held: Option<Arc<Held>>,
 }
 
+impl Rootfs {
+    fn new(blob: Blob, names: AccountNames, layers: Vec<Arc<Layer>>, cached: bool) -> Self {
+        let folders = layers.iter().map(|layer| layer.tree()).collect();
+        Self { blob, layers: Layers::new(folders, Arc::new(layers)), names, cached, _held: None }
+    }
+}
+
 impl Assembler {
     /// An assembler that keeps downloads and root filesystems in `cache` and uses signed repositories alone.
     pub fn new(cache: Arc<StateCache>, fetcher: Arc<dyn Fetcher>, local: LocalAccess) -> Self {
         Self {
+            layers: LayerStore::new(&cache),
             cache,
             making: NamedLocks::default(),
             fetcher,
@@ -316,7 +331,7 @@ impl Assembler {
         keyring.add(name, &pem)
     }
 
-    /// Gets the chosen packages and assembles the root filesystem.
+    /// Gets the chosen packages and assembles the root filesystem as one archive.
     ///
     /// # Errors
     /// `Untrusted` for packages that are not what the index says, `Conflict` for two owners of a file,
@@ -327,7 +342,25 @@ impl Assembler {
         environment: &PlanEnvironment,
         arch: Arch,
     ) -> Result<Rootfs> {
-        let key = cache_key(resolution, environment, arch);
+        self.assemble_as(RootForm::Archive, resolution, environment, arch).await
+    }
+
+    /// As [`Self::assemble`], in the form that a runner takes. Over layers a package is unpacked once for all root
+    /// filesystems that have it.
+    ///
+    /// # Errors
+    /// As [`Self::assemble`].
+    pub async fn assemble_as(
+        &self,
+        form: RootForm,
+        resolution: &Resolution,
+        environment: &PlanEnvironment,
+        arch: Arch,
+    ) -> Result<Rootfs> {
+        let key = match form {
+            RootForm::Archive => cache_key(resolution, environment, arch),
+            RootForm::Layered => format!("{}-top", cache_key(resolution, environment, arch)),
+        };
         let folder = self.cache.folder().join("rootfs");
         tokio::fs::create_dir_all(&folder).await.map_err(|e| Error::io("create", &folder, e))?;
         let path = folder.join(format!("{key}.tar"));
@@ -335,38 +368,30 @@ impl Assembler {
         // Jobs with the same environment wait for the one that assembles it.
         let making = self.making.of(&key);
         let _alone = making.lock().await;
-        if let Some(found) = cached(&path).await {
+        if let Some(found) = self.cached(&path).await? {
             return Ok(Rootfs { _held: Some(Arc::new(held)), ..found });
         }
-        let made = self.assemble_at(&path, resolution, environment, arch).await?;
+        let made = self.assemble_at(&path, form, resolution, environment, arch).await?;
         // What was there before had another lock, or none.
         Ok(Rootfs { _held: Some(Arc::new(self.cache.hold(&path))), ..made })
     }
 
-    /// As [`Self::assemble`], always anew, and as the file `path`.
+    /// As [`Self::assemble_as`], always anew, and as the file `path`.
     ///
     /// # Errors
     /// As [`Self::assemble`].
     pub async fn assemble_at(
         &self,
         path: &Path,
+        form: RootForm,
         resolution: &Resolution,
         environment: &PlanEnvironment,
         arch: Arch,
     ) -> Result<Rootfs> {
-        let files = resolution.choices.iter().map(|choice| async {
-            let repository = &resolution.repositories[choice.repository];
-            let package = &repository.index.packages[choice.package];
-            let (path, held) = repository.package_file(package, arch, &*self.fetcher, &self.cache).await?;
-            Ok::<_, Error>(((path, package.clone()), held))
-        });
-        let files: Vec<BoxFuture<'_, _>> = files.map(FutureExt::boxed).collect();
-        // In the order of installation, however the downloads come in.
-        let files: Vec<_> = stream::iter(files).buffered(limits::DOWNLOADS_MAX).try_collect().await?;
-        let (files, held): (Vec<_>, Vec<_>) = files.into_iter().unzip();
+        let (packages, held) = self.packages(form, resolution, arch).await?;
         let input = assembly::Input {
             arch,
-            packages: files,
+            packages,
             repositories: resolution.lines().map(str::to_owned).collect(),
             world: resolution.world.clone(),
             keyring: resolution.keyring.clone(),
@@ -378,7 +403,9 @@ impl Assembler {
             drop(held);
             made
         });
-        let made = made.await.map_err(|e| Error::unexpected("the assembly died").source(e))??;
+        let made = made.await.map_err(|e| Error::unexpected("the assembly died").source(e))?;
+        let Written { blob, names, layers } = made?;
+        let made = Rootfs::new(blob, names, layers, false);
         let cache = Arc::clone(&self.cache);
         match tokio::task::spawn_blocking(move || cache.sweep()).await {
             Ok(Ok(_)) => {}
@@ -386,6 +413,57 @@ impl Assembler {
             Err(error) => tracing::warn!(%error, "the sweep of the cache died"),
         }
         Ok(made)
+    }
+
+    /// Gets the chosen packages, in the order of installation, and what keeps their files.
+    async fn packages(
+        &self,
+        form: RootForm,
+        resolution: &Resolution,
+        arch: Arch,
+    ) -> Result<(Vec<InputPackage>, Vec<Option<Held>>)> {
+        let mut choices: Vec<(usize, &Choice)> = resolution.choices.iter().enumerate().collect();
+        let bytes = |choice: &Choice| {
+            resolution.repositories[choice.repository].index.packages[choice.package].size_bytes
+        };
+        // The largest first: they take longest, and others fit beside them.
+        choices.sort_by_key(|(_, choice)| std::cmp::Reverse(bytes(choice)));
+        let got = choices.into_iter().map(|(position, choice)| async move {
+            let repository = &resolution.repositories[choice.repository];
+            let record = &repository.index.packages[choice.package];
+            let fetch = || repository.package_file(record, arch, &*self.fetcher, &self.cache);
+            // What a job has just made is not asked for again.
+            if form == RootForm::Layered && !repository.is_made() {
+                let layer = self.layers.layer(record, fetch()).await?;
+                if layer.is_whole() {
+                    let from = PackageFrom::Layer(layer);
+                    return Ok((position, InputPackage { record: record.clone(), from }, None));
+                }
+            }
+            let (path, held) = fetch().await?;
+            let from = PackageFrom::File(path);
+            Ok::<_, Error>((position, InputPackage { record: record.clone(), from }, held))
+        });
+        let got: Vec<BoxFuture<'_, _>> = got.map(FutureExt::boxed).collect();
+        let mut got: Vec<_> = stream::iter(got).buffer_unordered(limits::DOWNLOADS_MAX).try_collect().await?;
+        // In the order of installation, however the downloads come in.
+        got.sort_by_key(|(position, ..)| *position);
+        Ok(got.into_iter().map(|(_, package, held)| (package, held)).unzip())
+    }
+
+    /// A root filesystem that an earlier build left, when it is whole.
+    async fn cached(&self, path: &Path) -> Result<Option<Rootfs>> {
+        let Some(meta) = meta(path).await else { return Ok(None) };
+        let mut layers = Vec::with_capacity(meta.layers.len());
+        for name in &meta.layers {
+            match self.layers.held(name)? {
+                Some(layer) => layers.push(layer),
+                None => return Ok(None),
+            }
+        }
+        let blob = Blob { path: path.to_owned(), sha256: meta.sha256, size_bytes: meta.size_bytes };
+        let names = AccountNames::parse(&meta.passwd, &meta.group);
+        Ok(Some(Rootfs::new(blob, names, layers, true)))
     }
 }
 
@@ -502,9 +580,9 @@ fn choose(repositories: Vec<Arc<LoadedRepository>>, keyring: Keyring, world: Wor
         })
         .collect();
     lock.sort();
-    let choices = if locked { solver.solve(&lock)? } else { chosen };
+    let (choices, world) = if locked { (solver.solve(&lock)?, lock.clone()) } else { (chosen, requests) };
     drop(solver);
-    Ok(Resolution { repositories, keyring, choices, lock, world: requests })
+    Ok(Resolution { repositories, keyring, choices, lock, world })
 }
 
 /// Names what goes into a root filesystem.
@@ -530,21 +608,19 @@ pub(crate) fn cache_key(resolution: &Resolution, environment: &PlanEnvironment, 
         put(&String::from_utf8_lossy(pem));
     }
     put(&format!("{:?} {:?} {:?}", environment.users, environment.groups, environment.paths));
+    put(&format!("{:?} {:?}", environment.keyring, environment.run_as));
     hex::encode(hasher.finalize())
 }
 
-/// A root filesystem that an earlier build left, when it is whole.
-async fn cached(path: &Path) -> Option<Rootfs> {
+/// What stands beside the archive of a root filesystem, when that is whole.
+async fn meta(path: &Path) -> Option<assembly::Meta> {
     let meta = tokio::fs::read_to_string(path.with_extension("json")).await.ok()?;
     let meta: assembly::Meta = serde_json::from_str(&meta).ok()?;
     let size_bytes = tokio::fs::metadata(path).await.ok()?.len();
-    (size_bytes == meta.size_bytes).then(|| Rootfs {
-        blob: Blob { path: path.to_owned(), sha256: meta.sha256, size_bytes },
-        names: AccountNames::parse(&meta.passwd, &meta.group),
-        cached: true,
-        _held: None,
-    })
+    (size_bytes == meta.size_bytes).then_some(meta)
 }
 
+#[cfg(test)]
+mod layered_tests;
 #[cfg(test)]
 mod tests;

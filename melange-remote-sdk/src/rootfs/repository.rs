@@ -157,6 +157,11 @@ impl LoadedRepository {
         matches!(self.place, Place::Build(_))
     }
 
+    /// Whether a job has just made its packages.
+    pub(super) fn is_made(&self) -> bool {
+        self.line.is_empty() && matches!(self.place, Place::Folder(_))
+    }
+
     /// What it offers, for a solver.
     pub fn packages(&self) -> RepositoryPackages<'_> {
         RepositoryPackages { tag: &self.tag, packages: &self.index.packages }

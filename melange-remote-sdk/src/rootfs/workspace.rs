@@ -128,15 +128,18 @@ fn common_files() -> Files<'static> {
     files
 }
 
-/// A C header that defines the note as an ELF note of owner `FDO`.
+/// A C header that defines the note as an ELF note of owner `FDO`, which the linker keeps although nothing refers to it.
+/// Where objects are not ELF it defines nothing.
 fn note_header(note: &str) -> String {
     let literal = note.replace('\\', "\\\\").replace('"', "\\\"");
     format!(
-        "#ifndef MELANGE_FDO_H\n#define MELANGE_FDO_H\n\
-         struct melange_fdo_note {{\n  unsigned int namesz, descsz, type;\n  char name[4];\n  char desc[{size}];\n}};\n\
-         static const struct melange_fdo_note melange_fdo_note\n\
-         __attribute__((used, section(\".note.package\"), aligned(4))) = {{\n  4, {size}, 0xcafe1a7e, \"FDO\", \"{literal}\"\n}};\n\
-         #endif\n",
-        size = (note.len() + 1).div_ceil(4) * 4
+        "#ifndef MELANGE_PACKAGE_NOTE_H\n#define MELANGE_PACKAGE_NOTE_H\n#if defined(__ELF__)\n\
+         #define MELANGE_PACKAGE_NOTE_JSON \"{literal}\"\n\
+         struct melange_package_note_type {{\n  unsigned int namesz, descsz, type;\n  char name[4];\n  \
+         char desc[sizeof(MELANGE_PACKAGE_NOTE_JSON)];\n}};\n\
+         static const struct melange_package_note_type melange_package_note\n\
+         __attribute__((used, retain, section(\".note.package\"), aligned(4))) = {{\n  \
+         sizeof(\"FDO\"), sizeof(MELANGE_PACKAGE_NOTE_JSON), 0xcafe1a7e, \"FDO\", MELANGE_PACKAGE_NOTE_JSON\n}};\n\
+         #endif\n#endif\n"
     )
 }

@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::backoff::Backoff;
 use crate::builder::{BuildEvent, BuildSink, Shortage, StepFailure};
 use crate::error::{Blame, Error, ErrorKind, Result, causes};
-use crate::guest::{self, Blob, GuestOutcome, GuestPlan, GuestRunner, GuestStep};
+use crate::guest::{self, Blob, GuestOutcome, GuestPlan, GuestRunner, GuestStep, Layers, RootForm};
 use crate::limits;
 
 mod folders;
@@ -141,7 +141,9 @@ impl SandboxRunner {
     }
 
     fn check_capabilities(&self, plan: &GuestPlan) -> Result<()> {
-        let known = |name: &String| guest::DEFAULT_CAPABILITIES.contains(&name.as_str());
+        let allowed = &self.options.allowed_capabilities;
+        let known =
+            |name: &String| guest::DEFAULT_CAPABILITIES.contains(&name.as_str()) || allowed.contains(name);
         match plan.capabilities.iter().find(|name| !known(name)) {
             Some(name) if !self.options.extra_capabilities => Err(Error::new(
                 ErrorKind::Unsupported,
@@ -154,12 +156,26 @@ impl SandboxRunner {
     }
 
     async fn root(&self, plan: &GuestPlan) -> Result<(Root, Option<HeldRoot>)> {
+        let layers = plan.layers.folders();
         if !plan.shared_root {
-            return Ok((Root::Archive(plan.root.path.clone()), None));
+            let archive = plan.root.path.clone();
+            let root = match layers {
+                [] => Root::Archive(archive),
+                layers => Root::ArchiveOver(archive, layers.to_vec()),
+            };
+            return Ok((root, None));
         }
         let held = self.folders.root(&plan.root, common_workspace(plan), plan.user).await?;
-        let root = if self.overlay_works().await { Root::Overlay } else { Root::Copy };
-        Ok((root(held.tree()), Some(held)))
+        let root = match (self.overlay_works().await, layers) {
+            (true, layers) => {
+                Root::Overlay(std::iter::once(held.tree()).chain(layers.iter().cloned()).collect())
+            }
+            (false, []) => Root::Copy(held.tree()),
+            (false, _) => {
+                return Err(Error::unexpected("a root filesystem has layers where overlays do not work"));
+            }
+        };
+        Ok((root, Some(held)))
     }
 
     fn order(&self, plan: &GuestPlan, folder: &Path, root: Root, output: &Path) -> GuestOrder {
@@ -211,7 +227,13 @@ impl SandboxRunner {
             self.ready.take(&self.starter, &self.folders, is_online(plan)).await?;
         launched.order(&Order::Guest(Box::new(self.order(plan, folder.path(), root, &output)))).await?;
         // From here on the launcher removes it.
-        Ok(Running { launched, folder: folder.keep(), _lock: lock, _root: held })
+        Ok(Running {
+            launched,
+            folder: folder.keep(),
+            _lock: lock,
+            _root: held,
+            _layers: plan.layers.clone(),
+        })
     }
 
     /// Runs the guest once.
@@ -363,6 +385,8 @@ struct Running {
     _lock: std::fs::File,
     /// Keeps the root filesystem below its tree, until nothing is mounted any more.
     _root: Option<HeldRoot>,
+    /// The same of what lies below that.
+    _layers: Layers,
 }
 
 impl Running {
@@ -477,6 +501,10 @@ impl Progress<'_> {
 
 #[async_trait]
 impl GuestRunner for SandboxRunner {
+    async fn root_form(&self) -> RootForm {
+        if self.overlay_works().await { RootForm::Layered } else { RootForm::Archive }
+    }
+
     async fn run(
         &self,
         plan: &GuestPlan,

@@ -19,6 +19,8 @@ pub struct SandboxOptions {
     /// [`DEFAULT_CAPABILITIES`](crate::guest::DEFAULT_CAPABILITIES). As root these are the machine's own: only for
     /// definitions that are trusted with it.
     pub extra_capabilities: bool,
+    /// The same for these capabilities alone, by their names, such as `CAP_SYS_ADMIN`.
+    pub allowed_capabilities: Vec<String>,
     /// The program that calls [`run_if_asked`](super::run_if_asked) first in its `main`; `None` for this one.
     pub launcher: Option<PathBuf>,
     /// Whether a launcher waits for the next guest, which then starts tens of milliseconds earlier: for programs that
@@ -75,6 +77,7 @@ impl SandboxOptions {
         Self {
             cache,
             extra_capabilities: false,
+            allowed_capabilities: Vec::new(),
             launcher: None,
             ready_launcher: false,
             shared_cache: None,

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 /// The first argument of a program that is to be the launcher.
 pub(super) const ARGUMENT: &str = "melange-sandbox-launcher";
 /// The second one: an upgraded program must not misread the orders of the one before.
-pub(super) const VERSION: &str = "6";
+pub(super) const VERSION: &str = "7";
 /// The third argument of a launcher that will get the order of a guest: it makes what guests need before it has the
 /// order. A fourth one names the guest.
 pub(super) const FOR_A_GUEST: &str = "guest";
@@ -25,6 +25,8 @@ pub(super) const TREE: &str = "merged";
 pub(super) const SCRIPTS: &str = "scripts";
 /// What an overlay keeps of the guest's writing, in its folder.
 pub(super) const UPPER: &str = "upper";
+/// Where a root filesystem is unpacked that only this guest has.
+pub(super) const OWN_ROOT: &str = "root";
 /// Where the kernel prepares that.
 pub(super) const OVERLAY_WORK: &str = "work";
 
@@ -107,12 +109,21 @@ pub(super) struct GuestOrder {
 /// Where a guest's tree comes from.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Root {
-    /// An overlay over this folder.
-    Overlay(PathBuf),
+    /// An overlay over these folders, the topmost first.
+    Overlay(Vec<PathBuf>),
     /// A copy of this folder.
     Copy(PathBuf),
     /// This tar archive.
     Archive(PathBuf),
+    /// An overlay over this tar archive and the folders below it, the topmost first.
+    ArchiveOver(PathBuf, Vec<PathBuf>),
+}
+
+impl Root {
+    /// Whether the guest writes into an overlay, and not into a tree of its own.
+    pub(super) fn is_overlay(&self) -> bool {
+        matches!(self, Self::Overlay(_) | Self::ArchiveOver(..))
+    }
 }
 
 /// One step.

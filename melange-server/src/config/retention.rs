@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use melange_remote_sdk::cache::StateCache;
 use melange_remote_sdk::retention::{Keep, KeepLatest, KeepRules, Orphans};
 
-use super::{Reader, size};
+use super::Reader;
 use crate::args::{Args, Choice};
 
 /// What is kept of ended jobs, and what becomes of objects of jobs that nobody knows.
@@ -99,6 +100,8 @@ fn bound(text: &str, most: Most) -> Option<Keep> {
     match most {
         Most::Jobs => number().filter(|_| is_plain).map(Keep::at_most),
         // A number without a unit may be meant as anything.
-        Most::Bytes => size(text).filter(|bytes| !is_plain || *bytes == 0).map(Keep::at_most),
+        Most::Bytes => {
+            StateCache::parse_size(text).filter(|bytes| !is_plain || *bytes == 0).map(Keep::at_most)
+        }
     }
 }

@@ -290,10 +290,10 @@ fn sizes_as_people_write_them() {
     for (text, bytes) in
         [("0", 0), ("512", 512), ("2K", 2 << 10), ("3 MiB", 3 << 20), ("20G", 20 << 30), ("1tb", 1 << 40)]
     {
-        assert_eq!(size(text), Some(bytes), "{text}");
+        assert_eq!(StateCache::parse_size(text), Some(bytes), "{text}");
     }
     for text in ["", "G", "1.5G", "-1", "20X", "99999999T"] {
-        assert_eq!(size(text), None, "{text}");
+        assert_eq!(StateCache::parse_size(text), None, "{text}");
     }
 }
 

@@ -210,6 +210,12 @@ impl Farm {
         engine(&self.places, &self.key, &self.runners, defaults)
     }
 
+    /// The same with a state of its own: what it verified it reads again.
+    pub(crate) fn new_engine_with(&self, defaults: RepositoryDefaults, state: &Path) -> EngineBuilder {
+        let options = engine_options(&self.places, &self.key, defaults);
+        EngineBuilder::new(options, assembler(state), Arc::new(self.runners.clone()))
+    }
+
     /// An engine over the same runners and repositories with other options.
     pub(crate) fn engine_with_options(&self, change: impl FnOnce(&mut EngineOptions)) -> EngineBuilder {
         let mut options = engine_options(&self.places, &self.key, self.defaults());

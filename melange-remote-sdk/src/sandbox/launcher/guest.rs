@@ -1,6 +1,6 @@
 //! The life of one guest.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::ScopedJoinHandle;
 
@@ -11,14 +11,17 @@ use super::network::Network;
 use super::step::{Sources, Steps};
 use super::watch::Measurer;
 use super::wire::Wire;
-use super::{Result, Stop, collect, failed, mounts, tree, workspace};
-use crate::sandbox::protocol::{GuestOrder, Lack, Message, Root, SCRIPTS, TREE, UPPER};
+use super::{Result, Stop, collect, failed, make_folder, mounts, tree, workspace};
+use crate::sandbox::protocol::{GuestOrder, Lack, Message, OWN_ROOT, Root, SCRIPTS, TREE, UPPER};
 use crate::sandbox::seccomp;
 
 /// Bytes of scripts that count little against the smallest bound on memory.
 const SMALL_SCRIPTS: usize = 1 << 20;
 /// A file system with fewer free bytes is full: programs write in blocks, and stop a little before its end.
 const FULL_BELOW: u64 = 1 << 20;
+
+/// Names of an overlay's folders in its options; the rest of the page is for the other options.
+const NAMES_BYTES_MAX: usize = 3_500;
 
 /// Where the devices of the guest's networks are shown.
 const VIEW_OFFLINE: &str = "sys-offline";
@@ -110,7 +113,7 @@ fn live(
         });
         let filters = seccomp::programs(&order.capabilities).map_err(failed("make a filter"))?;
         let mut tree = Tree { preparing: Some(preparing), sources: order.sources.clone() };
-        if order.uid != 0 || !matches!(order.root, Root::Overlay(_)) {
+        if order.uid != 0 || !order.root.is_overlay() {
             // Programs work on the tree, or it is yet to be put where others than root reach it.
             tree.wait()?;
             // After the views of the networks are mounted, which are taken along.
@@ -125,7 +128,7 @@ fn live(
             order,
             sources: tree.sources.clone(),
             filters,
-            written: if matches!(order.root, Root::Overlay(_)) { UPPER } else { TREE },
+            written: if order.root.is_overlay() { UPPER } else { TREE },
             measurer,
             wire,
             children,
@@ -236,7 +239,13 @@ fn write_scripts(scripts: Vec<(String, String)>) -> Result<()> {
 /// Makes the tree; tells where the files of the cache are.
 fn prepare(order: &GuestOrder, children: &Arc<Children>) -> Result<Sources> {
     match &order.root {
-        Root::Overlay(lower) => mounts::overlay(&lower_name(&order.folder, lower)?)?,
+        Root::Overlay(lower) => mounts::overlay(&lower_names(&order.folder, lower)?)?,
+        Root::ArchiveOver(archive, layers) => {
+            let own = Path::new(OWN_ROOT);
+            make_folder(own)?;
+            tree::unpack(children, archive, own)?;
+            mounts::overlay(&format!("{OWN_ROOT}:{}", lower_names(&order.folder, layers)?))?;
+        }
         Root::Copy(from) => tree::copy(children, from)?,
         Root::Archive(archive) => tree::unpack(children, archive, Path::new(TREE))?,
     }
@@ -246,15 +255,28 @@ fn prepare(order: &GuestOrder, children: &Arc<Children>) -> Result<Sources> {
     Ok(sources)
 }
 
-/// A root filesystem's name for the options of a mount, from the guest's folder.
-fn lower_name(folder: &Path, lower: &Path) -> Result<String> {
-    let beside = folder.ancestors().nth(2).and_then(|state| lower.strip_prefix(state).ok()?.to_str());
+/// The names of folders for the options of a mount, from the guest's folder. The kernel takes a page of options: what is
+/// many or has other characters is named by links.
+fn lower_names(folder: &Path, lowers: &[PathBuf]) -> Result<String> {
+    let state = folder.ancestors().nth(2);
     let is_plain = |name: &&str| name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-./_".contains(&b));
-    if let Some(name) = beside.filter(is_plain) {
-        return Ok(format!("../../{name}"));
+    let names = lowers.iter().map(|lower| {
+        let beside = state.and_then(|state| lower.strip_prefix(state).ok()?.to_str()).filter(is_plain);
+        beside.map(|name| format!("../../{name}"))
+    });
+    if let Some(names) = names.collect::<Option<Vec<_>>>() {
+        let names = names.join(":");
+        if names.len() <= NAMES_BYTES_MAX {
+            return Ok(names);
+        }
     }
-    std::os::unix::fs::symlink(lower, "lower").map_err(failed("name the root filesystem"))?;
-    Ok("lower".to_owned())
+    let mut names = Vec::with_capacity(lowers.len());
+    for (index, lower) in lowers.iter().enumerate() {
+        let name = format!("l{index}");
+        std::os::unix::fs::symlink(lower, &name).map_err(failed("name the root filesystem"))?;
+        names.push(name);
+    }
+    Ok(names.join(":"))
 }
 
 fn died() -> Stop {
