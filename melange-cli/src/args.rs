@@ -25,7 +25,7 @@ pub(crate) use remote::{
     BackendNameArgs, BackendsCommand, EventsArgs, LogsArgs, RemoteBuildArgs, RemoteCommand, ReportCommand,
     ServerArgs, SubmitArgs,
 };
-pub(crate) use sign::{SignArgs, SignIndexArgs};
+pub(crate) use sign::{IndexArgs, SignArgs, SignIndexArgs};
 pub(crate) use sources::{BumpArgs, UpdateCacheArgs};
 
 /// Build APK packages from melange definitions, here or on a build farm.
@@ -533,31 +533,6 @@ pub(crate) struct KeygenArgs {
     pub(crate) key_size: u32,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
-}
-
-#[derive(Debug, ClapArgs)]
-pub(crate) struct IndexArgs {
-    /// The index to write
-    #[arg(short, long, default_value = "APKINDEX.tar.gz")]
-    pub(crate) output: PathBuf,
-    /// An index whose packages are kept
-    #[arg(short, long)]
-    pub(crate) source: Option<PathBuf>,
-    /// Merge into what the output holds already
-    #[arg(short, long)]
-    pub(crate) merge: bool,
-    /// Skip packages of other architectures, with a warning
-    #[arg(short, long)]
-    pub(crate) arch: Option<Arch>,
-    /// The key that signs the index
-    #[arg(long, value_name = "FILE")]
-    pub(crate) signing_key: Option<PathBuf>,
-    /// Read the data of the packages too, and refuse what is damaged
-    #[arg(long)]
-    pub(crate) verify: bool,
-    /// Packages
-    #[arg(required = true)]
-    pub(crate) packages: Vec<PathBuf>,
 }
 
 #[derive(Debug, ClapArgs)]
