@@ -276,6 +276,17 @@ fn apk_package(input: &SbomInput<'_>, licenses: &Licenses) -> Package {
     }
 }
 
+/// The licences of a package as one expression, what no list has as a reference; empty for none.
+///
+/// ```
+/// use melange_remote_sdk::analysis::sbom::license_expression;
+/// assert_eq!(license_expression(["MIT", "My own"]), "MIT AND LicenseRef-My-own");
+/// ```
+pub fn license_expression<'a>(licenses: impl IntoIterator<Item = &'a str>) -> String {
+    let declared = licenses.into_iter().filter_map(Declared::read);
+    declared.map(|found| found.expression).collect::<Vec<_>>().join(" AND ")
+}
+
 /// The CPE 2.3 name of a package, when vendor and product are given.
 pub fn cpe(package: &PlanPackage) -> Option<String> {
     let field = |name: &str| {
