@@ -12,6 +12,7 @@ fn all_end_with(code: i32, calls: &[&[&str]]) {
     let at = folder.path();
     std::fs::write(at.join("good.yaml"), GOOD).unwrap();
     std::fs::write(at.join("bad.yaml"), GOOD.replace("true", "${{x}}")).unwrap();
+    std::fs::write(at.join("script.yaml"), GOOD.replace("true", "if true; then true")).unwrap();
     std::fs::write(at.join("alien.yaml"), b"package: {name: \xff}\n").unwrap();
     std::fs::write(at.join("x.apk"), b"nonsense").unwrap();
     std::fs::create_dir(at.join("folder")).unwrap();
@@ -32,6 +33,8 @@ fn code_0_is_for_what_is_done() {
             &["exit-codes"],
             &["lint", "good.yaml"],
             &["compile", "good.yaml"],
+            &["compile", "script.yaml"],
+            &["query", "script.yaml", "{{(index .Pipeline 0).Runs}}"],
             &["apk", "version", "1", "2"],
             &["keygen", "--key-size", "2048"],
         ],
@@ -50,6 +53,9 @@ fn code_1_is_for_what_failed_and_for_mistakes_of_definitions() {
             &["query", "alien.yaml", "{{.Package.Name}}"],
             &["build", "bad.yaml"],
             &["test", "bad.yaml"],
+            &["lint", "script.yaml"],
+            &["build", "script.yaml"],
+            &["test", "script.yaml"],
             &["apk", "info", "x.apk"],
             &["apk", "verify", "x.apk"],
         ],
