@@ -27,8 +27,8 @@ fn main() {
         println!("MELANGE_TEST_DISTRO names no repository; `make test-distro` makes one");
         return;
     };
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    let folder = tempfile::tempdir().unwrap();
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let folder = tempfile::tempdir().expect("a folder");
     let apko = std::env::var_os("MELANGE_BENCH_APKO").map(PathBuf::from);
     let environment = environment(&distro);
     let peer = if apko.is_some() { "apko" } else { "tar" };
@@ -39,7 +39,7 @@ fn main() {
         let assemble = |assembler: &Assembler, form, resolution: &Resolution| {
             let begin = Instant::now();
             let made = assembler.assemble_as(form, resolution, &environment, Arch::X86_64);
-            let made = runtime.block_on(made).unwrap();
+            let made = runtime.block_on(made).expect("a root filesystem");
             (begin.elapsed(), made.cached)
         };
         let (took, cached) = assemble(&assembler, RootForm::Layered, &resolution);
@@ -78,19 +78,19 @@ fn environment(distro: &Path) -> PlanEnvironment {
 async fn resolved(state: &Path, environment: &PlanEnvironment) -> (Assembler, Resolution) {
     let cache = StateCache::new(state, limits::CACHE_BYTES_DEFAULT);
     let assembler = Assembler::new(cache, Arc::new(NoNetwork), LocalAccess::Any);
-    let resolution = assembler.resolve(environment, Arch::X86_64).await.unwrap();
+    let resolution = assembler.resolve(environment, Arch::X86_64).await.expect("a choice");
     (assembler, resolution)
 }
 
 /// Has apko write the same environment, with a cache of its own.
 fn run_apko(apko: &Path, distro: &Path, folder: &Path) -> Duration {
-    std::fs::create_dir(folder).unwrap();
+    std::fs::create_dir(folder).expect("a folder");
     let config = folder.join("image.yaml");
     let text = format!(
         "contents:\n  keyring: [{0}/keys/test-distro.rsa.pub]\n  repositories: [{0}]\n  packages: [build-base, busybox]\narchs: [x86_64]\n",
         distro.display()
     );
-    std::fs::write(&config, text).unwrap();
+    std::fs::write(&config, text).expect("room on the disk");
     let mut command = Command::new(apko);
     command.args(["build-minirootfs", "--build-arch", "x86_64", "--log-level", "error"]);
     command.arg(&config).arg(folder.join("root.tar")).env("XDG_CACHE_HOME", folder.join("cache"));
@@ -99,7 +99,7 @@ fn run_apko(apko: &Path, distro: &Path, folder: &Path) -> Duration {
 
 /// Unpacks the packages one after another.
 fn run_tar(distro: &Path, resolution: &Resolution, folder: &Path) -> Duration {
-    std::fs::create_dir(folder).unwrap();
+    std::fs::create_dir(folder).expect("a folder");
     let mut took = Duration::ZERO;
     for package in resolution.packages() {
         let mut command = Command::new("tar");
@@ -112,7 +112,7 @@ fn run_tar(distro: &Path, resolution: &Resolution, folder: &Path) -> Duration {
 
 fn timed(command: &mut Command) -> Duration {
     let begin = Instant::now();
-    assert!(command.status().unwrap().success());
+    assert!(command.status().expect("the peer runs").success());
     begin.elapsed()
 }
 

@@ -177,10 +177,9 @@ pub(super) fn write(input: &Input, path: &Path) -> Result<Written> {
         let installed = match &package.from {
             // The data is compared with its digest as it is installed.
             PackageFrom::File(path) => {
-                ApkFile::open_control(path).and_then(|apk| verified(apk, record)).and_then(|apk| {
-                    assembly.layers.push(None);
-                    assembly.install(&apk)
-                })
+                let apk = verified(ApkFile::open_control(path)?, record)?;
+                assembly.layers.push(None);
+                assembly.install(&apk)
             }
             PackageFrom::Layer(layer) => assembly.install_layer(layer, record, below.contains(&position)),
         };

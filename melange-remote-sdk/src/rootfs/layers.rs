@@ -216,7 +216,7 @@ impl LayerStore {
         let making = tokio::task::spawn_blocking(move || {
             let made = make(&cache, &path, &package, &folder);
             drop(held);
-            made.map_err(|e| e.with("package", package.file_name()))
+            made
         });
         making.await.map_err(|e| Error::unexpected("the unpacking died").source(e))??;
         self.held(&name)?.ok_or_else(|| {
@@ -277,7 +277,7 @@ fn make(cache: &StateCache, path: &Path, package: &IndexPackage, folder: &Path) 
     let _lock = hold_folder(&made.0)?;
     let tree = made.0.join(TREE);
     std::fs::create_dir(&tree).map_err(|e| Error::io("create", &tree, e))?;
-    let entries = unpack::unpack(&apk, &tree)?;
+    let entries = unpack::unpack(&apk, &tree).map_err(|e| e.with("package", package.file_name()))?;
     if entries.is_none() {
         let note = made.0.join(NO_LAYER);
         File::create_new(&note).map_err(|e| Error::io("create", &note, e))?;
