@@ -20,10 +20,18 @@ use melange_remote_sdk::arch::Arch;
 use melange_remote_sdk::backend::BackendAddress;
 use melange_remote_sdk::builder::NullSink;
 use melange_remote_sdk::buildkit::{BuildkitOptions, BuildkitRunner};
+use melange_remote_sdk::cache::StateCache;
 use melange_remote_sdk::client::{Client, WaitEvent};
 use melange_remote_sdk::guest::{
-    Blob, DEFAULT_CAPABILITIES, GuestOutcome, GuestPlan, GuestRunner, GuestStep,
+    Blob, DEFAULT_CAPABILITIES, GuestOutcome, GuestPlan, GuestRunner, GuestStep, RootForm,
 };
+use melange_remote_sdk::limits;
+use melange_remote_sdk::melange::pipelines::PipelineSet;
+use melange_remote_sdk::melange::{CompileOptions, Compiled, compile};
+use melange_remote_sdk::rootfs::Assembler;
+use melange_remote_sdk::rootfs::fetch::NoNetwork;
+use melange_remote_sdk::rootfs::repository::LocalAccess;
+use melange_remote_sdk::text::diagnostics::Source;
 use melange_server::assembly;
 use melange_server::config::Config;
 use sha2::{Digest, Sha256};
@@ -166,13 +174,19 @@ fn buildctl(address: &str, folder: &Path, root: &Path, number: usize) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// The root filesystem that the server made, and the same unpacked.
-fn root(folder: &Path) -> (Blob, PathBuf) {
-    let tars = std::fs::read_dir(folder.join("state/rootfs")).expect("the server keeps its root filesystems");
-    let tar = tars
-        .map(|entry| entry.expect("an entry").path())
-        .find(|path| path.extension().is_some_and(|extension| extension == "tar"))
-        .expect("a root filesystem");
+/// The root filesystem of the job as one archive, and the same unpacked.
+async fn root(folder: &Path, distro: &Path) -> (Blob, PathBuf) {
+    let source = Source::new("trivial.yaml", definition());
+    let compiled = compile(&source, host(), &PipelineSet::default(), &CompileOptions::default());
+    let Ok(Compiled::Plan(mut plan)) = compiled else { panic!("the definition is right") };
+    let (distro, key) = (distro.display().to_string(), distro.join("keys/test-distro.rsa.pub"));
+    (plan.environment.repositories, plan.environment.keyring) =
+        (vec![distro], vec![key.display().to_string()]);
+    let cache = StateCache::new(&folder.join("whole"), limits::CACHE_BYTES_DEFAULT);
+    let assembler = Assembler::new(cache, Arc::new(NoNetwork), LocalAccess::Any);
+    let resolution = assembler.resolve(&plan.environment, host()).await.expect("a choice");
+    let made = assembler.assemble_as(RootForm::Archive, &resolution, &plan.environment, host());
+    let tar = made.await.expect("a root filesystem").blob.path;
     let tree = folder.join("root");
     std::fs::create_dir_all(&tree).expect("the folder is made");
     let unpacked = Command::new("tar").arg("-xpf").arg(&tar).arg("-C").arg(&tree).status();
@@ -290,7 +304,7 @@ fn main() {
     let client = runtime.block_on(serve(folder, &distro, daemon.as_ref()));
     // The first job makes the root filesystem.
     runtime.block_on(job(&client, "sandbox"));
-    let (blob, tree) = root(folder);
+    let (blob, tree) = runtime.block_on(root(folder, &distro));
     let bare = || {
         bare(&tree);
         None

@@ -17,7 +17,7 @@ mod sign;
 mod sources;
 
 pub(crate) use compat::{EmitArgs, GuestArgs, LogLevel, LogPolicy, OriginArgs, Runner};
-pub(crate) use licenses::{LicenseCheckArgs, LicenseFormat};
+pub(crate) use licenses::{LicenseCheckArgs, LicenseFormat, ScanType};
 pub(crate) use plan::{
     CutArg, DependenciesArg, PlanArgs, PlanCommand, PlanFormat, PlanOptions, PlanPart, RebuildArg, word,
 };
@@ -26,7 +26,7 @@ pub(crate) use remote::{
     ServerArgs, SubmitArgs,
 };
 pub(crate) use sign::{IndexArgs, SignArgs, SignIndexArgs};
-pub(crate) use sources::{BumpArgs, UpdateCacheArgs};
+pub(crate) use sources::{BumpArgs, SourceCommand, SourceGetArgs, UpdateCacheArgs};
 
 /// Build APK packages from melange definitions, here or on a build farm.
 #[derive(Debug, Parser)]
@@ -123,6 +123,11 @@ pub(crate) enum Command {
     Bump(BumpArgs),
     /// Fetch the sources of a definition into a cache
     UpdateCache(UpdateCacheArgs),
+    /// Work with the sources of a definition
+    Source {
+        #[command(subcommand)]
+        command: SourceCommand,
+    },
     /// Print the name and the version of what a definition makes, as in `hello-2.12-r3`
     PackageVersion(PackageVersionArgs),
     /// Look at packages and repositories
@@ -173,8 +178,11 @@ impl Args {
                 | ApkCommand::Verify { output, .. } => *output,
             },
             Command::ExitCodes { output } => *output,
-            // An index's `--output` is its file, as melange has it.
-            Command::Index(_) | Command::Schema { .. } | Command::Completions { .. } => OutputArgs::default(),
+            // Their `--output` is a file or a folder, as melange has it.
+            Command::Index(_)
+            | Command::Source { .. }
+            | Command::Schema { .. }
+            | Command::Completions { .. } => OutputArgs::default(),
         };
         own.output.or(self.output.output).unwrap_or_default()
     }

@@ -26,6 +26,30 @@ pub(crate) struct BumpArgs {
     pub(crate) output: OutputArgs,
 }
 
+/// What is done with sources.
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum SourceCommand {
+    /// Put the sources of a definition into a folder, as its `fetch`, `git-checkout` and `patch` steps have them
+    Get(SourceGetArgs),
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct SourceGetArgs {
+    /// The definition, `-` for standard input
+    pub(crate) file: PathBuf,
+    /// The folder that gets them, in one named after the package
+    #[arg(short, long, value_name = "DIR", default_value = "./source")]
+    pub(crate) output: PathBuf,
+    /// Where patches lie; the folder named after the definition if it exists
+    #[arg(long, value_name = "DIR")]
+    pub(crate) source_dir: Option<PathBuf>,
+    /// The architecture whose sources are fetched
+    #[arg(long, default_value_t = host())]
+    pub(crate) arch: Arch,
+    #[command(flatten)]
+    pub(crate) definition: DefinitionArgs,
+}
+
 #[derive(Debug, ClapArgs)]
 pub(crate) struct UpdateCacheArgs {
     /// The definition, `-` for standard input

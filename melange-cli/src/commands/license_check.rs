@@ -9,8 +9,8 @@ use melange_remote_sdk::text::diagnostics::Diagnostics;
 use serde::Serialize;
 use spdx::detection::{Store, TextData, scan::Scanner};
 
-use super::definition;
-use crate::args::{LicenseCheckArgs, LicenseFormat, Output};
+use super::{definition, source_get, sources};
+use crate::args::{LicenseCheckArgs, LicenseFormat, Output, ScanType};
 use crate::exit::Exit;
 use crate::{input, note, out, shown};
 
@@ -24,6 +24,8 @@ const TEXT_BYTES_MAX: u64 = 1 << 20;
 const FILES_MAX: usize = 500;
 /// Entries of folders that are looked at for them.
 const ENTRIES_MAX: usize = 100_000;
+/// Folders within each other.
+const LEVELS_MAX: usize = 100;
 /// Folders of others' sources and of programs.
 const LEFT_OUT: [&str; 8] =
     [".virtualenv", "env", "melange-out", "node_modules", "rust-src", "rustc-src", "vendor", "venv"];
@@ -47,11 +49,22 @@ struct Difference {
     declared: Option<String>,
 }
 
-pub(super) fn run(args: &LicenseCheckArgs, output: Output) -> Result<Exit> {
+pub(super) async fn run(args: &LicenseCheckArgs, output: Output) -> Result<Exit> {
+    if let Some(workdir) = &args.workdir {
+        return check(args, workdir, output);
+    }
+    let Some(plan) = sources::plan(&args.file, args.arch, &args.definition)? else { return Ok(Exit::Ok) };
+    let folder = sources::scratch(&std::env::temp_dir())?;
+    source_get::gather(&plan, folder.path(), None).await?;
+    check(args, folder.path(), output)
+}
+
+/// Compares with the texts in a folder.
+fn check(args: &LicenseCheckArgs, workdir: &Path, output: Output) -> Result<Exit> {
     let source = definition::source(&args.file)?;
     let document = Document::parse(&source).map_err(Diagnostics::into_error)?;
     let copyright = &document.package.copyright;
-    let mut files = license_files(&args.workdir)?;
+    let mut files = license_files(workdir, args.scan_type)?;
     let named = copyright.iter().map(|entry| entry.license_path.value.clone());
     for path in named.filter(|path| !path.is_empty()) {
         let plain = path.trim_start_matches("./").to_owned();
@@ -59,7 +72,7 @@ pub(super) fn run(args: &LicenseCheckArgs, output: Output) -> Result<Exit> {
             files.push(plain);
         }
     }
-    let detected = if files.is_empty() { Vec::new() } else { detect(&args.workdir, &files)? };
+    let detected = if files.is_empty() { Vec::new() } else { detect(workdir, &files)? };
     let differences = differences(&detected, copyright);
     let is_fixed = args.fix && fix(args, &detected, &differences)?;
     match output {
@@ -111,12 +124,16 @@ fn is_license_file(name: &str) -> bool {
     named || matches!(stem, "ofl" | "patents")
 }
 
-/// The files in a folder and in the folders right in it, those above first.
-fn license_files(folder: &Path) -> Result<Vec<String>> {
+/// The files in a folder and in those below it, those above first.
+fn license_files(folder: &Path, scan: ScanType) -> Result<Vec<String>> {
+    let levels = match scan {
+        ScanType::Shallow => 2,
+        ScanType::Deep => LEVELS_MAX,
+    };
     let mut found = Vec::new();
     let mut folders = vec![PathBuf::new()];
     let mut left = ENTRIES_MAX;
-    for depth in 0..2 {
+    for depth in 1..=levels {
         let mut below = Vec::new();
         let mut here = Vec::new();
         for inside in std::mem::take(&mut folders) {
@@ -130,7 +147,7 @@ fn license_files(folder: &Path) -> Result<Vec<String>> {
                     continue;
                 }
                 let kind = entry.file_type().map_err(failed)?;
-                if kind.is_dir() && depth == 0 {
+                if kind.is_dir() && depth < levels {
                     below.push(inside.join(&name));
                 } else if kind.is_file() && is_license_file(&name) {
                     here.push(inside.join(&name).display().to_string());

@@ -7,7 +7,7 @@ use melange_remote_sdk::error::Result;
 use melange_remote_sdk::job::event_schema;
 use melange_remote_sdk::melange::document::schema;
 
-use crate::args::{Args, Command, Output};
+use crate::args::{Args, Command, Output, SourceCommand};
 use crate::exit::{self, Exit};
 use crate::{input, note, out};
 
@@ -26,6 +26,7 @@ mod plan;
 mod query;
 mod remote;
 mod sign;
+mod source_get;
 mod sources;
 mod test;
 mod trace;
@@ -50,13 +51,14 @@ pub(crate) async fn run(command: Command, output: Output) -> Result<Exit> {
         }
         Command::Pipelines { command } => pipelines::run(command, output),
         Command::Lint(args) => lint::run(&args, output),
-        Command::LicenseCheck(args) => license_check::run(&args, output),
+        Command::LicenseCheck(args) => license_check::run(&args, output).await,
         Command::Keygen(args) => keygen::run(&args, output),
         Command::Index(args) => index::run(&args, output),
         Command::Sign(args) => sign::packages(&args, output),
         Command::SignIndex(args) => sign::index(&args, output),
         Command::Bump(args) => sources::bump(&args, output).await,
         Command::UpdateCache(args) => sources::update_cache(&args, output).await,
+        Command::Source { command: SourceCommand::Get(args) } => source_get::run(&args, output).await,
         Command::PackageVersion(args) => query::package_version(&args, output),
         Command::Apk { command } => apk::run(command, output).await,
         Command::Completions { shell } => {

@@ -37,8 +37,8 @@ pub(super) async fn of_folder(folder: Option<&Path>, args: &OriginArgs) -> Defin
             .unwrap_or_default(),
     };
     origin.repository = match given(&args.git_repo_url) {
-        // What is no address of a repository is told as it is, but for what must not be told.
-        Some(url) => repository_of(&url).unwrap_or(url),
+        // What is no address of a repository is told as it is, unless it may hold a password.
+        Some(url) => repository_of(&url).or(Some(url).filter(|url| !url.contains('@'))).unwrap_or_default(),
         None => {
             let address = ask(folder, &["config", "--get", "remote.origin.url"]).await.unwrap_or_default();
             repository_of(&address).unwrap_or_default()
@@ -106,6 +106,8 @@ mod tests {
         assert_eq!((origin.commit, &*origin.repository), (head, "https://git.example/o/r"));
         let origin = of(&file, &args(Some("c0ffee"), Some("git@github.com:o/r.git"))).await;
         assert_eq!((&*origin.commit, &*origin.repository), ("c0ffee", "https://github.com/o/r"));
+        let odd = of(&file, &args(None, Some("ftp://u:topsecret@h/x"))).await;
+        assert_eq!(odd.repository, "");
         assert_eq!(of(Path::new("-"), &args(None, None)).await.commit, "");
     }
 }

@@ -3,10 +3,12 @@
 use std::fs::File;
 use std::path::Path;
 
+use melange_remote_sdk::arch::Arch;
 use melange_remote_sdk::error::{Error, ErrorKind, Result};
 use melange_remote_sdk::limits;
 use melange_remote_sdk::melange::bump::{BumpRequest, SourceDigests, bump as bumped};
 use melange_remote_sdk::melange::fetches::{ChecksumAlgorithm, Fetch, SourceChecksum, fetches};
+use melange_remote_sdk::melange::plan::Plan;
 use melange_remote_sdk::melange::{self, Compiled};
 use melange_remote_sdk::rootfs::fetch::{Fetcher, HttpFetcher, Present};
 use melange_remote_sdk::text::diagnostics::Diagnostics;
@@ -14,7 +16,7 @@ use tempfile::TempDir;
 
 use super::index::write_whole;
 use super::{definition, local};
-use crate::args::{BumpArgs, Output, UpdateCacheArgs};
+use crate::args::{BumpArgs, DefinitionArgs, Output, UpdateCacheArgs};
 use crate::exit::Exit;
 use crate::{input, note, out};
 
@@ -48,18 +50,21 @@ pub(super) async fn bump(args: &BumpArgs, output: Output) -> Result<Exit> {
     Ok(Exit::Ok)
 }
 
-pub(super) async fn update_cache(args: &UpdateCacheArgs, output: Output) -> Result<Exit> {
-    let source = definition::source(&args.file)?;
-    let (pipelines, options) = definition::compiler(&args.definition)?;
-    let compiled =
-        melange::compile(&source, args.arch, &pipelines, &options).map_err(Diagnostics::into_error)?;
-    let plan = match compiled {
-        Compiled::Plan(plan) => plan,
+/// The plan of a definition; nothing for one that is not for the architecture, which is said.
+pub(super) fn plan(file: &Path, arch: Arch, definition: &DefinitionArgs) -> Result<Option<Box<Plan>>> {
+    let source = definition::source(file)?;
+    let (pipelines, options) = definition::compiler(definition)?;
+    match melange::compile(&source, arch, &pipelines, &options).map_err(Diagnostics::into_error)? {
+        Compiled::Plan(plan) => Ok(Some(plan)),
         Compiled::Skipped { reason, .. } => {
             note::line(&format!("skipped: {reason}"));
-            return Ok(Exit::Ok);
+            Ok(None)
         }
-    };
+    }
+}
+
+pub(super) async fn update_cache(args: &UpdateCacheArgs, output: Output) -> Result<Exit> {
+    let Some(plan) = plan(&args.file, args.arch, &args.definition)? else { return Ok(Exit::Ok) };
     std::fs::create_dir_all(&args.cache_dir).map_err(|e| input::failed("create", &args.cache_dir, e))?;
     let (fetcher, folder) = (local::fetcher()?, scratch(&args.cache_dir)?);
     for fetch in fetches(plan.packages().flat_map(|package| &package.pipeline)) {
@@ -80,7 +85,7 @@ pub(super) async fn update_cache(args: &UpdateCacheArgs, output: Output) -> Resu
 }
 
 /// A folder for downloads on the way.
-fn scratch(place: &Path) -> Result<TempDir> {
+pub(super) fn scratch(place: &Path) -> Result<TempDir> {
     tempfile::Builder::new()
         .prefix(".melange-")
         .tempdir_in(place)
@@ -97,7 +102,7 @@ async fn download(fetcher: &HttpFetcher, uri: &str, folder: &Path) -> Result<std
 }
 
 /// Downloads a source from the first address that has what its checksum names, and puts it to its place.
-async fn take(fetcher: &HttpFetcher, fetch: &Fetch, folder: &Path, place: &Path) -> Result<()> {
+pub(super) async fn take(fetcher: &HttpFetcher, fetch: &Fetch, folder: &Path, place: &Path) -> Result<()> {
     let mut failed = None;
     for uri in &fetch.uris {
         match download(fetcher, uri, folder).await {

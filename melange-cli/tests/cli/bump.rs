@@ -1,6 +1,7 @@
-//! `melange bump` and `melange update-cache`, with sources on this machine.
+//! `melange bump`, `melange update-cache` and `melange source get`, with sources on this machine.
 
 use std::fs;
+use std::path::Path;
 
 use melange_remote_sdk::melange::bump::SourceDigests;
 
@@ -71,4 +72,77 @@ fn a_cache_gets_what_it_lacks_and_nothing_else() {
     let left: Vec<_> =
         fs::read_dir(at.join("cache")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(left, [good.as_str()]);
+}
+
+/// Runs git in a folder.
+fn git(folder: &Path, arguments: &[&str]) -> String {
+    let mut git = std::process::Command::new("git");
+    git.arg("-C").arg(folder).args(["-c", "user.name=n", "-c", "user.email=a@b"]).args(arguments);
+    let output = git.output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    text(&output.stdout).trim().to_owned()
+}
+
+#[test]
+fn sources_come_into_a_folder_as_steps_have_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let unpacked = at.join("a-1.0");
+    fs::create_dir(&unpacked).unwrap();
+    fs::write(unpacked.join("text"), "before\n").unwrap();
+    fs::copy(concat!(env!("CARGO_MANIFEST_DIR"), "/../LICENSE"), unpacked.join("LICENSE")).unwrap();
+    let mut tar = std::process::Command::new("tar");
+    let made = tar.arg("-C").arg(at).args(["-czf", "-", "a-1.0"]).output().unwrap();
+    assert!(made.status.success());
+    fs::remove_dir_all(&unpacked).unwrap();
+    let archive = made.stdout;
+    let sum = sha256(&archive);
+    let server = Server::start(move |_, _| (200, archive.clone()));
+    let upstream = at.join("upstream");
+    fs::create_dir(&upstream).unwrap();
+    git(&upstream, &["init", "-q"]);
+    fs::write(upstream.join("module"), "one\n").unwrap();
+    git(&upstream, &["add", "."]);
+    git(&upstream, &["commit", "-q", "-m", "one"]);
+    git(&upstream, &["tag", "-a", "v1", "-m", "v1"]);
+    let commit = git(&upstream, &["rev-parse", "HEAD"]);
+    fs::create_dir(at.join("a")).unwrap();
+    let patch = "--- a/text\n+++ b/text\n@@ -1 +1 @@\n-before\n+after\n";
+    fs::write(at.join("a/fix.patch"), patch).unwrap();
+    let write = |commit: &str, patches: &str| {
+        let fetched = definition(&server.url, &sum).replace("extract: \"false\"", "delete: \"true\"");
+        let more = format!(
+            "  - uses: git-checkout\n    with:\n      repository: file://{}\n      destination: sub/module\n      \
+             tag: v1\n      expected-commit: {commit}\n  - uses: patch\n    with:\n      patches: {patches}\n",
+            upstream.display()
+        );
+        fs::write(at.join("a.yaml"), format!("{fetched}{more}")).unwrap();
+    };
+    write(&commit, "fix.patch");
+    let get = ["source", "get", "a.yaml", "-o", "out"];
+    let output = melange(at, &get);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert_eq!(text(&output.stdout), "out/a\n");
+    let read = |name: &str| fs::read_to_string(at.join("out/a").join(name)).unwrap();
+    assert_eq!((read("text").as_str(), read("sub/module/module").as_str()), ("after\n", "one\n"));
+    assert!(refused(at, &get, 1).contains("out/a is there already"));
+    // What does not fit leaves nothing.
+    for (commit, patches, told) in [
+        ("0000000000000000000000000000000000000000", "fix.patch", "`git` could not check"),
+        ("--help", "fix.patch", "must have 40 hex digits"),
+        (&*commit, "../a.yaml", "is outside of the sources"),
+        (&*commit, "missing.patch", "missing.patch"),
+    ] {
+        write(commit, patches);
+        let output = melange(at, &["source", "get", "a.yaml", "-o", "other"]);
+        assert_ne!(output.status.code(), Some(0), "{told}");
+        assert!(text(&output.stderr).contains(told), "{told}: {}", text(&output.stderr));
+        assert_eq!(fs::read_dir(at.join("other")).unwrap().count(), 0, "{told}");
+    }
+    // Licences are looked for in what the steps get.
+    write(&commit, "fix.patch");
+    let output = melange(at, &["license-check", "a.yaml"]);
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+    assert!(text(&output.stdout).contains("LICENSE: Apache-2.0 ("), "{}", text(&output.stdout));
+    assert!(text(&output.stderr).contains("LICENSE: Apache-2.0 is not declared"));
 }

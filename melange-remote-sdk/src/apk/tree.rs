@@ -26,6 +26,8 @@ pub enum EntryKind {
     Symlink(String),
     /// A character device with major and minor number.
     CharDevice(u32, u32),
+    /// A named pipe.
+    Fifo,
 }
 
 /// Where the bytes of a file are.
@@ -151,8 +153,9 @@ impl Tree {
             EntryType::File => EntryKind::File(Content::Stored { offset: entry.offset, size: entry.size }),
             EntryType::Symlink => EntryKind::Symlink(utf8(&entry.link)?),
             EntryType::CharDevice => EntryKind::CharDevice(entry.device.0, entry.device.1),
-            // Pipes, sockets and block devices become empty files, as upstream writes them.
-            EntryType::BlockDevice | EntryType::Fifo => EntryKind::File(Content::Made(Arc::from([]))),
+            EntryType::Fifo => EntryKind::Fifo,
+            // Block devices become empty files, as upstream writes them.
+            EntryType::BlockDevice => EntryKind::File(Content::Made(Arc::from([]))),
             EntryType::HardLink => {
                 let target = utf8(&entry.link)?;
                 let linked = self.entries.get(&TreePath::parse(&target)?).cloned().ok_or_else(|| {

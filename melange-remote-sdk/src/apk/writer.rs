@@ -87,7 +87,7 @@ pub fn installed_size(tree: &Tree) -> u64 {
             EntryKind::Directory => 4096,
             EntryKind::File(content) => content.size(),
             EntryKind::Symlink(target) => target.len() as u64,
-            EntryKind::CharDevice(..) => 0,
+            EntryKind::CharDevice(..) | EntryKind::Fifo => 0,
         })
         .sum::<u64>()
 }
@@ -166,7 +166,9 @@ impl<W: Write> DataSection<'_, W> {
         let id = |id: u32| if id == options.build_account { 0 } else { id };
         let account = |names: &BTreeMap<u32, String>, id: u32| names.get(&id).cloned().unwrap_or_default();
         let (uid, gid) = match entry.kind {
-            EntryKind::File(_) | EntryKind::CharDevice(..) => (id(entry.uid), id(entry.gid)),
+            EntryKind::File(_) | EntryKind::CharDevice(..) | EntryKind::Fifo => {
+                (id(entry.uid), id(entry.gid))
+            }
             EntryKind::Directory | EntryKind::Symlink(_) => (0, 0),
         };
         let (uname, gname) = (account(&options.names.users, uid), account(&options.names.groups, gid));
@@ -201,6 +203,7 @@ impl<W: Write> DataSection<'_, W> {
                 header.kind = EntryType::CharDevice;
                 header.device = (*major, *minor);
             }
+            EntryKind::Fifo => header.kind = EntryType::Fifo,
             EntryKind::File(content) => return self.append_file(header, content),
         }
         self.tar.append(&header, &mut io::empty())

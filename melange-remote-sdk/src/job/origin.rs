@@ -46,8 +46,9 @@ impl DefinitionOrigin {
             }
         }
         let is_known = !self.repository.is_empty();
-        let short = Some(&self.repository).filter(|text| is_known && text.len() <= limits::GIT_URL_BYTES_MAX);
-        let repository = short.and_then(|address| repository_of(address));
+        let is_short = |text: &String| text.len() <= limits::GIT_URL_BYTES_MAX;
+        let repository = Some(&self.repository).filter(|text| is_known && is_short(text));
+        let repository = repository.and_then(|address| repository_of(address)).filter(is_short);
         if is_known && repository.is_none() {
             let error = Error::invalid("this is not the address of a git repository");
             let error = error.hint("give it as https://host/owner/name, or leave it away");
@@ -115,8 +116,11 @@ pub fn repository_of(address: &str) -> Option<String> {
             (host.rsplit('@').next().unwrap_or_default(), path)
         }
     };
-    let path = path.split(['?', '#']).next().unwrap_or_default().trim_matches('/');
-    let path = path.strip_suffix(".git").unwrap_or(path).trim_end_matches('/');
+    let mut path = path.split(['?', '#']).next().unwrap_or_default().trim_matches('/');
+    // What comes of an address is an address again, and the same one.
+    while let Some(plain) = path.strip_suffix(".git") {
+        path = plain.trim_end_matches('/');
+    }
     let is_host = |c: char| c.is_ascii_alphanumeric() || ".-_:[]".contains(c);
     let fine = !host.is_empty() && host.chars().all(is_host) && !path.is_empty();
     let plain = !path.contains(|c: char| c.is_control() || c.is_whitespace() || c == '@');
@@ -150,6 +154,18 @@ mod tests {
         }
     }
 
+    proptest::proptest! {
+        /// What is stored is read by the same rules.
+        #[test]
+        fn what_was_stated_may_be_stated_again(
+            address in "(https://|ssh://|git://)?(u@)?[a-z:.]{1,6}[:/][a-z/.:?]{0,8}(\\.git){0,3}/?",
+        ) {
+            if let Some(first) = repository_of(&address) {
+                proptest::prop_assert_eq!(repository_of(&first), Some(first.clone()), "{}", address);
+            }
+        }
+    }
+
     #[test]
     fn what_is_stated_is_checked() {
         let stated = |commit: &str, repository: &str, license: &str| {
@@ -165,6 +181,10 @@ mod tests {
         let long = "x".repeat(limits::ORIGIN_BYTES_MAX + 1);
         assert_eq!(fields(stated("a\nb", "/srv/os", &long)), ["git_commit", "license", "git_repo_url"]);
         let long = format!("https://git.example/{}", "x".repeat(limits::GIT_URL_BYTES_MAX));
+        assert_eq!(fields(stated("", &long, "")), ["git_repo_url"]);
+        assert!(stated("", "https://h/.git.git", "").is_err());
+        // It is longer when it is written out.
+        let long = format!("h:{}", "x".repeat(limits::GIT_URL_BYTES_MAX - 2));
         assert_eq!(fields(stated("", &long, "")), ["git_repo_url"]);
         let known = DefinitionOrigin::of_git("https://git.example/o/r", "");
         let both = known.or(stated("c0ffee", "https://git.example/x/y", "MIT").unwrap());

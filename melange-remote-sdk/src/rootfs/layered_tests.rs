@@ -303,6 +303,31 @@ async fn a_layer_that_left_is_made_again() {
 }
 
 #[tokio::test]
+async fn a_layer_that_a_power_failure_cut_is_made_again() {
+    let mut farm = Farm::new();
+    farm.add("one", "", &[("usr", D, 0o755, 1, ""), ("usr/a", F, 0o644, 2, "whole")]);
+    let layer = |over: &Rootfs| over.layers.folders()[0].parent().unwrap().to_owned();
+    let made = layer(&farm.root(RootForm::Layered, Vec::new()).await.unwrap());
+    std::fs::write(made.join("tree/usr/a"), "wh").unwrap();
+    // As long as the machine runs nobody looks.
+    let kept = farm.root(RootForm::Layered, Vec::new()).await.unwrap();
+    assert_eq!(std::fs::read(layer(&kept).join("tree/usr/a")).unwrap(), b"wh");
+    drop(kept);
+    std::fs::write(made.join("boot"), "another start").unwrap();
+    let again = layer(&farm.root(RootForm::Layered, Vec::new()).await.unwrap());
+    assert_eq!((&again, std::fs::read(again.join("tree/usr/a")).unwrap()), (&made, b"whole".to_vec()));
+    // What is whole is kept, and looked at once.
+    std::fs::write(made.join("boot"), "another start").unwrap();
+    let number = |path: &Path| path.join("tree").metadata().unwrap().ino();
+    let before = number(&made);
+    farm.root(RootForm::Layered, Vec::new()).await.unwrap();
+    assert_eq!(number(&made), before);
+    assert_ne!(std::fs::read(made.join("boot")).unwrap(), b"another start");
+    let left: Vec<_> = std::fs::read_dir(made.parent().unwrap()).unwrap().collect();
+    assert_eq!(left.len(), 1, "{left:?}");
+}
+
+#[tokio::test]
 async fn a_damaged_package_leaves_no_layer() {
     let mut farm = Farm::new();
     farm.add("a", "", &[("f", F, 0o644, 1, "f")]);

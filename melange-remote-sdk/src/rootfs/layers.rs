@@ -32,6 +32,10 @@ const LIST: &str = "entries.json";
 const NO_LAYER: &str = "no-layer";
 /// The package up to its data section.
 const HEAD: &str = "head.apk";
+/// The start of the machine in which its tree was known to be whole.
+const BOOT: &str = "boot";
+/// What file systems give a file at least.
+const BLOCK_BYTES: u64 = 4 << 10;
 /// The longest list that is read: half a million entries of some hundred bytes.
 const LIST_BYTES_MAX: u64 = 512 << 20;
 
@@ -99,6 +103,41 @@ impl Layer {
         !self.folder.join(NO_LAYER).exists()
     }
 
+    /// Whether its files have the sizes that were written. Nothing is forced to the disk when a layer is made, as that would
+    /// take longer than making it; what was not there yet when the machine lost its power is found by this, at the first
+    /// look behind the next start.
+    fn survived(&self) -> Result<bool> {
+        let (path, boot) = (self.folder.join(BOOT), boot_id());
+        if std::fs::read(&path).is_ok_and(|known| known == boot) {
+            return Ok(true);
+        }
+        let Ok(list) = self.list() else { return Ok(false) };
+        let tree = self.tree();
+        for entry in list.entries.iter().flatten() {
+            let Ok(found) = tree.join(&entry.name).symlink_metadata() else { return Ok(false) };
+            let fits = match entry.kind {
+                LayerKind::File => found.is_file() && found.len() == entry.size,
+                LayerKind::HardLink => found.is_file(),
+                LayerKind::Directory => found.is_dir(),
+                LayerKind::Symlink => found.is_symlink(),
+            };
+            if !fits {
+                return Ok(false);
+            }
+        }
+        std::fs::write(&path, boot).map_err(|e| Error::io("write", &path, e))?;
+        Ok(true)
+    }
+
+    /// Takes it out of the way; who looks next finds none.
+    fn discard(&self) -> Result<()> {
+        let parent = self.folder.parent().unwrap_or(Path::new("."));
+        let aside = tempfile::Builder::new().prefix("damaged.").tempdir_in(parent);
+        let aside = aside.map_err(|e| Error::io("create a folder in", parent, e))?.keep();
+        std::fs::rename(&self.folder, aside.join("layer")).map_err(|e| Error::io("move", &self.folder, e))?;
+        remove(&aside)
+    }
+
     /// Its name among the layers.
     pub(super) fn name(&self) -> &str {
         &self.name
@@ -140,7 +179,7 @@ pub(super) struct LayerStore {
     /// As many packages are unpacked at a time as this machine has cores.
     cores: tokio::sync::Semaphore,
     /// Whether the folder was prepared; it is when the first layer is made.
-    prepared: Mutex<bool>,
+    prepared: Arc<Mutex<bool>>,
 }
 
 #[derive(Debug)]
@@ -171,7 +210,7 @@ impl LayerStore {
             open: Mutex::default(),
             unpacking: NamedLocks::default(),
             cores: tokio::sync::Semaphore::new(cores),
-            prepared: Mutex::new(false),
+            prepared: Arc::default(),
         }
     }
 
@@ -185,6 +224,11 @@ impl LayerStore {
         let folder = self.shelf.0.join(name);
         let Some(lock) = self.cache.hold_folder(&folder)? else { return Ok(None) };
         let layer = Arc::new(Layer { folder, name: name.to_owned(), _lock: lock });
+        if !layer.survived()? {
+            tracing::warn!(layer = name, "an unpacked package is not whole and is unpacked again");
+            layer.discard()?;
+            return Ok(None);
+        }
         open.retain(|_, layer| layer.strong_count() > 0);
         open.insert(name.to_owned(), Arc::downgrade(&layer));
         Ok(Some(layer))
@@ -210,10 +254,11 @@ impl LayerStore {
         }
         let (path, held) = fetch.await?;
         let _core = self.cores.acquire().await.map_err(|e| Error::unexpected("no core is left").source(e))?;
-        self.prepare()?;
         let (cache, package) = (Arc::clone(&self.cache), package.clone());
+        let (shelf, prepared) = (Arc::clone(&self.shelf), Arc::clone(&self.prepared));
         let folder = self.shelf.0.join(&name);
         let making = tokio::task::spawn_blocking(move || {
+            prepare(&shelf.0, &prepared)?;
             let made = make(&cache, &path, &package, &folder);
             drop(held);
             made
@@ -223,33 +268,37 @@ impl LayerStore {
             Error::new(ErrorKind::Unavailable, "an unpacked package was removed by another process")
         })
     }
+}
 
-    /// Makes the folder, once, and removes what killed processes left in it.
-    fn prepare(&self) -> Result<()> {
-        let mut prepared = self.prepared.lock().unwrap_or_else(PoisonError::into_inner);
-        if *prepared {
-            return Ok(());
-        }
-        let folder = &self.shelf.0;
-        std::fs::create_dir_all(folder).map_err(|e| Error::io("create", folder, e))?;
-        // Packages have setuid files, which must not be within reach of this machine's other users; and what is made
-        // in it must not take its group from the folder above.
-        std::fs::set_permissions(folder, Permissions::from_mode(0o700))
-            .map_err(|e| Error::io("protect", folder, e))?;
-        sweep(
-            folder.clone(),
-            |folder| !cache::is_whole(folder),
-            |left| {
-                for (folder, _held) in left {
-                    if let Err(error) = remove(&folder) {
-                        tracing::warn!(reason = %error.chain(), "an unfinished folder could not be removed");
-                    }
-                }
-            },
-        );
-        *prepared = true;
-        Ok(())
+/// Makes the folder, once, and removes what killed processes left in it.
+fn prepare(folder: &Path, prepared: &Mutex<bool>) -> Result<()> {
+    let mut prepared = prepared.lock().unwrap_or_else(PoisonError::into_inner);
+    if *prepared {
+        return Ok(());
     }
+    std::fs::create_dir_all(folder).map_err(|e| Error::io("create", folder, e))?;
+    // Packages have setuid files, which must not be within reach of this machine's other users; and what is made
+    // in it must not take its group from the folder above.
+    std::fs::set_permissions(folder, Permissions::from_mode(0o700))
+        .map_err(|e| Error::io("protect", folder, e))?;
+    sweep(
+        folder.to_owned(),
+        |folder| !cache::is_whole(folder),
+        |left| {
+            for (folder, _held) in left {
+                if let Err(error) = remove(&folder) {
+                    tracing::warn!(reason = %error.chain(), "an unfinished folder could not be removed");
+                }
+            }
+        },
+    );
+    *prepared = true;
+    Ok(())
+}
+
+/// What names this start of the machine; empty where the kernel does not tell.
+fn boot_id() -> Vec<u8> {
+    std::fs::read("/proc/sys/kernel/random/boot_id").unwrap_or_default()
 }
 
 /// The name of a package's layer.
@@ -286,13 +335,18 @@ fn make(cache: &StateCache, path: &Path, package: &IndexPackage, folder: &Path) 
     }
     std::fs::set_permissions(&tree, Permissions::from_mode(0o755))
         .map_err(|e| Error::io("share", &tree, e))?;
-    // Blocks of files are what a disk has less of.
-    let bytes = entries.iter().flatten().map(|entry| entry.size.next_multiple_of(4 << 10)).sum();
+    // Blocks are what a disk has less of: those of contents, and one for each entry and each file beside the tree.
+    let block = |size: u64| size.next_multiple_of(BLOCK_BYTES) + BLOCK_BYTES;
+    let tree_bytes: u64 = entries.iter().flatten().map(|entry| block(entry.size)).sum();
     let head = made.0.join(HEAD);
     copy_head(&apk, &head).map_err(|e| Error::io("write", &head, e))?;
     let list = made.0.join(LIST);
     write_list(&list, &LayerList { package_bytes: apk.size_bytes, entries })
         .map_err(|e| Error::io("write", &list, e))?;
+    let written = std::fs::metadata(&list).map_err(|e| Error::io("read", &list, e))?.len();
+    let boot = made.0.join(BOOT);
+    std::fs::write(&boot, boot_id()).map_err(|e| Error::io("write", &boot, e))?;
+    let bytes = tree_bytes + block(written) + block(apk.data_offset) + 8 * BLOCK_BYTES;
     if cache.put_folder(&made.0, bytes, folder)? {
         made.keep();
     }

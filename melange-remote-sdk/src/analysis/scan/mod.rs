@@ -231,7 +231,7 @@ impl Scanner<'_> {
                     }
                     self.kernel(&name, content);
                 }
-                EntryKind::Directory | EntryKind::CharDevice(..) => {}
+                EntryKind::Directory | EntryKind::CharDevice(..) | EntryKind::Fifo => {}
             }
             self.documents(&name);
         }

@@ -81,7 +81,7 @@ fn told(tree: &Tree, build_account: u32) -> Vec<Told> {
                 (told.kind, told.mode, told.link) = ("symlink", 0o777, target.clone());
                 told.checksum = hex::encode(checksum::sha1(target.as_bytes()));
             }
-            EntryKind::CharDevice(..) => {
+            EntryKind::CharDevice(..) | EntryKind::Fifo => {
                 (told.kind, told.mode, told.owner) = ("device", entry.mode, (id(entry.uid), id(entry.gid)));
             }
             EntryKind::File(content) => {
@@ -123,7 +123,7 @@ fn kind() -> impl Strategy<Value = EntryKind> {
         // Around the blocks of the compression and the pieces that are read at once.
         1 => (0usize..1_400_000, any::<u8>()).prop_map(move |(size, byte)| content(vec![byte; size])),
         1 => "[a-zé./]{1,150}".prop_map(EntryKind::Symlink),
-        1 => Just(EntryKind::Directory),
+        1 => prop_oneof![Just(EntryKind::Directory), Just(EntryKind::Fifo)],
         1 => (0u32..4_096, 0u32..1_000).prop_map(|(major, minor)| EntryKind::CharDevice(major, minor)),
     ]
 }

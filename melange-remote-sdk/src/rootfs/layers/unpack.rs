@@ -39,6 +39,7 @@ pub(super) fn unpack(apk: &ApkFile, tree: &Path) -> Result<Option<Vec<LayerEntry
         kinds: HashMap::new(),
         bytes: 0,
         buffer: vec![0; BUFFER_BYTES],
+        is_root: rustix::process::geteuid().is_root(),
     };
     let mut begun = false;
     while let Some(entry) = reader.next().map_err(damaged)? {
@@ -66,6 +67,7 @@ struct Unpacking<'a> {
     kinds: HashMap<String, LayerKind>,
     bytes: u64,
     buffer: Vec<u8>,
+    is_root: bool,
 }
 
 fn is_plain(name: &str) -> bool {
@@ -73,10 +75,21 @@ fn is_plain(name: &str) -> bool {
     name.len() <= NAME_BYTES_MAX && !name.contains('\0') && name.split('/').all(is_part)
 }
 
+/// Whether this process can read what it has unpacked, with the mode that the package gives it: an archive may need it.
+fn may_be_read(entry: &RawEntry, is_root: bool) -> bool {
+    let needed = match entry.kind {
+        EntryType::Directory => 0o500,
+        EntryType::File => 0o400,
+        _ => 0,
+    };
+    is_root || entry.mode & needed == needed
+}
+
 impl Unpacking<'_> {
     /// Puts an entry into the tree; whether it could.
     fn put(&mut self, name: &str, entry: &RawEntry, content: &mut dyn Read) -> Result<bool> {
         if !is_plain(name)
+            || !may_be_read(entry, self.is_root)
             || self.kinds.contains_key(name)
             || entry.xattrs().next().is_some()
             || !self.make_parents(name)?

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 use smallvec::SmallVec;
 
-use super::super::{Id, Ids, Map, Solver, explain};
+use super::super::{Id, Ids, Map, RandomState, Solver, explain};
 use crate::apk::checksum::Sha1Bytes;
 use crate::apk::dependency::{Dependency, Operator, Rules};
 use crate::apk::version;
@@ -148,7 +148,15 @@ impl<'s> Universe<'s> {
         solver: &'s Solver<'_>,
         requests: &[&'s Dependency<'s>],
     ) -> Result<(Self, Vec<Request<'s>>)> {
-        let mut universe = Self::default();
+        // Most names of a repository are reached once a few are.
+        let count = solver.by_name.len();
+        let mut universe = Self {
+            names: Vec::with_capacity(count),
+            opened: Vec::with_capacity(count),
+            by_text: Map::with_capacity_and_hasher(count, RandomState::default()),
+            packages: Vec::with_capacity(solver.packages.len()),
+            ..Self::default()
+        };
         universe.tags.push("");
         universe.by_id = vec![None; solver.packages.len()];
         universe.has_several_repositories =
