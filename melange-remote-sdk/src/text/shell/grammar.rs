@@ -41,9 +41,19 @@ fn opener(word: &str) -> &'static str {
 impl Scanner<'_> {
     /// Reads everything.
     pub(super) fn script(&mut self) -> Read<()> {
-        self.list()?;
-        let end = self.take()?;
-        if end.token == Token::End { Ok(()) } else { self.unexpected(end) }
+        let read = self.list().and_then(|_| {
+            let end = self.take()?;
+            if end.token == Token::End { Ok(()) } else { self.unexpected(end) }
+        });
+        let Err(Stop::Wrong(mut wrong)) = read else { return read };
+        if let Some(document) = self.endless.take() {
+            // What is missing is in its text.
+            let name = document.delimiter.trim();
+            wrong.at = document.at;
+            wrong.message = format!("the here-document `{name}` is not closed");
+            wrong.hint = format!("end it with a line that is `{name}` and nothing else");
+        }
+        Err(Stop::Wrong(wrong))
     }
 
     /// A token where none such may be.
@@ -76,6 +86,14 @@ impl Scanner<'_> {
                 "put `;` or a new line before it",
             ),
         }
+    }
+
+    /// Takes what stands where `!` negates nothing.
+    fn take_argument(&mut self) -> Read<Placed> {
+        self.in_arguments = true;
+        let taken = self.take();
+        self.in_arguments = false;
+        taken
     }
 
     fn newlines(&mut self) -> Read<()> {
@@ -382,9 +400,10 @@ impl Scanner<'_> {
             return Ok(());
         };
         // It may be a value, when the real one follows.
-        let (token, at) = (self.peek()?.token, self.at);
-        if token == Token::Newline && !self.text.get(at..).unwrap_or_default().trim_start().starts_with("do")
-        {
+        let token = self.peek()?.token;
+        let next = self.rest().trim_start();
+        self.pay(self.rest().len() - next.len())?;
+        if token == Token::Newline && !next.starts_with("do") {
             let message = format!("the `do` of the `{}` is one of its values", open.word);
             return wrong(last.start, message, "put `;` before it");
         }
@@ -403,13 +422,15 @@ impl Scanner<'_> {
             return self.missing(open, &["in"], None);
         }
         loop {
-            self.newlines()?;
-            let first = self.take()?;
+            let mut first = self.take_argument()?;
+            while first.token == Token::Newline {
+                first = self.take_argument()?;
+            }
             match first.token {
                 Token::Word { .. } if self.keyword(first).as_deref() == Some("esac") => return Ok(()),
                 Token::Word { .. } => self.patterns(open, first)?,
                 Token::Operator("(") => {
-                    let first = self.take()?;
+                    let first = self.take_argument()?;
                     self.patterns(open, first)?;
                 }
                 Token::End => return self.missing(open, &["esac"], None),
@@ -434,7 +455,7 @@ impl Scanner<'_> {
             }
             let next = self.take()?;
             match next.token {
-                Token::Operator("|") => pattern = self.take()?,
+                Token::Operator("|") => pattern = self.take_argument()?,
                 Token::Operator(")") => return Ok(()),
                 _ => return self.no_pattern(open, first, next),
             }
@@ -575,7 +596,9 @@ impl Scanner<'_> {
 
     fn redirect(&mut self) -> Read<()> {
         let sign = self.take()?;
+        self.in_duplication = matches!(sign.token, Token::Redirect(">&" | "<&"));
         let target = self.peek()?;
+        self.in_duplication = false;
         if !matches!(target.token, Token::Word { .. }) {
             let shown = self.shown(sign.start, sign.end);
             return wrong(
@@ -586,8 +609,8 @@ impl Scanner<'_> {
         }
         self.take()?;
         match sign.token {
-            Token::Redirect("<<") => self.here_document(target, false),
-            Token::Redirect("<<-") => self.here_document(target, true),
+            Token::Redirect("<<") => self.here_document(target, false)?,
+            Token::Redirect("<<-") => self.here_document(target, true)?,
             _ => {}
         }
         Ok(())

@@ -2,7 +2,8 @@
 //!
 //! Steps run with whatever `/bin/sh` the environment has, busybox, dash or bash. A script is refused when neither the
 //! grammar of POSIX nor that of bash takes it. What only shows when it runs, such as a bad substitution, is not looked
-//! for, nor is the text of here-documents.
+//! for, nor is the text of here-documents. One that nothing ends runs to the end of the script, as in shells, unless a
+//! line is its delimiter but for blanks.
 
 use std::fmt;
 
@@ -169,7 +170,13 @@ struct Scanner<'t> {
     peeked: Option<Placed>,
     /// Whether a word that is read now is an argument, where `!` negates nothing.
     in_arguments: bool,
+    /// Whether a word that is read now stands behind `>&` or `<&`, so that a number is no part of what follows.
+    in_duplication: bool,
     here_documents: Vec<HereDocument>,
+    /// The first here-document that nothing ends; its text is the rest of the script.
+    endless: Option<HereDocument>,
+    /// A place, and how many lines end before it.
+    counted: (usize, usize),
     /// How many command substitutions are open.
     substitutions: usize,
     depth: usize,
@@ -185,7 +192,10 @@ impl<'t> Scanner<'t> {
             dialect,
             peeked: None,
             in_arguments: false,
+            in_duplication: false,
             here_documents: Vec::new(),
+            endless: None,
+            counted: (0, 0),
             substitutions: 0,
             depth: 0,
             steps_left: text.len().saturating_add(1).saturating_mul(STEPS_PER_BYTE_MAX),
@@ -204,16 +214,22 @@ impl<'t> Scanner<'t> {
         self.text.as_bytes().get(self.at).copied()
     }
 
+    /// Takes the price of looking at `bytes`.
+    fn pay(&mut self, bytes: usize) -> Read<()> {
+        self.steps_left = self.steps_left.checked_sub(bytes).ok_or(Stop::Undecided)?;
+        Ok(())
+    }
+
     /// Goes on by `bytes`, to the next boundary of characters.
     fn advance(&mut self, bytes: usize) -> Read<()> {
-        self.steps_left = self.steps_left.checked_sub(1).ok_or(Stop::Undecided)?;
+        self.pay(bytes.max(1))?;
         self.at = self.text.ceil_char_boundary((self.at + bytes).min(self.text.len()));
         Ok(())
     }
 
     /// As [`Self::advance`] to a place, at the price of all bytes before it.
     fn go_to(&mut self, at: usize) -> Read<()> {
-        self.steps_left = self.steps_left.checked_sub(at.abs_diff(self.at)).ok_or(Stop::Undecided)?;
+        self.pay(at.abs_diff(self.at))?;
         self.at = at;
         Ok(())
     }
@@ -232,12 +248,19 @@ impl<'t> Scanner<'t> {
     /// Reads something that may turn out to be something else, in which case nothing has been read.
     fn attempt<T>(&mut self, read: impl FnOnce(&mut Self) -> Read<T>) -> Read<Option<T>> {
         let (at, depth, substitutions) = (self.at, self.depth, self.substitutions);
+        let (in_arguments, in_duplication) = (self.in_arguments, self.in_duplication);
+        let had_end = self.endless.is_none();
+        self.pay(self.here_documents.iter().map(|document| 1 + document.delimiter.len()).sum())?;
         let documents = self.here_documents.clone();
         match read(self) {
             Ok(value) => Ok(Some(value)),
             Err(Stop::Wrong(wrong)) if !wrong.everywhere => {
                 (self.at, self.depth, self.substitutions) = (at, depth, substitutions);
                 self.here_documents = documents;
+                (self.in_arguments, self.in_duplication) = (in_arguments, in_duplication);
+                if had_end {
+                    self.endless = None;
+                }
                 self.peeked = None;
                 Ok(None)
             }
@@ -253,6 +276,16 @@ impl<'t> Scanner<'t> {
             shown.push('…');
         }
         shown
+    }
+
+    /// How many lines end before a place, counted from the place that was asked for last.
+    fn lines_to(&mut self, at: usize) -> Read<usize> {
+        let (from, lines) = self.counted;
+        self.pay(from.abs_diff(at))?;
+        let between = self.text.get(from.min(at)..from.max(at)).unwrap_or_default().matches('\n').count();
+        let lines = if at < from { lines.saturating_sub(between) } else { lines + between };
+        self.counted = (at, lines);
+        Ok(self.lines_before + lines)
     }
 
     fn line_of(&self, at: usize) -> usize {

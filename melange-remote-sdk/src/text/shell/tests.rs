@@ -73,6 +73,116 @@ fn shells_read_these() {
     }
 }
 
+/// Each is taken by bash or by dash, though not by both.
+#[test]
+fn what_only_one_shell_reads_is_let_through() {
+    for script in [
+        "a 2>&1>b",
+        "a >&2>b",
+        "a 2>&1</dev/null",
+        "a <&3>b 4>&5 6>c",
+        "a >&$(b 2>c)2>d",
+        "arr=(!(q))",
+        "arr=(x *(z) !(q)) b=($(! (a)) !(c))",
+        "case x in !(a|b)) c ;; (!(d)|e) f ;; g|!(h)) ! (i); esac",
+        "echo \"${x//'/b}\"",
+        "echo \"${x^^'}${x,'}${x['}\"",
+    ] {
+        assert_eq!(check(script), Ok(()), "{script}");
+    }
+    let mistake = check("echo \"${x##'/b}\"").unwrap_err();
+    assert_eq!(mistake.message, "the quote `'` is not closed");
+    let mistake = check("a >1>b").unwrap_err();
+    assert_eq!(mistake.message, "nothing follows `>`");
+}
+
+#[test]
+fn delimiters_are_found_as_shells_find_them() {
+    // The `fi` is there only when the text ends where it must.
+    for (word, end) in [
+        ("\"a\\b\"", "a\\b"),
+        ("\"a\\$b\\\\c\"", "a$b\\c"),
+        ("a\\b", "ab"),
+        ("$'EOF'", "EOF"),
+        ("$'EOF'", "$EOF"),
+        ("$'E\\'F'", "E'F"),
+        ("$\"EOF\"", "EOF"),
+        ("$\"EOF\"", "$EOF"),
+        ("EOF", "EO\\\nF"),
+        ("EOF", "\\\nEOF"),
+        ("EOF", "EOF\\\n"),
+        ("-EOF", "\t\tE\\\nO\\\nF"),
+        ("'EOF'", "\\\nEOF"),
+        ("EOF\r", "EOF\r"),
+        ("'EOF'\r", "EOF\r"),
+    ] {
+        let script = format!("if a; then\ncat <<{word}\n\"it's\n{end}\nfi\n");
+        assert_eq!(check(&script), Ok(()), "{script}");
+        let script = format!("if a; then\ncat <<{word}\nit\n{end}\n");
+        assert!(check(&script).is_err(), "{script}");
+    }
+    for end in ["a\\\nEOF", "EOF\\", "EO\nF", "\tEOF\\\n"] {
+        let script = format!("if a; then\ncat <<EOF\nb\n{end}\nfi\n");
+        let mistake = check(&script).expect_err(&script);
+        assert_eq!(
+            (mistake.line, &*mistake.message),
+            (2, "the here-document `EOF` is not closed"),
+            "{script}"
+        );
+        assert_eq!(mistake.hint, "end it with a line that is `EOF` and nothing else", "{script}");
+    }
+}
+
+/// Shells take what follows as its text, and at most warn.
+#[test]
+fn a_here_document_may_run_to_the_end() {
+    for script in [
+        "a\ncat <<EOF\nb\n",
+        "cat <<EOF",
+        "cat <<EOF\nif ( ' \n",
+        "cat <<A; cat <<B\nx\nB\ny\n",
+        "cat <<''\nx\n \n",
+        "x=`cat <<EOF\na\n`",
+        "cat <<EOF\r\na\nEOF\n",
+        "cat <<EOF | sort\r\na\r\nEOF\r\n",
+        "x=$(cat <<A)\nb\n",
+        "cat <<EOF\nthe EOF\nEOF2\n",
+    ] {
+        assert_eq!(check(script), Ok(()), "{script}");
+    }
+    for script in ["cat <<EOF\nb\nEOF \n", "cat <<-'EOF'\nb\n \tEOF\n", "a=(b)\ncat <<EOF\n\tEOF\n"] {
+        let mistake = check(script).expect_err(script);
+        assert_eq!(mistake.message, "the here-document `EOF` is not closed", "{script}");
+    }
+}
+
+/// All that is looked at costs steps, so that no script takes a time that grows with the square of its length.
+#[test]
+fn what_is_looked_at_again_and_again_costs_steps() {
+    const LENGTH: usize = 200_000;
+    let many = |part: &str| part.repeat(LENGTH / part.len());
+    let half = |part: &str| part.repeat(LENGTH / 2 / part.len());
+    for script in [
+        format!("cat {}{}", half("<<A "), half("$((1)) ")),
+        format!("cat <<{} {}", half("A"), half("$((1)) ")),
+        many("x=$(cat <<A)\n"),
+        many("$(a <<A\nA)\n"),
+        many("${{ a "),
+        format!("{}[{}", half("a"), half("=(x)")),
+    ] {
+        let mut scanner = Scanner::new(&script, Dialect::Bash);
+        assert!(matches!(scanner.script(), Err(Stop::Undecided)), "{}", script.get(..20).unwrap());
+        assert_eq!(check(&script), Ok(()));
+    }
+    // These are read to their end.
+    for script in [many("`a`\n"), many("`a` "), many("cat <<A\nA\n"), many("a=(b) "), many("echo $((1))\n")] {
+        let mut scanner = Scanner::new(&script, Dialect::Bash);
+        assert!(scanner.script().is_ok(), "{}", script.get(..20).unwrap());
+        let taken = STEPS_PER_BYTE_MAX * (script.len() + 1) - scanner.steps_left;
+        assert!(taken < 4 * script.len(), "{}: {taken} steps", script.get(..20).unwrap());
+    }
+}
+
 #[test]
 fn no_shell_reads_these() {
     for (script, line, message) in [
@@ -102,7 +212,8 @@ fn no_shell_reads_these() {
         ("x\na `b\nif c\n`", 3, "the `if` has no `then`"),
         ("x\na `b\nif c\nfi`", 3, "the `if` has no `then` before the `fi` in line 4 of the script"),
         ("a\nb ${c", 2, "the `${` is not closed"),
-        ("a\ncat <<EOF\nb\n", 2, "the here-document `EOF` is not closed"),
+        ("a\nif b; then cat <<EOF\nb\nfi\n", 2, "the here-document `EOF` is not closed"),
+        ("x=$(cat <<EOF\na\n)\n", 1, "the here-document `EOF` is not closed"),
         ("case a in\n b) c\n", 1, "the `case` has no `esac`"),
         ("case a in\n b) c ;;\n d\n e) ;;\nesac", 3, "the pattern `d` has no `)` behind it"),
         ("case a\n b) c ;;\nesac", 1, "the `case` has no `in`"),
@@ -152,7 +263,7 @@ fn a_first_line_names_the_interpreter() {
 #[test]
 fn what_is_not_closed_is_found_where_it_begins() {
     let script = "a\nif b; then\n c\nfi\nwhile d; do\n e\ndone\ncase f in\n g) h ;;\nesac\n\
-                  i() {\n j\n}\n(k\n)\nl=$(m\n)\ncat <<N\n o\nN\nt ${u\n}\nv `w\n`\n";
+                  i() {\n j\n}\n(k\n)\nl=$(m\n)\n{ cat <<N\n o\nN\n}\nt ${u\n}\nv `w\n`\n";
     assert_eq!(check(script), Ok(()));
     let closing = [
         ("fi", 2),
@@ -162,8 +273,9 @@ fn what_is_not_closed_is_found_where_it_begins() {
         (")", 14),
         (")", 16),
         ("N", 18),
-        ("}", 21),
-        ("`", 23),
+        ("}", 18),
+        ("}", 22),
+        ("`", 24),
     ];
     let mut left = closing.iter();
     for (index, line) in script.lines().enumerate() {

@@ -1,6 +1,6 @@
 //! From characters to tokens: words with their quotes and expansions, operators, here-documents.
 
-use super::{HereDocument, Placed, Read, Scanner, Token, wrong, wrong_everywhere};
+use super::{HereDocument, Placed, Read, Scanner, Stop, Token, wrong};
 
 /// Operators, longer ones first; those of bash alone are marked.
 const OPERATORS: [(&str, bool); 11] = [
@@ -120,7 +120,7 @@ impl Scanner<'_> {
         let bash = self.is_bash();
         let start = self.at;
         let plain = self.word()?;
-        if !matches!(self.byte(), Some(b'<' | b'>')) {
+        if !matches!(self.byte(), Some(b'<' | b'>')) || self.in_duplication && bash {
             return Ok(Token::Word { plain });
         }
         // The number or the variable of a redirection belongs to it.
@@ -153,6 +153,7 @@ impl Scanner<'_> {
                     self.command_substitution(2)?;
                 }
                 Some(b'(') => {
+                    self.pay(self.at - start)?;
                     if !self.opens_in_word(start) {
                         return Ok(plain);
                     }
@@ -248,7 +249,9 @@ impl Scanner<'_> {
                 Some(b')') => return self.advance(1),
                 Some(_) => {
                     let before = self.at;
+                    let in_arguments = std::mem::replace(&mut self.in_arguments, true);
                     self.word()?;
+                    self.in_arguments = in_arguments;
                     if self.at == before {
                         let sign = self.shown(self.at, self.at + 1);
                         let hint = "put values with such characters in quotes";
@@ -262,6 +265,7 @@ impl Scanner<'_> {
     fn single_quoted(&mut self) -> Read<()> {
         let open = self.at;
         let Some(length) = self.rest().get(1..).and_then(|rest| rest.find('\'')) else {
+            self.pay(self.rest().len())?;
             return wrong(open, "the quote `'` is not closed", QUOTE_HINT);
         };
         self.go_to(open + length + 2)
@@ -305,11 +309,12 @@ impl Scanner<'_> {
         if rest.starts_with("$(") {
             return self.command_substitution(2);
         }
-        if rest.starts_with("${{")
-            && let Some(length) = rest.find("}}")
-        {
+        if rest.starts_with("${{") {
             // A reference that was left as it is, which is no mistake of the script.
-            return self.go_to(self.at + length + 2);
+            match rest.find("}}") {
+                Some(length) => return self.go_to(self.at + length + 2),
+                None => self.pay(rest.len())?,
+            }
         }
         if rest.starts_with("${") {
             return self.nested(|scanner| scanner.parameter(quoted));
@@ -390,8 +395,9 @@ impl Scanner<'_> {
         } else {
             name
         };
-        // Within double quotes a single quote is a character, but for patterns.
-        let is_pattern = name.starts_with(['#', '%', '/', '^', ',']) || name.starts_with('[');
+        // Within double quotes a single quote is a character, but for patterns, of which bash has more.
+        let is_pattern =
+            name.starts_with(['#', '%']) || self.is_bash() && name.starts_with(['/', '^', ',', '[']);
         loop {
             match self.byte() {
                 None => {
@@ -414,6 +420,8 @@ impl Scanner<'_> {
     fn command_substitution(&mut self, begin: usize) -> Read<()> {
         let open = self.at;
         let outer = std::mem::take(&mut self.here_documents);
+        let in_arguments = std::mem::replace(&mut self.in_arguments, false);
+        let in_duplication = std::mem::replace(&mut self.in_duplication, false);
         self.advance(begin)?;
         self.substitutions += 1;
         let list = self.nested(Self::list);
@@ -429,6 +437,7 @@ impl Scanner<'_> {
             document.left_over = true;
             document
         }));
+        (self.in_arguments, self.in_duplication) = (in_arguments, in_duplication);
         Ok(())
     }
 
@@ -458,7 +467,7 @@ impl Scanner<'_> {
         }
         self.nested(|scanner| {
             let mut within = Scanner::new(&inner, scanner.dialect);
-            within.lines_before = scanner.line_of(open) - 1;
+            within.lines_before = scanner.lines_to(open)?;
             within.depth = scanner.depth;
             within.steps_left = scanner.steps_left;
             let read = within.script();
@@ -468,45 +477,62 @@ impl Scanner<'_> {
     }
 
     /// Takes the word behind `<<` and expects its text from the next line on.
-    pub(super) fn here_document(&mut self, word: Placed, strips_tabs: bool) {
+    pub(super) fn here_document(&mut self, word: Placed, strips_tabs: bool) -> Read<()> {
         let written = self.text.get(word.start..word.end).unwrap_or_default();
         let quoted = written.contains(['\'', '"', '\\']);
         let mut delimiter = String::with_capacity(written.len());
         let mut quote = None;
-        let mut characters = written.chars();
+        let mut characters = written.chars().peekable();
         while let Some(c) = characters.next() {
             match (c, quote) {
+                // bash takes the `$` before a quote as a part of the quote.
+                ('$', None) if self.is_bash() && matches!(characters.peek(), Some('\'' | '"')) => {
+                    quote = characters.next().map(|open| if open == '\'' { '$' } else { open });
+                }
+                ('\\', Some('$')) => match characters.next() {
+                    Some(escaped @ ('\'' | '"' | '\\' | '?')) => delimiter.push(escaped),
+                    _ => return Err(Stop::Undecided),
+                },
+                ('\'', Some('$')) => quote = None,
+                ('\\', Some('"')) if !matches!(characters.peek(), Some('$' | '`' | '"' | '\\' | '\n')) => {
+                    delimiter.push(c);
+                }
                 ('\\', None | Some('"')) => delimiter.extend(characters.next().filter(|c| *c != '\n')),
                 ('\'' | '"', None) => quote = Some(c),
                 (c, Some(open)) if c == open => quote = None,
                 (c, _) => delimiter.push(c),
             }
         }
+        if self.text.as_bytes().get(word.end) == Some(&b'\r') {
+            // A blank for this reader, a character of the word for shells.
+            delimiter.push('\r');
+        }
         let at = word.start;
         self.here_documents.push(HereDocument { delimiter, at, strips_tabs, quoted, left_over: false });
+        Ok(())
     }
 
     /// Passes over the texts of the here-documents that the line before began.
     fn read_here_documents(&mut self) -> Read<()> {
         for document in std::mem::take(&mut self.here_documents) {
-            match self.end_of(&document) {
+            match self.end_of(&document)? {
                 Some(end) => self.go_to(end)?,
                 None if document.left_over => {}
                 None => {
-                    let name = &document.delimiter;
-                    let like = self.rest().lines().position(|line| line.trim() == name.trim());
-                    let hint = match like {
-                        Some(index) => format!(
-                            "line {} of the script has blanks around `{name}`, where nothing else may stand",
-                            self.line_of(self.at) + index
-                        ),
-                        None => format!("end it with a line that is `{name}` and nothing else"),
-                    };
-                    return wrong_everywhere(
-                        document.at,
-                        format!("the here-document `{name}` is not closed"),
-                        hint,
-                    );
+                    self.pay(self.rest().len())?;
+                    let name = document.delimiter.trim();
+                    let is_like = |line: &str| line.len() > name.len() && line.trim() == name;
+                    let like = self.rest().lines().position(is_like);
+                    if let Some(index) = like.filter(|_| !name.is_empty()) {
+                        let line = self.line_of(self.at) + index;
+                        let message = format!("the here-document `{name}` is not closed");
+                        let hint = format!(
+                            "line {line} of the script has blanks around `{name}`, where nothing else may stand"
+                        );
+                        return wrong(document.at, message, hint);
+                    }
+                    self.go_to(self.text.len())?;
+                    self.endless.get_or_insert(document);
                 }
             }
         }
@@ -514,26 +540,39 @@ impl Scanner<'_> {
     }
 
     /// Where the text of a here-document ends, the line of its delimiter included.
-    fn end_of(&self, document: &HereDocument) -> Option<usize> {
+    fn end_of(&mut self, document: &HereDocument) -> Read<Option<usize>> {
+        let delimiter = document.delimiter.as_str();
         let mut at = self.at;
+        // How much of the delimiter the lines have that backslashes join to the next one, when they have nothing else.
+        let mut before = Some(0);
         let mut joined = false;
         let mut in_parentheses = None;
         for line in self.rest().split_inclusive('\n') {
+            self.pay(line.len())?;
             let begin = at;
             at += line.len();
             let content = line.strip_suffix('\n').unwrap_or(line);
-            let stripped = if document.strips_tabs { content.trim_start_matches('\t') } else { content };
-            if !joined && stripped == document.delimiter {
-                return Some(at);
-            }
+            let strips_tabs = document.strips_tabs && !joined;
+            let stripped = if strips_tabs { content.trim_start_matches('\t') } else { content };
             // Of a substitution that ends on the delimiter's line shells take the delimiter all the same.
-            let behind = stripped.strip_prefix(&*document.delimiter).filter(|_| self.substitutions > 0);
+            let behind = stripped.strip_prefix(delimiter).filter(|_| self.substitutions > 0);
             if in_parentheses.is_none() && behind.is_some_and(|rest| rest.trim_start().starts_with(')')) {
-                in_parentheses = Some(begin + content.len() - stripped.len() + document.delimiter.len());
+                in_parentheses = Some(begin + content.len() - stripped.len() + delimiter.len());
             }
             let backslashes = content.len() - content.trim_end_matches('\\').len();
             joined = !document.quoted && backslashes % 2 == 1;
+            let own = if joined { stripped.strip_suffix('\\').unwrap_or(stripped) } else { stripped };
+            let left =
+                before.and_then(|length| delimiter.get(length..)).and_then(|left| left.strip_prefix(own));
+            match left {
+                Some("") if !joined => return Ok(Some(at)),
+                // dash and busybox join only empty lines here.
+                Some(left) if joined && (self.is_bash() || content == "\\") => {
+                    before = Some(delimiter.len() - left.len());
+                }
+                _ => before = if joined { None } else { Some(0) },
+            }
         }
-        in_parentheses
+        Ok(in_parentheses)
     }
 }
