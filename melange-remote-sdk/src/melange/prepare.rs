@@ -221,21 +221,7 @@ fn replace_dependencies(dependencies: &mut Dependencies, tokens: &Tokens) {
 
 fn replace_scriptlets(scriptlets: &mut Scriptlets, tokens: &Tokens) {
     swap_all(&mut scriptlets.trigger_paths, tokens);
-    let Scriptlets {
-        trigger_script,
-        pre_install,
-        post_install,
-        pre_deinstall,
-        post_deinstall,
-        pre_upgrade,
-        post_upgrade,
-        ..
-    } = scriptlets;
-    for text in
-        [trigger_script, pre_install, post_install, pre_deinstall, post_deinstall, pre_upgrade, post_upgrade]
-    {
-        swap(text, tokens);
-    }
+    scriptlets.scripts_mut().into_iter().for_each(|text| swap(text, tokens));
 }
 
 fn replace_package(package: &mut Package, tokens: &Tokens) {
@@ -405,22 +391,11 @@ fn subpackage_weight(sub: &Subpackage) -> usize {
         .as_ref()
         .map_or(0, |test| environment(&test.environment) + test.pipeline.iter().map(weight).sum::<usize>());
     let scripts = &sub.scriptlets;
-    let singles = [
-        &sub.name,
-        &sub.description,
-        &sub.url,
-        &sub.condition,
-        &scripts.trigger_script,
-        &scripts.pre_install,
-        &scripts.post_install,
-        &scripts.pre_deinstall,
-        &scripts.post_deinstall,
-        &scripts.pre_upgrade,
-        &scripts.post_upgrade,
-    ];
+    let singles =
+        [&sub.name, &sub.description, &sub.url, &sub.condition].into_iter().chain(scripts.scripts());
     let dependencies = &sub.dependencies;
     1_024
-        + singles.iter().map(|text| text.value.len()).sum::<usize>()
+        + singles.map(|text| text.value.len()).sum::<usize>()
         + list(&dependencies.runtime)
         + list(&dependencies.provides)
         + list(&dependencies.replaces)

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::document::{Document, Scriptlets, Step, Text};
+use super::document::{Document, Step, Text};
 use super::substitute::{Lookup, Variables, substitute};
 use crate::limits;
 use crate::text::diagnostics::{Diagnostic, Position, Source};
@@ -41,25 +41,7 @@ pub(super) fn scriptlets(document: &Document, errors: &mut Vec<Diagnostic>) {
     let none = Variables::new();
     let all = document.subpackages.iter().map(|sub| &sub.scriptlets);
     for scriptlets in std::iter::once(&document.package.scriptlets).chain(all) {
-        let Scriptlets {
-            trigger_script,
-            pre_install,
-            post_install,
-            pre_deinstall,
-            post_deinstall,
-            pre_upgrade,
-            post_upgrade,
-            ..
-        } = scriptlets;
-        for text in [
-            trigger_script,
-            pre_install,
-            post_install,
-            pre_deinstall,
-            post_deinstall,
-            pre_upgrade,
-            post_upgrade,
-        ] {
+        for text in scriptlets.scripts() {
             if errors.len() < limits::DIAGNOSTICS_MAX {
                 errors.extend(mistake(text, text, &document.source, &none));
             }

@@ -8,7 +8,7 @@ use std::fs::{File, Permissions};
 use std::io::{self, BufReader, BufWriter, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
 
 use serde::{Deserialize, Serialize};
 
@@ -297,8 +297,10 @@ fn prepare(folder: &Path, prepared: &Mutex<bool>) -> Result<()> {
 }
 
 /// What names this start of the machine; empty where the kernel does not tell.
-fn boot_id() -> Vec<u8> {
-    std::fs::read("/proc/sys/kernel/random/boot_id").unwrap_or_default()
+fn boot_id() -> &'static [u8] {
+    static ID: LazyLock<Vec<u8>> =
+        LazyLock::new(|| std::fs::read("/proc/sys/kernel/random/boot_id").unwrap_or_default());
+    &ID
 }
 
 /// The name of a package's layer.

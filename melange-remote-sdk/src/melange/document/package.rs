@@ -144,6 +144,34 @@ pub struct Scriptlets {
     pub post_upgrade: Text,
 }
 
+impl Scriptlets {
+    /// All scripts, also those that are empty.
+    pub(crate) fn scripts(&self) -> [&Text; 7] {
+        [
+            &self.trigger_script,
+            &self.pre_install,
+            &self.post_install,
+            &self.pre_deinstall,
+            &self.post_deinstall,
+            &self.pre_upgrade,
+            &self.post_upgrade,
+        ]
+    }
+
+    /// The same, to change them.
+    pub(crate) fn scripts_mut(&mut self) -> [&mut Text; 7] {
+        [
+            &mut self.trigger_script,
+            &mut self.pre_install,
+            &mut self.post_install,
+            &mut self.pre_deinstall,
+            &mut self.post_deinstall,
+            &mut self.pre_upgrade,
+            &mut self.post_upgrade,
+        ]
+    }
+}
+
 /// Linters switched off.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
